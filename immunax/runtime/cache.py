@@ -1,0 +1,140 @@
+"""A cache of things that are slow to make, each named by the digest of what it was made from.
+
+An entry is a folder ``<root>/<kind>/<digest>``: its content, and ``entry.json`` with the key and the digest of every
+file. It appears whole or not at all. A lock beside it keeps two processes from making the same thing twice; the
+system drops the lock of a process that dies.
+"""
+
+import fcntl
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from safetensors.flax import load_file
+from safetensors.numpy import save_file
+
+from immunax.runtime import atomic, digest
+
+_ENTRY = "entry.json"
+_ARRAYS = "arrays.safetensors"
+_SEPARATOR = "/"
+
+T = TypeVar("T")
+
+
+def root() -> Path:
+    """The cache folder: ``$IMMUNAX_CACHE``, else ``immunax`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if chosen := os.environ.get("IMMUNAX_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "immunax"
+
+
+def get_or_make(
+    kind: str,
+    key: Mapping[str, Any],
+    make: Callable[[], T],
+    read: Callable[[Path], T],
+    write: Callable[[T, Path], None],
+) -> T:
+    """What the cache holds under a key; made and kept there when it is missing or damaged.
+
+    Args:
+      kind: what it is, a folder's name.
+      key: everything it depends on, JSON-able; include a version of the code that makes it.
+      make: makes it.
+      read: reads it back from the entry's folder.
+      write: writes it into an empty folder.
+
+    Returns:
+      The value, read or made.
+
+    Raises:
+      UserError: the disk is full or may not be written to.
+    """
+    entry = root() / kind / digest.of_json(key)
+    with _lock(entry):
+        if entry.is_dir():
+            try:
+                _verify(entry)
+                return read(entry)
+            except Exception as error:  # whatever the reader trips over, making the value again mends it
+                warnings.warn(f"cache entry {entry} is damaged ({error}); making it again", stacklevel=2)
+        value = make()
+        with atomic.directory(entry) as temp:
+            write(value, temp)
+            about = {"key": json.loads(json.dumps(dict(key), default=str)), "files": digest.of_folder(temp)}
+            (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
+        return value
+
+
+@contextmanager
+def _lock(entry: Path) -> Iterator[None]:
+    path = entry.with_name(entry.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = path.open("a")
+    except OSError as error:
+        raise atomic.disk_error(path, error) or error from error
+    with held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _verify(entry: Path) -> None:
+    promised = json.loads((entry / _ENTRY).read_text())["files"]
+    found = {name: value for name, value in digest.of_folder(entry).items() if name != _ENTRY}
+    changed = sorted(name for name in promised.keys() | found.keys() if promised.get(name) != found.get(name))
+    if changed:
+        raise ValueError(f"{changed[0]} is not what was written")
+
+
+def write_arrays(tree: Mapping[str, Any], folder: Path) -> None:
+    """Writes nested dictionaries of arrays as one safetensors file.
+
+    Args:
+      tree: names without ``/``; leaves NumPy or JAX arrays.
+      folder: where to.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    flat = {jax.tree_util.keystr(path, simple=True, separator=_SEPARATOR): leaf for path, leaf in leaves}
+    save_file({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, folder / _ARRAYS)
+
+
+def read_arrays(folder: Path) -> dict[str, Any]:
+    """Reads what ``write_arrays`` wrote.
+
+    Args:
+      folder: where from.
+
+    Returns:
+      The nested dictionaries, of JAX arrays of the same dtypes.
+    """
+    tree: dict[str, Any] = {}
+    for name, array in load_file(folder / _ARRAYS).items():
+        *parents, leaf = name.split(_SEPARATOR)
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    return tree
+
+
+def enable_compilation_cache() -> Path:
+    """Keeps compiled programs between runs: everything that takes over a second to compile, whatever its size.
+
+    Returns:
+      Where they are kept.
+    """
+    folder = root() / "xla"
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return folder

@@ -1,0 +1,116 @@
+"""Stable content hashes (SHA-256, hex) of files, of pytrees of arrays and of JSON-able objects.
+
+Equal content has an equal digest in every process, on every machine and under every Python version, so a digest can
+name a cache entry and can be quoted in a certificate.
+"""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from immunax.runtime.errors import UserError
+
+_BLOCK_BYTES = 1 << 24
+
+
+def of_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes.
+
+    Args:
+      path: the file.
+
+    Returns:
+      64 hexadecimal digits.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    try:
+        with Path(path).open("rb") as source:
+            return hashlib.file_digest(source, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"no file {path}: it is needed for its digest; check the path") from error
+
+
+def of_folder(path: Path | str) -> dict[str, str]:
+    """SHA-256 of every file below a folder.
+
+    Args:
+      path: the folder.
+
+    Returns:
+      ``{relative POSIX path: digest}``, sorted by path.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"no folder {path}: it is needed for its digest; check the path")
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    return {file.relative_to(root).as_posix(): of_file(file) for file in files}
+
+
+def of_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value: key order, tuple or list, and int-valued keys do not matter.
+
+    Args:
+      value: nested dicts, lists, tuples, strings, numbers, booleans and None; paths count as their text.
+
+    Returns:
+      64 hexadecimal digits.
+
+    Raises:
+      TypeError: the value holds something JSON has no word for.
+    """
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, np.generic):
+        return _canonical(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    return value
+
+
+def of_tree(tree: Any) -> str:
+    """SHA-256 of a pytree of arrays: paths, shapes, dtypes and every element.
+
+    Args:
+      tree: a pytree whose leaves are arrays (JAX random keys included) or Python scalars.
+
+    Returns:
+      64 hexadecimal digits; independent of sharding and of the order of dictionary keys.
+    """
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = _host(leaf)
+        head = f"{jax.tree_util.keystr(path)}|{array.dtype.name}|{array.shape}|"
+        total.update(head.encode())
+        flat = array.reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, _BLOCK_BYTES):
+            total.update(flat[start : start + _BLOCK_BYTES].data)
+    return total.hexdigest()
+
+
+def _host(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.ascontiguousarray(leaf)
+    if array.dtype == object:
+        raise TypeError(f"cannot digest a {type(leaf).__name__}: expected an array or a number")
+    return array

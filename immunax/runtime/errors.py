@@ -1,0 +1,25 @@
+"""The one exception that means "the user can mend this"."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: ``str(error)`` is one line that names the thing, what was expected and the fix.
+
+    Entry points print that line and exit with status 2; every other exception is a bug and keeps its traceback.
+    """
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A suggestion to append to an error message.
+
+    Args:
+      name: what the user wrote.
+      choices: the names that exist.
+
+    Returns:
+      ``" Did you mean 'x'?"`` for the closest choice, or ``""`` when none is close.
+    """
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,140 @@
+"""Do the values of a configuration fit the dataclasses they are for?
+
+A node with ``_target_`` is checked against that dataclass: no unknown field, nothing missing, each value of its type.
+"""
+
+import dataclasses
+import pkgutil
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from immunax.runtime.errors import UserError, nearest
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def check(config: DictConfig) -> None:
+    """Checks every node of a composed configuration that has a ``_target_``.
+
+    Args:
+      config: the configuration, without Hydra's own.
+
+    Raises:
+      UserError: a field is unknown, missing or of another type, or a ``_target_`` does not exist.
+    """
+    _walk(config, "")
+
+
+def _walk(node: Any, path: str) -> None:
+    if isinstance(node, ListConfig):
+        for index in range(len(node)):
+            if not OmegaConf.is_interpolation(node, index):
+                _walk(node[index], f"{path}[{index}]")
+    if not isinstance(node, DictConfig):
+        return
+    if isinstance(node.get("_target_"), str):
+        _check_node(node, path)
+    for name in map(str, node):
+        full = f"{path}.{name}".lstrip(".")
+        if OmegaConf.is_missing(node, name):
+            raise UserError(f"{full} needs a value: {full}=VALUE")
+        if not OmegaConf.is_interpolation(node, name):
+            _walk(node[name], full)
+
+
+def _check_node(node: DictConfig, path: str) -> None:
+    target = _resolve(node["_target_"], path)
+    if not dataclasses.is_dataclass(target):
+        return
+    known = {field.name: field for field in dataclasses.fields(target) if field.init}
+    hints = typing.get_type_hints(target)
+    partial = bool(node.get("_partial_", False)) or bool(node.get("_args_"))
+    for name in node:
+        name = str(name)
+        full = f"{path}.{name}".lstrip(".")
+        if name.startswith("_") and name.endswith("_"):
+            continue
+        if name not in known:
+            raise UserError(f"unknown field {full}.{nearest(name, known)} {path} has: {', '.join(sorted(known))}")
+        if OmegaConf.is_missing(node, name):
+            raise UserError(f"{full} needs a value: {full}=VALUE ({_describe(hints[name])})")
+        if not OmegaConf.is_interpolation(node, name) and not _fits(node[name], hints[name]):
+            raise UserError(f"{full}={node[name]!r}: expected {_describe(hints[name])}")
+    for name, field in known.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in node and not partial:
+            raise UserError(f"{path}.{name} needs a value: +{path}.{name}=VALUE ({_describe(hints[name])})")
+
+
+def _resolve(name: str, path: str) -> Any:
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}._target_={name}: cannot be imported ({error})") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (tuple, list, typing.get_origin(typing.Sequence[int])):
+        return isinstance(value, ListConfig) and _items_fit(value, arguments)
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        # YAML reads 1e-4, without a point, as text on some paths; Hydra's own grammar reads it as a number.
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    # Other types are built from a node of their own, which is checked there.
+    return True
+
+
+def _items_fit(value: ListConfig, hints: tuple[Any, ...]) -> bool:
+    if not hints:
+        return True
+    if (len(hints) == 2 and hints[1] is Ellipsis) or len(hints) == 1:
+        return all(_fits(item, hints[0]) for item in value)
+    return len(value) == len(hints) and all(_fits(item, hint) for item, hint in zip(value, hints, strict=True))
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is not None:
+        return f"a list of {_describe(arguments[0])}" if arguments else "a list"
+    return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def same_kind(before: Any, after: Any) -> str | None:
+    """Whether an override keeps the kind of value that the configuration file has.
+
+    Args:
+      before: the value in the file; None and nested nodes take anything.
+      after: the value given.
+
+    Returns:
+      None when it does, else what was expected.
+    """
+    if before is None or after is None or isinstance(before, (Mapping, DictConfig)):
+        return None
+    number = isinstance(before, (int, float)) and not isinstance(before, bool)
+    if number:
+        fits = isinstance(after, (int, float)) and not isinstance(after, bool)
+        return None if fits else "a number"
+    if isinstance(before, ListConfig):
+        return None if isinstance(after, ListConfig) else "a list"
+    return None if isinstance(after, type(before)) else _NAMES.get(type(before), type(before).__name__)

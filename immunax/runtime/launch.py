@@ -1,0 +1,177 @@
+"""Turns a function of a configuration into a command: Hydra, with mistakes told in one line.
+
+Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 130
+interrupted; whatever the task itself exits with, such as ``preemption.EXIT_PREEMPTED``.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from immunax.runtime.errors import UserError
+from immunax.runtime.host_devices import make_room
+from immunax.runtime.overrides import Prepared, Source, prepare
+
+EXIT_USER = 2
+EXIT_INTERRUPTED = 130
+
+Task = Callable[[DictConfig], Any]
+
+
+def configuration_folder() -> Path:
+    """The folder of YAML files: ``conf`` of the source checkout, or the copy inside the installed package.
+
+    Raises:
+      UserError: neither is there.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"no configuration beside {package}: install immunax again, or run it from a checkout")
+
+
+def run_directory() -> Path:
+    """The folder of the current run; only within a command."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def command(
+    config_name: str = "config",
+    required: Sequence[str] = (),
+    folder: Path | None = None,
+    fallbacks: Mapping[str, tuple[str, str]] | None = None,
+) -> Callable[[Task], Callable[[], None]]:
+    """A decorator that makes a command of a task.
+
+    The configuration has the fields ``outputs`` (the root folder of runs) and ``run`` (a run's name, or null to name
+    it after the required groups, the model and the seed); the run's folder is ``outputs/run``, and one job of a
+    sweep has ``outputs/run/<number>``. The working directory stays.
+
+    Args:
+      config_name: of the primary configuration file.
+      required: groups the user must choose from, such as ``("defense",)``.
+      folder: of the YAML files; ``configuration_folder()`` by default.
+      fallbacks: ``{group: (choice, field)}``, see ``overrides.Source``; a path or hub name for ``model`` by default.
+
+    Returns:
+      Makes, of a function of the configuration, one without arguments that reads ``sys.argv`` and exits.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        @wraps(task)
+        def main() -> None:
+            _main(task, config_name, required, folder, fallbacks or {"model": ("hf", "path")})
+
+        return main
+
+    return decorate
+
+
+def _main(
+    task: Task,
+    config_name: str,
+    required: Sequence[str],
+    folder: Path | None,
+    fallbacks: Mapping[str, tuple[str, str]],
+) -> None:
+    make_room()
+    with _told():
+        conf = folder or configuration_folder()
+        sys.argv[1:] = _prepare(sys.argv[1:], Source(conf, config_name, None, fallbacks), required)
+        # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(_guarded(task))()
+
+
+def _guarded(task: Task) -> Task:
+    @wraps(task)
+    def run(config: DictConfig) -> Any:
+        # Here as well as outside: Hydra would print a second line, and a launcher may run this in another process.
+        with _told():
+            return task(config)
+
+    return run
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Ends the process with one line for what the user can mend, and for an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        mistake = _user_error(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        raise SystemExit(EXIT_USER) from None
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake behind an exception: Hydra wraps what a constructor raised."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ if isinstance(error, InstantiationException) else None
+    return error
+
+
+def _prepare(argv: Sequence[str], source: Source, required: Sequence[str]) -> list[str]:
+    """The command line for Hydra: options first, overrides checked, the run's folder set."""
+    args = get_args_parser().parse_intermixed_args(list(argv))
+    options = [text for text in argv if text not in args.overrides]
+    if args.help or args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun:
+        return [*options, *args.overrides]
+    if args.config_path is not None:
+        raise UserError(f"--config-path {args.config_path}: use --config-dir to add a folder of configuration files")
+    source = replace(
+        source,
+        name=args.config_name or source.name,
+        extra=Path(args.config_dir).absolute() if args.config_dir else None,
+    )
+    prepared = prepare(source, args.overrides, None if args.cfg else required)
+    if args.cfg:
+        return [*options, *prepared.overrides]
+    sweep = args.multirun or prepared.config.hydra.mode == RunMode.MULTIRUN
+    if prepared.sweeps and not sweep:
+        raise UserError(
+            f"{prepared.sweeps[0].lstrip('+')}: several values need -m, a run for each; quote a value with a comma"
+        )
+    return [*options, *prepared.overrides, *_folders(prepared, source, required)]
+
+
+def _folders(prepared: Prepared, source: Source, required: Sequence[str]) -> list[str]:
+    """Overrides that name the run and place its folder, where the user has not done so."""
+    config = prepared.config
+    named = config.get("run") is not None
+    parts = ["${hydra:runtime.choices." + group + "}" for group in (*required, "model")] + ["${seed}"]
+    for group, (_, field) in (source.fallbacks or {}).items():
+        given = {text for text in prepared.overrides if text.startswith(f"{group}.{field}=")}
+        if given.difference(prepared.sweeps):
+            # A choice that stands for any path says nothing; its last part does.
+            slug = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(str(config[group][field])).name)
+            parts = [slug if part.endswith(f".{group}}}") else part for part in parts]
+    added = {
+        "hydra.job.chdir": "false",
+        "hydra.run.dir": "${outputs}/${run}",
+        # Unnamed jobs of a sweep have different names where a group or the seed is swept, hence the folder by job.
+        "hydra.sweep.dir": "${outputs}/${run}" if named else "${outputs}",
+        "hydra.sweep.subdir": "${hydra:job.num}" if named else "${run}/${hydra:job.num}",
+    }
+    keys = {text.partition("=")[0] for text in prepared.overrides}
+    name = [] if named else ["run=" + "-".join(parts)]
+    return name + [f"{key}={value}" for key, value in added.items() if key not in keys]

@@ -1,0 +1,179 @@
+"""The device mesh and the one table that says how each parameter lies on it.
+
+Axes are always named ``attack`` (members of a population), ``data`` (examples), ``fsdp`` (examples, and parameters
+gathered when used) and ``tensor`` (parameters split within a layer, Megatron style: column-parallel into a block,
+row-parallel out of it). An unused axis has size 1, so one program serves a CPU and a pod.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from immunax.runtime.errors import UserError
+
+AXES = ("attack", "data", "fsdp", "tensor")
+
+# Trailing axes of each parameter, by the end of its path. Leading axes (layers, population) are not named here.
+_INTO = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # column-parallel: the output axis is split
+_OUT_OF = ("o_proj", "down_proj")  # row-parallel: the input axis is split
+_RULES: dict[tuple[str, str], tuple[str | None, ...]] = {
+    ("embed_tokens", "embedding"): ("tensor", "fsdp"),
+    ("lm_head", "kernel"): ("fsdp", "tensor"),
+    **{(name, "kernel"): ("fsdp", "tensor") for name in _INTO},
+    **{(name, "bias"): ("tensor",) for name in _INTO},
+    **{(name, "a"): ("fsdp", None) for name in _INTO},
+    **{(name, "b"): (None, "tensor") for name in _INTO},
+    **{(name, "kernel"): ("tensor", "fsdp") for name in _OUT_OF},
+    **{(name, "a"): ("tensor", None) for name in _OUT_OF},
+    **{(name, "b"): (None, "fsdp") for name in _OUT_OF},
+}
+
+
+@dataclass(frozen=True)
+class MeshSpec:
+    """Devices along each axis; their product is the number of devices of the run, or 1 to use just one of them.
+
+    Attributes:
+      attack, data, fsdp, tensor: sizes; one of them may be -1, for whatever devices the others leave.
+    """
+
+    attack: int = 1
+    data: int = 1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh a specification describes.
+
+    Args:
+      spec: sizes of the four axes.
+      devices: what to lay it on; all devices of the run by default.
+
+    Returns:
+      A mesh with the axes of ``AXES``, in that order, sharded by the compiler (``AxisType.Auto``).
+
+    Raises:
+      UserError: a size is not positive, or the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = _sizes(spec, len(devices))
+    used = devices[: math.prod(sizes)]
+    # make_mesh knows the topology of a pod and puts the last axis on the nearest neighbours.
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
+
+
+def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
+    sizes: dict[str, int] = asdict(spec)
+    for axis, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < -1 or size == 0:
+            raise UserError(f"mesh.{axis}={size!r}: expected a positive whole number, or -1 for all devices left over")
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise UserError(f"mesh.{free[0]} and mesh.{free[1]} are both -1: only one axis can take the devices left over")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    shown = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
+    if free and available % fixed:
+        raise UserError(f"mesh {shown}: {fixed} does not divide the {available} devices of this run")
+    for axis in free:
+        sizes[axis] = available // fixed
+    total = math.prod(sizes.values())
+    if total not in (1, available):
+        raise UserError(f"mesh {shown} needs {total} devices, this run has {available}; change the sizes or use -1")
+    return tuple(sizes[axis] for axis in AXES)
+
+
+def partition_spec(path: Sequence[str], shape: Sequence[int], mesh: Mesh, stacked: bool = False) -> PartitionSpec:
+    """How one parameter is split.
+
+    Args:
+      path: names from the root; only the end counts, so the moments of an optimizer follow their parameter.
+      shape: its shape; an axis that the mesh axis does not divide stays whole.
+      mesh: from ``build``.
+      stacked: the first axis counts the members of a population and goes on ``attack``.
+
+    Returns:
+      One entry an axis of ``shape``.
+    """
+    trailing = next((_RULES[key] for key in _pairs(path) if key in _RULES), ())
+    trailing = trailing if len(trailing) <= len(shape) - stacked else ()
+    axes: list[str | None] = [None] * (len(shape) - len(trailing)) + list(trailing)
+    if stacked:
+        axes[0] = "attack"
+    return PartitionSpec(
+        *(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True))
+    )
+
+
+def _pairs(path: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(path[-2::-1], path[:0:-1], strict=True))
+
+
+def shardings(tree: Any, mesh: Mesh, stacked: bool = False) -> Any:
+    """The sharding of every leaf of a pytree in the parameter layout: parameters, LoRA factors, optimizer state.
+
+    Args:
+      tree: leaves with a ``shape`` (arrays or ``jax.ShapeDtypeStruct``).
+      mesh: from ``build``.
+      stacked: every leaf has a leading population axis.
+
+    Returns:
+      The same tree of ``NamedSharding``.
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, partition_spec([_name(key) for key in path], np.shape(leaf), mesh, stacked))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _name(key: Any) -> str:
+    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
+
+
+def shard(tree: Any, mesh: Mesh, stacked: bool = False) -> Any:
+    """Puts a pytree on the mesh by the table of rules.
+
+    Args:
+      tree: NumPy or JAX arrays; with several processes each holds the whole value.
+      mesh: from ``build``.
+      stacked: every leaf has a leading population axis.
+
+    Returns:
+      The same values, as global arrays.
+    """
+    return jax.tree.map(_place, tree, shardings(tree, mesh, stacked))
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Splits the examples of a batch over the ``data`` and ``fsdp`` axes.
+
+    Args:
+      batch: a pytree of arrays ``[B, ...]``; with several processes each holds the whole batch.
+      mesh: from ``build``.
+
+    Returns:
+      The same values, as global arrays.
+
+    Raises:
+      UserError: the examples do not divide over the devices.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}
+    if any(size % ways for size in rows):
+        raise UserError(f"a batch of {max(rows)} does not divide over data x fsdp = {ways} devices; use a multiple")
+    split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return jax.tree.map(lambda leaf: _place(leaf, split), batch)
+
+
+def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array):
+        return jax.device_put(leaf, sharding)
+    # From the host, each device is sent its own part and nothing more.
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

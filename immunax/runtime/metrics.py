@@ -1,0 +1,197 @@
+"""Numbers over time: a JSON-lines file, TensorBoard events, and the trackers the user asks for.
+
+``metrics.jsonl`` holds one object a line, ``{"phase": ..., "step": ..., "values": {...}}``; a number that JSON has no
+word for (NaN, infinity) is null there.
+"""
+
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tensorboardX import SummaryWriter
+
+from immunax.runtime import atomic
+from immunax.runtime.distributed import is_leader
+from immunax.runtime.errors import UserError
+
+FILE = "metrics.jsonl"
+
+
+class Tracker(Protocol):
+    """A service that keeps metrics."""
+
+    def start(self, run_dir: Path) -> None:
+        """Opens the run, or the same run again when it is resumed."""
+        ...
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Keeps the values of one step, by full name."""
+        ...
+
+    def close(self) -> None:
+        """Sends what is left."""
+        ...
+
+
+class Metrics:
+    """The metrics of one run; on processes other than 0 it does nothing.
+
+    Args:
+      run_dir: the run's folder.
+      trackers: services to send the same numbers to.
+    """
+
+    def __init__(self, run_dir: Path | str, trackers: Sequence[Tracker] = ()) -> None:
+        self._folder = Path(run_dir)
+        self._trackers = tuple(trackers) if is_leader() else ()
+        self._board: Any = None
+        if is_leader():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        for tracker in self._trackers:
+            tracker.start(self._folder)
+
+    def resume(self, phase: str, step: int) -> None:
+        """Drops what a phase logged after a step, so that doing those steps again leaves no duplicates.
+
+        Args:
+          phase: the phase that resumes.
+          step: the last step that the restored state has done.
+        """
+        path = self._folder / FILE
+        if not is_leader() or not path.exists():
+            return
+        kept = [record for record in read(path) if record["phase"] != phase or record["step"] <= step]
+        with atomic.file(path) as temp:
+            temp.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+    def log(self, step: int, phase: str, values: Mapping[str, Any]) -> None:
+        """Keeps the numbers of one step.
+
+        Args:
+          step: the phase's own step.
+          phase: what the numbers belong to, such as ``train`` or ``attack/lora``.
+          values: scalars by name: Python numbers, or NumPy or JAX arrays of one element.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        if not is_leader():
+            return
+        numbers = {name: float(value) for name, value in values.items()}
+        shown = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        line = json.dumps({"phase": phase, "step": int(step), "values": shown}, allow_nan=False)
+        try:
+            # Opened for each line: a crash then loses none, and a resumed file may have been replaced.
+            with (self._folder / FILE).open("a") as out:
+                out.write(line + "\n")
+        except OSError as error:
+            raise atomic.disk_error(self._folder / FILE, error) or error from error
+        full = {f"{phase}/{name}": number for name, number in numbers.items()}
+        for name, number in full.items():
+            self._board.add_scalar(name, number, int(step))
+        for tracker in self._trackers:
+            tracker.log(int(step), full)
+
+    def close(self) -> None:
+        """Sends and writes what is left."""
+        if self._board is not None:
+            self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read(path: Path | str) -> list[dict[str, Any]]:
+    """The records of a ``metrics.jsonl``.
+
+    Args:
+      path: the file.
+
+    Returns:
+      ``{"phase", "step", "values"}`` each, in the order written. A last line that a crash cut short is left out.
+    """
+    lines = Path(path).read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number} is no JSON: the file was edited; mend or delete it") from error
+    return records
+
+
+def _import(package: str) -> Any:
+    # Imported when a run uses it: the trackers are an extra.
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"tracker {package} is not installed; run: pip install 'immunax[trackers]'") from error
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """Weights & Biases.
+
+    Attributes:
+      project: its project.
+      mode: ``online``, ``offline`` or ``disabled``.
+    """
+
+    project: str = "immunax"
+    mode: str = "online"
+
+    def start(self, run_dir: Path) -> None:
+        """Opens the run named after the run folder; a resumed run goes on in the same one."""
+        wandb = _import("wandb")
+        wandb.init(
+            project=self.project, mode=self.mode, dir=str(run_dir), name=run_dir.name, id=run_dir.name, resume="allow"
+        )
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Each phase counts its own steps, so the step is a value beside the others."""
+        phases = {name.rpartition("/")[0] for name in values}
+        _import("wandb").log({**values, **{f"{phase}/step": step for phase in phases}})
+
+    def close(self) -> None:
+        """Sends what is left."""
+        _import("wandb").finish()
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """MLflow.
+
+    Attributes:
+      experiment: its experiment.
+      uri: the tracking server, or a folder; MLflow's own default when None.
+    """
+
+    experiment: str = "immunax"
+    uri: str | None = None
+
+    def start(self, run_dir: Path) -> None:
+        """Opens a run named after the run folder."""
+        mlflow = _import("mlflow")
+        if self.uri is not None:
+            mlflow.set_tracking_uri(self.uri)
+        mlflow.set_experiment(self.experiment)
+        mlflow.start_run(run_name=run_dir.name)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Keeps the values of one step."""
+        _import("mlflow").log_metrics(dict(values), step=step)
+
+    def close(self) -> None:
+        """Ends the run."""
+        _import("mlflow").end_run()

@@ -1,0 +1,275 @@
+"""What a person writes on the command line, checked and rewritten before Hydra runs it.
+
+Hydra alone answers a misspelt name with several lines or a traceback, wants ``+`` before a group that has no default,
+and takes a value of any type. Here each mistake becomes one line that names the thing and what exists.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from immunax.runtime import fields
+from immunax.runtime.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the configuration is.
+
+    Attributes:
+      folder: of the YAML files; absolute.
+      name: of the primary one.
+      extra: a further folder to search, as of ``--config-dir``.
+      fallbacks: ``{group: (choice, field)}``: a path or hub name given for ``group`` becomes ``group=choice`` with
+        ``group.field`` set to it.
+    """
+
+    folder: Path
+    name: str
+    extra: Path | None = None
+    fallbacks: Mapping[str, tuple[str, str]] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A command line that is right.
+
+    Attributes:
+      overrides: as Hydra takes them.
+      config: composed from them, Hydra's own included; of a sweep, one job's.
+      sweeps: the overrides with several values.
+    """
+
+    overrides: list[str]
+    config: DictConfig
+    sweeps: tuple[str, ...]
+
+
+def prepare(source: Source, overrides: Sequence[str], required: Sequence[str] | None) -> Prepared:
+    """Checks the overrides of a command line, of a sweep too.
+
+    Args:
+      source: where the configuration is.
+      overrides: as written, with or without ``+`` before a group.
+      required: groups of which one choice must be named; None for a configuration that is only shown, and may have
+        gaps.
+
+    Returns:
+      The overrides as Hydra takes them, and what they compose.
+
+    Raises:
+      UserError: a group, choice or field does not exist, a value has another type, or a required group is missing.
+    """
+    with _hydra(source):
+        groups = _all_groups()
+        overrides = [part for text in overrides for part in _fall_back(text, source, groups)]
+        parsed = [_parse(text) for text in overrides]
+        chosen = {
+            id(one) for one in parsed if one.key_or_group in groups and one.package is None and not one.is_delete()
+        }
+        signed = _sign([one for one in parsed if id(one) in chosen], source, required or ())
+        final = [signed.get(id(one), one.input_line or "") for one in parsed]
+        configs = [_check_job(source, job, required) for job in _jobs(final)]
+        sweeps = tuple(text for text, one in zip(final, parsed, strict=True) if one.is_sweep_override())
+        return Prepared(final, configs[0], sweeps)
+
+
+@contextmanager
+def _hydra(source: Source) -> Iterator[None]:
+    # What hydra.main builds; hydra.initialize_config_dir would know nothing of a further folder's groups.
+    version.setbase("1.3")
+    path = create_config_search_path(str(source.folder))
+    if source.extra is not None:
+        if not source.extra.is_dir():
+            raise UserError(f"--config-dir {source.extra}: there is no such folder")
+        path.prepend("command-line", f"file://{source.extra}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    Hydra.create_main_hydra2("immunax", path)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _loader() -> Any:
+    return GlobalHydra.instance().config_loader()
+
+
+def _all_groups() -> dict[str, list[str]]:
+    """Choices by group, at any depth: ``hydra`` and its own groups apart."""
+    found: dict[str, list[str]] = {}
+
+    def visit(parent: str) -> None:
+        for name in _loader().list_groups(parent):
+            group = f"{parent}/{name}".lstrip("/")
+            if group == "hydra":
+                continue
+            found[group] = sorted(_loader().get_group_options(group))
+            visit(group)
+
+    visit("")
+    return found
+
+
+def _fall_back(text: str, source: Source, groups: Mapping[str, list[str]]) -> list[str]:
+    key, equals, value = text.partition("=")
+    group = key.lstrip("+")
+    if not equals or group not in (source.fallbacks or {}):
+        return [text]
+    several = value.split(",")
+    if Path(value).exists() or not all(_is_path(part, groups[group]) for part in several):
+        several = [value]
+    if not _is_path(several[0], groups[group]):
+        return [text]
+    choice, field = (source.fallbacks or {})[group]
+    # Quoted: a path may hold a space, a comma or an equals sign.
+    places = (QuotedString(text=_place(part), quote=Quote.single) for part in several)
+    quoted = ",".join(place.with_quotes() for place in places)
+    return [f"{key}={choice}", f"{group}.{field}={quoted}"]
+
+
+def _place(text: str) -> str:
+    """A path that exists as an absolute one, so that what a run records is found from any folder."""
+    path = os.path.expanduser(text.strip("'\""))
+    return os.path.abspath(path) if os.path.exists(path) else path
+
+
+def _is_path(text: str, choices: Sequence[str]) -> bool:
+    return text not in choices and ("/" in text or text.startswith(("~", ".")) or Path(text).exists())
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except HydraException as error:
+        key = text.partition("=")[0]
+        hint = f"; quote the value: \"{key}='...'\"" if "=" in text else "; expected NAME=VALUE"
+        raise UserError(f"cannot read {text!r}: {_line(error)}{hint}") from error
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _compose(source: Source, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return compose(source.name, list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for part in (error, error.__cause__) if part for line in str(part).splitlines()]
+        raise UserError("configuration: " + "; ".join(line for line in lines[:3] if line)) from error
+
+
+def _choices(config: DictConfig) -> dict[str, str]:
+    return dict(config.hydra.runtime.choices)
+
+
+def _sign(chosen: Sequence[Override], source: Source, required: Sequence[str]) -> dict[int, str]:
+    """``group=choice`` or ``+group=choice``, by whether the defaults, or an experiment, choose one already.
+
+    Required groups come last, because an experiment may name one.
+    """
+    signed: dict[int, str] = {}
+    before: list[str] = []
+    groups = _all_groups()
+    for one in sorted(chosen, key=lambda one: one.key_or_group in required):
+        text = (one.input_line or "").lstrip("+")
+        for value in _values(one, groups):
+            _check_choice(one.key_or_group, value, groups)
+        known = one.key_or_group in _choices(_compose(source, before))
+        signed[id(one)] = text if known else f"+{text}"
+        before.append(_jobs([signed[id(one)]])[0][0])
+    return signed
+
+
+def _check_choice(group: str, value: str, groups: Mapping[str, list[str]]) -> None:
+    if value not in groups[group] and value != "null":
+        choices = groups[group]
+        raise UserError(f"unknown {group} {value!r}.{nearest(value, choices)} Choices: {', '.join(choices)}")
+
+
+def _values(one: Override, groups: Mapping[str, list[str]]) -> list[str]:
+    """What an override stands for: its value, or each value of a sweep (the start, of a continuous one)."""
+    if not one.is_sweep_override():
+        return [one.get_value_string() if one.key_or_group in groups else one.get_value_element_as_str()]
+    value = one.value()
+    if isinstance(value, Glob):
+        return value.filter(groups.get(one.key_or_group, []))
+    if one.is_discrete_sweep():
+        return [str(item) for item in one.sweep_string_iterator()]
+    return [str(getattr(value, "start", 0))]
+
+
+def _jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Command lines that between them use every value of a sweep once: as many as its longest axis, not the product."""
+    groups = _all_groups()
+    parsed = [_parse(text) for text in overrides]
+    columns = [
+        [f"{one.get_key_element()}={value}" for value in _values(one, groups)]
+        if one.is_sweep_override()
+        else [one.input_line or ""]
+        for one in parsed
+    ]
+    rows = zip_longest(*columns)
+    return [[text or column[0] for text, column in zip(row, columns, strict=True)] for row in rows] or [[]]
+
+
+def _check_job(source: Source, overrides: Sequence[str], required: Sequence[str] | None) -> DictConfig:
+    groups = _all_groups()
+    parsed = [_parse(text) for text in overrides]
+    chosen = [one for one in parsed if one.key_or_group in groups or one.package is not None or one.is_delete()]
+    base = _compose(source, [one.input_line or "" for one in chosen])
+    for group in required or ():
+        if _choices(base).get(group) in (None, "null"):
+            raise UserError(f"name one {group}: {group}=NAME. Choices: {', '.join(groups.get(group, []))}")
+    for one in parsed:
+        if one not in chosen and not one.is_hydra_override():
+            _check_value(one, base, groups)
+    config = _compose(source, overrides)
+    if required is not None:
+        fields.check(OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"]))
+    return config
+
+
+def _check_value(one: Override, config: DictConfig, groups: Mapping[str, list[str]]) -> None:
+    *parents, last = one.key_or_group.split(".")
+    node: Any = config
+    for depth, name in enumerate([*parents, last]):
+        present = [str(key) for key in node if key != "hydra"] if isinstance(node, DictConfig) else []
+        if isinstance(node, ListConfig):
+            return
+        if name not in present:
+            if one.is_add():
+                return
+            raise _unknown(one.key_or_group.split(".")[: depth + 1], present, config, groups)
+        before = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
+        node = before
+    given = OmegaConf.create({"value": one.value()})
+    if isinstance(one.value(), str) and OmegaConf.is_interpolation(given, "value"):
+        return
+    expected = fields.same_kind(node, given["value"])
+    if expected:
+        raise UserError(f"{one.key_or_group}={given['value']}: expected {expected}, as in {one.key_or_group}={node}")
+
+
+def _unknown(path: list[str], present: list[str], config: DictConfig, groups: Mapping[str, list[str]]) -> UserError:
+    name, parent = path[-1], ".".join(path[:-1])
+    if not parent and name in groups:
+        return UserError(f"no {name} is chosen: add {name}=NAME. Choices: {', '.join(groups[name])}")
+    names = present if parent else sorted({*present, *(group for group in groups if "/" not in group)})
+    where = f"{parent} has" if parent else "there are"
+    return UserError(f"unknown field {'.'.join(path)}.{nearest(name, names)} {where}: {', '.join(names)}")

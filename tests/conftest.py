@@ -1,0 +1,13 @@
+"""Eight forced CPU devices for every test, set before anything imports jax."""
+
+import os
+
+from immunax.runtime.host_devices import make_room
+
+_DEVICES = "--xla_force_host_platform_device_count"
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.pop("HYDRA_FULL_ERROR", None)
+_kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES)]
+os.environ["XLA_FLAGS"] = " ".join([*_kept, f"{_DEVICES}=8"])
+make_room()

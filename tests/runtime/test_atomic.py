@@ -1,0 +1,77 @@
+import errno
+import os
+
+import pytest
+
+from immunax.runtime import atomic
+from immunax.runtime.errors import UserError
+
+
+def test_a_file_appears_with_its_whole_content(tmp_path):
+    target = tmp_path / "new" / "a.json"
+    with atomic.file(target) as temp:
+        temp.write_text("whole")
+        assert not target.exists()
+        assert temp.suffix == ".json"
+    assert target.read_text() == "whole"
+    assert [path.name for path in target.parent.iterdir()] == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.json"
+    target.write_text("old")
+
+    def fail():
+        with atomic.file(target) as temp:
+            temp.write_text("ne")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_replaces_the_one_before_it_whole(tmp_path):
+    target = tmp_path / "model"
+    for name in ("first", "second"):
+        with atomic.directory(target) as temp:
+            (temp / "part").mkdir()
+            (temp / "part" / name).write_text(name)
+    assert [path.name for path in target.rglob("*") if path.is_file()] == ["second"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+
+    def fail():
+        with atomic.directory(target) as temp:
+            (temp / "weights").write_text("new")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        fail()
+    assert (target / "weights").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_that_names_the_target(tmp_path, code):
+    with pytest.raises(UserError, match=r"model: the disk.*free some space"), atomic.directory(tmp_path / "model"):
+        raise OSError(code, os.strerror(code))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_file_that_may_not_be_read_is_not_blamed_on_the_target(tmp_path):
+    with pytest.raises(PermissionError), atomic.file(tmp_path / "a" / "out"):
+        raise PermissionError(errno.EACCES, "denied", str(tmp_path / "b" / "in"))
+
+
+def test_a_written_file_has_the_permissions_of_a_plain_one(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with atomic.file(tmp_path / "ours") as temp:
+        temp.write_text("")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,116 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from immunax.runtime import cache
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "cache"))
+
+
+def fetch(made, key, value=1):
+    def make():
+        made.append(key)
+        return {"w": {"a": jnp.full((2, 3), value, jnp.bfloat16), "b": np.arange(4, dtype=np.int32)}}
+
+    return cache.get_or_make("tree", key, make, cache.read_arrays, cache.write_arrays)
+
+
+def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
+    assert cache.root() == tmp_path / "cache"
+    monkeypatch.delenv("IMMUNAX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.root() == tmp_path / "xdg" / "immunax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.root() == tmp_path / ".cache" / "immunax"
+
+
+def test_a_thing_is_made_once_and_read_back_identical():
+    made = []
+    first, again, other = fetch(made, {"k": 1}), fetch(made, {"k": 1}), fetch(made, {"k": 2}, value=2)
+    assert made == [{"k": 1}, {"k": 2}]
+    assert jax.tree.map(lambda x: x.dtype, again) == {"w": {"a": jnp.bfloat16, "b": np.int32}}
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+    assert other["w"]["a"][0, 0] == 2
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_a_damaged_entry_is_made_again_with_a_warning(damage):
+    made = []
+    fetch(made, {"k": 1})
+    (file,) = cache.root().rglob("arrays.safetensors")
+    if damage == "remove":
+        file.unlink()
+    else:
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = fetch(made, {"k": 1})
+    assert len(made) == 2
+    np.testing.assert_array_equal(again["w"]["b"], np.arange(4))
+    fetch(made, {"k": 1})
+    assert len(made) == 2
+
+
+def test_a_failure_to_make_leaves_no_entry():
+    def fail():
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        cache.get_or_make("tree", {}, fail, cache.read_arrays, cache.write_arrays)
+    assert len(fetch(made := [], {})) == 1
+    assert made == [{}]
+
+
+def test_two_at_once_make_it_once():
+    made = []
+
+    def slow():
+        made.append(1)
+        time.sleep(0.2)
+        return {"w": np.ones(2)}
+
+    def work():
+        cache.get_or_make("tree", {"k": 3}, slow, cache.read_arrays, cache.write_arrays)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1]
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from immunax.runtime.cache import enable_compilation_cache
+enable_compilation_cache()
+assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+print(jax.jit(lambda x: jnp.tanh(x @ x).sum())(jnp.ones((8, 8))), len(hits))
+"""
+
+
+def test_a_second_process_reuses_compiled_programs_without_noise():
+    runs = [
+        subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=os.environ, check=True)
+        for _ in range(2)
+    ]
+    (first, misses), (second, hits) = (run.stdout.split() for run in runs)
+    assert first == second
+    assert int(misses) == 0
+    assert int(hits) > 0
+    assert runs[1].stderr == ""

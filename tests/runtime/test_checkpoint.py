@@ -1,0 +1,159 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from immunax.runtime import mesh as meshes
+from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.errors import UserError
+
+
+def make_state(seed=0):
+    key = jax.random.key(seed)
+    params = {
+        "norm": {"scale": jax.random.normal(key, (8,))},
+        "lm_head": {"kernel": jax.random.normal(key, (8, 4), jnp.bfloat16)},
+    }
+    return {
+        "params": params,
+        "opt": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)).init(params),
+        "key": jax.random.key(seed, impl="rbg"),
+        "keys": jax.random.split(key, 3),
+        "step": 7,
+        "odd": jnp.array([jnp.nan, -0.0, jnp.inf, 1e-45]),
+    }
+
+
+def bits(leaf):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return (str(leaf.dtype), np.asarray(jax.random.key_data(leaf)).tobytes())
+    return (str(np.asarray(leaf).dtype), np.asarray(leaf).tobytes())
+
+
+def assert_identical(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    assert jax.tree.map(bits, left) == jax.tree.map(bits, right)
+
+
+def abstract(state):
+    def one(leaf):
+        sharding = getattr(leaf, "sharding", None)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) if sharding else leaf
+
+    return jax.tree.map(one, state)
+
+
+def test_a_restored_state_is_bit_identical(tmp_path):
+    state = make_state()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        assert checkpoints.save(3, state)
+        assert not checkpoints.save(3, make_state(1))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 3
+        assert_identical(checkpoints.restore(3, make_state(1)), state)
+        restored = checkpoints.restore(3, abstract(make_state(1)))
+        assert_identical(restored, state)
+        assert isinstance(restored["step"], int)
+
+
+def test_a_state_donated_right_after_the_save_is_kept_as_it_was(tmp_path):
+    overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
+    state = {"w": jnp.arange(1 << 22, dtype=jnp.float32)}
+    expected = np.array(state["w"])
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        state["w"] = overwrite(state["w"]).block_until_ready()
+        np.testing.assert_array_equal(checkpoints.restore(1, abstract(state))["w"], expected)
+
+
+def test_the_restored_arrays_lie_where_the_pattern_says(tmp_path):
+    mesh = meshes.build(meshes.MeshSpec(fsdp=4, tensor=2))
+    kernel = np.arange(64, dtype=np.float32).reshape(8, 8)
+    placed = meshes.shard({"q_proj": {"kernel": kernel}}, mesh)
+    other = NamedSharding(mesh, PartitionSpec("tensor", None))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, placed)
+        like = {"q_proj": {"kernel": jax.ShapeDtypeStruct((8, 8), np.float32, sharding=other)}}
+        again = checkpoints.restore(0, like)["q_proj"]["kernel"]
+    assert again.sharding == other
+    np.testing.assert_array_equal(again, kernel)
+
+
+def test_the_last_and_the_best_are_both_kept(tmp_path):
+    losses = [5.0, 1.0, 4.0, float("nan"), 2.0, 3.0, 6.0]
+    with Checkpoints(tmp_path, keep_last=2, keep_best=2, metric="loss") as checkpoints:
+        for step, loss in enumerate(losses):
+            checkpoints.save(step, {"w": jnp.ones(2)}, {"loss": loss})
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 4, 5, 6]
+
+
+KILLED_MIDWAY = """
+import os, signal, sys
+import jax.numpy as jnp
+from immunax.runtime.checkpoint import Checkpoints
+checkpoints = Checkpoints(sys.argv[1], keep_last=3)
+checkpoints.save(1, {"w": jnp.arange(4.0)})
+checkpoints.wait()
+checkpoints.save(2, {"w": jnp.ones(1 << 25)})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_half_written_checkpoint_is_never_taken_for_whole(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED_MIDWAY, str(tmp_path)], env=os.environ)
+    assert killed.returncode == -signal.SIGKILL
+    leftovers = [path.name for path in tmp_path.iterdir() if path.name.startswith("2")]
+    assert leftovers
+    assert "2" not in leftovers
+    state = {"w": jnp.arange(4.0)}
+    with Checkpoints(tmp_path, keep_last=3) as checkpoints:
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, {"w": jnp.arange(4.0) + 1})
+        np.testing.assert_array_equal(checkpoints.restore(2, state)["w"], np.arange(4.0) + 1)
+    assert sorted(path.name for path in tmp_path.iterdir() if "tmp" in path.name) == []
+
+
+def test_what_cannot_be_restored_is_told_in_one_line(tmp_path):
+    state = {"w": jnp.arange(1000.0)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        with pytest.raises(UserError, match=r"no checkpoint of step 2 .*there are: 1"):
+            checkpoints.restore(2, state)
+        with pytest.raises(UserError, match="has no 'v'"):
+            checkpoints.restore(1, {**state, "v": jnp.ones(1)})
+        with pytest.raises(UserError, match="also has 'w'"):
+            checkpoints.restore(1, {})
+        with pytest.raises(UserError, match=r"float32\[1000\], this run expects float32\[4\]"):
+            checkpoints.restore(1, {"w": jnp.ones(4)})
+        for file in (tmp_path / "1").rglob("d/*"):
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(UserError, match="1 is damaged"):
+            checkpoints.restore(1, state)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("Error writing: No space left on device")]
+)
+def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", refuse)
+        with pytest.raises(UserError, match="the disk is full"):
+            checkpoints.save(1, {"w": jnp.ones(1)})
+
+
+def test_keeping_the_best_needs_a_metric(tmp_path):
+    with pytest.raises(UserError, match="keep_best=1 needs metric"):
+        Checkpoints(tmp_path, keep_best=1)
