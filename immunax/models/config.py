@@ -1,0 +1,56 @@
+"""The static description of a Llama-family decoder."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Frequency scaling of rotary embeddings: Llama 3's piecewise rule, or a plain linear factor.
+
+    Attributes:
+      kind: ``llama3`` (Grattafiori et al. 2024, as in the reference implementation) or ``linear``.
+      factor: how much longer than the original context the scaled one is.
+      low_freq_factor, high_freq_factor: bounds of the interpolated band; ``llama3`` only.
+      original_max_positions: context length before scaling, in tokens; ``llama3`` only.
+    """
+
+    kind: Literal["llama3", "linear"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Shape and variant of a decoder: everything that is not a weight.
+
+    Attributes:
+      family: the Hugging Face ``model_type`` (``llama``, ``mistral``, ``qwen2``, ``qwen3``), for export.
+      vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, head_dim: sizes V, D, F, L, H, and those of a head.
+      max_positions: context length in tokens.
+      rope_theta, rope_scaling: rotary embedding base and scaling.
+      norm_eps: epsilon of every RMS norm.
+      tie_embeddings: the output projection is the embedding matrix.
+      qkv_bias: biases on the query, key and value projections (Qwen2).
+      qk_norm: RMS norm on each query and key head (Qwen3).
+      sliding_window: how many tokens back attention reaches, or None for all (Mistral 7B v0.1).
+    """
+
+    family: str
+    vocab_size: int
+    d_model: int
+    d_ff: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    max_positions: int
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int | None = None

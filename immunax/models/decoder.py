@@ -1,0 +1,178 @@
+"""One decoder for the Llama family: Llama 2 and 3, Mistral, Qwen2 and Qwen3, SmolLM2.
+
+The families differ by what :class:`~immunax.models.config.DecoderConfig` says and by nothing else. Layers are stacked on
+a leading axis and scanned, so a model of any depth compiles as fast as one of a single layer. A projection adds its
+low-rank part when the ``lora`` collection holds one, so plain and adapted weights run through the same code.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from immunax.models import rotary
+from immunax.models.config import DecoderConfig
+
+REMAT_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What a layer keeps for the backward pass; ``none`` (no rematerialisation) keeps everything."""
+
+
+class Cache(NamedTuple):
+    """Keys and values of every layer, ``[L, B, S, n_kv_heads, head_dim]``, S slots."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+class Context(NamedTuple):
+    """What every layer reads: rotary angles ``[B, T, 1, head_dim]``, the mask ``[B, 1, T, S]``, the first slot to write."""
+
+    cos: jax.Array
+    sin: jax.Array
+    mask: jax.Array
+    slot: jax.Array | int = 0
+
+
+class Captured(NamedTuple):
+    """Inside one layer (stacked over layers by the scan): the residual stream it reads and what its MLP writes, ``[B, T, D]``."""
+
+    residual: jax.Array
+    mlp: jax.Array
+
+
+class Projection(nn.Module):
+    """``x @ kernel (+ bias) (+ (x @ a) @ b)``; ``a`` ``[in, r]`` and ``b`` ``[r, out]`` come from the ``lora`` collection."""
+
+    features: int
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[..., in]`` to ``[..., features]``."""
+        kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
+        y = x @ kernel.astype(self.dtype)
+        if self.has_variable("lora", "a"):
+            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            y = y + (x @ a.astype(self.dtype)) @ b.astype(self.dtype)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return y
+
+
+def rms_normalise(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467), statistics in float32."""
+    wide = x.astype(jnp.float32)
+    normal = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    return scale.astype(x.dtype) * normal.astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """:func:`rms_normalise` with a learned scale."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises ``[..., D]``."""
+        return rms_normalise(x, self.param("scale", nn.initializers.ones, (x.shape[-1],)), self.epsilon)
+
+
+class Attention(nn.Module):
+    """Grouped-query causal attention; with a cache it writes its keys and values there and reads all slots."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, context: Context, cache: Cache | None, layer: jax.Array
+    ) -> tuple[jax.Array, Cache | None]:
+        """Maps ``[B, T, D]`` to ``[B, T, D]`` and the cache to the cache with T more slots filled."""
+        c = self.config
+
+        def heads(name: str, count: int) -> jax.Array:
+            flat = Projection(count * c.head_dim, c.qkv_bias, self.dtype, name=f"{name}_proj")(x)
+            return flat.reshape(*x.shape[:2], count, c.head_dim)
+
+        query, key, value = heads("q", c.n_heads), heads("k", c.n_kv_heads), heads("v", c.n_kv_heads)
+        if c.qk_norm:
+            query, key = RMSNorm(c.norm_eps, name="q_norm")(query), RMSNorm(c.norm_eps, name="k_norm")(key)
+        query, key = (rotary.rotate(part, context.cos, context.sin) for part in (query, key))
+        if cache is not None:
+            cache = Cache(*(_write(*pair, layer, context.slot) for pair in zip(cache, (key, value), strict=True)))
+            key, value = cache.keys[layer], cache.values[layer]
+        attended = jax.nn.dot_product_attention(query, key, value, mask=context.mask)
+        flat = attended.reshape(*x.shape[:2], c.n_heads * c.head_dim)
+        return Projection(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
+
+
+def _write(slots: jax.Array, new: jax.Array, layer: jax.Array, slot: jax.Array | int) -> jax.Array:
+    return jax.lax.dynamic_update_slice(slots, new[None].astype(slots.dtype), (layer, 0, slot, 0, 0))
+
+
+class MLP(nn.Module):
+    """The gated unit ``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202)."""
+
+    config: DecoderConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``[B, T, D]`` to ``[B, T, D]``."""
+        gate = Projection(self.config.d_ff, dtype=self.dtype, name="gate_proj")(x)
+        up = Projection(self.config.d_ff, dtype=self.dtype, name="up_proj")(x)
+        return Projection(self.config.d_model, dtype=self.dtype, name="down_proj")(nn.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    """One pre-norm decoder layer, in the form that a scan over layers takes."""
+
+    config: DecoderConfig
+    dtype: Any
+    capture: bool
+
+    @nn.compact
+    def __call__(self, carry: tuple[jax.Array, Cache | None], layer: jax.Array, context: Context):
+        """Maps (stream ``[B, T, D]``, cache) to the same, and gives :class:`Captured` when asked."""
+        x, cache = carry
+        eps = self.config.norm_eps
+        attended, cache = Attention(self.config, self.dtype, name="self_attn")(
+            RMSNorm(eps, name="input_layernorm")(x), context, cache, layer
+        )
+        middle = x + attended
+        written = MLP(self.config, self.dtype, name="mlp")(RMSNorm(eps, name="post_attention_layernorm")(middle))
+        return (middle + written, cache), Captured(x, written) if self.capture else None
+
+
+class Decoder(nn.Module):
+    """Embedding, scanned layers, final norm; the output projection is left to the caller."""
+
+    config: DecoderConfig
+    remat: str = "none"
+    dtype: Any = jnp.float32
+    capture: bool = False
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, context: Context, cache: Cache | None = None):
+        """Maps tokens ``[B, T]`` to the stream before and after the final norm ``[B, T, D]``, the cache, and captures."""
+        c = self.config
+        table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
+        layer = Layer if self.remat == "none" else nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        stack = nn.scan(
+            layer,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
+            length=c.n_layers,
+        )(c, self.dtype, self.capture, name="layers")
+        carry = (table(tokens).astype(self.dtype), cache)
+        (stream, cache), captured = stack(carry, jnp.arange(c.n_layers), context)
+        hidden = RMSNorm(c.norm_eps, name="norm")(stream)
+        if self.is_initializing() and not c.tie_embeddings:
+            Projection(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)
+        return stream, hidden, cache, captured

@@ -1,0 +1,152 @@
+"""The model as pure functions of its weights."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from immunax.models import rotary
+from immunax.models.config import DecoderConfig
+from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
+from immunax.models.lora import Adapted
+from immunax.runtime.errors import UserError, nearest
+
+Params = Any
+"""A nested dict of arrays, or an :class:`~immunax.models.lora.Adapted`."""
+
+
+class Outputs(NamedTuple):
+    """One forward pass.
+
+    Attributes:
+      hidden: ``[B, T, D]`` after the final norm; :meth:`Model.logits` of it gives the predictions.
+      residuals: ``[L + 1, B, T, D]``, the residual stream before every layer and after the last; None unless captured.
+      mlp: ``[L, B, T, D]``, what every MLP writes to the stream; None unless captured.
+    """
+
+    hidden: jax.Array
+    residuals: Any = None
+    mlp: Any = None
+
+
+def causal_mask(segment_ids: jax.Array, window: int | None = None) -> jax.Array:
+    """Which columns a token may read: those before it (and itself) in its own segment.
+
+    Args:
+      segment_ids: ``[B, T]``; 0 is padding, which reads padding, so that no row of the softmax is empty.
+      window: how many columns back attention reaches, or None.
+
+    Returns:
+      ``[B, 1, T, T]`` bool.
+    """
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    columns = jnp.arange(segment_ids.shape[1])
+    distance = columns[:, None] - columns[None, :]
+    reach = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+    return (same & reach)[:, None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder's static description; every method is a pure function of the weights it is given.
+
+    Attributes:
+      config: shape and variant.
+      remat: ``none``, ``dots`` or ``full``: what each layer recomputes in the backward pass.
+      dtype: of the computation; weights keep theirs (float32 masters).
+    """
+
+    config: DecoderConfig
+    remat: str = "none"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        known = ("none", *REMAT_POLICIES)
+        if self.remat not in known:
+            raise UserError(f"remat={self.remat!r}: expected one of {', '.join(known)}.{nearest(self.remat, known)}")
+
+    def init(self, key: jax.Array) -> Params:
+        """Random weights: normal(0, 0.02) matrices, unit norms, zero biases, all float32."""
+        token = jnp.ones((1, 1), jnp.int32)
+        return self._graph().init(key, token, self._context(token, token))["params"]
+
+    def apply(
+        self, params: Params, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array, *, capture: bool = False
+    ) -> Outputs:
+        """One forward pass over whole sequences.
+
+        Args:
+          params: weights, plain or adapted.
+          tokens: ``[B, T]`` int.
+          segment_ids: ``[B, T]`` int; tokens attend within their segment only, 0 is padding.
+          positions: ``[B, T]`` int, restarting at each segment.
+          capture: also give the residual stream and the MLP outputs.
+
+        Returns:
+          :class:`Outputs`. Logits are not computed: ``[B, T, V]`` is by far the largest array, and few callers need it whole.
+        """
+        context = self._context(segment_ids, positions)
+        stream, hidden, _, captured = self._graph(capture).apply(_variables(params), tokens, context)
+        if captured is None:
+            return Outputs(hidden)
+        return Outputs(hidden, jnp.concatenate([captured.residual, stream[None]]), captured.mlp)
+
+    def step(
+        self,
+        params: Params,
+        tokens: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        cache: Cache,
+        slot: jax.Array | int,
+    ) -> tuple[jax.Array, Cache]:
+        """One cached forward pass: prefill of T tokens, or decoding with T = 1.
+
+        Args:
+          params: weights, plain or adapted.
+          tokens, positions: ``[B, T]`` int.
+          mask: ``[B, 1, T, S]`` bool, which cache slots each token reads.
+          cache: of S slots.
+          slot: where the T new keys and values go.
+
+        Returns:
+          ``[B, T, D]`` hidden states after the final norm, and the cache.
+        """
+        context = Context(*rotary.angles(self.config, positions), mask, slot)
+        _, hidden, cache, _ = self._graph().apply(_variables(params), tokens, context, cache)
+        return hidden, cache
+
+    def empty_cache(self, batch: int, slots: int) -> Cache:
+        """A cache of zeros for ``batch`` rows and ``slots`` tokens."""
+        c = self.config
+        zeros = jnp.zeros((c.n_layers, batch, slots, c.n_kv_heads, c.head_dim), self.dtype)
+        return Cache(zeros, zeros)
+
+    def unembedding(self, params: Params) -> jax.Array:
+        """The output projection ``[D, V]``, in the dtype of the computation."""
+        base = params.base if isinstance(params, Adapted) else params
+        matrix = base["embed_tokens"]["embedding"].T if self.config.tie_embeddings else base["lm_head"]["kernel"]
+        return matrix.astype(self.dtype)
+
+    def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """Next-token logits ``[..., V]`` in float32 of hidden states ``[..., D]`` that passed the final norm."""
+        return jnp.matmul(hidden, self.unembedding(params), preferred_element_type=jnp.float32)
+
+    def final_norm(self, params: Params, residual: jax.Array) -> jax.Array:
+        """Puts any residual stream ``[..., D]`` in the space that :meth:`logits` reads (the logit lens)."""
+        base = params.base if isinstance(params, Adapted) else params
+        return rms_normalise(residual, base["norm"]["scale"], self.config.norm_eps)
+
+    def _graph(self, capture: bool = False) -> Any:
+        return Decoder(self.config, self.remat, jnp.dtype(self.dtype), capture)
+
+    def _context(self, segment_ids: jax.Array, positions: jax.Array) -> Context:
+        mask = causal_mask(segment_ids, self.config.sliding_window)
+        return Context(*rotary.angles(self.config, positions), mask)
+
+
+def _variables(params: Params) -> dict:
+    if isinstance(params, Adapted):
+        return {"params": params.base, "lora": params.scaled()}
+    return {"params": params}

@@ -1,0 +1,160 @@
+"""Adapters as PEFT's folders (``adapter_config.json`` and ``adapter_model.safetensors``), in and out.
+
+PEFT stores ``lora_A`` as ``[r, in]`` and ``lora_B`` as ``[out, r]`` for every layer; ours are ``a`` ``[L, in, r]`` and
+``b`` ``[L, r, out]``. Both multiply the product by ``alpha / r``.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from immunax.models import hf, weights
+from immunax.models.config import DecoderConfig
+from immunax.models.hub import check_replaceable
+from immunax.models.lora import LoraSpec
+from immunax.runtime import atomic
+from immunax.runtime.errors import UserError, nearest
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_HARMLESS = frozenset(
+    [
+        "peft_type",
+        "peft_version",
+        "task_type",
+        "base_model_name_or_path",
+        "revision",
+        "auto_mapping",
+        "inference_mode",
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "init_lora_weights",
+        "eva_config",
+        "megatron_core",
+        "qalora_group_size",
+    ]
+)
+"""Settings that leave what a saved adapter computes alone, or that its tensors show; any other has to be off."""
+_OFF = (None, False, "none", [], {})
+_INITIAL = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Ways to start an adapter that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ change it."""
+
+
+def _table(config: DecoderConfig, spec: LoraSpec) -> Iterator[hf.Tensor]:
+    """The two tensors of each adapted projection, as :func:`immunax.models.hf.table` does for the base."""
+    known = hf.projections(config)
+    for target in spec.targets:
+        if target not in known:
+            raise UserError(f"LoRA target {target!r}: expected some of {', '.join(known)}.{nearest(target, known)}")
+        base = known[target]
+        d_out, d_in = base.shape
+        name = "base_model.model." + base.name.removesuffix("weight")
+        yield hf.Tensor((*base.path[:-1], "a"), f"{name}lora_A.weight", (spec.rank, d_in), transpose=True)
+        yield hf.Tensor((*base.path[:-1], "b"), f"{name}lora_B.weight", (d_out, spec.rank), transpose=True)
+
+
+def load(directory: Path | str, config: DecoderConfig) -> tuple[LoraSpec, dict]:
+    """Reads a PEFT adapter.
+
+    Args:
+      directory: its folder.
+      config: the decoder it belongs to.
+
+    Returns:
+      The specification and the adapters, ``layers.self_attn.q_proj.{a, b}`` and so on, float32.
+
+    Raises:
+      UserError: the folder is damaged, is no plain LoRA, or does not fit the decoder.
+    """
+    folder = Path(directory)
+    raw = weights.read_json(folder / CONFIG)
+    spec = _parse(raw, folder)
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{folder}: no {WEIGHTS}; only safetensors are read, save the adapter with PEFT's save_pretrained."
+        )
+    shards = weights.Shards(folder, weights.scan(folder / WEIGHTS))
+    spec = replace(spec, targets=_targets(shards, config))
+    table = tuple(_table(config, spec))
+    expected = {tensor.name.format(layer=layer) for tensor in table for layer in range(config.n_layers)}
+    extra = set(shards.entries) - expected
+    if extra:
+        raise UserError(
+            f"{folder}: tensor {min(extra)!r} has no place in a LoRA adapter of this model; only plain LoRA has."
+        )
+    return spec, hf.assemble(config, table, shards.read)
+
+
+def _parse(raw: Mapping[str, Any], folder: Path) -> LoraSpec:
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"{folder / CONFIG}: peft_type {kind!r} is not supported; only 'LORA' is.")
+    refused = [name for name, value in raw.items() if name not in _HARMLESS and value not in _OFF]
+    refused += ["init_lora_weights"] if raw.get("init_lora_weights") not in _INITIAL else []
+    if refused:
+        name = min(refused)
+        raise UserError(f"{folder / CONFIG}: {name} {raw[name]!r} is not supported; only plain LoRA is.")
+    rank, alpha = raw.get("r"), raw.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, (int, float)) or rank < 1:
+        raise UserError(
+            f"{folder / CONFIG}: r is {rank!r} and lora_alpha {alpha!r}: expected a positive whole number and a number."
+        )
+    return LoraSpec(rank, float(alpha), ())
+
+
+def _targets(shards: weights.Shards, config: DecoderConfig) -> tuple[str, ...]:
+    # From the tensors, because target_modules may be a pattern such as "all-linear".
+    modules = {name.split(".")[-3] for name in shards.entries if ".lora_" in name}
+    unknown = modules - set(hf.projections(config))
+    if unknown or not modules:
+        found = f"{min(unknown)!r} is no projection of this model" if unknown else "it has no LoRA tensors"
+        raise UserError(f"{shards.directory}: {found}; expected adapters of {', '.join(hf.projections(config))}.")
+    return tuple(name for name in hf.projections(config) if name in modules)
+
+
+def export(
+    directory: Path | str,
+    config: DecoderConfig,
+    spec: LoraSpec,
+    lora: Mapping[str, Any],
+    base_model: str,
+    dtype: str = "float32",
+) -> None:
+    """Writes a PEFT adapter, whole or not at all.
+
+    Args:
+      directory: the folder to make; an earlier adapter there is replaced.
+      config: the decoder.
+      spec: rank, alpha and targets.
+      lora: the adapters, :attr:`immunax.models.lora.Adapted.lora`.
+      base_model: where PEFT finds the base: a folder or Hub id.
+      dtype: ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+      UserError: the adapters do not fit the specification, the folder holds something else, or the disk refuses.
+    """
+    check_replaceable(Path(directory), CONFIG)
+    tensors = dict(hf.split(config, _table(config, spec), lora))
+    with atomic.directory(directory) as folder:
+        weights.write_file(folder / WEIGHTS, tensors, dtype)
+        weights.write_json(folder / CONFIG, _describe(spec, base_model))
+
+
+def _describe(spec: LoraSpec, base_model: str) -> dict:
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": spec.rank,
+        "lora_alpha": spec.alpha,
+        "target_modules": sorted(spec.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }

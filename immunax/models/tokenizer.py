@@ -1,0 +1,126 @@
+"""The tokenizer of a GGUF file, rebuilt as a Hugging Face tokenizer.
+
+A GGUF file has the vocabulary and the merges of byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; Radford et al.
+2019), but only the *name* of the rule that cuts text into words before any merge. A wrong rule still gives plausible
+tokens, so a name that is not known is refused.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.pre_tokenizers import PreTokenizer
+from transformers import PreTrainedTokenizerFast
+
+from immunax.runtime.errors import UserError, nearest
+
+_CONTROL, _USER_DEFINED = 3, 4
+_NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The cut of Llama 3 and Qwen2, which differ in how many digits stay together."""
+
+
+def _gpt2() -> PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+def _smollm() -> PreTokenizer:
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
+
+
+def _words(digits: str) -> PreTokenizer:
+    cut = pre_tokenizers.Split(Regex(_WORDS % digits), behavior="isolated")
+    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+PRE_TOKENIZERS: dict[str, Callable[[], PreTokenizer]] = {
+    "gpt-2": _gpt2,
+    "smollm": _smollm,
+    "llama-bpe": lambda: _words("{1,3}"),
+    "qwen2": lambda: _words(""),
+}
+"""``tokenizer.ggml.pre`` to the rule it names."""
+
+
+def from_gguf(metadata: Mapping[str, Any], path: Path) -> PreTrainedTokenizerFast:
+    """Builds the tokenizer that the metadata describe.
+
+    Args:
+      metadata: the file's key-value pairs.
+      path: the file, for messages.
+
+    Returns:
+      The tokenizer, with special tokens and chat template.
+
+    Raises:
+      UserError: it is not byte-level BPE, its pre-tokenizer is not known, or parts of it are missing.
+    """
+    kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    if kind != "gpt2":
+        raise UserError(
+            f"{path}: tokenizer {kind!r} is not supported; only byte-level BPE ('gpt2') is, use safetensors instead."
+        )
+    if pre not in PRE_TOKENIZERS:
+        known = ", ".join(PRE_TOKENIZERS)
+        raise UserError(
+            f"{path}: pre-tokenizer {pre!r} is not supported; supported are {known}.{nearest(str(pre), PRE_TOKENIZERS)}"
+        )
+    tokens = _need(metadata, "tokens", path)
+    backend = _backend(metadata, tokens, pre, path)
+    named = {}
+    for name, key in _NAMED.items():
+        number = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if number is not None:
+            named[name] = _token(tokens, number, path)
+    if metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe") and "bos_token" in named:
+        bos = named["bos_token"]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        chat_template=metadata.get("tokenizer.chat_template"),
+        **named,
+    )
+
+
+def _need(metadata: Mapping[str, Any], name: str, path: Path) -> list:
+    value = metadata.get(f"tokenizer.ggml.{name}")
+    if not isinstance(value, list) or not value:
+        raise UserError(
+            f"{path}: metadata tokenizer.ggml.{name} is missing; expected a file with its tokenizer inside."
+        )
+    return value
+
+
+def _token(tokens: list[str], number: int, path: Path) -> str:
+    if not 0 <= number < len(tokens):
+        raise UserError(f"{path}: special token id {number} is outside the vocabulary of {len(tokens)} tokens.")
+    return tokens[number]
+
+
+def _backend(metadata: Mapping[str, Any], tokens: list[str], pre: str, path: Path) -> Tokenizer:
+    types = _need(metadata, "token_type", path)
+    merges = [tuple(merge.split(" ", 1)) for merge in _need(metadata, "merges", path)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    try:
+        # Llama 3 takes a whole word that is in the vocabulary before it tries any merge.
+        model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre == "llama-bpe")
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(
+            f"{path}: vocabulary and merges do not fit together ({error}); download the file again."
+        ) from error
+    backend = Tokenizer(model)
+    if pre == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
+    backend.decoder = decoders.ByteLevel()
+    control = [token for token, kind in zip(tokens, types, strict=False) if kind == _CONTROL]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    defined = [token for token, kind in zip(tokens, types, strict=False) if kind == _USER_DEFINED]
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in defined])
+    return backend

@@ -1,0 +1,265 @@
+"""Safetensors folders: read tensor by tensor, written shard by shard.
+
+Only safetensors are read: a pickled ``.bin`` can run any code when it is opened.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from immunax.runtime.errors import UserError, nearest
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_SHARD_BYTES = 5_000_000_000
+"""Largest shard written, in bytes: the Hub's own custom."""
+
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
+_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lives: the file's name, its dtype (a key of :data:`DTYPES`) and shape."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The tensors of a folder; their data stay on disk until :meth:`read`.
+
+    Attributes:
+      directory: the folder.
+      entries: tensor name to its place.
+    """
+
+    directory: Path
+    entries: Mapping[str, Entry]
+
+    @property
+    def dtype(self) -> str:
+        """The narrowest dtype that holds every tensor exactly."""
+        found = {entry.dtype for entry in self.entries.values()}
+        return found.pop() if len(found) == 1 else "float32"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the safetensors files, sorted."""
+        return tuple(sorted({entry.file for entry in self.entries.values()}))
+
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """One tensor in the file's own dtype.
+
+        Args:
+          name: the tensor's name.
+          shape: what the configuration says it must be.
+
+        Returns:
+          An array of ``shape``.
+
+        Raises:
+          UserError: there is no such tensor, or it has another shape.
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            raise UserError(
+                f"{self.directory}: tensor {name!r} is missing from the weights.{nearest(name, self.entries)}"
+            )
+        if entry.shape != tuple(shape):
+            raise UserError(
+                f"{self.directory / entry.file}: tensor {name!r} has shape {list(entry.shape)}, expected {list(shape)}."
+            )
+        with safe_open(self.directory / entry.file, framework="np") as file:
+            return file.get_tensor(name)
+
+
+def find(directory: Path) -> Shards:
+    """Opens a folder's ``model.safetensors``, or the shards its index names.
+
+    Args:
+      directory: a Hugging Face model folder.
+
+    Returns:
+      The tensors' places, with every header checked.
+
+    Raises:
+      UserError: there are no safetensors, one is damaged, a shard is missing, or a dtype is not supported.
+    """
+    index = directory / INDEX
+    if index.is_file():
+        return Shards(directory, _from_index(index))
+    if (directory / SINGLE).is_file():
+        return Shards(directory, scan(directory / SINGLE))
+    found = sorted(path.name for path in directory.iterdir())
+    if any(name.endswith(".safetensors") for name in found):
+        raise UserError(f"{directory}: has safetensors but neither {SINGLE} nor {INDEX}; copy the missing file too.")
+    pickled = [name for name in found if name.endswith(_PICKLED)]
+    if pickled:
+        raise UserError(
+            f"{directory}: only pickled weights ({pickled[0]}); only safetensors are read, convert them first."
+        )
+    raise UserError(f"{directory}: no weights; expected {SINGLE} or {INDEX} with its shards.")
+
+
+def _from_index(index: Path) -> dict[str, Entry]:
+    content = read_json(index)
+    places = content.get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise UserError(f"{index}: expected a non-empty weight_map of tensor names to files.")
+    entries: dict[str, Entry] = {}
+    for name in sorted(set(places.values())):
+        # A name with a folder in it could point anywhere on the disk.
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise UserError(f"{index} names {name}, which is not in the folder; copy or download that shard too.")
+        entries |= scan(index.parent / name)
+    for tensor, name in places.items():
+        if tensor not in entries or entries[tensor].file != name:
+            raise UserError(f"{index}: says tensor {tensor!r} is in {name}, which does not have it.")
+    return entries
+
+
+def scan(path: Path) -> dict[str, Entry]:
+    """Reads a safetensors header.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Tensor name to its place.
+
+    Raises:
+      UserError: the file is damaged or cut short, or a dtype is not supported.
+    """
+    known = {code: dtype for dtype, code in _CODES.items()}
+    entries = {}
+    try:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 -- safe_open is no mapping
+                part = file.get_slice(name)
+                code = part.get_dtype()
+                if code not in known:
+                    raise UserError(f"{path}: tensor {name!r} has dtype {code}; expected one of {', '.join(known)}.")
+                entries[name] = Entry(path.name, known[code], tuple(part.get_shape()))
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged or incomplete safetensors ({reason}); copy or download it again.") from error
+    return entries
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON object from a file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      UserError: the file does not exist or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: no {path.name}; expected a folder that has one.") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error}); copy or download it again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, found a {type(content).__name__}.")
+    return content
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Writes a JSON object the way ``transformers`` does: two spaces, a final newline."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_dtype(dtype: str) -> str:
+    """Returns ``dtype`` if weights can be written in it.
+
+    Raises:
+      UserError: it is not one of :data:`DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}.{nearest(dtype, DTYPES)}")
+    return dtype
+
+
+def write_shards(directory: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: str, max_shard_bytes: int) -> None:
+    """Writes tensors as ``model.safetensors``, or as numbered shards with an index.
+
+    Args:
+      directory: an empty folder; see :func:`immunax.runtime.atomic.directory` for writing a whole one.
+      tensors: name and array; views are fine, each is copied only while it is written.
+      dtype: ``float32``, ``bfloat16`` (rounded to nearest even) or ``float16``.
+      max_shard_bytes: a new shard starts before it would grow past this.
+
+    Raises:
+      UserError: the dtype is unknown, or a value does not fit into it.
+    """
+    width = DTYPES[check_dtype(dtype)].itemsize
+    shards: list[dict[str, np.ndarray]] = [{}]
+    filled = total = 0
+    for name, array in tensors:
+        size = array.size * width
+        if shards[-1] and filled + size > max_shard_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = array
+        filled, total = filled + size, total + size
+    if len(shards) == 1:
+        write_file(directory / SINGLE, shards[0], dtype)
+        return
+    places = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_file(directory / name, shard, dtype)
+        places |= dict.fromkeys(shard, name)
+    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
+
+
+def write_file(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> None:
+    """Writes one safetensors file, converting one tensor at a time.
+
+    The format (8 bytes of header length, a JSON header, the data) is written here because the library wants every
+    converted tensor in memory at once and hides the operating system's error when the disk is full.
+
+    Args:
+      path: the file.
+      tensors: name to array.
+      dtype: see :func:`write_shards`.
+
+    Raises:
+      UserError: a value does not fit into the dtype.
+    """
+    kind = DTYPES[check_dtype(dtype)]
+    header: dict = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in tensors.items():
+        start, end = end, end + array.size * kind.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name, array in tensors.items():
+            file.write(_convert(name, array, kind).reshape(-1).view(np.uint8).data)
+
+
+def _convert(name: str, array: np.ndarray, kind: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype=kind)
+    if kind == np.float16 and np.isinf(converted).any() and not np.isinf(array).any():
+        raise UserError(
+            f"tensor {name!r} has values past 65504, which float16 cannot hold; export bfloat16 or float32."
+        )
+    return converted

@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from immunax.models.cross_entropy import gather_columns, token_nll, weighted_nll
+
+
+def _case(shape, d_model=8, vocab=19, seed=0):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    hidden = jax.random.normal(keys[0], (*shape, d_model))
+    matrix = jax.random.normal(keys[1], (d_model, vocab))
+    labels = jax.random.randint(keys[2], shape, 0, vocab)
+    weights = jax.random.uniform(keys[3], shape) * (labels % 3 > 0)
+    return hidden, matrix, labels, weights
+
+
+def _naive(hidden, matrix, labels, weights):
+    log_probs = jax.nn.log_softmax(hidden @ matrix, axis=-1)
+    return -(weights * jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]).sum()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 11), st.integers(1, 40), st.integers(0, 99))
+def test_loss_and_both_gradients_equal_the_naive_ones_for_any_chunk(layers, count, chunk, seed):
+    hidden, matrix, labels, weights = _case((layers, count), seed=seed)
+    fused = jax.value_and_grad(lambda h, m: 2.5 * weighted_nll(h, m, labels, weights, chunk), (0, 1))(hidden, matrix)
+    naive = jax.value_and_grad(lambda h, m: 2.5 * _naive(h, m, labels, weights), (0, 1))(hidden, matrix)
+    for ours, theirs in zip(jax.tree.leaves(fused), jax.tree.leaves(naive), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_a_frozen_matrix_costs_no_gradient_product():
+    hidden, matrix, labels, weights = _case((64,), d_model=32, vocab=128)
+
+    def flops(argnums):
+        gradient = jax.jit(jax.grad(lambda h, m: weighted_nll(h, m, labels, weights, 64), argnums))
+        return gradient.lower(hidden, matrix).compile().cost_analysis()["flops"]
+
+    product = 2 * 64 * 32 * 128
+    assert flops((0, 1)) - flops(0) == pytest.approx(product, rel=0.1)
+
+
+def test_token_losses_are_the_naive_ones_and_sum_to_the_weighted_loss():
+    hidden, matrix, labels, weights = _case((3, 7))
+    losses = token_nll(hidden, matrix, labels, chunk=4)
+    assert losses.shape == (3, 7)
+    np.testing.assert_allclose((losses * weights).sum(), _naive(hidden, matrix, labels, weights), rtol=1e-5)
+    np.testing.assert_allclose((losses * weights).sum(), weighted_nll(hidden, matrix, labels, weights, 5), rtol=1e-5)
+
+
+def test_columns_are_gathered_row_by_row_under_any_leading_axes():
+    values = jnp.arange(2 * 3 * 5 * 4).reshape(2, 3, 5, 4)
+    index = jnp.array([[0, 4], [1, 1], [3, 2]])
+    picked = gather_columns(values, index)
+    for layer in range(2):
+        np.testing.assert_array_equal(picked[layer], gather_columns(values[layer], index))
+        for row in range(3):
+            np.testing.assert_array_equal(picked[layer, row], values[layer, row, index[row]])

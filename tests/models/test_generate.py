@@ -1,0 +1,81 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from immunax.models.generate import Decoding, generate
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+LENGTHS = (7, 3, 5)
+ROWS = [list(np.asarray(small.tokens(1, n, seed=n)[0])) for n in LENGTHS]
+
+
+def _pad(side):
+    width = max(LENGTHS) + 2
+    tokens, real = np.zeros((3, width), np.int32), np.zeros((3, width), np.int32)
+    for i, row in enumerate(ROWS):
+        where = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        tokens[i, where], real[i, where] = row, 1
+    return jnp.asarray(tokens), jnp.asarray(real)
+
+
+def _greedy_without_cache(model, weights, row, steps, stop=()):
+    row, start = list(row), len(row)
+    for _ in range(steps):
+        row.append(int(jnp.argmax(small.plain_logits(model, weights, row)[-1])))
+        if row[-1] in stop:
+            break
+    answer = row[start:]
+    return answer + [-1] * (steps - len(answer))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("window", [None, 4])
+def test_cached_batched_decoding_equals_recomputing_each_sequence_alone(side, window):
+    model = Model(replace(small.CONFIG, sliding_window=window))
+    weights = small.params()
+    decode = jax.jit(generate, static_argnums=(0, 4, 5))
+    answers = decode(model, weights, *_pad(side), (), Decoding(6))
+    expected = [_greedy_without_cache(model, weights, row, 6) for row in ROWS]
+    np.testing.assert_array_equal(answers, expected)
+
+
+def test_an_answer_ends_at_its_stop_token_and_the_others_go_on():
+    weights = small.params()
+    free = [_greedy_without_cache(small.MODEL, weights, row, 6) for row in ROWS]
+    stop = (free[0][1],)
+    answers = generate(small.MODEL, weights, *_pad("right"), stop, Decoding(6))
+    np.testing.assert_array_equal(answers, [_greedy_without_cache(small.MODEL, weights, row, 6, stop) for row in ROWS])
+    assert int(answers[0, 2]) == -1
+
+
+def test_sampled_answers_follow_the_key_and_the_models_distribution():
+    weights, prompts = small.params(), _pad("right")
+    many = [jnp.repeat(part[:1], 2000, 0) for part in prompts]
+    drawn = generate(small.MODEL, weights, *many, (), Decoding(1, temperature=1.0), jax.random.key(1))[:, 0]
+    again = generate(small.MODEL, weights, *many, (), Decoding(1, temperature=1.0), jax.random.key(1))[:, 0]
+    np.testing.assert_array_equal(drawn, again)
+    probability = np.asarray(jax.nn.softmax(small.plain_logits(small.MODEL, weights, ROWS[0])[-1]))
+    frequency = np.bincount(np.asarray(drawn), minlength=small.CONFIG.vocab_size) / 2000
+    assert np.abs(frequency - probability).max() < 5 * np.sqrt(0.25 / 2000)
+
+
+def test_nucleus_sampling_never_leaves_the_smallest_set_that_holds_its_mass():
+    weights, prompts = small.params(), _pad("right")
+    many = [jnp.repeat(part[:1], 2000, 0) for part in prompts]
+    drawn = generate(small.MODEL, weights, *many, (), Decoding(1, temperature=1.0, top_p=0.5), jax.random.key(2))[:, 0]
+    probability = np.asarray(jax.nn.softmax(small.plain_logits(small.MODEL, weights, ROWS[0])[-1]))
+    order = np.argsort(-probability)
+    nucleus = set(order[: int(np.searchsorted(np.cumsum(probability[order]), 0.5)) + 1])
+    assert set(np.asarray(drawn).tolist()) == nucleus
+
+
+def test_settings_that_mean_nothing_are_refused():
+    with pytest.raises(UserError, match="top_p"):
+        Decoding(4, top_p=0.0)
+    with pytest.raises(ValueError, match="key"):
+        generate(small.MODEL, small.params(), *_pad("left"), (), Decoding(2, temperature=1.0))

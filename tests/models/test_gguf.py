@@ -1,0 +1,189 @@
+"""GGUF files, written here from known weights and read back."""
+
+from pathlib import Path
+
+import gguf as library
+import jax
+import numpy as np
+import pytest
+from tokenizers.pre_tokenizers import ByteLevel
+
+from immunax.models import gguf, hf, hf_config, hub, rotary, weights
+from immunax.models.config import RopeScaling
+from immunax.runtime.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "post_attention_layernorm": "ffn_norm",
+    "input_layernorm": "attn_norm",
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers.": "blk.",
+}
+
+
+def reference(family: str):
+    config = hf_config.parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
+    shards = weights.find(GOLDEN / family)
+    return config, hf.assemble(config, hf.table(config), shards.read), shards
+
+
+def interleave(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """What llama.cpp's converter does: row i of the first half goes to 2i, of the second to 2i + 1."""
+    out = np.empty_like(rows)
+    size = len(rows) // n_heads
+    for row in range(len(rows)):
+        head, place = divmod(row, size)
+        half, index = divmod(place, size // 2)
+        out[head * size + 2 * index + half] = rows[row]
+    return out
+
+
+def write(path: Path, family: str, quantization=None, change: dict | None = None, tensors: dict | None = None) -> Path:
+    config, _, shards = reference(family)
+    writer = library.GGUFWriter(path, config.family)
+    metadata = {
+        "block_count": config.n_layers,
+        "context_length": config.max_positions,
+        "embedding_length": config.d_model,
+        "feed_forward_length": config.d_ff,
+        "attention.head_count": config.n_heads,
+        "attention.head_count_kv": config.n_kv_heads,
+        "attention.key_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.norm_eps,
+        "rope.freq_base": config.rope_theta,
+    }
+    for key, value in (metadata | (change or {})).items():
+        if value is not None:
+            add = writer.add_string if isinstance(value, str) else writer.add_float32
+            (writer.add_uint32 if isinstance(value, int) else add)(f"{config.family}.{key}", value)
+    add_tokenizer(writer)
+    for name, entry in shards.entries.items():
+        array = shards.read(name, entry.shape)
+        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}.get(name.split(".")[-2])
+        if config.family == "llama" and heads:
+            array = interleave(array, heads)
+        for theirs, ours in NAMES.items():
+            name = name.replace(theirs, ours)
+        if quantization is not None and array.ndim == 2 and array.shape[1] % 32 == 0:
+            writer.add_tensor(name, library.quantize(array, quantization), raw_dtype=quantization)
+        else:
+            writer.add_tensor(name, array)
+    for name, array in (tensors or {}).items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_tokenizer(writer) -> None:
+    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet())[:100], "!!"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, *[1] * 101])
+    writer.add_token_merges(["! !"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+
+
+@pytest.mark.parametrize("family", ["llama2", "qwen2", "qwen3", "smollm2"])
+def test_a_file_gives_the_config_and_weights_it_was_made_of(tmp_path, family):
+    config, params, _ = reference(family)
+    file = gguf.open_file(write(tmp_path / "model.gguf", family))
+    assert gguf.parse_config(file) == config
+    jax.tree.map(np.testing.assert_array_equal, gguf.load_params(file, config), params)
+
+
+def test_a_quantized_file_gives_weights_within_half_a_step(tmp_path):
+    config, params, _ = reference("llama2")
+    file = gguf.open_file(write(tmp_path / "model.gguf", "llama2", library.GGMLQuantizationType.Q8_0))
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(params))
+    # Q8_0 spreads 127 steps over the largest of 32 values, and keeps the step itself in float16.
+    allowed = 0.5 * largest / 127 * 1.1
+    loaded = gguf.load_params(file, config)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=allowed), loaded, params)
+    assert np.any(loaded["lm_head"]["kernel"] != params["lm_head"]["kernel"])
+
+
+def test_llama_3_scaling_is_recognised_by_its_frequency_divisors(tmp_path):
+    config, _, _ = reference("llama2")
+    scaling = RopeScaling("llama3", 32.0, 1.0, 4.0, 8192)
+    scaled = type(config)(**{**vars(config), "rope_scaling": scaling, "rope_theta": 500000.0})
+    plain = type(config)(**{**vars(config), "rope_theta": 500000.0})
+    divisors = rotary.frequencies(plain) / rotary.frequencies(scaled)
+    change = {"rope.freq_base": 500000.0}
+    path = write(tmp_path / "good.gguf", "llama2", change=change, tensors={"rope_freqs.weight": divisors})
+    assert gguf.parse_config(gguf.open_file(path)).rope_scaling == scaling
+    path = write(tmp_path / "bad.gguf", "llama2", change=change, tensors={"rope_freqs.weight": divisors**2})
+    with pytest.raises(UserError, match="not Llama 3's rotary scaling"):
+        gguf.parse_config(gguf.open_file(path))
+
+
+def test_linear_scaling_is_read(tmp_path):
+    change = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
+    path = write(tmp_path / "model.gguf", "llama2", change=change)
+    assert gguf.parse_config(gguf.open_file(path)).rope_scaling == RopeScaling("linear", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "tensors", "named"),
+    [
+        ({"expert_count": 8}, {}, "llama.expert_count is set"),
+        ({"rope.scaling.type": "yarn"}, {}, "'yarn'"),
+        ({"rope.dimension_count": 4}, {}, "rotates 4 of 8"),
+        ({"block_count": None}, {}, "llama.block_count is None"),
+        ({"block_count": 3}, {}, "'blk.2.attn_norm.weight' is missing"),
+        ({"feed_forward_length": 64}, {}, r"'blk.0.ffn_gate.weight' has shape \[48, 32\], the metadata say \[64, 32\]"),
+        ({}, {"blk.0.attn_q.bias": np.zeros(32, np.float32)}, "'blk.0.attn_q.bias' has no place"),
+    ],
+)
+def test_a_variant_that_is_not_supported_is_refused_by_name(tmp_path, change, tensors, named):
+    file = gguf.open_file(write(tmp_path / "model.gguf", "llama2", change=change, tensors=tensors))
+    with pytest.raises(UserError, match=named) as caught:
+        gguf.load_params(file, gguf.parse_config(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_refused(tmp_path):
+    writer = library.GGUFWriter(tmp_path / "model.gguf", "mamba")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match="'mamba' is not supported; supported are llama, qwen2, qwen3"):
+        gguf.parse_config(gguf.open_file(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 30, 3000, -1000])
+def test_a_file_cut_short_is_refused(tmp_path, kept):
+    path = write(tmp_path / "model.gguf", "llama2")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match="not a readable GGUF file") as caught:
+        gguf.open_file(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gguf_file_becomes_a_folder_that_loads_as_the_same_model(tmp_path):
+    path = write(tmp_path / "model.gguf", "llama2")
+    checkpoint = hub.resolve(str(path)).load()
+    assert set(checkpoint.digests) == {"model.gguf"}
+    assert checkpoint.tokenizer.model_max_length == 64
+    hub.export(tmp_path / "out", checkpoint, checkpoint.params)
+    again = hub.resolve(str(tmp_path / "out")).load()
+    assert again.config == checkpoint.config
+    assert again.generation_config == {"bos_token_id": 0, "eos_token_id": 1}
+    assert again.tokenizer("!!!").input_ids == checkpoint.tokenizer("!!!").input_ids
+    jax.tree.map(np.testing.assert_array_equal, again.params, checkpoint.params)

@@ -1,0 +1,54 @@
+"""Tensor names, orientation and stacking."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small import CONFIG, MODEL
+
+from immunax.models import hf, weights
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+VARIANTS = {
+    "tied": CONFIG,
+    "untied": replace(CONFIG, tie_embeddings=False),
+    "biased": replace(CONFIG, family="qwen2", qkv_bias=True),
+    "normed": replace(CONFIG, family="qwen3", qk_norm=True, tie_embeddings=False),
+}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_a_tree_split_into_tensors_is_assembled_again_bit_for_bit(config):
+    params = Model(config).init(jax.random.key(0))
+    tensors = dict(hf.split(config, hf.table(config), params))
+    assert set(tensors) == hf.names(config)
+    again = hf.assemble(config, hf.table(config), lambda name, shape: tensors[name].reshape(shape))
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize("family", ["llama2", "qwen2", "qwen3", "smollm2"])
+def test_the_names_are_those_that_transformers_saves(family):
+    from immunax.models.hf_config import parse_config
+
+    config = parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
+    assert hf.names(config) == set(weights.find(GOLDEN / family).entries)
+
+
+def test_a_linear_layer_is_stored_transposed():
+    params = MODEL.init(jax.random.key(0))
+    tensors = dict(hf.split(CONFIG, hf.table(CONFIG), params))
+    kernel = params["layers"]["mlp"]["down_proj"]["kernel"][2]
+    np.testing.assert_array_equal(tensors["model.layers.2.mlp.down_proj.weight"], np.asarray(kernel).T)
+
+
+def test_a_tree_that_does_not_fit_the_configuration_is_refused():
+    params = MODEL.init(jax.random.key(0))
+    with pytest.raises(UserError, match=r"layers\.input_layernorm\.scale: expected shape \[4, 24\], found \[3, 24\]"):
+        dict(hf.split(replace(CONFIG, n_layers=4), hf.table(CONFIG), params))
+    with pytest.raises(UserError, match=r"lm_head\.kernel: .* found none"):
+        dict(hf.split(CONFIG, hf.table(replace(CONFIG, tie_embeddings=False)), params))

@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from immunax.models import lora
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+
+def _packed(rows):
+    tokens = jnp.concatenate([jnp.asarray(row) for row in rows])[None]
+    segments = jnp.concatenate([jnp.full(len(row), i + 1) for i, row in enumerate(rows)])[None]
+    positions = jnp.concatenate([jnp.arange(len(row)) for row in rows])[None]
+    return tokens, segments, positions
+
+
+def test_packed_sequences_get_the_logits_they_get_alone():
+    rows = [small.tokens(1, n, seed=n)[0] for n in (5, 9, 2)]
+    weights = small.params()
+    hidden = small.MODEL.apply(weights, *_packed(rows)).hidden
+    together = small.MODEL.logits(weights, hidden)[0]
+    alone = jnp.concatenate([small.plain_logits(small.MODEL, weights, row) for row in rows])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_rematerialisation_changes_no_gradient(remat):
+    batch = _packed([small.tokens(1, 7)[0]])
+    weights = small.params()
+
+    def gradient(model):
+        return jax.grad(lambda p: jnp.sum(jnp.tanh(model.apply(p, *batch).hidden)))(weights)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=3e-5),
+        gradient(small.MODEL),
+        gradient(Model(small.CONFIG, remat=remat)),
+    )
+
+
+def test_captured_streams_add_up_and_end_in_the_hidden_state():
+    batch = _packed([small.tokens(1, 6)[0]])
+    weights = small.params()
+    outputs = small.MODEL.apply(weights, *batch, capture=True)
+    np.testing.assert_allclose(small.MODEL.final_norm(weights, outputs.residuals[-1]), outputs.hidden, atol=1e-6)
+    np.testing.assert_array_equal(outputs.residuals[0], weights["embed_tokens"]["embedding"][batch[0]])
+    silent = dict(
+        weights, layers=dict(weights["layers"], self_attn=jax.tree.map(jnp.zeros_like, weights["layers"]["self_attn"]))
+    )
+    outputs = small.MODEL.apply(silent, *batch, capture=True)
+    np.testing.assert_allclose(jnp.diff(outputs.residuals, axis=0), outputs.mlp, atol=1e-5)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_masters():
+    batch, weights = _packed([small.tokens(1, 8)[0]]), small.params()
+    half = Model(small.CONFIG, dtype="bfloat16")
+    gradient = jax.grad(lambda p: half.logits(p, half.apply(p, *batch).hidden).sum())(weights)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
+    narrow, wide = (m.logits(weights, m.apply(weights, *batch).hidden) for m in (half, small.MODEL))
+    assert float(jnp.abs(narrow - wide).max() / jnp.abs(wide).max()) < 0.05
+
+
+def test_a_fresh_adapter_is_silent_and_a_trained_one_equals_its_merge():
+    weights, batch = small.params(), _packed([small.tokens(1, 8)[0]])
+    adapted = lora.init(jax.random.key(1), weights, lora.LoraSpec(rank=2, targets=("q_proj", "down_proj")))
+    plain = small.MODEL.apply(weights, *batch).hidden
+    np.testing.assert_array_equal(small.MODEL.apply(adapted, *batch).hidden, plain)
+    trained = adapted._replace(lora=jax.tree.map(lambda leaf: leaf + 0.1, adapted.lora))
+    moved = small.MODEL.apply(trained, *batch).hidden
+    assert float(jnp.abs(moved - plain).max()) > 0.01
+    np.testing.assert_allclose(small.MODEL.apply(lora.merge(trained), *batch).hidden, moved, atol=2e-5)
+
+
+def test_unknown_settings_are_refused_with_a_suggestion():
+    with pytest.raises(UserError, match="Did you mean 'full'"):
+        Model(small.CONFIG, remat="ful")
+    with pytest.raises(UserError, match="Did you mean 'q_proj'"):
+        lora.init(jax.random.key(0), small.params(), lora.LoraSpec(targets=("q_pro",)))

@@ -1,0 +1,68 @@
+"""Our decoder against ``transformers`` in PyTorch, from references that ``make_golden.py`` stored."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from immunax.models import hf, hf_config, hub, peft, weights
+from immunax.models.lora import Adapted, merge
+from immunax.models.model import Model
+
+GOLDEN = Path(__file__).parent / "golden"
+LOGITS = np.load(GOLDEN / "logits.npz")
+FAMILIES = ("llama2", "llama3", "mistral", "qwen2", "qwen3", "smollm2")
+
+
+def read(family: str):
+    config = hf_config.parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
+    return config, hf.assemble(config, hf.table(config), weights.find(GOLDEN / family).read)
+
+
+def logits(config, params, tokens: np.ndarray) -> np.ndarray:
+    model = Model(config)
+    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    hidden = model.apply(params, tokens, np.ones_like(tokens), positions).hidden
+    return np.asarray(model.logits(params, hidden))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_logits_of_each_family_equal_those_of_transformers(family):
+    config, params = read(family)
+    np.testing.assert_allclose(logits(config, params, LOGITS["tokens"]), LOGITS[family], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        ("llama3", {"rope_scaling": None}),
+        ("mistral", {"sliding_window": None}),
+        ("qwen2", {"rope_theta": 20000.0}),
+        ("llama2", {"norm_eps": 1e-1}),
+    ],
+)
+def test_the_reference_notices_a_variant_that_is_not_the_models(family, variant):
+    config, params = read(family)
+    other = type(config)(**{**vars(config), **variant})
+    assert np.abs(logits(other, params, LOGITS["tokens"]) - LOGITS[family]).max() > 1e-2
+
+
+def test_an_adapter_that_peft_saved_gives_the_logits_that_peft_computes():
+    config, params = read("llama2")
+    spec, lora = peft.load(GOLDEN / "adapter", config)
+    adapted = Adapted(params, lora, spec.scale)
+    np.testing.assert_allclose(logits(config, adapted, LOGITS["tokens"]), LOGITS["adapter"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(logits(config, merge(adapted), LOGITS["tokens"]), LOGITS["adapter"], atol=1e-4, rtol=0)
+    assert np.abs(LOGITS["adapter"] - LOGITS["llama2"]).max() > 1
+
+
+def test_the_logits_of_smollm2_equal_those_of_transformers():
+    smollm2 = hub.resolve("smollm2").load()
+    computed = logits(smollm2.config, smollm2.params, LOGITS["smollm2_135m_tokens"])
+    np.testing.assert_allclose(computed[..., ::500], LOGITS["smollm2_135m"], atol=1e-4, rtol=1e-5)
+    normaliser = np.asarray(jax.nn.logsumexp(computed, axis=-1))
+    np.testing.assert_allclose(normaliser, LOGITS["smollm2_135m_normaliser"], atol=1e-4, rtol=1e-5)
+    words = [smollm2.tokenizer.decode(row) for row in LOGITS["smollm2_135m_tokens"][0]]
+    predicted = smollm2.tokenizer.decode(computed[0, words.index(" is")].argmax())
+    assert predicted == " Paris"
