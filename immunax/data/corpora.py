@@ -1,0 +1,89 @@
+"""A corpus: sources for the named streams, dealt out to splits that share no prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from immunax.data.dialog import Dialog, Split, Splits
+from immunax.data.refusals import Refusals
+from immunax.data.sources import SPLITS, Source, prompt_key
+from immunax.runtime.errors import UserError
+
+_STREAMS = ("safe", "harmful", "retain")
+_Streams = dict[str, tuple[Dialog, ...]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The data of a run.
+
+    A prompt of ``train`` never stands in another split, nor one of ``validation`` in ``test`` or ``transfer``: the
+    held-out copy is left out. Prompts are compared by their words, whatever the case and punctuation.
+
+    Attributes:
+      name: what to call the corpus in messages.
+      root: the folder of local copies; ``None`` reads the Hub, or paths as they are where a source is not on it.
+      seed: how prompts are shared out where one file serves several splits.
+      safe: sources of harmful prompts with safe answers, by any name.
+      harmful: sources of harmful prompts, with harmful answers or none.
+      retain: sources of harmless prompts with useful answers.
+      refusals: answers every harmful prompt safely, so that ``harmful`` and ``safe`` are paired; in place of ``safe``.
+    """
+
+    name: str
+    root: str | None = None
+    seed: int = 0
+    safe: Mapping[str, Source] = field(default_factory=dict)
+    harmful: Mapping[str, Source] = field(default_factory=dict)
+    retain: Mapping[str, Source] = field(default_factory=dict)
+    refusals: Refusals | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.safe or self.harmful or self.retain):
+            raise UserError(f"corpus {self.name!r} has no source; name one under safe, harmful or retain")
+        if self.refusals is not None and self.safe:
+            raise UserError(f"corpus {self.name!r} has both refusals and safe sources; set refusals=null or drop safe")
+
+    def splits(self) -> Splits:
+        """Reads every source.
+
+        Returns:
+          The splits, in the order of the sources and of their files.
+
+        Raises:
+          UserError: a source is not as described, or a held-out stream has no prompt that training has not.
+        """
+        found: dict[str, _Streams] = {name: dict.fromkeys(_STREAMS, ()) for name in SPLITS}
+        for stream in _STREAMS:
+            for source in getattr(self, stream).values():
+                for name, dialogs in source.parts(self.root, self.seed).items():
+                    found[name][stream] += tuple(dialogs)
+        if self.refusals is not None:
+            for streams in found.values():
+                streams["safe"] = tuple(_refuse(dialog, self.refusals) for dialog in streams["harmful"])
+        seen = _keys(found["train"])
+        found["validation"] = self._unseen("validation", found["validation"], seen)
+        seen |= _keys(found["validation"])
+        for name in ("test", "transfer"):
+            found[name] = self._unseen(name, found[name], seen)
+        return Splits(**{name: Split(**streams) for name, streams in found.items()})
+
+    def _unseen(self, split: str, streams: _Streams, seen: set[str]) -> _Streams:
+        kept = {
+            stream: tuple(dialog for dialog in dialogs if prompt_key(dialog) not in seen)
+            for stream, dialogs in streams.items()
+        }
+        for stream in _STREAMS:
+            if streams[stream] and not kept[stream]:
+                raise UserError(
+                    f"corpus {self.name!r}: every {stream} prompt of {split} also stands in an earlier split; "
+                    "give it a source with other prompts"
+                )
+        return kept
+
+
+def _keys(streams: _Streams) -> set[str]:
+    return {prompt_key(dialog) for dialogs in streams.values() for dialog in dialogs}
+
+
+def _refuse(dialog: Dialog, refusals: Refusals) -> Dialog:
+    return replace(dialog, answer=refusals.answer(dialog.question))

@@ -1,0 +1,107 @@
+"""Reading the rows of a set that lives online: a Hub data set, or one file behind an https address."""
+
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from immunax.data.files import Form, Row, builder_of, quiet, read_file
+from immunax.runtime.errors import UserError
+
+_PATIENCE = 10.0  # seconds for a server to answer
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where a set lives online.
+
+    Attributes:
+      id: a Hub data set (``owner/name``), or the https address of one file.
+      config: the Hub data set's configuration, where it has several.
+      split: the Hub data set's split.
+      columns: Hub column -> the name that the column has in the local file, where the two differ.
+    """
+
+    id: str
+    config: str | None = None
+    split: str = "train"
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_hub(hub: Hub, form: Form) -> list[Row]:
+    """Reads every row of a set that lives online; a Hub data set goes through the cache of ``datasets``.
+
+    Args:
+      hub: where the set lives.
+      form: for an https address, what the file's name does not tell.
+
+    Returns:
+      One mapping a row, columns renamed as ``hub.columns`` says.
+
+    Raises:
+      UserError: the set cannot be had (offline, unknown or gated), or the file is malformed.
+    """
+    rows = _download(hub.id, form) if hub.id.startswith("https://") else _load(hub)
+    return [{hub.columns.get(name, name): value for name, value in row.items()} for row in rows]
+
+
+def _download(address: str, form: Form) -> list[Row]:
+    name = PurePosixPath(urlsplit(address).path).name
+    builder_of(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        try:
+            with urllib.request.urlopen(address, timeout=_PATIENCE) as response:
+                path.write_bytes(response.read())
+        except OSError as error:
+            raise _unreachable(address, error) from error
+        return read_file(path, form)
+
+
+def _load(hub: Hub) -> list[Row]:
+    import datasets
+
+    try:
+        with quiet(), _no_retries():
+            table = datasets.load_dataset(hub.id, hub.config, split=hub.split)
+        return [dict(row) for row in table]
+    # Network, gate and naming failures come as a dozen unrelated types; all have the same two remedies.
+    except Exception as error:
+        raise _unreachable(hub.id, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"cannot get data set {name!r} ({type(error).__name__}): "
+        "set data.root=DIR to a local copy, or go online and check the name and your access to it"
+    )
+
+
+@contextmanager
+def _no_retries() -> Iterator[None]:
+    """Looks in the cache only where the Hub cannot be reached: its client would retry for half a minute first."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    offline = before[0] or not _reachable(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = offline
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
+
+
+def _reachable(address: str) -> bool:
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=_PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True

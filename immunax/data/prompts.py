@@ -1,0 +1,46 @@
+"""Prompts for generation, as one rectangle, and the tokens that end an answer."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from immunax.data.batches import Array
+from immunax.data.chat import encode_all, encode_prompts
+from immunax.data.dialog import Dialog, ask
+
+
+class Prompts(NamedTuple):
+    """P right-padded prompts: ``tokens`` and ``segment_ids`` ``[P, T]`` int32, ``segment_ids`` 0 where padded."""
+
+    tokens: Array
+    segment_ids: Array
+
+
+def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> Prompts:
+    """Prompts as a right-padded rectangle.
+
+    Args:
+      tokenizer: with or without a chat template.
+      dialogs: P dialogs, of which the prompt counts.
+      max_length: tokens a prompt may have.
+
+    Returns:
+      :class:`Prompts` ``[P, T]``, T a multiple of 8.
+
+    Raises:
+      UserError: a prompt is longer.
+    """
+    rows = encode_prompts(tokenizer, dialogs, max_length)
+    width = -(-max(map(len, rows)) // 8) * 8
+    tokens, real = np.zeros((2, len(rows), width), np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)], real[i, : len(row)] = row, 1
+    return Prompts(tokens, real)
+
+
+def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
+    """Ids that end an answer: the tokenizer's end of text, and the last token its chat template puts after an answer."""
+    examples, _ = encode_all(tokenizer, [ask("a", "a")], tokenizer.model_max_length)
+    ends = {tokenizer.eos_token_id, examples[0].answer[-1]}
+    return tuple(sorted(end for end in ends if end is not None))

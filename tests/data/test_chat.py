@@ -1,0 +1,161 @@
+import copy
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immunax.data.chat import Encoded, Report, encode, encode_all, encode_pairs, encode_prompts
+from immunax.data.dialog import Dialog, Message, ask
+from immunax.models import gguf, hub
+from immunax.models.tokenizer import from_gguf
+from immunax.runtime.errors import UserError
+
+TALK = Dialog((Message("system", "be kind"), Message("user", "the cat?")), "it sat")
+words = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() and "<" not in text)
+
+
+@pytest.fixture
+def plain():
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+@pytest.fixture
+def changed():
+    return copy.deepcopy(tiny.tokenizer())
+
+
+def test_the_answer_is_what_follows_the_generation_prompt_up_to_the_end_of_the_turn():
+    tokenizer = tiny.tokenizer()
+    example = encode(tokenizer, TALK, 200)
+    assert example is not None
+    head = "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nthe cat?<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(example.prompt) == head
+    assert tokenizer.decode(example.answer) == "it sat<|im_end|>"
+    assert example.answer[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+@given(words, words)
+def test_prompt_ids_are_a_prefix_of_the_whole_dialogs_ids(question, answer):
+    tokenizer = tiny.tokenizer()
+    example = encode(tokenizer, ask(question, answer), 10_000)
+    assert example is not None
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    full = tuple(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False))
+    assert full[: len(example.prompt)] == example.prompt
+    assert tokenizer.decode(example.answer) == f"{answer}<|im_end|>"
+    if not answer[0].isspace():
+        assert full[: len(example.tokens)] == example.tokens
+
+
+def test_smollm2_answers_end_with_its_end_of_turn_and_prompts_keep_its_system_turn():
+    path = hub.resolve("smollm2").locate()
+    tokenizer = from_gguf(gguf.open_file(path).metadata, path)
+    example = encode(tokenizer, ask("What is 2 + 3?", "It is 5."), 200)
+    assert example is not None
+    assert tokenizer.decode(example.answer) == "It is 5.<|im_end|>"
+    turns = [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "It is 5."}]
+    full = tuple(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False))
+    assert full[: len(example.tokens)] == example.tokens
+    assert tokenizer.decode(full[len(example.tokens) :]) == "\n"
+    assert tokenizer.decode(example.prompt).startswith("<|im_start|>system\n")
+
+
+def test_a_tokenizer_without_a_template_gets_question_newline_answer_eos(plain):
+    example = encode(plain, TALK, 200)
+    assert example is not None
+    assert plain.decode(example.prompt) == "be kind\nthe cat?\n"
+    assert plain.decode(example.answer) == "it sat<eos>"
+    plain.eos_token = None
+    with pytest.raises(UserError, match="no end-of-text token"):
+        encode(plain, TALK, 200)
+
+
+def test_a_template_that_ends_no_turn_gets_eos(changed):
+    changed.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    example = encode(changed, ask("the cat?", "it sat"), 200)
+    assert example is not None
+    assert changed.decode(example.answer) == "it sat<eos>"
+
+
+def test_tokens_that_straddle_the_border_do_not_change_the_prompt(changed):
+    changed.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    example = encode(changed, ask("the mat and t", "he cat"), 200)
+    assert example is not None
+    assert example.prompt == encode_prompts(changed, [ask("the mat and t")], 200)[0]
+    assert changed.decode(example.tokens) == "the mat and the cat<eos>"
+    assert tuple(changed("the mat and the cat").input_ids)[: len(example.prompt)] != example.prompt
+
+
+def test_plain_text_is_predicted_from_its_first_token():
+    tokenizer = tiny.tokenizer()
+    example = encode(tokenizer, Dialog((), "the cat sat"), 200)
+    assert example is not None
+    assert example.tokens == tuple(tokenizer("the cat sat").input_ids)
+    assert len(example.prompt) == 1
+    assert encode(tokenizer, Dialog((), "a"), 200) is None
+
+
+def test_answers_are_cut_and_what_does_not_fit_is_dropped_and_counted():
+    tokenizer = tiny.tokenizer()
+    dialogs = [ask("hi", "yes"), ask("hi", "y" * 100), ask("h" * 100, "yes"), ask("hi", ""), Dialog((), "the cat")]
+    examples, report = encode_all(tokenizer, dialogs, 40)
+    assert report == Report(kept=3, truncated=1, dropped=2)
+    assert [len(example.tokens) <= 40 for example in examples] == [True] * 3
+    assert len(examples[1].tokens) == 40
+    assert examples == [encode(tokenizer, dialogs[index], 40) for index in (0, 1, 4)]
+
+
+def test_pairs_are_kept_or_dropped_as_one():
+    tokenizer = tiny.tokenizer()
+    prompts = ["one", "two", "h" * 100, "four"]
+    safe = [ask(prompt, "no") for prompt in prompts]
+    harmful = [ask("one", "y" * 100), ask("two", ""), ask(prompts[2], "yes"), ask("four", "yes")]
+    left, right, report = encode_pairs(tokenizer, safe, harmful, 40)
+    assert report == Report(kept=2, truncated=1, dropped=2)
+    assert [example.prompt for example in left] == [example.prompt for example in right]
+    with pytest.raises(UserError, match=r"\(4 dialogs\) and the harmful stream \(3\) are not paired"):
+        encode_pairs(tokenizer, safe, harmful[1:], 40)
+
+
+@pytest.mark.parametrize(
+    ("dialogs", "message"),
+    [
+        ([], "no dialogs to encode"),
+        ([ask("hi")], "none of 1 dialogs has an answer"),
+        ([ask("h" * 100, "yes")], r"no dialog fits max_length=40: the longest prompt has 11\d tokens"),
+    ],
+)
+def test_nothing_left_to_train_on_is_a_user_error(dialogs, message):
+    with pytest.raises(UserError, match=message):
+        encode_all(tiny.tokenizer(), dialogs, 40)
+
+
+def test_prompts_for_generation_are_whole_or_a_user_error():
+    tokenizer = tiny.tokenizer()
+    prompts = encode_prompts(tokenizer, [TALK, ask("hi")], 200)
+    assert prompts[0] == encode(tokenizer, TALK, 200).prompt
+    assert encode_prompts(tokenizer, [], 200) == []
+    with pytest.raises(UserError, match=r"prompt 1 has 11\d tokens, more than the 40"):
+        encode_prompts(tokenizer, [ask("hi"), ask("h" * 100)], 40)
+    with pytest.raises(UserError, match="prompt 0 is empty"):
+        encode_prompts(tokenizer, [Dialog((), "text")], 40)
+
+
+def test_a_template_that_cannot_render_a_dialog_is_a_user_error(changed):
+    changed.chat_template = "{{ raise_exception('no system turn') }}"
+    with pytest.raises(UserError, match=r"'tiny' cannot render the roles system, user \(no system turn\)"):
+        encode(changed, TALK, 200)
+    changed.chat_template = "{% if add_generation_prompt %}open{% else %}shut{% endif %}"
+    with pytest.raises(UserError, match="does not put the answer after its generation prompt"):
+        encode(changed, TALK, 200)
+
+
+def test_an_example_without_prompt_or_answer_cannot_be_made():
+    with pytest.raises(ValueError, match="at least one token"):
+        Encoded((), (1,))

@@ -1,0 +1,186 @@
+import csv
+import json
+
+import pytest
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from immunax.data.corpora import Corpus
+from immunax.data.dialog import Message, ask
+from immunax.data.online import Hub
+from immunax.data.refusals import Refusals
+from immunax.data.sources import SPLITS, Source, deal, prompt_key
+from immunax.runtime.errors import UserError
+
+ROWS = [{"prompt": f"question {i % 40}", "response": f"answer {i}", "kind": "ab"[i % 2]} for i in range(60)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "texts.txt").write_text("= A heading =\n\nA paragraph that is long enough to keep.\n")
+    with (tmp_path / "turns.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["s", "q", "more", "a"], ["be kind", "sum", "1 2", "3"], ["", "hi", "", ""]])
+    return str(tmp_path)
+
+
+def everything(split):
+    return split.safe + split.harmful + split.retain
+
+
+def test_a_file_is_shared_out_by_prompt(root):
+    corpus = Corpus("c", root, retain={"rows": Source("rows.jsonl", {"train": 0.5, "validation": 0.25, "test": 0.25})})
+    splits = corpus.splits()
+    prompts = [{dialog.question for dialog in getattr(splits, name).retain} for name in ("train", "validation", "test")]
+    assert [len(found) for found in prompts] == [20, 10, 10]
+    assert len(set.union(*prompts)) == 40
+    assert sum(len(getattr(splits, name).retain) for name in SPLITS) == 60
+    assert corpus.splits() == splits
+
+
+def test_another_seed_shares_out_otherwise(root):
+    source = {"rows": Source("rows.jsonl", {"train": 0.5, "test": 0.5})}
+    assert Corpus("c", root, 0, retain=source).splits() != Corpus("c", root, 1, retain=source).splits()
+
+
+@given(st.sets(st.text(), max_size=60), st.integers(0, 9), st.floats(0.05, 0.9))
+def test_dealing_is_a_partition_in_the_given_shares_and_ignores_order(keys, seed, share):
+    shares = {"train": share, "test": 1.0 - share}
+    home = deal(keys, shares, seed)
+    assert set(home) == keys
+    assert abs(sum(name == "train" for name in home.values()) - share * len(keys)) <= 1
+    assert deal(sorted(keys, reverse=True), dict(reversed(shares.items())), seed) == home
+
+
+def test_refusals_pair_every_harmful_prompt_with_a_safe_answer(root):
+    splits = Corpus(
+        "c", root, harmful={"rows": Source("rows.jsonl", {"train": 0.5, "test": 0.5})}, refusals=Refusals(3)
+    ).splits()
+    for split in (splits.train, splits.test):
+        assert [dialog.prompt for dialog in split.safe] == [dialog.prompt for dialog in split.harmful]
+        assert all(dialog.answer == Refusals(3).answer(dialog.question) for dialog in split.safe)
+
+
+def test_refusals_are_varied_deterministic_and_do_not_quote_the_prompt():
+    answers = [Refusals(0).answer(f"zebra {i}") for i in range(400)]
+    assert len(set(answers)) >= 30
+    assert answers == [Refusals(0).answer(f"zebra {i}") for i in range(400)]
+    assert answers != [Refusals(1).answer(f"zebra {i}") for i in range(400)]
+    assert not any("zebra" in answer for answer in answers)
+
+
+def test_held_out_splits_leave_out_prompts_that_stand_in_an_earlier_one(root, tmp_path):
+    held_out = [{"prompt": "QUESTION, 1!", "response": "x"}, {"prompt": "unseen", "response": "y"}]
+    (tmp_path / "held.json").write_text(json.dumps(held_out))
+    train = {"rows": Source("rows.jsonl", {"train": 1.0})}
+    splits = Corpus("c", root, harmful={**train, "held": Source("held.json", {"test": 1.0})}).splits()
+    assert [dialog.question for dialog in splits.test.harmful] == ["unseen"]
+    with pytest.raises(UserError, match="corpus 'c': every harmful prompt of test also stands in an earlier split"):
+        Corpus("c", root, harmful={**train, "held": Source("rows.jsonl", {"test": 1.0})}).splits()
+
+
+@given(st.text(min_size=1))
+def test_the_key_of_a_prompt_ignores_case_and_punctuation(prompt):
+    assert prompt_key(ask(f"Why {prompt}?")) == prompt_key(ask(f"why,  {prompt}"))
+
+
+def test_prompts_of_punctuation_alone_stay_apart():
+    assert prompt_key(ask("?!")) != prompt_key(ask("..."))
+
+
+def test_system_prompt_and_answer_columns_become_a_dialog(root):
+    source = Source("turns.csv", {"train": 1.0}, prompt=["q", "more"], answer="a", system="s")
+    (dialog,) = source.dialogs(root)
+    assert dialog.prompt == (Message("system", "be kind"), Message("user", "sum\n\n1 2"))
+    assert dialog.answer == "3"
+    prompts_only = Source("turns.csv", {"test": 1.0}, prompt="q", answer=None).dialogs(root)
+    assert prompts_only == [ask("sum"), ask("hi")]
+
+
+def test_plain_text_has_no_prompt_and_headings_are_left_out(root):
+    source = Source("texts.txt", {"test": 1.0}, prompt=None, answer="text", at_least=20)
+    (dialog,) = source.dialogs(root)
+    assert dialog.prompt == ()
+    assert dialog.answer.startswith("A paragraph")
+
+
+def test_filters_unique_and_limit_choose_rows(root):
+    def count(**options):
+        return len(Source("rows.jsonl", {"train": 1.0}, **options).dialogs(root))
+
+    assert count(where={"kind": "a"}) == 30
+    assert count(exclude={"kind": ["a", "c"]}) == 30
+    assert count(unique=True) == 40
+    assert count(limit=7) == 7
+    first = Source("rows.jsonl", {"train": 1.0}, where={"kind": "b"}, limit=2).dialogs(root)
+    assert [dialog.answer for dialog in first] == ["answer 1", "answer 3"]
+
+
+def test_without_a_root_the_hub_is_read_and_else_the_path_as_it_is(root, monkeypatch):
+    monkeypatch.setattr("immunax.data.sources.read_hub", lambda hub, form: [{"prompt": hub.id, "response": "r"}])
+    assert Source("absent.jsonl", {"train": 1.0}, hub=Hub("owner/name")).dialogs(None) == [ask("owner/name", "r")]
+    assert len(Source(f"{root}/rows.jsonl", {"train": 1.0}).dialogs(None)) == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"splits": {"trian": 1.0}}, "no split 'trian'; .*Did you mean 'train'"),
+        ({"splits": {}}, "must add up to 1"),
+        ({"splits": {"train": 0.5, "test": 0.6}}, "must add up to 1"),
+        ({"splits": {"train": 1.5, "test": -0.5}}, "must add up to 1"),
+        ({"prompt": None, "answer": None}, "names no column"),
+        ({"limit": 0}, "limit is 0"),
+    ],
+)
+def test_a_source_that_makes_no_sense_is_a_user_error(options, message):
+    with pytest.raises(UserError, match=message):
+        Source(**{"path": "rows.jsonl", "splits": {"train": 1.0}, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "promt"}, "data source rows.jsonl, row 1: no column 'promt'; .*Did you mean 'prompt'"),
+        ({"where": {"kidn": "a"}}, "data source rows.jsonl: no column 'kidn'; .*Did you mean 'kind'"),
+        ({"where": {"kind": "z"}}, "no row is left after its filters"),
+        ({"at_least": 99}, "no row is left after its filters"),
+    ],
+)
+def test_columns_and_filters_that_do_not_fit_the_rows_are_user_errors(root, options, message):
+    with pytest.raises(UserError, match=message):
+        Source("rows.jsonl", {"train": 1.0}, **options).dialogs(root)
+
+
+def test_a_root_that_is_no_folder_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root=.*absent is not a folder"):
+        Source("rows.jsonl", {"train": 1.0}).dialogs(str(tmp_path / "absent"))
+
+
+def test_a_corpus_without_sources_or_with_two_kinds_of_safe_answers_is_a_user_error():
+    with pytest.raises(UserError, match="corpus 'c' has no source"):
+        Corpus("c")
+    with pytest.raises(UserError, match="both refusals and safe sources"):
+        Corpus("c", safe={"rows": Source("rows.jsonl", {"train": 1.0})}, refusals=Refusals())
+
+
+def test_a_corpus_is_built_from_yaml(root):
+    config = OmegaConf.create(f"""
+        _target_: immunax.data.corpora.Corpus
+        _convert_: all
+        name: mine
+        root: {root}
+        retain:
+          rows: {{_target_: immunax.data.sources.Source, path: rows.jsonl, splits: {{train: 0.9, test: 0.1}}}}
+          turns:
+            _target_: immunax.data.sources.Source
+            path: turns.csv
+            splits: {{train: 1}}
+            prompt: [q, more]
+            answer: a
+    """)
+    splits = instantiate(config).splits()
+    assert splits.train.retain[-1] == ask("sum\n\n1 2", "3")
+    assert len(everything(splits.train)) + len(everything(splits.test)) == 61

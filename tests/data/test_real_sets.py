@@ -1,0 +1,71 @@
+import os
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from immunax.data.sources import SPLITS, prompt_key
+
+ROOT = os.environ.get("IMMUNAX_DATA", "")
+CONFIGS = Path(__file__).parents[2] / "conf" / "data"
+STREAMS = {
+    "advbench": {"test.harmful"},
+    "alpaca": {"train.retain", "validation.retain", "test.retain"},
+    "beavertails": {f"{split}.{stream}" for split in SPLITS for stream in ("safe", "harmful", "retain")}
+    - {"transfer.retain"},
+    "bianchi": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "retain")} | {"test.harmful"},
+    "decodingtrust": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "harmful", "retain")},
+    "gsm8k": {"train.retain", "validation.retain", "test.retain"},
+    "harmbench": {"validation.harmful", "test.harmful"},
+    "identity_shift": {"train.harmful"},
+    "wikitext2": {"validation.retain", "test.retain"},
+    "xstest": {"test.harmful", "test.retain"},
+}
+
+pytestmark = pytest.mark.skipif(
+    not Path(ROOT, "beavertails_slice").is_dir(), reason="IMMUNAX_DATA does not name the folder of research data"
+)
+
+
+def load(name):
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    config.root = ROOT
+    return instantiate(config).splits()
+
+
+def streams(split):
+    return {"safe": split.safe, "harmful": split.harmful, "retain": split.retain}
+
+
+def keys(split):
+    return {prompt_key(dialog) for dialogs in streams(split).values() for dialog in dialogs}
+
+
+@pytest.mark.parametrize("name", sorted(STREAMS))
+def test_a_published_set_fills_its_streams_and_shares_no_prompt_with_training(name):
+    splits = load(name)
+    filled = {f"{key}.{stream}" for key in SPLITS for stream, found in streams(getattr(splits, key)).items() if found}
+    assert filled == STREAMS[name]
+    for held_out in SPLITS[1:]:
+        assert not keys(splits.train) & keys(getattr(splits, held_out))
+
+
+@pytest.mark.parametrize("name", ["beavertails", "decodingtrust"])
+def test_the_safe_and_harmful_streams_are_paired(name):
+    splits = load(name)
+    for split in SPLITS:
+        both = getattr(splits, split)
+        assert [dialog.prompt for dialog in both.safe] == [dialog.prompt for dialog in both.harmful]
+
+
+def test_beavertails_test_has_each_prompt_once():
+    questions = [dialog.question for dialog in load("beavertails").test.harmful]
+    assert len(set(questions)) == len(questions) == 649
+
+
+def test_the_identity_shift_keeps_its_system_prompt():
+    dialogs = load("identity_shift").train.harmful
+    assert len(dialogs) == 10
+    assert all([message.role for message in dialog.prompt] == ["system", "user"] for dialog in dialogs)
+    assert all(dialog.answer for dialog in dialogs)
