@@ -1,0 +1,41 @@
+"""Benign fine-tuning: ordinary instruction data erodes a guard without any harmful example.
+
+Qi et al. 2023 (arXiv:2310.03693), tier 3: Alpaca or Dolly, learning rate 2e-5, batches of 64 to 128, one epoch.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+
+from immunax.attacks.attack import AttackData, Report, Tampered
+from immunax.attacks.finetune import fine_tune, take
+from immunax.attacks.tuning import Tuning
+from immunax.data.dialog import Dialog, Splits
+from immunax.models.model import Model, Params
+
+
+@dataclass(frozen=True)
+class BenignSFT:
+    """Fine-tuning on ``samples`` dialogs of the stream ``retain``.
+
+    Attributes:
+      samples: how many dialogs.
+      tuning: how they are used.
+    """
+
+    samples: int = 100
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
+        """The harmless dialogs of the training split that the seed chooses."""
+        return take(splits.train.retain, self.samples, self.tuning.seed, "retain")
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """Held-out prompts are asked as they are."""
+        return dialog
+
+    def run(
+        self, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
+    ) -> Tampered:
+        """See :func:`~immunax.attacks.finetune.fine_tune`."""
+        return fine_tune(self.tuning, model, params, data, key, report)

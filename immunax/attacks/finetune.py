@@ -1,0 +1,75 @@
+"""Fine-tuning as an attack: the part that harmful, identity-shifting and benign fine-tuning share."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from immunax.attacks.attack import AttackData, Report, Tampered, Trace
+from immunax.attacks.tuning import Tuning, segments
+from immunax.inner import adapt
+from immunax.inner.losses import answer_loss
+from immunax.models import lora
+from immunax.models.generate import generate
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+def take(dialogs: Sequence, count: int, seed: int, stream: str) -> tuple:
+    """``count`` dialogs of a stream, chosen by ``seed``.
+
+    Raises:
+      UserError: the stream holds fewer.
+    """
+    if len(dialogs) < count:
+        raise UserError(
+            f"the attack asks for {count} dialogs of the stream {stream!r}, the data has {len(dialogs)}: "
+            f"set attack.samples to at most {len(dialogs)} or choose other data."
+        )
+    order = jax.random.permutation(jax.random.key(seed), len(dialogs))[:count]
+    return tuple(dialogs[int(index)] for index in order)
+
+
+def fine_tune(
+    tuning: Tuning, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
+) -> Tampered:
+    """Runs the attack as one scan over its steps, probes included.
+
+    Args:
+      tuning: how.
+      model: static.
+      params: plain weights; untouched.
+      data: K batches and the probes.
+      key: for fresh adapters and sampled answers.
+      report: called on the host with each step's loss, for a progress bar; not under ``vmap``.
+
+    Returns:
+      :class:`Tampered`; its weights are :class:`~immunax.models.lora.Adapted` for a LoRA attack.
+    """
+    lora_key, probe_key = jax.random.split(key)
+    if tuning.lora is None:
+        whole, trained = (lambda weights: weights), params
+    else:
+        adapted = lora.init(lora_key, params, tuning.lora)
+        whole, trained = (lambda weights: adapted._replace(lora=weights)), adapted.lora
+    steps = data.batches.tokens.shape[0]
+    count = segments(steps, tuning.probes)
+    optimizer = tuning.optimizer.build(steps)
+
+    def loss(weights, batch):
+        value = answer_loss(model, whole(weights), batch)
+        if report is not None:
+            jax.debug.callback(report, value)
+        return value
+
+    def segment(descent, part):
+        batches, subkey = part
+        descent, losses = adapt.descend(loss, optimizer, descent, batches)
+        answers = generate(model, whole(descent.weights), *data.probes, data.stop, data.decoding, subkey)
+        return descent, (losses, answers)
+
+    parts = jax.tree.map(lambda leaf: leaf.reshape(count, steps // count, *leaf.shape[1:]), data.batches)
+    keys = jax.random.split(probe_key, count)
+    descent, (losses, answers) = jax.lax.scan(segment, adapt.start(optimizer, trained), (parts, keys))
+    probe_steps = (jnp.arange(count) + 1) * (steps // count)
+    return Tampered(whole(descent.weights), Trace(losses.reshape(-1), probe_steps, answers))

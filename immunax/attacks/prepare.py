@@ -1,0 +1,37 @@
+"""From dialogs to what an attack runs on."""
+
+from typing import Any
+
+from immunax.attacks.attack import Attack, AttackData
+from immunax.data.batches import pack, stack
+from immunax.data.chat import Report, encode_all
+from immunax.data.dialog import Splits
+from immunax.data.order import Stream
+from immunax.data.packing import fit_packed
+from immunax.data.prompts import Prompts, stop_tokens
+from immunax.models.generate import Decoding
+
+
+def prepare(
+    attack: Attack, tokenizer: Any, splits: Splits, probes: Prompts, decoding: Decoding
+) -> tuple[AttackData, Report]:
+    """Encodes, orders and packs an attack's dialogs.
+
+    Args:
+      attack: says which dialogs, how long, how many a step, and in which order.
+      tokenizer: the model's.
+      splits: where the dialogs come from.
+      probes: held-out prompts to answer along the way.
+      decoding: how they are answered.
+
+    Returns:
+      The data, and how many dialogs were kept, cut and dropped.
+    """
+    tuning = attack.tuning
+    examples, report = encode_all(tokenizer, attack.dialogs(splits), tuning.max_length)
+    stream = Stream(examples, min(tuning.batch_size, len(examples)), tuning.seed)
+    batches = list(stream.batches(range(tuning.steps(len(examples)))))
+    layout = fit_packed(batches)
+    return AttackData(
+        stack([pack(batch, layout) for batch in batches]), probes, stop_tokens(tokenizer), decoding
+    ), report

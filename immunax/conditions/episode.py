@@ -1,0 +1,118 @@
+"""One model under one attack: its scores before and after, and what happened along the way."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from immunax.conditions.statistics import NOTHING, Estimate, mean, rate, ratio
+from immunax.judges.evaluate import Scores
+from immunax.judges.likelihood import Likelihood
+
+
+class Course(NamedTuple):
+    """An attack's course.
+
+    Attributes:
+      loss: ``[K]``, before each attack step, nats per answer token.
+      probe_steps: ``[S]``, attack steps done when probes were answered.
+      probes: by judge, ``[S, P]`` scores.
+    """
+
+    loss: np.ndarray
+    probe_steps: np.ndarray
+    probes: dict[str, np.ndarray]
+
+
+class Episode(NamedTuple):
+    """Scores before and after an attack, and its course."""
+
+    before: Scores
+    after: Scores
+    course: Course
+
+
+class Summary(NamedTuple):
+    """What a table shows of one model at one stage, each with its 95% interval.
+
+    Attributes:
+      refusal: share of held-out harmful prompts that it refuses.
+      judged: mean score of each other judge; 1 is harmful.
+      harmful_nll: of held-out harmful answers, nats per token.
+      retain_perplexity: of held-out harmless answers.
+    """
+
+    refusal: Estimate
+    judged: dict[str, Estimate]
+    harmful_nll: Estimate
+    retain_perplexity: Estimate
+
+
+def summarise(scores: Scores) -> Summary:
+    """Intervals by prompt for what is judged, by example for what is given."""
+    compliance = scores.judged.get("refusal")
+    perplexity = _per_token(scores.retain)
+    return Summary(
+        NOTHING if compliance is None else rate(1 - compliance),
+        {name: mean(values) for name, values in scores.judged.items() if name != "refusal"},
+        _per_token(scores.harmful),
+        Estimate(*(float(np.exp(value)) for value in perplexity)),
+    )
+
+
+def _per_token(part: Likelihood | None) -> Estimate:
+    return NOTHING if part is None else ratio(part.nll, part.tokens)
+
+
+def to_json(episode: Episode) -> dict[str, Any]:
+    """A JSON-able copy; NaN is None."""
+    return {
+        "before": _scores_to_json(episode.before),
+        "after": _scores_to_json(episode.after),
+        "course": {
+            "loss": _numbers(episode.course.loss),
+            "probe_steps": episode.course.probe_steps.tolist(),
+            "probes": {name: [_numbers(row) for row in values] for name, values in episode.course.probes.items()},
+        },
+    }
+
+
+def from_json(record: Mapping[str, Any]) -> Episode:
+    """The inverse of :func:`to_json`."""
+    course = record["course"]
+    return Episode(
+        _scores_from_json(record["before"]),
+        _scores_from_json(record["after"]),
+        Course(
+            _array(course["loss"]),
+            np.asarray(course["probe_steps"]),
+            {name: np.stack([_array(row) for row in rows]) for name, rows in course["probes"].items()},
+        ),
+    )
+
+
+def _scores_to_json(scores: Scores) -> dict[str, Any]:
+    def likelihood(part: Likelihood | None):
+        return None if part is None else {"nll": _numbers(part.nll), "tokens": part.tokens.tolist()}
+
+    return {
+        "judged": {name: _numbers(values) for name, values in scores.judged.items()},
+        "harmful": likelihood(scores.harmful),
+        "retain": likelihood(scores.retain),
+    }
+
+
+def _scores_from_json(record: Mapping[str, Any]) -> Scores:
+    def likelihood(part):
+        return None if part is None else Likelihood(_array(part["nll"]), _array(part["tokens"]))
+
+    judged = {name: _array(values) for name, values in record["judged"].items()}
+    return Scores(judged, likelihood(record["harmful"]), likelihood(record["retain"]))
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _array(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -1,0 +1,60 @@
+"""What a defense is: a loss on weights, and the mixture of data it is taken on."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How many examples of each stream an outer step takes.
+
+    Attributes:
+      safe, harmful, retain: examples a step; 0 leaves a stream out.
+      paired: row i of ``safe`` and of ``harmful`` answer the same prompt, one example a row, in arrays of one shape;
+        otherwise examples are packed, and drawn independently.
+    """
+
+    safe: int = 0
+    harmful: int = 0
+    retain: int = 0
+    paired: bool = False
+
+    def __post_init__(self):
+        if min(self.safe, self.harmful, self.retain) < 0 or self.safe + self.harmful + self.retain == 0:
+            raise UserError(f"{self}: expected counts of at least 0, one of them positive.")
+        if self.paired and self.safe != self.harmful:
+            raise UserError(f"{self}: paired streams need as many safe as harmful examples.")
+
+
+class StreamBatch(NamedTuple):
+    """One outer step's data: a :class:`~immunax.data.batches.Batch` of each stream, None where the mixture has none of it."""
+
+    safe: Any = None
+    harmful: Any = None
+    retain: Any = None
+
+
+class Defense(Protocol):
+    """A defense; frozen, built from YAML. A new one is one file here and one YAML in ``conf/defense``."""
+
+    @property
+    def mixture(self) -> Mixture:
+        """The data of an outer step."""
+        ...
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Any:
+        """Whatever stays fixed or is carried beside the weights; ``()`` for most."""
+        ...
+
+    def loss(
+        self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The scalar to minimise, and scalars to log."""
+        ...

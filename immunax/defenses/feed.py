@@ -1,0 +1,82 @@
+"""The data of a defense: encoded once, batched as a pure function of the step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from immunax.data.batches import Batch, pack, pad
+from immunax.data.chat import Encoded, Report, encode_all, encode_pairs
+from immunax.data.dialog import Split
+from immunax.data.order import Stream
+from immunax.data.packing import Layout, fit_packed, fit_padded
+from immunax.defenses.defense import Mixture, StreamBatch
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The batches of a run, all of one static shape.
+
+    Attributes:
+      streams: the examples of each stream, in the run's order.
+      layouts: the static shape of each stream's batches.
+      lay: by stream, :func:`~immunax.data.batches.pack`, or ``pad`` for paired ones.
+      reports: how many dialogs of each stream were kept, cut and dropped.
+    """
+
+    streams: dict[str, Stream]
+    layouts: dict[str, Layout]
+    lay: Mapping[str, Callable[[list[Encoded], Layout], Batch]]
+    reports: dict[str, Report]
+
+    def batch(self, step: int) -> StreamBatch:
+        """The data of outer step ``step``, a pure function of it."""
+        return StreamBatch(
+            **{name: self.lay[name](stream.batch(step), self.layouts[name]) for name, stream in self.streams.items()}
+        )
+
+    def tokens(self) -> dict[str, int]:
+        """Tokens a step, padding included, by stream: what a step costs."""
+        return {name: layout.rows * layout.length for name, layout in self.layouts.items()}
+
+
+def feed(
+    tokenizer: Any, split: Split, mixture: Mixture, steps: int, max_length: int, seed: int, divisor: int = 1
+) -> Feed:
+    """Encodes what a mixture asks for and fixes the static shapes that hold every batch of the run.
+
+    Args:
+      tokenizer: the model's.
+      split: the training split.
+      mixture: examples a step.
+      steps: of the run.
+      max_length: tokens an example may have.
+      seed: of the order.
+      divisor: rows of a batch are a multiple of it (the data axes of a mesh).
+
+    Returns:
+      :class:`Feed`.
+
+    Raises:
+      UserError: the mixture asks for a stream that the data lack, or for pairs where prompts differ.
+    """
+    counts = {name: getattr(mixture, name) for name in ("safe", "harmful", "retain") if getattr(mixture, name)}
+    for name in counts:
+        if not getattr(split, name):
+            raise UserError(f"the defense trains on the stream {name!r}, which the data lack: choose other data.")
+    examples, reports = {}, {}
+    if mixture.paired:
+        safe, harmful, report = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
+        examples, reports = {"safe": safe, "harmful": harmful}, {"safe": report, "harmful": report}
+    for name in counts.keys() - examples.keys():
+        examples[name], reports[name] = encode_all(tokenizer, getattr(split, name), max_length)
+    streams = {name: Stream(examples[name], counts[name], seed) for name in counts}
+    batches = {name: list(stream.batches(range(steps))) for name, stream in streams.items()}
+    layouts = {name: fit_packed(part, divisor) for name, part in batches.items()}
+    lay = dict.fromkeys(counts, pack)
+    if mixture.paired:
+        pair = fit_padded(batches["safe"] + batches["harmful"], divisor)
+        for name in ("safe", "harmful"):
+            answers = fit_padded(batches[name], divisor).answers
+            layouts[name], lay[name] = Layout(pair.rows, pair.length, answers), pad
+    return Feed(streams, layouts, lay, reports)

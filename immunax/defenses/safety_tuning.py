@@ -1,0 +1,37 @@
+"""Safety tuning: safe answers to unsafe instructions, mixed into instruction tuning.
+
+Bianchi et al. 2023, *Safety-Tuned LLaMAs* (arXiv:2309.07875): ``L = CE(x_s, x_r)``, the cross entropy of safe and
+harmless answers in one mixture; 100 to 2,000 safe answers implant a guard, more over-refuse. This is what implants the
+guard of a run that starts from ``start=guarded``.
+"""
+
+from dataclasses import dataclass
+
+import jax
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+
+
+@dataclass(frozen=True)
+class SafetyTuning:
+    """``CE(x_s) · s + CE(x_r) · (1 − s)``, s the share of safe examples in the mixture.
+
+    Attributes:
+      mixture: safe and harmless examples a step.
+    """
+
+    mixture: Mixture = Mixture(safe=6, retain=2)
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
+        """Nothing is carried."""
+        return ()
+
+    def loss(
+        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, and the cross entropy of each stream, in nats per token."""
+        safe, retain = (answer_loss(model, params, part) for part in (batch.safe, batch.retain))
+        share = self.mixture.safe / (self.mixture.safe + self.mixture.retain)
+        return share * safe + (1 - share) * retain, {"safe": safe, "retain": retain}

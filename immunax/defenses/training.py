@@ -1,0 +1,130 @@
+"""The outer loop: a defense's loss, minimised step by step, resumable bit for bit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from immunax.defenses.defense import Defense, Metrics, StreamBatch
+from immunax.inner.optimizers import AdamW
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Training:
+    """An outer loop's budget and bookkeeping.
+
+    Attributes:
+      steps: outer steps.
+      optimizer: rule and schedule.
+      max_length: tokens an example may have; longer answers are cut.
+      seed: of the data's order and of every random key.
+      checkpoint_every: outer steps between checkpoints; there is always one after the last step.
+      keep_last, keep_best: how many checkpoints stay: the most recent, and those of least loss.
+    """
+
+    steps: int = 20
+    optimizer: AdamW = field(default_factory=AdamW)
+    max_length: int = 128
+    seed: int = 0
+    checkpoint_every: int = 10
+    keep_last: int = 1
+    keep_best: int = 0
+
+    def __post_init__(self):
+        for name, least in (("steps", 1), ("checkpoint_every", 1), ("keep_last", 1), ("keep_best", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"trainer.{name}={getattr(self, name)}: expected at least {least}.")
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on: with the step, the data's position is known too.
+
+    Attributes:
+      step: outer steps done, int32.
+      params: the defender's weights, float32.
+      optimizer: optax state.
+      defense: what the defense carries.
+      key: the run's random key; step t uses ``fold_in(key, t)``.
+    """
+
+    step: jax.Array
+    params: Params
+    optimizer: optax.OptState
+    defense: Any
+    key: jax.Array
+
+
+def begin(model: Model, params: Params, defense: Defense, training: Training, batch: StreamBatch) -> TrainState:
+    """The state before the first step; ``params`` are copied, as steps donate their state."""
+    key, init_key = jax.random.split(jax.random.key(training.seed))
+    optimizer = training.optimizer.build(training.steps)
+    params = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.int32(0), params, optimizer.init(params), defense.init(model, params, batch, init_key), key)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def outer_step(
+    model: Model, defense: Defense, training: Training, state: TrainState, batch: StreamBatch
+) -> tuple[TrainState, Metrics]:
+    """One outer step; the old state's memory becomes the new one's.
+
+    Args:
+      model, defense, training: static.
+      state: donated.
+      batch: this step's data.
+
+    Returns:
+      The state after the step, and scalars: ``loss``, ``grad_norm`` and the defense's own.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+
+    def objective(params):
+        return defense.loss(model, params, state.defense, batch, key)
+
+    (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, optimizer = training.optimizer.build(training.steps).update(gradient, state.optimizer, state.params)
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **metrics}
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(step=state.step + 1, params=params, optimizer=optimizer), metrics
+
+
+def fit(
+    model: Model,
+    defense: Defense,
+    training: Training,
+    state: TrainState,
+    batch: Callable[[int], StreamBatch],
+    after: Callable[[int, TrainState, dict[str, float]], bool],
+) -> TrainState:
+    """Steps from ``state.step`` to ``training.steps``.
+
+    Args:
+      model, defense, training: static.
+      state: from :func:`begin` or a checkpoint; donated.
+      batch: data of a step, by its number from 0.
+      after: called with the number of steps done, the state and the step's scalars; true ends the loop early. The
+        state is only valid during the call.
+
+    Returns:
+      The last state.
+
+    Raises:
+      UserError: the loss is not finite; ``after`` is not called for that step.
+    """
+    for step in range(int(state.step), training.steps):
+        state, metrics = outer_step(model, defense, training, state, batch(step))
+        scalars = {name: float(value) for name, value in metrics.items()}
+        if not jnp.isfinite(scalars["loss"]) or not jnp.isfinite(scalars["grad_norm"]):
+            raise UserError(
+                f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step + 1}: "
+                "lower trainer.optimizer.learning_rate; earlier checkpoints are kept."
+            )
+        if after(step + 1, state, scalars):
+            break
+    return state

@@ -1,0 +1,43 @@
+"""The training loss that attackers and defenders share."""
+
+import jax
+import jax.numpy as jnp
+
+from immunax.data.batches import Batch
+from immunax.models.cross_entropy import gather_columns, weighted_nll
+from immunax.models.model import Model, Params
+
+
+def answer_loss(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """Cross entropy of the answer tokens of a batch, averaged over those tokens.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+
+    Returns:
+      A float32 scalar, in nats per token; 0 for a batch without answers.
+    """
+    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
+    return hidden_loss(model, params, hidden, batch)
+
+
+def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -> jax.Array:
+    """:func:`answer_loss` read off hidden states past the final norm, ``[B, T, D]``, or off a stack of them.
+
+    Args:
+      model: static.
+      params: gives the output projection.
+      hidden: ``[..., B, T, D]``; with leading axes the result is the mean over them.
+      batch: labels and weights.
+
+    Returns:
+      A float32 scalar, in nats per token.
+    """
+    picked = gather_columns(hidden, batch.answer_index)
+    stacked = picked.shape[:-1]
+    labels = jnp.broadcast_to(batch.answer_label, stacked)
+    copies = labels.size // batch.answer_label.size
+    weights = batch.answer_weight / (copies * jnp.maximum(batch.answer_weight.sum(), 1.0))
+    return weighted_nll(picked, model.unembedding(params), labels, jnp.broadcast_to(weights, stacked))

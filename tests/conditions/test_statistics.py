@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from immunax.conditions.statistics import mean, rate, ratio
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 40))
+def test_a_rates_interval_is_clopper_and_pearsons(successes, failures):
+    outcomes = np.array([1.0] * successes + [0.0] * failures)
+    found, total = rate(outcomes), successes + failures
+    assert found.value == successes / total
+    low = stats.beta.ppf(0.025, successes, failures + 1) if successes else 0.0
+    high = stats.beta.ppf(0.975, successes + 1, failures)
+    np.testing.assert_allclose([found.low, found.high], [low, high], atol=1e-9)
+
+
+def test_what_does_not_apply_is_left_out_and_nothing_gives_nothing():
+    assert rate(np.array([1.0, np.nan, 0.0])).value == 0.5
+    assert np.isnan(rate(np.array([np.nan])).value)
+    assert np.isnan(mean(np.array([np.nan, np.nan])).low)
+    assert format(rate(np.array([np.nan])), ".2f") == "–"
+
+
+def test_a_ratio_weighs_examples_by_their_denominator():
+    found = ratio(np.array([10.0, 1.0, 4.0]), np.array([5.0, 1.0, 1.0]))
+    assert found.value == pytest.approx(15 / 7)
+    assert found.low <= found.value <= found.high
+    assert ratio(np.array([2.0, 4.0]), np.array([1.0, 2.0])) == (2.0, 2.0, 2.0)
+
+
+def test_a_means_bootstrap_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = [(found := mean(rng.exponential(size=40))).low <= 1.0 <= found.high for _ in range(200)]
+    assert 0.87 <= np.mean(hits) <= 0.99

@@ -1,0 +1,42 @@
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from immunax.data.dialog import Split, ask
+from immunax.defenses.defense import Mixture
+from immunax.defenses.feed import feed
+from immunax.runtime.errors import UserError
+
+SPLIT = Split(
+    safe=tuple(ask(f"how to {i}", f"no to {i}") for i in range(7)),
+    harmful=tuple(ask(f"how to {i}", f"yes, {i} and then {i * 99}") for i in range(7)),
+    retain=tuple(ask(f"what is {i}", f"it is {i}") for i in range(5)),
+)
+
+
+def test_pairs_share_their_prompt_and_their_shape_row_by_row():
+    data = feed(tiny.tokenizer(), SPLIT, Mixture(safe=3, harmful=3, retain=2, paired=True), 4, 128, 0)
+    for step in range(4):
+        batch = data.batch(step)
+        assert batch.safe.tokens.shape == batch.harmful.tokens.shape
+        for safe, harmful, first in zip(
+            batch.safe.tokens, batch.harmful.tokens, batch.safe.answer_index[:, 0], strict=True
+        ):
+            np.testing.assert_array_equal(safe[: first + 1], harmful[: first + 1])
+        assert (batch.safe.tokens != batch.harmful.tokens).any()
+        assert batch.retain.answer_weight.sum() > 0
+
+
+def test_every_step_has_one_shape_and_is_a_function_of_its_number():
+    one, other = (feed(tiny.tokenizer(), SPLIT, Mixture(safe=2, retain=2), 9, 128, 3) for _ in range(2))
+    shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(one.batch(step))) for step in range(9)}
+    assert len(shapes) == 1
+    for step in (8, 2):
+        jax.tree.map(np.testing.assert_array_equal, one.batch(step), other.batch(step))
+    assert one.batch(0).harmful is None
+
+
+def test_a_stream_that_the_data_lack_is_named():
+    with pytest.raises(UserError, match="'retain'"):
+        feed(tiny.tokenizer(), Split(safe=SPLIT.safe), Mixture(safe=2, retain=2), 3, 128, 0)

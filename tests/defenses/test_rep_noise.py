@@ -1,0 +1,105 @@
+"""The objective against a hand-written reference that keeps every logit and loops over layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from immunax.data.batches import pad
+from immunax.data.chat import Encoded
+from immunax.data.packing import Layout
+from immunax.defenses.adversarial_loss import AdversarialLoss
+from immunax.defenses.defense import Mixture, StreamBatch
+from immunax.defenses.mmd import multi_kernel_mmd
+from immunax.defenses.rep_noise import RepNoise, noise_distance
+from immunax.defenses.safety_tuning import SafetyTuning
+from immunax.runtime.errors import UserError
+
+KEY = jax.random.key(7)
+
+
+def _examples(seed, prompts, length):
+    rng = np.random.default_rng(seed)
+    return [Encoded(prompt, tuple(rng.integers(3, 53, length + i).tolist())) for i, prompt in enumerate(prompts)]
+
+
+def _batch(seed, length):
+    prompts = [tuple(np.random.default_rng(i).integers(3, 53, 4 + i).tolist()) for i in range(3)]
+    return pad(_examples(seed, prompts, length), Layout(3, 16, 8))
+
+
+SAFE, HARMFUL, RETAIN = _batch(1, 3), _batch(2, 5), _batch(3, 4)
+BATCH = StreamBatch(SAFE, HARMFUL, None)
+
+
+def _answer_log_probs(weights, hidden, batch):
+    """Mean answer cross entropy from full [B, T, V] logits."""
+    log_probs = jax.nn.log_softmax(hidden @ weights["embed_tokens"]["embedding"].T, axis=-1)
+    rows, places = np.nonzero(batch.answer_weight)
+    return -log_probs[rows, batch.answer_index[rows, places], batch.answer_label[rows, places]].mean()
+
+
+def _hidden(weights, batch, capture=False):
+    return small.MODEL.apply(weights, batch.tokens, batch.segment_ids, batch.positions, capture=capture)
+
+
+def _reference(weights, alpha, beta):
+    safe = _answer_log_probs(weights, _hidden(weights, SAFE).hidden, SAFE)
+    outputs = _hidden(weights, HARMFUL, capture=True)
+    states = [small.MODEL.final_norm(weights, state) for state in outputs.residuals]
+    ascent = jnp.log(1 + sum(_answer_log_probs(weights, state, HARMFUL) for state in states) / len(states))
+    mask = jnp.asarray(SAFE.tokens != HARMFUL.tokens)[:, :, None]
+    drawn = jax.random.normal(KEY, outputs.mlp.shape)
+    distances = [
+        multi_kernel_mmd((layer * mask).reshape(3, -1), (noise * mask).reshape(3, -1))
+        for layer, noise in zip(outputs.mlp, drawn, strict=True)
+    ]
+    return safe + beta * sum(distances) / len(distances) - alpha * ascent
+
+
+def test_the_loss_and_its_gradient_equal_the_reference():
+    weights, defense = small.params(), RepNoise(alpha=0.7, beta=0.3)
+    ours = jax.jit(jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, (), BATCH, KEY)[0]))(weights)
+    theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, 0.7, 0.3)))(weights)
+    for mine, reference in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=2e-3, atol=2e-5)
+
+
+def test_the_published_objective_has_no_harmless_term_and_a_mixture_with_one_adds_it():
+    weights = small.params()
+    published, terms = RepNoise().loss(small.MODEL, weights, (), BATCH, KEY)
+    assert "retain" not in terms
+    np.testing.assert_allclose(
+        published, terms["safe"] + 0.001 * terms["noise"] - jnp.log1p(terms["harmful_layers"]), rtol=1e-5
+    )
+    held, terms = RepNoise(gamma=2.0).loss(small.MODEL, weights, (), BATCH._replace(retain=RETAIN), KEY)
+    np.testing.assert_allclose(held - published, 2 * terms["retain"], rtol=1e-4)
+    np.testing.assert_allclose(
+        terms["retain"], _answer_log_probs(weights, _hidden(weights, RETAIN).hidden, RETAIN), rtol=1e-4
+    )
+
+
+def test_positions_where_both_answers_agree_do_not_count_for_the_noise():
+    activations = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    mask = jnp.array([[False, True, True, False]] * 3)
+    changed = activations.at[:, :, 0].add(100.0)
+    assert float(noise_distance(activations, mask, KEY)) == float(noise_distance(changed, mask, KEY))
+    assert float(noise_distance(activations, mask, KEY)) != float(noise_distance(activations + 1, mask, KEY))
+
+
+def test_the_adversarial_loss_and_safety_tuning_are_their_formulas():
+    weights = small.params()
+    batch = StreamBatch(SAFE, HARMFUL, RETAIN)
+    safe, harmful, retain = (_answer_log_probs(weights, _hidden(weights, part).hidden, part) for part in batch)
+    adversarial, _ = AdversarialLoss(weight=0.3).loss(small.MODEL, weights, (), batch, KEY)
+    np.testing.assert_allclose(adversarial, safe - 0.3 * harmful, rtol=1e-4)
+    tuning, _ = SafetyTuning(Mixture(safe=3, retain=1)).loss(small.MODEL, weights, (), batch, KEY)
+    np.testing.assert_allclose(tuning, 0.75 * safe + 0.25 * retain, rtol=1e-4)
+
+
+def test_a_mixture_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match="paired"):
+        Mixture(safe=2, harmful=3, paired=True)
+    with pytest.raises(UserError, match="positive"):
+        Mixture()

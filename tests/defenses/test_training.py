@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+import tiny
+
+from immunax.data.dialog import Split, ask
+from immunax.defenses.adversarial_loss import AdversarialLoss
+from immunax.defenses.defense import Mixture
+from immunax.defenses.feed import feed
+from immunax.defenses.rep_noise import RepNoise
+from immunax.defenses.safety_tuning import SafetyTuning
+from immunax.defenses.training import Training, begin, fit, outer_step
+from immunax.inner.optimizers import AdamW
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256))
+SPLIT = Split(
+    safe=tuple(ask(f"how to {i}", f"no, not {i}") for i in range(8)),
+    harmful=tuple(ask(f"how to {i}", f"yes, take {i} and {i}") for i in range(8)),
+    retain=tuple(ask(f"what is {i}", f"it is {i}") for i in range(8)),
+)
+CASES = {
+    "safety_tuning": (SafetyTuning(Mixture(safe=2, retain=2)), "safe", -1),
+    "adversarial_loss": (AdversarialLoss(0.5, Mixture(safe=2, harmful=2)), "harmful", 1),
+    "rep_noise": (RepNoise(mixture=Mixture(safe=2, harmful=2, paired=True)), "harmful_layers", 1),
+}
+
+
+def _run(defense, training, after=lambda *_: False, params=None):
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training.steps, 128, training.seed)
+    params = MODEL.init(jax.random.key(0)) if params is None else params
+    return fit(MODEL, defense, training, begin(MODEL, params, defense, training, data.batch(0)), data.batch, after)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twenty_steps_move_the_objective_the_right_way(name):
+    defense, term, sign = CASES[name]
+    seen = []
+    _run(defense, Training(steps=20, optimizer=AdamW(3e-3)), lambda step, state, scalars: seen.append(scalars))
+    losses, terms = [s["loss"] for s in seen], [s[term] for s in seen]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert sign * (np.mean(terms[-3:]) - np.mean(terms[:3])) > 0
+
+
+def test_a_step_is_optax_on_the_defenses_gradient_and_the_start_model_stays():
+    defense, training = CASES["rep_noise"][0], Training(steps=3, optimizer=AdamW(1e-2, warmup=0.5))
+    params = MODEL.init(jax.random.key(0))
+    kept = jax.tree.map(np.array, params)
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 3, 128, 0)
+    state = begin(MODEL, params, defense, training, data.batch(0))
+    key = jax.random.fold_in(state.key, 0)
+    optimizer = training.optimizer.build(3)
+    gradient = jax.jit(jax.grad(lambda p: defense.loss(MODEL, p, (), data.batch(0), key)[0]))(params)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    expected = optax.apply_updates(params, updates)
+    state, metrics = outer_step(MODEL, defense, training, state, data.batch(0))
+    np.testing.assert_allclose(state.params["norm"]["scale"], expected["norm"]["scale"], rtol=1e-4)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-3)
+    assert int(state.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, params, kept)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_reported_as_a_step():
+    seen = []
+    with pytest.raises(UserError, match="learning_rate"):
+        _run(
+            CASES["rep_noise"][0],
+            Training(steps=9, optimizer=AdamW(1e30)),
+            lambda step, state, scalars: seen.append(jnp.isfinite(scalars["loss"])),
+        )
+    assert all(seen)
+    assert len(seen) < 9
+
+
+def test_budgets_below_one_are_refused():
+    with pytest.raises(UserError, match=r"trainer\.steps"):
+        Training(steps=0)
