@@ -1,0 +1,78 @@
+"""The outer loop with its side effects: progress, metrics, checkpoints, preemption."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from immunax.defenses import training as outer
+from immunax.defenses.defense import Defense, StreamBatch
+from immunax.defenses.feed import Feed
+from immunax.models.model import Model, Params
+from immunax.runtime import console
+from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.mesh import shard_batch
+from immunax.runtime.metrics import Metrics
+from immunax.runtime.preemption import Preemption
+
+
+class Outcome(NamedTuple):
+    """Weights after a run, and whether it was asked to stop before its last step (and saved)."""
+
+    params: Params
+    interrupted: bool
+
+
+def defend(
+    model: Model,
+    params: Params,
+    defense: Defense,
+    training: outer.Training,
+    data: Feed,
+    devices: Mesh,
+    metrics: Metrics,
+    directory: Path,
+) -> Outcome:
+    """Trains a defense, resuming from the newest checkpoint in ``directory`` if there is one.
+
+    A run that is killed and started again ends with the very bits of one that was not: the checkpoint holds the whole
+    state, and the data of a step are a function of its number.
+
+    Args:
+      model: static.
+      params: the start model; untouched.
+      defense, training: what is minimised, and the budget.
+      data: batches by step.
+      devices: over whose axes ``data`` and ``fsdp`` the examples are split.
+      metrics: where each step's scalars go, under the phase ``train``.
+      directory: of the checkpoints.
+
+    Raises:
+      UserError: the loss is not finite, a checkpoint is of another run, or the disk is full.
+    """
+
+    def batch(step: int) -> StreamBatch:
+        return shard_batch(data.batch(step), devices)
+
+    state = outer.begin(model, params, defense, training, batch(0))
+    best = {"keep_best": training.keep_best, "metric": "loss"} if training.keep_best else {}
+    with Preemption() as preemption, Checkpoints(directory, training.keep_last, **best) as checkpoints:
+        done = checkpoints.latest()
+        if done is not None:
+            state = checkpoints.restore(done, state)
+            console.note(f"resuming from step {done} of {training.steps}")
+        metrics.resume("train", done or 0)
+        with console.progress("immunize", training.steps, "step") as bar:
+            bar.advance(done or 0)
+
+            def after(step: int, state: outer.TrainState, scalars: dict[str, float]) -> bool:
+                metrics.log(step, "train", scalars)
+                bar.advance(loss=scalars["loss"])
+                last = step == training.steps or preemption.requested
+                if last or step % training.checkpoint_every == 0:
+                    checkpoints.save(step, state, scalars)
+                return last
+
+            state = outer.fit(model, defense, training, state, batch, after)
+    return Outcome(jax.block_until_ready(state.params), int(state.step) < training.steps)

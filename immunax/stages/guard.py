@@ -1,0 +1,54 @@
+"""The start model: as loaded, or with a guard implanted, made once and cached."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.defenses import training as outer
+from immunax.defenses.feed import feed
+from immunax.models.model import Params
+from immunax.runtime import cache, console
+from immunax.runtime.manifest import versions
+from immunax.stages.setup import Setup, build
+
+
+def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
+    """The weights that a run defends, on the default device.
+
+    Args:
+      start: the group ``start``: ``defense`` and ``trainer`` that implant a guard, both null to take the model as it is.
+      setup: model and data.
+      loaded: the model's weights.
+
+    Returns:
+      Plain float32 weights. A guard is taken from the cache when its model, data, configuration and versions are the same.
+    """
+    if start.defense is None:
+        return loaded
+    key = {
+        "digests": setup.digests,
+        "start": OmegaConf.to_container(start, resolve=True),
+        "model": repr(setup.model),
+        "versions": versions(),
+    }
+    return cache.get_or_make(
+        "guard", key, lambda: _implant(start, setup, loaded), cache.read_arrays, cache.write_arrays
+    )
+
+
+def _implant(start: DictConfig, setup: Setup, loaded: Params) -> Params:
+    defense, training = build(start.defense), build(start.trainer)
+    data = feed(
+        setup.checkpoint.tokenizer,
+        setup.splits.train,
+        defense.mixture,
+        training.steps,
+        training.max_length,
+        training.seed,
+    )
+    state = outer.begin(setup.model, loaded, defense, training, data.batch(0))
+    with console.progress("implant the guard", training.steps, "step") as bar:
+
+        def after(step: int, state: outer.TrainState, scalars: dict[str, float]) -> bool:
+            bar.advance(loss=scalars["loss"])
+            return False
+
+        return outer.fit(setup.model, defense, training, state, data.batch, after).params

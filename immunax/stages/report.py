@@ -1,0 +1,149 @@
+"""What a run leaves for people: a table, a figure, and a record of every score."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from immunax.conditions.episode import Episode, Summary, summarise
+from immunax.data.dialog import Dialog
+from immunax.judges.evaluate import Scores
+from immunax.runtime import atomic, console
+from immunax.runtime.metrics import Metrics
+
+RECORDS = "records.jsonl"
+FIGURE = "attack.png"
+_COLOURS = ("#b2452f", "#2f6fb2", "#3d8a4e", "#7a4fa0")
+
+
+def deliver(
+    folder: Path, title: str, episodes: Mapping[str, Episode], prompts: Sequence[Dialog], metrics: Metrics
+) -> None:
+    """Prints the table, and writes the records, the figure and the metrics of a set of episodes.
+
+    Args:
+      folder: of the run.
+      title: of the table and the figure.
+      episodes: by model.
+      prompts: the judged prompts.
+      metrics: gets attack losses and probe scores, under the phase ``attack/MODEL``.
+    """
+    write_records(folder / RECORDS, episodes, prompts)
+    figure(folder / FIGURE, title, episodes)
+    for name, episode in episodes.items():
+        phase = f"attack/{name.replace(' ', '_')}"
+        metrics.resume(phase, -1)
+        for step, loss in enumerate(episode.course.loss, start=1):
+            metrics.log(step, phase, {"loss": loss})
+        for judge, scores in episode.course.probes.items():
+            for step, row in zip(episode.course.probe_steps, scores, strict=True):
+                metrics.log(int(step), f"{phase}/{judge}", {"score": float(np.mean(row))})
+    table(title, episodes)
+
+
+def results(episodes: Mapping[str, Episode]) -> dict[str, Any]:
+    """Every estimate with its interval, by model and stage, for the manifest."""
+    return {
+        name: {"before": summary_to_json(summarise(each.before)), "after": summary_to_json(summarise(each.after))}
+        for name, each in episodes.items()
+    }
+
+
+def table(title: str, episodes: Mapping[str, Episode]) -> None:
+    """Prints one row a model and stage, every number with its 95% interval."""
+    summaries = [
+        (name, stage, summarise(scores))
+        for name, episode in episodes.items()
+        for stage, scores in (("before attack", episode.before), ("after attack", episode.after))
+    ]
+    judges = list(next(iter(summaries))[2].judged)
+    rows = [
+        [
+            name,
+            stage,
+            format(summary.refusal, ".2f"),
+            *(format(summary.judged[judge], ".2f") for judge in judges),
+            format(summary.harmful_nll, ".2f"),
+            format(summary.retain_perplexity, ".2f"),
+        ]
+        for name, stage, summary in summaries
+    ]
+    headings = [judge.replace("_", " ") for judge in judges]
+    console.table(title, ["model", "stage", "refusal rate", *headings, "harmful NLL", "retain perplexity"], rows)
+
+
+def summary_to_json(summary: Summary) -> dict[str, Any]:
+    """A summary's estimates as ``{name: {value, low, high}}``; NaN is None."""
+    named = {
+        "refusal": summary.refusal,
+        **summary.judged,
+        "harmful_nll": summary.harmful_nll,
+        "retain_perplexity": summary.retain_perplexity,
+    }
+    return {
+        name: {part: None if np.isnan(number) else number for part, number in estimate._asdict().items()}
+        for name, estimate in named.items()
+    }
+
+
+def write_records(path: Path, episodes: Mapping[str, Episode], prompts: Sequence[Dialog]) -> None:
+    """Writes one JSON line a model, stage and prompt or example: scores, and no text.
+
+    Args:
+      path: of the file, replaced whole.
+      episodes: by model.
+      prompts: the P judged prompts; a line names one by the first 16 digits of its SHA-256.
+    """
+    digests = [hashlib.sha256(dialog.question.encode()).hexdigest()[:16] for dialog in prompts]
+    with atomic.file(path) as temp, temp.open("w") as out:
+        for name, episode in episodes.items():
+            for stage, scores in (("before", episode.before), ("after", episode.after)):
+                for record in _records(scores, digests):
+                    out.write(json.dumps({"model": name, "stage": stage, **record}) + "\n")
+
+
+def _records(scores: Scores, digests: Sequence[str]):
+    for index, prompt in enumerate(digests):
+        judged = {judge: _number(values[index]) for judge, values in scores.judged.items()}
+        yield {"kind": "answer", "prompt": prompt, **judged}
+    for kind, part in (("harmful", scores.harmful), ("retain", scores.retain)):
+        if part is not None:
+            for index, (nll, tokens) in enumerate(zip(part.nll, part.tokens, strict=True)):
+                yield {"kind": kind, "example": index, "nll": _number(nll), "tokens": int(tokens)}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
+    """Draws attack loss and refusal rate over attack steps, one line a model.
+
+    Args:
+      path: of the PNG.
+      title: above both panels.
+      episodes: by model; refusal at step 0 is read from the same prompts before the attack.
+    """
+    canvas = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = canvas.subplots(1, 2)
+    for (name, episode), colour in zip(episodes.items(), _COLOURS, strict=False):
+        course = episode.course
+        left.plot(np.arange(1, len(course.loss) + 1), course.loss, color=colour, label=name)
+        if "refusal" in course.probes:
+            probed = course.probes["refusal"]
+            before = episode.before.judged["refusal"][: probed.shape[1]]
+            rates = 1 - np.nanmean(np.concatenate([before[None], probed]), axis=1)
+            right.plot([0, *course.probe_steps], rates, color=colour, marker="o", label=name)
+    left.set(xlabel="attack step", ylabel="attack loss (nats per token)")
+    right.set(xlabel="attack step", ylabel="refusal rate", ylim=(-0.03, 1.03))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    left.legend(frameon=False)
+    canvas.suptitle(title, fontsize=11)
+    with atomic.file(path) as temp:
+        canvas.savefig(temp, dpi=150, format="png")

@@ -1,0 +1,105 @@
+"""From a composed configuration to the objects of a run."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import jax
+import jax.numpy as jnp
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.data.dialog import Splits
+from immunax.models.hub import Checkpoint, ModelSource
+from immunax.models.model import Model, Params
+from immunax.runtime import cache, console, digest, manifest
+from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds its Orbax checkpoints."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a model is computed.
+
+    Attributes:
+      remat: what each layer recomputes in the backward pass: ``none``, ``dots`` or ``full``.
+      dtype: of the computation; ``auto`` is float32 on a CPU and bfloat16 elsewhere. Weights stay float32.
+    """
+
+    remat: str = "none"
+    dtype: str = "auto"
+
+    def model(self, checkpoint: Checkpoint) -> Model:
+        """The model a checkpoint's weights are for."""
+        automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return Model(checkpoint.config, self.remat, automatic if self.dtype == "auto" else self.dtype)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every command starts from.
+
+    Attributes:
+      checkpoint: the model as loaded, but for its weights, which :func:`set_up` gives apart so that they can be freed.
+      model: its static description.
+      splits: the data.
+      digests: SHA-256 of the weight files and of the dialogs.
+    """
+
+    checkpoint: Checkpoint
+    model: Model
+    splits: Splits
+    digests: dict[str, str]
+
+
+def set_up(config: DictConfig) -> tuple[Setup, Params]:
+    """Loads the model and the data that a configuration names.
+
+    Args:
+      config: with the groups ``model`` and ``data`` and the node ``compute``.
+
+    Returns:
+      :class:`Setup`, and the plain float32 weights on the default device.
+
+    Raises:
+      UserError: either cannot be loaded.
+    """
+    cache.enable_compilation_cache()
+    with console.phase("load data"):
+        splits = build(config.data).splits()
+    with console.phase("load model"):
+        checkpoint = load(build(config.model))
+    digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
+    weights = jax.tree.map(jnp.asarray, checkpoint.params)
+    checkpoint = replace(checkpoint, params=None)
+    return Setup(checkpoint, build(config.compute).model(checkpoint), splits, digests), weights
+
+
+def load(source: ModelSource) -> Checkpoint:
+    """Loads a model file or folder, or the newest checkpoint of a run of ``immunax.train``.
+
+    Args:
+      source: its path may be a run's folder, which holds ``manifest.json`` and ``checkpoints``.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+    folder = Path(source.path).expanduser()
+    if not (folder / manifest.FILE).is_file() or not (folder / CHECKPOINTS).is_dir():
+        return source.load()
+    config = OmegaConf.create(manifest.read(folder)["config"])
+    base = load(build(config.model))
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        step = checkpoints.latest()
+        if step is None:
+            raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
+        params = checkpoints.restore_part(step, "params", base.params)
+    return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
+
+
+def build(node: DictConfig) -> Any:
+    """The object that a node of the configuration describes, its lists and dicts plain ones."""
+    return hydra.utils.instantiate(node, _convert_="all")

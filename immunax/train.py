@@ -1,0 +1,98 @@
+"""``python -m immunax.train +defense=NAME``: immunize a model, attack it, and show what the attack does."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.conditions.episode import Episode, from_json, to_json
+from immunax.defenses.feed import Feed, feed
+from immunax.models.hub import export
+from immunax.models.model import Params
+from immunax.runtime import cache, console, digest, manifest, mesh
+from immunax.runtime.launch import command, run_directory
+from immunax.runtime.metrics import Metrics
+from immunax.runtime.preemption import EXIT_PREEMPTED
+from immunax.stages import report
+from immunax.stages.defend import defend
+from immunax.stages.guard import start_model
+from immunax.stages.red_team import RedTeam, assemble, red_team
+from immunax.stages.resume import check_same_run
+from immunax.stages.setup import CHECKPOINTS, Setup, build, set_up
+
+START, IMMUNIZED = "start model", "immunized"
+
+
+@command("train", required=("defense",))
+def main(config: DictConfig) -> None:
+    """The main job; the README says what it leaves in the run's folder."""
+    folder, started = run_directory(), manifest.now()
+    check_same_run(folder, config)
+    setup, loaded = set_up(config)
+    tokenizer = setup.checkpoint.tokenizer
+    defense, training = build(config.defense), build(config.trainer)
+    attack = build(config.attack if "attack" in config else config.red_team)
+    team = assemble(attack, build(config.judge), tokenizer, setup.splits, build(config.probes))
+    devices = mesh.build(build(config.mesh))
+    ways = devices.shape["data"] * devices.shape["fsdp"]
+    data = feed(
+        tokenizer, setup.splits.train, defense.mixture, training.steps, training.max_length, training.seed, ways
+    )
+    record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_report(data, team)}
+    manifest.write_manifest(folder, config, setup.digests, record)
+    start = mesh.shard(start_model(config.start, setup, loaded), devices)
+    del loaded
+    with Metrics(folder, [build(config.tracker)] if "tracker" in config else []) as metrics:
+        outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS)
+        if outcome.interrupted:
+            console.note(f"stopped and saved; the same command goes on from there (run={folder.name})")
+            sys.exit(EXIT_PREEMPTED)
+        with console.phase("export"):
+            export(folder / "model", setup.checkpoint, outcome.params, dtype=config.export_dtype)
+        episodes = {START: _start_episode(config, setup, team, start)}
+        del start
+        episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
+        report.deliver(folder, folder.name, episodes, team.before.dialogs, metrics)
+    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
+    record |= {"results": report.results(episodes), "ended": manifest.now()}
+    manifest.write_manifest(folder, config, {**setup.digests, **weights}, record)
+
+
+def _data_report(data: Feed, team: RedTeam) -> dict[str, Any]:
+    """How many dialogs of each stream were kept, cut and dropped; said aloud where any was."""
+    reports = {**data.reports, "attack": team.report}
+    for name, each in reports.items():
+        if each.truncated or each.dropped:
+            console.note(
+                f"{name}: {each.kept} dialogs, {each.truncated} of them cut to max_length, {each.dropped} dropped"
+            )
+    return {name: vars(each) for name, each in reports.items()}
+
+
+def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
+    """The start model under attack: the same for every defense, so it is cached by content."""
+    chosen = {name: config[name] for name in ("attack", "red_team", "judge", "probes", "seed") if name in config}
+    key = {
+        "weights": digest.of_tree(start),
+        "data": setup.digests["data"],
+        "config": OmegaConf.to_container(OmegaConf.create(chosen), resolve=True),
+        "model": repr(setup.model),
+        "versions": manifest.versions(),
+    }
+
+    def write(episode: Episode, folder: Path) -> None:
+        (folder / "episode.json").write_text(json.dumps(to_json(episode)))
+
+    return cache.get_or_make(
+        "episode",
+        key,
+        lambda: red_team(team, setup.model, start, setup.checkpoint.tokenizer, START, config.seed),
+        lambda folder: from_json(json.loads((folder / "episode.json").read_text())),
+        write,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+import json
+
+import numpy as np
+
+from immunax.conditions.episode import Course, Episode
+from immunax.data.dialog import ask
+from immunax.judges.evaluate import Scores
+from immunax.judges.likelihood import Likelihood
+from immunax.runtime.metrics import Metrics, read
+from immunax.stages import report
+
+SECRET = "the answer must not be written"
+
+
+def _episode(shift):
+    scores = Scores(
+        {"refusal": np.array([0.0, 1.0]), "other": np.array([0.25, np.nan])},
+        Likelihood(np.array([4.0 + shift]), np.array([2.0])),
+        Likelihood(np.array([3.0]), np.array([3.0])),
+    )
+    return Episode(scores, scores, Course(np.array([2.0, 1.0]), np.array([2]), {"refusal": np.array([[1.0, 1.0]])}))
+
+
+EPISODES = {"start model": _episode(0.0), "immunized": _episode(2.0)}
+PROMPTS = (ask("one", SECRET), ask("two", SECRET))
+
+
+def test_a_run_delivers_table_records_figure_and_metrics(tmp_path, capsys):
+    with Metrics(tmp_path) as metrics:
+        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics)
+        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics)
+    shown = capsys.readouterr().out
+    assert "a title" in shown
+    assert "0.50 [0.01, 0.99]" in shown
+    assert (tmp_path / report.FIGURE).read_bytes().startswith(b"\x89PNG")
+    records = [json.loads(line) for line in (tmp_path / report.RECORDS).read_text().splitlines()]
+    assert len(records) == 2 * 2 * (2 + 1 + 1)
+    assert records[1]["other"] is None
+    assert SECRET not in (tmp_path / report.RECORDS).read_text()
+    lines = [line for line in read(tmp_path / "metrics.jsonl") if line["phase"] == "attack/immunized"]
+    assert [line["step"] for line in lines] == [1, 2]
+
+
+def test_results_hold_every_interval_and_are_json():
+    results = json.loads(json.dumps(report.results(EPISODES), allow_nan=False))
+    assert results["immunized"]["after"]["harmful_nll"]["value"] == 3.0
+    assert (
+        results["start model"]["before"]["refusal"]["low"] < 0.5 < results["start model"]["before"]["refusal"]["high"]
+    )

@@ -1,0 +1,27 @@
+import pytest
+from omegaconf import OmegaConf
+
+from immunax.runtime.errors import UserError
+from immunax.runtime.manifest import write_manifest
+from immunax.stages.resume import check_same_run
+
+CONFIG = OmegaConf.create({"run": "one", "seed": 0, "outputs": "here", "defense": {"alpha": 1.0}})
+
+
+def test_a_new_folder_and_the_same_configuration_are_let_through(tmp_path):
+    check_same_run(tmp_path, CONFIG)
+    write_manifest(tmp_path, CONFIG, {})
+    check_same_run(tmp_path, CONFIG)
+    check_same_run(tmp_path, OmegaConf.merge(CONFIG, {"outputs": "there"}))
+
+
+def test_another_configuration_is_refused_by_the_name_of_what_differs(tmp_path):
+    write_manifest(tmp_path, CONFIG, {})
+    with pytest.raises(UserError, match=r"defense\.alpha=1\.0, not 2\.0"):
+        check_same_run(tmp_path, OmegaConf.merge(CONFIG, {"defense": {"alpha": 2.0}}))
+
+
+def test_a_manifest_that_cannot_be_read_is_told_in_one_line(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        check_same_run(tmp_path, CONFIG)

@@ -1,0 +1,260 @@
+"""The commands as a user runs them, on a model small enough that each takes seconds."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+
+from immunax.models.hub import resolve
+from immunax.runtime.metrics import read
+
+SMALL = (
+    "data.items=40",
+    "judge.prompts=4",
+    "judge.examples=4",
+    "judge.max_length=512",
+    "judge.decoding.max_new_tokens=4",
+    "judge.batch_size=4",
+    "probes.prompts=2",
+    "probes.max_new_tokens=4",
+)
+TRAIN = (
+    *SMALL,
+    "trainer.max_length=256",
+    "trainer.steps=6",
+    "trainer.checkpoint_every=2",
+    "defense.mixture.safe=2",
+    "defense.mixture.harmful=2",
+    "start.trainer.steps=2",
+    "start.trainer.max_length=256",
+    "red_team.tuning.epochs=4",
+    "red_team.tuning.probes=2",
+    "red_team.tuning.max_length=256",
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a model, a cache, and nothing of the project in it."""
+    folder = tmp_path_factory.mktemp("home")
+    tiny_model.write(folder / "model")
+    return folder
+
+
+def start(home: Path, module: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "COLUMNS": "200"}
+    command = [sys.executable, "-m", f"immunax.{module}", *overrides]
+    return subprocess.Popen(
+        command, cwd=home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(home: Path, module: str, *overrides: str, devices: int = 1) -> tuple[int, str, str]:
+    process = start(home, module, *overrides, devices=devices)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def trained(home):
+    """The main job, run once."""
+    status, out, err = run(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN)
+    assert status == 0, err
+    return home / "outputs" / "main", out, err
+
+
+def test_the_main_job_shows_both_models_before_and_after_the_attack(trained):
+    _, out, _ = trained
+    rows = [line for line in out.splitlines() if "attack" in line and "model" not in line.split()[-1]]
+    assert len([row for row in rows if "start model" in row]) == 2
+    assert len([row for row in rows if "immunized" in row]) == 2
+    for heading in ("refusal rate", "hazard exactness", "harmful NLL", "retain perplexity"):
+        assert heading in out
+
+
+def test_the_main_job_leaves_every_file_it_promises(trained):
+    folder, _, _ = trained
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["config"]["defense"]["alpha"] == 1.0
+    assert {"python", "jax", "immunax"} <= manifest["versions"].keys()
+    assert any(name.endswith(".safetensors") for name in manifest["digests"])
+    assert manifest["data"]["safe"]["kept"] > 0
+    assert {"start model", "immunized"} == manifest["results"].keys()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["phase"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert len([line for line in lines if line["phase"] == "attack/immunized"]) == 4
+    assert list((folder / "tensorboard").glob("events*"))
+    assert (folder / "attack.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / ".hydra" / "config.yaml").exists()
+
+
+def test_records_hold_every_score_and_no_text(trained):
+    folder, _, _ = trained
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert len(records) == 2 * 2 * (4 + 4 + 4)
+    for record in records:
+        texts = [value for value in record.values() if isinstance(value, str)]
+        assert all(re.fullmatch(r"[0-9a-f]{16}|[a-z ]{4,12}", text) for text in texts)
+
+
+def test_the_export_is_the_trained_model(trained, home):
+    folder, _, _ = trained
+    before, after = resolve(str(home / "model")).load(), resolve(str(folder / "model")).load()
+    assert after.config == before.config
+    assert not np.array_equal(after.params["norm"]["scale"], before.params["norm"]["scale"])
+
+
+def test_a_sharded_run_has_the_losses_of_a_run_on_one_device(trained, home):
+    sizes = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+    status, _, err = run(home, "train", "+defense=rep_noise", "model=model", "run=sharded", *TRAIN, *sizes, devices=8)
+    assert status == 0, err
+    one, other = (
+        [line["values"]["loss"] for line in read(home / "outputs" / name / "metrics.jsonl") if line["phase"] == "train"]
+        for name in ("main", "sharded")
+    )
+    np.testing.assert_allclose(one, other, rtol=2e-3)
+
+
+def test_a_run_killed_and_resumed_ends_bit_identical_to_one_that_was_not(trained, home):
+    longer = (*TRAIN, "trainer.steps=150", "trainer.checkpoint_every=5", "trainer.keep_last=2")
+    whole = run(home, "train", "+defense=rep_noise", "model=model", "run=whole", *longer)
+    assert whole[0] == 0, whole[2]
+    process = start(home, "train", "+defense=rep_noise", "model=model", "run=cut", *longer)
+    metrics = home / "outputs" / "cut" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.exists() or len(metrics.read_text().splitlines()) < 20):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (home / "outputs" / "cut" / "model").exists()
+    status, _, err = run(home, "train", "+defense=rep_noise", "model=model", "run=cut", *longer)
+    assert status == 0, err
+    assert re.search(r"resuming from step \d+ of 150", err)
+    names = ("model/model.safetensors", "records.jsonl")
+    one, other = (
+        [(home / "outputs" / run_name / name).read_bytes() for name in names] for run_name in ("whole", "cut")
+    )
+    assert one == other
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if '"train"' in line]
+    assert steps == list(range(1, 151))
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
+    arguments = (
+        "+defense=rep_noise",
+        "model=model",
+        "run=asked",
+        *TRAIN,
+        "trainer.steps=2000",
+        "trainer.checkpoint_every=2000",
+    )
+    process = start(home, "train", *arguments)
+    metrics = home / "outputs" / "asked" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.exists() or len(metrics.read_text().splitlines()) < 3):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "run=asked" in err
+    assert "Traceback" not in err
+    assert [entry.name for entry in (home / "outputs" / "asked" / "checkpoints").iterdir() if entry.name.isdigit()]
+
+
+@pytest.mark.parametrize(
+    ("model", "attack"),
+    [
+        ("outputs/main", "harmful_sft"),
+        ("outputs/main/model", "harmful_sft_lora"),
+        ("model", "identity_shift"),
+        ("model", "benign_sft"),
+    ],
+)
+def test_the_attack_command_takes_any_checkpoint(trained, home, model, attack):
+    budget = (
+        "attack.tuning.epochs=2",
+        "attack.tuning.batch_size=5",
+        "attack.tuning.max_length=512",
+        "attack.tuning.probes=1",
+    )
+    samples = () if attack == "identity_shift" else ("attack.samples=5",)
+    status, out, err = run(
+        home, "attack", f"+attack={attack}", f"model={model}", f"run={attack}", *SMALL, *budget, *samples
+    )
+    assert status == 0, err
+    assert "after attack" in out
+    folder = home / "outputs" / attack
+    assert len((folder / "records.jsonl").read_text().splitlines()) == 2 * (4 + 4 + 4)
+    assert json.loads((folder / "manifest.json").read_text())["results"]
+
+
+def test_an_orbax_run_and_its_export_are_the_same_model(trained, home):
+    folder, _, _ = trained
+    from immunax.stages.setup import load
+
+    run_params = load(resolve(str(folder))).params
+    exported = resolve(str(folder / "model")).load().params
+    np.testing.assert_array_equal(run_params["norm"]["scale"], exported["norm"]["scale"])
+    np.testing.assert_array_equal(
+        run_params["layers"]["mlp"]["up_proj"]["kernel"], exported["layers"]["mlp"]["up_proj"]["kernel"]
+    )
+
+
+def _truncated(home: Path) -> str:
+    tiny_model.write(home / "truncated")
+    weights = home / "truncated" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return "model=truncated"
+
+
+def _without_weights(home: Path) -> str:
+    tiny_model.write(home / "bare")
+    (home / "bare" / "model.safetensors").unlink()
+    return "model=bare"
+
+
+def _another_architecture(home: Path) -> str:
+    tiny_model.write(home / "other")
+    config = json.loads((home / "other" / "config.json").read_text())
+    (home / "other" / "config.json").write_text(json.dumps({**config, "model_type": "gpt2", "architectures": ["GPT2"]}))
+    return "model=other"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("model=model",), "defense"),
+        (("+defense=rep_nose", "model=model"), "rep_noise"),
+        (("+defense=rep_noise", "model=modle"), "modle"),
+        (("+defense=rep_noise", "model=model", "defense.alfa=2"), "alpha"),
+        (("+defense=rep_noise", "model=model", "trainer.steps=many"), "trainer.steps"),
+        (("+defense=rep_noise", _truncated), "truncated"),
+        (("+defense=rep_noise", _without_weights), "no weights"),
+        (("+defense=rep_noise", _another_architecture), "gpt2"),
+        (("+defense=rep_noise", "model=model", *TRAIN, "judge.max_length=40"), "40"),
+        (
+            ("+defense=rep_noise", "model=model", *TRAIN, "trainer.optimizer.learning_rate=1e30", "run=nan"),
+            "learning_rate",
+        ),
+        (("+defense=rep_noise", "model=model", *TRAIN, "run=main", "seed=5"), "seed"),
+        (("+defense=rep_noise", "model=model", "data=beavertails", "data.root=nowhere"), "nowhere"),
+    ],
+)
+def test_a_mistake_ends_with_one_clear_line(trained, home, overrides, message):
+    given = [part if isinstance(part, str) else part(home) for part in overrides]
+    status, out, err = run(home, "train", *given)
+    assert status == 2, err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, err
+    assert message in errors[0]
+    assert "Traceback" not in err + out
+    assert not (home / "outputs" / "nan" / "model").exists()
