@@ -1,0 +1,201 @@
+"""Useful tokens per second and peak memory of one fine-tuning step of SmolLM2-135M: immunax beside PyTorch.
+
+    uv run --with torch --with peft --with accelerate python benchmarks/finetune.py [--root DIR]
+
+Both sides take the same examples (Alpaca under ``--root``, else the fictional corpus), the same AdamW, float32, full
+weights or rank-8 adapters on every projection. PyTorch gets them padded to the longest of the batch, as the Hugging
+Face collator does; immunax packs them. *Useful* counts the tokens of the examples, and the FLOPs that they need.
+Each of the four cases runs in a process of its own, so that its peak memory is its own.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RANK, ALPHA = 8, 16.0
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+CASES = ("immunax full", "torch full", "immunax lora", "torch lora")
+
+
+def examples(root: str | None, batch_size: int, steps: int):
+    """The checkpoint, and ``steps`` batches of encoded examples."""
+    from immunax.data.chat import encode_all
+    from immunax.data.corpora import Corpus
+    from immunax.data.fictional import FictionalHazards
+    from immunax.data.order import Stream
+    from immunax.data.sources import Source
+    from immunax.models.hub import resolve
+
+    checkpoint = resolve("smollm2").load()
+    if root is None:
+        dialogs = FictionalHazards().splits().train.harmful
+    else:
+        path = "alpaca_demo/alpaca_en_demo.json"
+        source = Source(path, {"train": 1.0}, prompt=["instruction", "input"], answer="output")
+        dialogs = Corpus("alpaca", root=root, retain={"alpaca": source}).splits().train.retain
+    encoded, _ = encode_all(checkpoint.tokenizer, dialogs, 512)
+    return checkpoint, list(Stream(encoded, batch_size, 0).batches(range(steps)))
+
+
+def run_immunax(lora: bool, checkpoint, batches) -> tuple[list[float], list[float]]:
+    """Seconds and losses by step."""
+    import jax
+    import jax.numpy as jnp
+
+    from immunax.data.batches import pack
+    from immunax.data.packing import fit_packed
+    from immunax.inner import adapt
+    from immunax.inner.losses import answer_loss
+    from immunax.inner.optimizers import AdamW
+    from immunax.models.lora import LoraSpec, init
+    from immunax.models.model import Model
+
+    model, base = Model(checkpoint.config, remat="dots"), jax.tree.map(jnp.asarray, checkpoint.params)
+    adapted = init(jax.random.key(0), base, LoraSpec(RANK, ALPHA, TARGETS))
+    optimizer = AdamW(5e-5).build(len(batches))
+    descent = adapt.start(optimizer, adapted.lora if lora else jax.tree.map(jnp.copy, base))
+
+    def step(descent, frozen, batch):
+        def loss(weights, batch):
+            return answer_loss(model, frozen._replace(lora=weights) if lora else weights, batch)
+
+        return adapt.step(loss, optimizer, descent, batch)
+
+    compiled, layout = jax.jit(step, donate_argnums=0), fit_packed(batches)
+    seconds, losses = [], []
+    for batch in batches:
+        begin = time.perf_counter()
+        descent, loss = compiled(descent, adapted if lora else None, pack(batch, layout))
+        losses.append(float(jax.block_until_ready((descent, loss))[1]))
+        seconds.append(time.perf_counter() - begin)
+    return seconds, losses
+
+
+def run_torch(lora: bool, checkpoint, batches) -> tuple[list[float], list[float]]:
+    """The same with ``transformers`` and ``peft``, on our export of the same weights."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
+    from transformers import AutoModelForCausalLM
+
+    from immunax.models.hub import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        export(Path(folder) / "model", checkpoint, checkpoint.params)
+        model = AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32)
+    if lora:
+        settings = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), lora_dropout=0.0)
+        model = get_peft_model(model, settings)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-5, weight_decay=0.0)
+    seconds, losses = [], []
+    for batch in batches:
+        width = max(len(example.tokens) for example in batch)
+        tokens, labels = torch.zeros(len(batch), width, dtype=torch.long), torch.full((len(batch), width), -100)
+        mask = torch.zeros(len(batch), width, dtype=torch.long)
+        for row, example in enumerate(batch):
+            size = len(example.tokens)
+            tokens[row, :size], mask[row, :size] = torch.tensor(example.tokens), 1
+            labels[row, len(example.prompt) : size] = torch.tensor(example.answer)
+        begin = time.perf_counter()
+        loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seconds.append(time.perf_counter() - begin)
+        losses.append(float(loss.detach()))
+    return seconds, losses
+
+
+def useful_flops(config, batches, lora: bool) -> float:
+    """What the examples of the timed steps need: products with weights, causal attention, answer positions' logits.
+
+    Full weights cost three products each (forward, and two backward); frozen ones two, since theirs get no gradient.
+    """
+    inner = config.n_heads * config.head_dim
+    wide = 2 * inner + 2 * config.n_kv_heads * config.head_dim
+    weights = config.n_layers * config.d_model * (wide + 3 * config.d_ff)
+    total = 0.0
+    for batch in batches:
+        for example in batch:
+            size, answers = len(example.tokens), len(example.answer)
+            passes = 2 if lora else 3
+            total += passes * 2 * size * weights
+            total += 3 * 2 * config.n_layers * inner * size**2  # two products, half of them masked
+            total += passes * 2 * answers * config.d_model * config.vocab_size
+    return total
+
+
+def matrix_peak() -> float:
+    """XLA's best rate on one large float32 product, FLOP/s."""
+    import jax
+    import jax.numpy as jnp
+
+    size = 2048
+    ones, product = jnp.ones((size, size)), jax.jit(jnp.matmul)
+    product(ones, ones).block_until_ready()
+    best = float("inf")
+    for _ in range(8):
+        begin = time.perf_counter()
+        product(ones, ones).block_until_ready()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def case(name: str, root: str | None, batch_size: int, steps: int) -> None:
+    """Runs one case and prints its figures as JSON; the first step compiles and is left out."""
+    checkpoint, batches = examples(root, batch_size, steps + 1)
+    side, kind = name.split()
+    lora = kind == "lora"
+    seconds, losses = (run_immunax if side == "immunax" else run_torch)(lora, checkpoint, batches)
+    timed = batches[1:]
+    useful = sum(len(example.tokens) for batch in timed for example in batch)
+    padded = sum(len(batch) * max(len(example.tokens) for example in batch) for batch in timed)
+    figures = {
+        "tokens_per_s": useful / sum(seconds[1:]),
+        "flops_per_s": useful_flops(checkpoint.config, timed, lora) / sum(seconds[1:]),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "losses": losses,
+        "padding": padded / useful,
+    }
+    print(json.dumps(figures))
+
+
+def main() -> None:
+    """Runs all four cases one after the other and prints a table of ratios."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", help="folder with alpaca_demo/alpaca_en_demo.json")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        case(options.case, options.root, options.batch_size, options.steps)
+        return
+    peak = matrix_peak()
+    found = {}
+    for name in CASES:
+        command = [sys.executable, *sys.argv, "--case", name]
+        output = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+        found[name] = json.loads(output.splitlines()[-1])
+    print(f"XLA matrix peak {peak / 1e9:.0f} GFLOP/s; padding {found[CASES[0]]['padding']:.2f}x for the collator")
+    print(
+        "| case | useful tokens/s | against torch | useful FLOPs of XLA's peak | peak memory, GiB | loss, first and last |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | --- |")
+    for name, each in found.items():
+        ratio = each["tokens_per_s"] / found["torch " + name.split()[1]]["tokens_per_s"]
+        losses = f"{each['losses'][0]:.4f}, {each['losses'][-1]:.4f}"
+        share = each["flops_per_s"] / peak
+        print(
+            f"| {name} | {each['tokens_per_s']:.0f} | {ratio:.2f} | {share:.0%} | {each['peak_gib']:.1f} | {losses} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
