@@ -6,8 +6,8 @@ from immunax.runtime import manifest
 from immunax.runtime.launch import command, run_directory
 from immunax.runtime.metrics import Metrics
 from immunax.stages import report
-from immunax.stages.red_team import assemble, red_team
-from immunax.stages.setup import build, set_up
+from immunax.stages.red_team import assemble, lengths, red_team
+from immunax.stages.setup import build, check_context, set_up
 
 
 @command("attack", required=("attack",))
@@ -17,6 +17,7 @@ def main(config: DictConfig) -> None:
     setup, params = set_up(config)
     tokenizer = setup.checkpoint.tokenizer
     team = assemble(build(config.attack), build(config.judge), tokenizer, setup.splits, build(config.probes))
+    check_context(setup.model, lengths("attack", team))
     record = {"started": started, "seed": config.seed, "data": {"attack": vars(team.report)}}
     manifest.write_manifest(folder, config, setup.digests, record)
     episodes = {folder.name: red_team(team, setup.model, params, tokenizer, folder.name, config.seed)}

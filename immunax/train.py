@@ -18,9 +18,9 @@ from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import report
 from immunax.stages.defend import defend
 from immunax.stages.guard import start_model
-from immunax.stages.red_team import RedTeam, assemble, red_team
+from immunax.stages.red_team import RedTeam, assemble, lengths, red_team
 from immunax.stages.resume import check_same_run
-from immunax.stages.setup import CHECKPOINTS, Setup, build, set_up
+from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, set_up
 
 START, IMMUNIZED = "start model", "immunized"
 
@@ -33,8 +33,9 @@ def main(config: DictConfig) -> None:
     setup, loaded = set_up(config)
     tokenizer = setup.checkpoint.tokenizer
     defense, training = build(config.defense), build(config.trainer)
-    attack = build(config.attack if "attack" in config else config.red_team)
-    team = assemble(attack, build(config.judge), tokenizer, setup.splits, build(config.probes))
+    attack = "attack" if "attack" in config else "red_team"
+    team = assemble(build(config[attack]), build(config.judge), tokenizer, setup.splits, build(config.probes))
+    check_context(setup.model, {"trainer.max_length": training.max_length, **lengths(attack, team)})
     devices = mesh.build(build(config.mesh))
     ways = devices.shape["data"] * devices.shape["fsdp"]
     data = feed(

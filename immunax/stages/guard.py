@@ -7,7 +7,7 @@ from immunax.defenses.feed import feed
 from immunax.models.model import Params
 from immunax.runtime import cache, console
 from immunax.runtime.manifest import versions
-from immunax.stages.setup import Setup, build
+from immunax.stages.setup import Setup, build, check_context
 
 
 def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
@@ -36,6 +36,7 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
 
 def _implant(start: DictConfig, setup: Setup, loaded: Params) -> Params:
     defense, training = build(start.defense), build(start.trainer)
+    check_context(setup.model, {"start.trainer.max_length": training.max_length})
     data = feed(
         setup.checkpoint.tokenizer,
         setup.splits.train,

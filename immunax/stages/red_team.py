@@ -74,6 +74,20 @@ def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Spl
     return RedTeam(attack, evaluation, before, after, data, report)
 
 
+def lengths(name: str, team: RedTeam) -> dict[str, int]:
+    """The longest sequences that an attack and its evaluation may make, in tokens, by the fields that set them.
+
+    Args:
+      name: the attack's group in the configuration.
+      team: from :func:`assemble`.
+    """
+    evaluation = team.evaluation
+    return {
+        f"{name}.tuning.max_length": team.attack.tuning.max_length,
+        "judge.max_length + judge.decoding.max_new_tokens": evaluation.max_length + evaluation.decoding.max_new_tokens,
+    }
+
+
 def red_team(
     team: RedTeam, model: Model, params: Params, tokenizer: Any, name: str, seed: int, before: Scores | None = None
 ) -> Episode:

@@ -1,5 +1,6 @@
 """From a composed configuration to the objects of a run."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,23 @@ def load(source: ModelSource) -> Checkpoint:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
         params = checkpoints.restore_part(step, "params", base.params)
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
+
+
+def check_context(model: Model, lengths: Mapping[str, int]) -> None:
+    """Refuses sequences longer than a model's context, where it was never trained.
+
+    Args:
+      model: gives the context's length.
+      lengths: tokens by the name of the field that sets them.
+
+    Raises:
+      UserError: one is longer.
+    """
+    for name, tokens in lengths.items():
+        if tokens > model.config.max_positions:
+            raise UserError(
+                f"{name}={tokens} tokens: more than the model's context of {model.config.max_positions}; lower it."
+            )
 
 
 def build(node: DictConfig) -> Any:

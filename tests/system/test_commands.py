@@ -20,7 +20,7 @@ SMALL = (
     "data.items=40",
     "judge.prompts=4",
     "judge.examples=4",
-    "judge.max_length=512",
+    "judge.max_length=500",
     "judge.decoding.max_new_tokens=4",
     "judge.batch_size=4",
     "probes.prompts=2",
@@ -241,6 +241,8 @@ def _another_architecture(home: Path) -> str:
         (("+defense=rep_noise", _without_weights), "no weights"),
         (("+defense=rep_noise", _another_architecture), "gpt2"),
         (("+defense=rep_noise", "model=model", *TRAIN, "judge.max_length=40"), "40"),
+        (("+defense=rep_noise", "model=model", *TRAIN, "trainer.max_length=513"), "context of 512"),
+        (("+defense=rep_noise", "model=model", *TRAIN, "judge.max_length=510"), "context of 512"),
         (
             ("+defense=rep_noise", "model=model", *TRAIN, "trainer.optimizer.learning_rate=1e30", "run=nan"),
             "learning_rate",
