@@ -11,6 +11,7 @@ from immunax.conditions.episode import Episode, from_json, to_json
 from immunax.defenses.feed import Feed, feed
 from immunax.models.hub import export
 from immunax.models.model import Params
+from immunax.models.weights import check_dtype
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.runtime.metrics import Metrics
@@ -32,6 +33,7 @@ def main(config: DictConfig) -> None:
     check_same_run(folder, config)
     setup, loaded = set_up(config)
     tokenizer = setup.checkpoint.tokenizer
+    check_dtype(config.export_dtype)
     defense, training = build(config.defense), build(config.trainer)
     attack = "attack" if "attack" in config else "red_team"
     team = assemble(build(config[attack]), build(config.judge), tokenizer, setup.splits, build(config.probes))
@@ -41,8 +43,9 @@ def main(config: DictConfig) -> None:
     data = feed(
         tokenizer, setup.splits.train, defense.mixture, training.steps, training.max_length, training.seed, ways
     )
+    digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_report(data, team)}
-    manifest.write_manifest(folder, config, setup.digests, record)
+    manifest.write_manifest(folder, config, digests, record)
     start = mesh.shard(start_model(config.start, setup, loaded), devices)
     del loaded
     with Metrics(folder, [build(config.tracker)] if "tracker" in config else []) as metrics:
@@ -58,7 +61,7 @@ def main(config: DictConfig) -> None:
         report.deliver(folder, folder.name, episodes, team.before.dialogs, metrics)
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
     record |= {"results": report.results(episodes), "ended": manifest.now()}
-    manifest.write_manifest(folder, config, {**setup.digests, **weights}, record)
+    manifest.write_manifest(folder, config, {**digests, **weights}, record)
 
 
 def _data_report(data: Feed, team: RedTeam) -> dict[str, Any]:
@@ -75,9 +78,11 @@ def _data_report(data: Feed, team: RedTeam) -> dict[str, Any]:
 def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
     """The start model under attack: the same for every defense, so it is cached by content."""
     chosen = {name: config[name] for name in ("attack", "red_team", "judge", "probes", "seed") if name in config}
+    asked = [(part.prompts, part.harmful, part.retain) for part in (team.before, team.after)]
     key = {
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
+        "encoded": digest.of_tree((team.data, asked)),
         "config": OmegaConf.to_container(OmegaConf.create(chosen), resolve=True),
         "model": repr(setup.model),
         "versions": manifest.versions(),

@@ -41,7 +41,7 @@ class Trace(NamedTuple):
 
     Attributes:
       loss: ``[K]``, before every step, nats per answer token.
-      probe_steps: ``[S]``, after how many steps the probes were answered.
+      probe_steps: ``[S]``, after how many steps the probes were answered, from 0.
       probe_answers: ``[S, P, G]`` token ids, -1 past the end of an answer.
     """
 

@@ -19,13 +19,14 @@ def take(dialogs: Sequence, count: int, seed: int, stream: str) -> tuple:
     """``count`` dialogs of a stream, chosen by ``seed``.
 
     Raises:
-      UserError: the stream holds fewer.
+      UserError: the stream holds fewer, or none are asked for.
     """
-    if len(dialogs) < count:
+    if not dialogs:
         raise UserError(
-            f"the attack asks for {count} dialogs of the stream {stream!r}, the data has {len(dialogs)}: "
-            f"set attack.samples to at most {len(dialogs)} or choose other data."
+            f"the attack trains on the stream {stream!r}, which the data lack: choose other data or attack."
         )
+    if not 1 <= count <= len(dialogs):
+        raise UserError(f"the attack's samples={count} of the stream {stream!r}: expected 1 to {len(dialogs)}.")
     order = jax.random.permutation(jax.random.key(seed), len(dialogs))[:count]
     return tuple(dialogs[int(index)] for index in order)
 
@@ -62,14 +63,18 @@ def fine_tune(
             jax.debug.callback(report, value)
         return value
 
+    def probe(descent, subkey):
+        return generate(model, whole(descent.weights), *data.probes, data.stop, data.decoding, subkey)
+
     def segment(descent, part):
         batches, subkey = part
         descent, losses = adapt.descend(loss, optimizer, descent, batches)
-        answers = generate(model, whole(descent.weights), *data.probes, data.stop, data.decoding, subkey)
-        return descent, (losses, answers)
+        return descent, (losses, probe(descent, subkey))
 
     parts = jax.tree.map(lambda leaf: leaf.reshape(count, steps // count, *leaf.shape[1:]), data.batches)
-    keys = jax.random.split(probe_key, count)
-    descent, (losses, answers) = jax.lax.scan(segment, adapt.start(optimizer, trained), (parts, keys))
-    probe_steps = (jnp.arange(count) + 1) * (steps // count)
-    return Tampered(whole(descent.weights), Trace(losses.reshape(-1), probe_steps, answers))
+    first_key, *keys = jax.random.split(probe_key, count + 1)
+    start = adapt.start(optimizer, trained)
+    first = probe(start, first_key)
+    descent, (losses, later) = jax.lax.scan(segment, start, (parts, jnp.stack(keys)))
+    trace = Trace(losses.reshape(-1), jnp.arange(count + 1) * (steps // count), jnp.concatenate([first[None], later]))
+    return Tampered(whole(descent.weights), trace)

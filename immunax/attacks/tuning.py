@@ -17,8 +17,8 @@ class Tuning:
       optimizer: rule and schedule.
       lora: adapters to train instead of the full weights, or None.
       max_length: tokens an example may have; longer answers are cut.
-      probes: how many times along the attack held-out prompts are answered (the largest divisor of the number of
-        steps up to this is used, the last one after the last step).
+      probes: how many times along the attack held-out prompts are answered, beside once before it (the largest divisor
+        of the number of steps up to this is used, the last one after the last step).
       seed: of the choice and the order of the data.
     """
 
@@ -36,8 +36,8 @@ class Tuning:
                 raise UserError(f"attack tuning {name}={getattr(self, name)}: expected at least 1.")
 
     def steps(self, samples: int) -> int:
-        """Optimizer steps that ``samples`` dialogs give: full batches over all epochs, at least one."""
-        return max(1, self.epochs * samples // self.batch_size)
+        """Optimizer steps that ``samples`` dialogs give: full batches over all epochs; fewer than a batch are one batch."""
+        return self.epochs * samples // min(self.batch_size, samples)
 
 
 def segments(steps: int, probes: int) -> int:

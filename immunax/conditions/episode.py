@@ -15,7 +15,7 @@ class Course(NamedTuple):
 
     Attributes:
       loss: ``[K]``, before each attack step, nats per answer token.
-      probe_steps: ``[S]``, attack steps done when probes were answered.
+      probe_steps: ``[S]``, attack steps done when probes were answered, from 0.
       probes: by judge, ``[S, P]`` scores.
     """
 

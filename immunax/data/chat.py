@@ -58,23 +58,6 @@ class Report:
     dropped: int
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, max_length: int) -> Encoded | None:
-    """One dialog as tokens.
-
-    Args:
-      tokenizer: a Hugging Face tokenizer.
-      dialog: prompt and answer.
-      max_length: the most tokens of prompt and answer together; the answer is cut there.
-
-    Returns:
-      The example, or ``None`` where there is no answer or no room for one.
-
-    Raises:
-      UserError: the tokenizer's template cannot render the dialog.
-    """
-    return _cut(_split(tokenizer, [dialog])[0], max_length)
-
-
 def encode_all(
     tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog], max_length: int
 ) -> tuple[list[Encoded], Report]:
@@ -141,7 +124,10 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialo
     prompts = _ids(tokenizer, [_head(tokenizer, dialog) for dialog in dialogs], _plain(tokenizer))
     for index, ids in enumerate(prompts):
         if len(ids) > max_length:
-            raise UserError(f"prompt {index} has {len(ids)} tokens, more than the {max_length} that there is room for")
+            raise UserError(
+                f"prompt {index} has {len(ids)} tokens, more than the {max_length} that there is room for; "
+                "raise judge.max_length or leave such prompts out"
+            )
     return prompts
 
 

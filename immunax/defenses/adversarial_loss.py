@@ -12,6 +12,7 @@ import jax
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class AdversarialLoss:
 
     weight: float = 0.1
     mixture: Mixture = Mixture(safe=8, harmful=8)
+
+    def __post_init__(self):
+        if not (self.mixture.safe and self.mixture.harmful):
+            raise UserError("adversarial_loss needs both streams: set mixture.safe and mixture.harmful above 0.")
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
         """Nothing is carried."""

@@ -18,7 +18,7 @@ class Mixture:
     Attributes:
       safe, harmful, retain: examples a step; 0 leaves a stream out.
       paired: row i of ``safe`` and of ``harmful`` answer the same prompt, one example a row, in arrays of one shape;
-        otherwise examples are packed, and drawn independently.
+        otherwise examples are packed, and their prompts may differ.
     """
 
     safe: int = 0

@@ -35,10 +35,6 @@ class Feed:
             **{name: self.lay[name](stream.batch(step), self.layouts[name]) for name, stream in self.streams.items()}
         )
 
-    def tokens(self) -> dict[str, int]:
-        """Tokens a step, padding included, by stream: what a step costs."""
-        return {name: layout.rows * layout.length for name, layout in self.layouts.items()}
-
 
 def feed(
     tokenizer: Any, split: Split, mixture: Mixture, steps: int, max_length: int, seed: int, divisor: int = 1

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 
-def multi_kernel_mmd(x: jax.Array, y: jax.Array, kernels: int = 5, ratio: float = 2.0) -> jax.Array:
+def multi_kernel_mmd(
+    x: jax.Array, y: jax.Array, weights: jax.Array | None = None, kernels: int = 5, ratio: float = 2.0
+) -> jax.Array:
     """The biased estimate of the squared MMD between two samples of equal size.
 
     The kernel is ``Σ_i exp(−‖a − b‖² / (σ · ratio^(i − ⌊kernels/2⌋)))`` with σ the mean squared distance over all
@@ -12,21 +14,26 @@ def multi_kernel_mmd(x: jax.Array, y: jax.Array, kernels: int = 5, ratio: float 
 
     Args:
       x, y: ``[n, d]``.
+      weights: ``[n]`` of 0 and 1, which rows of both samples count; all by default.
       kernels: how many bandwidths.
       ratio: between neighbouring bandwidths.
 
     Returns:
       A float32 scalar, at least 0 and at most ``2 · kernels``.
     """
-    pooled = jnp.concatenate([x, y]).astype(jnp.float32)
-    distances = squared_distances(pooled)
-    count, half = len(pooled), len(x)
-    bandwidth = jax.lax.stop_gradient(distances.sum() / (count * (count - 1)))
+    half = len(x)
+    counts = jnp.ones(half) if weights is None else weights.astype(jnp.float32)
+    pooled = jnp.tile(counts, 2)
+    distances = squared_distances(jnp.concatenate([x, y]).astype(jnp.float32))
+    total = pooled.sum()
+    spread = pooled @ distances @ pooled
+    bandwidth = jax.lax.stop_gradient(spread / jnp.maximum(total * (total - 1), 1.0))
     # Where all points coincide any width gives the same kernel, and a positive one keeps the gradient finite.
     widths = jnp.where(bandwidth > 0, bandwidth, 1.0) * ratio ** (jnp.arange(kernels) - kernels // 2)
     similarity = jnp.exp(-distances[None] / widths[:, None, None]).sum(axis=0)
     within = similarity[:half, :half] + similarity[half:, half:]
-    return jnp.mean(within - similarity[:half, half:] - similarity[half:, :half])
+    between = similarity[:half, half:] + similarity[half:, :half]
+    return counts @ (within - between) @ counts / jnp.maximum(counts.sum(), 1.0) ** 2
 
 
 def squared_distances(points: jax.Array) -> jax.Array:

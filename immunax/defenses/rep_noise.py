@@ -8,13 +8,15 @@ Rosati et al. 2024, *Representation noising effectively prevents harmful fine-tu
   output is h_L, and h_0 ... h_{L−1} are the residual stream before each layer.
 - ``noise`` is the mean over layers of a multi-kernel MMD between the MLP outputs on x_h, flattened per example, and
   standard Gaussian noise, both under the mask of the positions where the token sequences of x_s and x_h differ.
-- Pairs share the prompt, so that the mask leaves the prompt's own representations alone.
+- Pairs share the prompt, so that the mask leaves the prompt's own representations alone. Past the end of the shorter
+  sequence all positions differ.
 
 A mixture with harmless examples adds ``γ · CE(x_r)``, which the paper does not have: with refusals as the only safe
 answers, nothing else holds the model's ordinary abilities.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.mmd import multi_kernel_mmd
 from immunax.inner.losses import answer_loss, hidden_loss
 from immunax.models.model import Model, Outputs, Params
+from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class RepNoise:
     beta: float = 0.001
     gamma: float = 1.0
     mixture: Mixture = Mixture(safe=8, harmful=8, paired=True)
+
+    def __post_init__(self):
+        if not (self.mixture.paired and self.mixture.safe):
+            raise UserError(
+                "rep_noise compares two answers to one prompt: set mixture.paired=true, safe and harmful above 0."
+            )
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
         """Nothing is carried."""
@@ -84,16 +93,20 @@ def noise_distance(activations: jax.Array, mask: jax.Array, key: jax.Array) -> j
 
     Args:
       activations: ``[L, B, T, D]``.
-      mask: ``[B, T]`` bool, the positions that count.
-      key: of the noise.
+      mask: ``[B, T]`` bool, the positions that count; a row without any is padding, and no member of the sample.
+      key: of the noise; a row's noise does not depend on how many rows there are.
 
     Returns:
       A float32 scalar.
     """
     n_layers, rows = activations.shape[:2]
-    noise = jax.random.normal(key, activations.shape, activations.dtype)
+
+    def draw(row: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(key, row), activations[:, 0].shape, activations.dtype)
+
+    noise = jax.vmap(draw, out_axes=1)(jnp.arange(rows))
 
     def flat(values: jax.Array) -> jax.Array:
         return jnp.where(mask[None, :, :, None], values, 0.0).reshape(n_layers, rows, -1)
 
-    return jax.vmap(multi_kernel_mmd)(flat(activations), flat(noise)).mean()
+    return jax.vmap(partial(multi_kernel_mmd, weights=mask.any(axis=1)))(flat(activations), flat(noise)).mean()

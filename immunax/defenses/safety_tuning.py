@@ -8,6 +8,7 @@ guard of a run that starts from ``start=guarded``.
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.inner.losses import answer_loss
@@ -19,7 +20,7 @@ class SafetyTuning:
     """``CE(x_s) · s + CE(x_r) · (1 − s)``, s the share of safe examples in the mixture.
 
     Attributes:
-      mixture: safe and harmless examples a step.
+      mixture: safe and harmless examples a step; either may be 0.
     """
 
     mixture: Mixture = Mixture(safe=6, retain=2)
@@ -32,6 +33,7 @@ class SafetyTuning:
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The objective, and the cross entropy of each stream, in nats per token."""
-        safe, retain = (answer_loss(model, params, part) for part in (batch.safe, batch.retain))
-        share = self.mixture.safe / (self.mixture.safe + self.mixture.retain)
-        return share * safe + (1 - share) * retain, {"safe": safe, "retain": retain}
+        present = {name: part for name, part in (("safe", batch.safe), ("retain", batch.retain)) if part is not None}
+        terms = {name: answer_loss(model, params, part) for name, part in present.items()}
+        counts = jnp.array([getattr(self.mixture, name) for name in terms], jnp.float32)
+        return counts @ jnp.stack(list(terms.values())) / counts.sum(), terms

@@ -123,7 +123,7 @@ def fit(
         if not jnp.isfinite(scalars["loss"]) or not jnp.isfinite(scalars["grad_norm"]):
             raise UserError(
                 f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step + 1}: "
-                "lower trainer.optimizer.learning_rate; earlier checkpoints are kept."
+                "lower its optimizer.learning_rate."
             )
         if after(step + 1, state, scalars):
             break

@@ -49,7 +49,7 @@ class AdamW:
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate by step. Step 0 of a warm-up already moves: rates are ``(t + 1) / warm-up``."""
         rising = round(self.warmup * steps)
-        falling = steps - rising
+        falling = max(1, steps - rising)
         if self.schedule == "constant":
             after = optax.constant_schedule(self.learning_rate)
         elif self.schedule == "linear":

@@ -45,6 +45,9 @@ class Evaluation:
     def __post_init__(self):
         if self.split not in ("test", "validation", "transfer"):
             raise UserError(f"judge.split={self.split!r}: expected test, validation or transfer.")
+        for name in ("prompts", "examples", "max_length", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"judge.{name}={getattr(self, name)}: expected at least 1.")
 
 
 class Material(NamedTuple):

@@ -22,11 +22,6 @@ class Likelihood(NamedTuple):
     nll: np.ndarray
     tokens: np.ndarray
 
-    @property
-    def mean(self) -> float:
-        """Nats per token over all tokens; its exponential is the perplexity."""
-        return float(self.nll.sum() / self.tokens.sum())
-
 
 @partial(jax.jit, static_argnums=0)
 def _row_losses(model: Model, params: Params, batch: Batch) -> jax.Array:

@@ -12,6 +12,9 @@ from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_
 from immunax.models.lora import Adapted
 from immunax.runtime.errors import UserError, nearest
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Of a computation; float64 needs ``jax_enable_x64``."""
+
 Params = Any
 """A nested dict of arrays, or an :class:`~immunax.models.lora.Adapted`."""
 
@@ -65,6 +68,8 @@ class Model:
         known = ("none", *REMAT_POLICIES)
         if self.remat not in known:
             raise UserError(f"remat={self.remat!r}: expected one of {', '.join(known)}.{nearest(self.remat, known)}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}.{nearest(self.dtype, DTYPES)}")
 
     def init(self, key: jax.Array) -> Params:
         """Random weights: normal(0, 0.02) matrices, unit norms, zero biases, all float32."""

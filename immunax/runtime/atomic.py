@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from immunax.runtime.errors import UserError
 
@@ -26,13 +27,40 @@ def disk_error(path: Path | str, error: OSError) -> UserError | None:
       error: what the operating system said.
 
     Returns:
-      An error to raise, or None where the cause is no matter of space or permission.
+      An error to raise, or None where the cause is no matter of space, of permission or of the place.
     """
     if error.errno in _FULL:
         return UserError(f"cannot write {path}: {_FULL[error.errno]}; free some space or choose another folder")
     if error.errno in _DENIED:
         return UserError(f"cannot write {path}: {_DENIED[error.errno]}; choose a folder you may write to")
+    # Said of anything but the path itself and the folders it lies in, the rest is a bug's.
+    return _misplaced(path, error.errno) if is_within(path, error.filename) else None
+
+
+def _misplaced(path: Path | str, code: int | None) -> UserError | None:
+    file = next((place for place in _upward(path) if place.exists() and not place.is_dir()), None)
+    if code in (errno.ENOTDIR, errno.EEXIST) and file is not None:
+        return UserError(f"cannot write {path}: {file} is a file; choose another folder")
+    if code == errno.ENOENT:
+        return UserError(f"cannot write {path}: there can be no such folder; choose another")
     return None
+
+
+def is_within(path: Any, folder: Any) -> bool:
+    """Whether one path is another or lies below it; what is no path, as an ``OSError`` may give, is within nothing.
+
+    Args:
+      path: need not exist.
+      folder: need not exist.
+    """
+    if not isinstance(path, (str, Path)) or not isinstance(folder, (str, Path)):
+        return False
+    return Path(os.path.abspath(folder)) in _upward(path)
+
+
+def _upward(path: Path | str) -> list[Path]:
+    whole = Path(os.path.abspath(path))
+    return [whole, *whole.parents]
 
 
 @contextmanager
@@ -41,8 +69,8 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         refusal = disk_error(path, error)
-        elsewhere = error.filename is not None and not Path(error.filename).is_relative_to(path.parent)
-        if refusal is None or (elsewhere and error.errno not in _FULL):
+        ours = error.filename is None or is_within(error.filename, path.parent) or is_within(path, error.filename)
+        if refusal is None or not (ours or error.errno in _FULL):
             raise
         raise refusal from error
 

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from safetensors.flax import load_file
 from safetensors.numpy import save_file
 
 from immunax.runtime import atomic, digest
+from immunax.runtime.errors import UserError
 
 _ENTRY = "entry.json"
 _ARRAYS = "arrays.safetensors"
@@ -47,7 +49,7 @@ def get_or_make(
 
     Args:
       kind: what it is, a folder's name.
-      key: everything it depends on, JSON-able; include a version of the code that makes it.
+      key: everything it depends on beside this package's own code, which counts too; JSON-able.
       make: makes it.
       read: reads it back from the entry's folder.
       write: writes it into an empty folder.
@@ -58,6 +60,7 @@ def get_or_make(
     Raises:
       UserError: the disk is full or may not be written to.
     """
+    key = {**key, "code": _code()}
     entry = root() / kind / digest.of_json(key)
     with _lock(entry):
         if entry.is_dir():
@@ -69,22 +72,36 @@ def get_or_make(
         value = make()
         with atomic.directory(entry) as temp:
             write(value, temp)
-            about = {"key": json.loads(json.dumps(dict(key), default=str)), "files": digest.of_folder(temp)}
+            about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_folder(temp)}
             (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
         return value
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    # A version number stays the same while a judge or a generator is edited.
+    package = Path(__file__).parents[1]
+    return digest.of_json({str(file.relative_to(package)): digest.of_file(file) for file in package.rglob("*.py")})
 
 
 @contextmanager
 def _lock(entry: Path) -> Iterator[None]:
     path = entry.with_name(entry.name + ".lock")
-    try:
+    with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         held = path.open("a")
-    except OSError as error:
-        raise atomic.disk_error(path, error) or error from error
     with held:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        refusal = atomic.disk_error(path, error)
+        raise UserError(f"{refusal}: set IMMUNAX_CACHE=FOLDER") if refusal else error from error
 
 
 def _verify(entry: Path) -> None:
@@ -131,9 +148,13 @@ def enable_compilation_cache() -> Path:
 
     Returns:
       Where they are kept.
+
+    Raises:
+      UserError: the folder cannot be made.
     """
     folder = root() / "xla"
-    folder.mkdir(parents=True, exist_ok=True)
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

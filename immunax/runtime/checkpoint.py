@@ -8,6 +8,7 @@ stored as its words, its path followed by ``|`` and the name of its generator.
 import errno
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class Checkpoints:
       keep_best: how many of the best to keep besides, by ``metric``; 0 for none.
       metric: the name in ``save``'s metrics that ranks them; needed when ``keep_best`` is positive.
       best: whether the lowest or the highest value is the best; NaN and a missing value are the worst.
+      read_only: nothing in the folder is made or removed, because another process may be saving there.
     """
 
     def __init__(
@@ -42,21 +44,28 @@ class Checkpoints:
         keep_best: int = 0,
         metric: str | None = None,
         best: Literal["min", "max"] = "min",
+        read_only: bool = False,
     ) -> None:
         if keep_last < 1 or keep_best < 0:
             raise UserError(f"checkpoints: keep_last={keep_last} must be 1 or more, keep_best={keep_best} 0 or more")
         if keep_best and not metric:
             raise UserError(f"checkpoints: keep_best={keep_best} needs metric=NAME to say which are best")
         self.directory = Path(directory).absolute()
+        self._read_only = read_only
         policies: list[Any] = [ocp.checkpoint_managers.LatestN(keep_last)]
         if keep_best:
             policies.append(_best(keep_best, str(metric), best))
+        _hush()
         with self._told():
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-                    cleanup_tmp_directories=True,
+                    cleanup_tmp_directories=not read_only,
+                    create=not read_only,
+                    read_only=read_only,
+                    # Orbax warns of its own default here when it may only read.
+                    save_interval_steps=0 if read_only else 1,
                 ),
                 item_handlers=ocp.PyTreeCheckpointHandler(use_compression=False),
             )
@@ -74,7 +83,10 @@ class Checkpoints:
 
         Raises:
           UserError: the disk refused this or the previous one.
+          ValueError: opened to read only.
         """
+        if self._read_only:
+            raise ValueError(f"the checkpoints in {self.directory} were opened to read only")
         with self._told():
             if step in self._manager.all_steps():
                 return False
@@ -155,17 +167,27 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then gives the background threads back."""
-        try:
-            self.wait()
-        finally:
-            self._manager.close()
+        """Waits, then gives the background threads back.
+
+        Raises:
+          UserError: the disk refused a save.
+        """
+        with self._told():
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except Exception:
+            # What is on its way already came first, and is often the cause of this one.
+            if kind is None:
+                raise
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -178,6 +200,22 @@ class Checkpoints:
             if refusal is None:
                 raise
             raise refusal from error
+
+
+def _hush() -> None:
+    """Silences what follows a refused save: Orbax closes its event loop, and TensorStore tells it of each other write.
+
+    Nobody can catch that, so Python would print a traceback for each, beside the error that ``Checkpoints`` raises.
+    """
+    show = sys.unraisablehook
+    if getattr(show, "__module__", None) == __name__:
+        return
+
+    def hook(lost: Any) -> None:
+        if not isinstance(lost.exc_value, RuntimeError) or str(lost.exc_value) != "Event loop is closed":
+            show(lost)
+
+    sys.unraisablehook = hook
 
 
 def _refusal(path: Path, error: BaseException | None) -> UserError | None:

@@ -62,12 +62,23 @@ def _check_node(node: DictConfig, path: str) -> None:
             raise UserError(f"unknown field {full}.{nearest(name, known)} {path} has: {', '.join(sorted(known))}")
         if OmegaConf.is_missing(node, name):
             raise UserError(f"{full} needs a value: {full}=VALUE ({_describe(hints[name])})")
-        if not OmegaConf.is_interpolation(node, name) and not _fits(node[name], hints[name]):
-            raise UserError(f"{full}={node[name]!r}: expected {_describe(hints[name])}")
+        _check_field(node, name, hints[name], full)
     for name, field in known.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in node and not partial:
             raise UserError(f"{path}.{name} needs a value: +{path}.{name}=VALUE ({_describe(hints[name])})")
+
+
+def _check_field(node: DictConfig, name: str, hint: Any, full: str, fix: str = "") -> None:
+    if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+        return
+    value = node[name]
+    if _is_mapping(hint) and isinstance(value, DictConfig):
+        for key in map(str, value):
+            _check_field(value, key, typing.get_args(hint)[1], f"{full}.{key}", f"; ~{full}.{key} leaves it out")
+    elif not _fits(value, hint):
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"{full}={shown}: expected {_describe(hint)}{fix}")
 
 
 def _resolve(name: str, path: str) -> Any:
@@ -85,6 +96,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in arguments
     if origin in (tuple, list, typing.get_origin(typing.Sequence[int])):
         return isinstance(value, ListConfig) and _items_fit(value, arguments)
+    if _is_mapping(hint):
+        return isinstance(value, DictConfig)
+    if _is_node(hint):
+        return isinstance(value, DictConfig) and isinstance(value.get("_target_"), str)
     if hint is type(None):
         return value is None
     if hint is bool:
@@ -96,8 +111,20 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
-    # Other types are built from a node of their own, which is checked there.
     return True
+
+
+def _is_mapping(hint: Any) -> bool:
+    return typing.get_origin(hint) in (dict, Mapping)
+
+
+def _is_node(hint: Any) -> bool:
+    """Whether values are built from a node of their own, which is checked there."""
+    return _is_made(hint) or getattr(hint, "_is_protocol", False)
+
+
+def _is_made(hint: Any) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
 
 
 def _items_fit(value: ListConfig, hints: tuple[Any, ...]) -> bool:
@@ -114,23 +141,33 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(option) for option in arguments)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
+    if _is_mapping(hint):
+        return f"a mapping from names to {_describe(arguments[1])}"
+    if _is_node(hint):
+        name = hint.__name__
+        return (
+            f"fields with _target_: {hint.__module__}.{name}" if _is_made(hint) else f"fields with _target_ of a {name}"
+        )
     if origin is not None:
         return f"a list of {_describe(arguments[0])}" if arguments else "a list"
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
 
 
-def same_kind(before: Any, after: Any) -> str | None:
+def same_kind(before: Any, after: Any, nullable: bool = True) -> str | None:
     """Whether an override keeps the kind of value that the configuration file has.
 
     Args:
-      before: the value in the file; None and nested nodes take anything.
+      before: the value in the file; None takes anything.
       after: the value given.
+      nullable: whether None may take any value's place.
 
     Returns:
       None when it does, else what was expected.
     """
-    if before is None or after is None or isinstance(before, (Mapping, DictConfig)):
+    if before is None or (after is None and nullable):
         return None
+    if isinstance(before, (Mapping, DictConfig)):
+        return None if isinstance(after, (Mapping, DictConfig)) else "fields"
     number = isinstance(before, (int, float)) and not isinstance(before, bool)
     if number:
         fits = isinstance(after, (int, float)) and not isinstance(after, bool)

@@ -4,6 +4,8 @@ Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in 
 interrupted; whatever the task itself exits with, such as ``preemption.EXIT_PREEMPTED``.
 """
 
+import errno
+import logging
 import os
 import re
 import sys
@@ -21,6 +23,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from immunax.runtime.atomic import disk_error, is_within
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import Prepared, Source, prepare
@@ -89,34 +92,41 @@ def _main(
     fallbacks: Mapping[str, tuple[str, str]],
 ) -> None:
     make_room()
+    # A line of the log that the disk refuses would print a traceback of its own.
+    logging.raiseExceptions = False
     with _told():
         conf = folder or configuration_folder()
-        sys.argv[1:] = _prepare(sys.argv[1:], Source(conf, config_name, None, fallbacks), required)
-        # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
-        os.environ["HYDRA_FULL_ERROR"] = "1"
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(_guarded(task))()
+        sys.argv[1:], outputs = _prepare(sys.argv[1:], Source(conf, config_name, None, fallbacks), required)
+    # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    with _told(outputs):
+        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(_guarded(task, outputs))()
 
 
-def _guarded(task: Task) -> Task:
+def _guarded(task: Task, outputs: Path | None) -> Task:
     @wraps(task)
     def run(config: DictConfig) -> Any:
         # Here as well as outside: Hydra would print a second line, and a launcher may run this in another process.
-        with _told():
+        with _told(outputs):
             return task(config)
 
     return run
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Ends the process with one line for what the user can mend, and for an interruption."""
+def _told(outputs: Path | None = None) -> Iterator[None]:
+    """Ends the process with one line for what the user can mend, and for an interruption.
+
+    Args:
+      outputs: the folder of runs, where it is known.
+    """
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        mistake = _user_error(error)
+        mistake = _user_error(error) or _refusal(outputs, error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
@@ -130,12 +140,31 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def _prepare(argv: Sequence[str], source: Source, required: Sequence[str]) -> list[str]:
-    """The command line for Hydra: options first, overrides checked, the run's folder set."""
+def _refusal(outputs: Path | None, error: Exception) -> UserError | None:
+    """What the disk refused to Hydra, which fills a run's folder before the task runs; any other ``OSError`` is a bug's."""
+    # The logging module says which of its handlers failed; the disk's own words are the cause.
+    cause = error.__cause__ if isinstance(error, ValueError) else error
+    if outputs is None or not isinstance(cause, OSError):
+        return None
+    # Where a file was open already, a full disk is said of no path.
+    unnamed = cause.filename is None and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    if unnamed or is_within(outputs, cause.filename):
+        return disk_error(outputs, cause)
+    # A file that is missing within is one that a bug looked for.
+    if is_within(cause.filename, outputs) and cause.errno != errno.ENOENT:
+        return disk_error(str(cause.filename), cause)
+    return None
+
+
+def _prepare(argv: Sequence[str], source: Source, required: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The command line for Hydra (options first, overrides checked, the run's folder set), and the folder of runs.
+
+    The folder is None where nothing is to run.
+    """
     args = get_args_parser().parse_intermixed_args(list(argv))
     options = [text for text in argv if text not in args.overrides]
     if args.help or args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun:
-        return [*options, *args.overrides]
+        return [*options, *args.overrides], None
     if args.config_path is not None:
         raise UserError(f"--config-path {args.config_path}: use --config-dir to add a folder of configuration files")
     source = replace(
@@ -145,13 +174,13 @@ def _prepare(argv: Sequence[str], source: Source, required: Sequence[str]) -> li
     )
     prepared = prepare(source, args.overrides, None if args.cfg else required)
     if args.cfg:
-        return [*options, *prepared.overrides]
+        return [*options, *prepared.overrides], None
     sweep = args.multirun or prepared.config.hydra.mode == RunMode.MULTIRUN
     if prepared.sweeps and not sweep:
         raise UserError(
             f"{prepared.sweeps[0].lstrip('+')}: several values need -m, a run for each; quote a value with a comma"
         )
-    return [*options, *prepared.overrides, *_folders(prepared, source, required)]
+    return [*options, *prepared.overrides, *_folders(prepared, source, required)], Path(str(prepared.config.outputs))
 
 
 def _folders(prepared: Prepared, source: Source, required: Sequence[str]) -> list[str]:

@@ -7,18 +7,19 @@ word for (NaN, infinity) is null there.
 import importlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tensorboardX import SummaryWriter
-
-from immunax.runtime import atomic
+from immunax.runtime import atomic, digest
 from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
+from immunax.runtime.tensorboard import Events
 
 FILE = "metrics.jsonl"
+_WANDB_ID = 32  # characters of a run's id: as good as unique, and half of what the service allows
 
 
 class Tracker(Protocol):
@@ -43,17 +44,21 @@ class Metrics:
     Args:
       run_dir: the run's folder.
       trackers: services to send the same numbers to.
+
+    Raises:
+      UserError: by this and by every method, the disk is full or may not be written to.
     """
 
     def __init__(self, run_dir: Path | str, trackers: Sequence[Tracker] = ()) -> None:
         self._folder = Path(run_dir)
         self._trackers = tuple(trackers) if is_leader() else ()
-        self._board: Any = None
-        if is_leader():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
-        for tracker in self._trackers:
-            tracker.start(self._folder)
+        self._board: Events | None = None
+        with self._told():
+            if is_leader():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._board = Events(self._folder / "tensorboard")
+            for tracker in self._trackers:
+                tracker.start(self._folder)
 
     def resume(self, phase: str, step: int) -> None:
         """Drops what a phase logged after a step, so that doing those steps again leaves no duplicates.
@@ -76,39 +81,47 @@ class Metrics:
           step: the phase's own step.
           phase: what the numbers belong to, such as ``train`` or ``attack/lora``.
           values: scalars by name: Python numbers, or NumPy or JAX arrays of one element.
-
-        Raises:
-          UserError: the disk is full.
         """
-        if not is_leader():
+        if self._board is None:
             return
         numbers = {name: float(value) for name, value in values.items()}
         shown = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         line = json.dumps({"phase": phase, "step": int(step), "values": shown}, allow_nan=False)
-        try:
+        full = {f"{phase}/{name}": number for name, number in numbers.items()}
+        with self._told():
             # Opened for each line: a crash then loses none, and a resumed file may have been replaced.
             with (self._folder / FILE).open("a") as out:
                 out.write(line + "\n")
-        except OSError as error:
-            raise atomic.disk_error(self._folder / FILE, error) or error from error
-        full = {f"{phase}/{name}": number for name, number in numbers.items()}
-        for name, number in full.items():
-            self._board.add_scalar(name, number, int(step))
-        for tracker in self._trackers:
-            tracker.log(int(step), full)
+            for name, number in full.items():
+                self._board.add(int(step), name, number)
+            for tracker in self._trackers:
+                tracker.log(int(step), full)
 
     def close(self) -> None:
         """Sends and writes what is left."""
-        if self._board is not None:
-            self._board.close()
-        for tracker in self._trackers:
-            tracker.close()
+        with self._told(), ExitStack() as stack:  # which closes the others too where one fails
+            for tracker in self._trackers:
+                stack.callback(tracker.close)
+            if self._board is not None:
+                stack.callback(self._board.close)
 
     def __enter__(self) -> "Metrics":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except Exception:
+            # What is on its way already came first, and is often the cause of this one.
+            if kind is None:
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise atomic.disk_error(self._folder, error) or error from error
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
@@ -152,10 +165,17 @@ class Wandb:
     mode: str = "online"
 
     def start(self, run_dir: Path) -> None:
-        """Opens the run named after the run folder; a resumed run goes on in the same one."""
+        """Opens the run named after the run folder and the one above; a resumed run goes on in the same one."""
         wandb = _import("wandb")
+        # A job of a sweep has a number for a name, as one of every other sweep has: only the whole path is its own.
+        place = run_dir.resolve()
         wandb.init(
-            project=self.project, mode=self.mode, dir=str(run_dir), name=run_dir.name, id=run_dir.name, resume="allow"
+            project=self.project,
+            mode=self.mode,
+            dir=str(run_dir),
+            name=f"{place.parent.name}/{place.name}",
+            id=digest.of_json(place)[:_WANDB_ID],
+            resume="allow",
         )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

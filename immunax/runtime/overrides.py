@@ -22,6 +22,7 @@ from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError, nearest
@@ -82,6 +83,9 @@ def prepare(source: Source, overrides: Sequence[str], required: Sequence[str] | 
         chosen = {
             id(one) for one in parsed if one.key_or_group in groups and one.package is None and not one.is_delete()
         }
+        for one in parsed:
+            if one.key_or_group in groups and not one.is_delete():
+                _check_choices(one, groups)
         signed = _sign([one for one in parsed if id(one) in chosen], source, required or ())
         final = [signed.get(id(one), one.input_line or "") for one in parsed]
         configs = [_check_job(source, job, required) for job in _jobs(final)]
@@ -169,9 +173,10 @@ def _line(error: BaseException) -> str:
 def _compose(source: Source, overrides: Sequence[str]) -> DictConfig:
     try:
         return compose(source.name, list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         lines = [line.strip() for part in (error, error.__cause__) if part for line in str(part).splitlines()]
-        raise UserError("configuration: " + "; ".join(line for line in lines[:3] if line)) from error
+        fix = ["mend that file"] if isinstance(error, YAMLError) else []
+        raise UserError("configuration: " + "; ".join(line for line in [*lines[:3], *fix] if line)) from error
 
 
 def _choices(config: DictConfig) -> dict[str, str]:
@@ -185,21 +190,19 @@ def _sign(chosen: Sequence[Override], source: Source, required: Sequence[str]) -
     """
     signed: dict[int, str] = {}
     before: list[str] = []
-    groups = _all_groups()
     for one in sorted(chosen, key=lambda one: one.key_or_group in required):
         text = (one.input_line or "").lstrip("+")
-        for value in _values(one, groups):
-            _check_choice(one.key_or_group, value, groups)
         known = one.key_or_group in _choices(_compose(source, before))
         signed[id(one)] = text if known else f"+{text}"
         before.append(_jobs([signed[id(one)]])[0][0])
     return signed
 
 
-def _check_choice(group: str, value: str, groups: Mapping[str, list[str]]) -> None:
-    if value not in groups[group] and value != "null":
-        choices = groups[group]
-        raise UserError(f"unknown {group} {value!r}.{nearest(value, choices)} Choices: {', '.join(choices)}")
+def _check_choices(one: Override, groups: Mapping[str, list[str]]) -> None:
+    group, choices = one.key_or_group, groups[one.key_or_group]
+    for value in _values(one, groups):
+        if value not in choices:
+            raise UserError(f"unknown {group} {value!r}.{nearest(value, choices)} Choices: {', '.join(choices)}")
 
 
 def _values(one: Override, groups: Mapping[str, list[str]]) -> list[str]:
@@ -253,7 +256,8 @@ def _check_value(one: Override, config: DictConfig, groups: Mapping[str, list[st
         if isinstance(node, ListConfig):
             return
         if name not in present:
-            if one.is_add():
+            # Nobody reads a field beside those of the primary configuration.
+            if one.is_add() and depth:
                 return
             raise _unknown(one.key_or_group.split(".")[: depth + 1], present, config, groups)
         before = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
@@ -261,9 +265,27 @@ def _check_value(one: Override, config: DictConfig, groups: Mapping[str, list[st
     given = OmegaConf.create({"value": one.value()})
     if isinstance(one.value(), str) and OmegaConf.is_interpolation(given, "value"):
         return
-    expected = fields.same_kind(node, given["value"])
+    # Below the top a dataclass says what may be null.
+    expected = fields.same_kind(node, given["value"], nullable=bool(parents))
     if expected:
-        raise UserError(f"{one.key_or_group}={given['value']}: expected {expected}, as in {one.key_or_group}={node}")
+        raise _misfit(one.key_or_group, given["value"], node, expected, config, groups)
+
+
+def _misfit(
+    key: str, value: Any, node: Any, expected: str, config: DictConfig, groups: Mapping[str, list[str]]
+) -> UserError:
+    given = f"{key}={'null' if value is None else value}"
+    if not isinstance(node, DictConfig):
+        return UserError(f"{given}: expected {expected}, as in {key}={node}")
+    # The defaults list calls a group that fills another node "group@node".
+    filled = next((name for name in _choices(config) if name.endswith(f"@{key}")), None)
+    if filled:
+        choices = groups[filled.partition("@")[0]]
+        choice = value if value in choices else "NAME"
+        return UserError(f"{given}: did you mean {filled}={choice}? Choices: {', '.join(choices)}")
+    names = [str(name) for name in node if not str(name).startswith("_")]
+    example = f", such as {key}.{names[0]}=VALUE" if names else ""
+    return UserError(f"{given}: expected {expected}{example}. {key} has: {', '.join(names) or 'none'}")
 
 
 def _unknown(path: list[str], present: list[str], config: DictConfig, groups: Mapping[str, list[str]]) -> UserError:

@@ -18,7 +18,7 @@ from immunax.runtime.preemption import Preemption
 
 
 class Outcome(NamedTuple):
-    """Weights after a run, and whether it was asked to stop before its last step (and saved)."""
+    """Weights after a run, and whether it was asked to stop meanwhile (and saved)."""
 
     params: Params
     interrupted: bool
@@ -75,4 +75,5 @@ def defend(
                 return last
 
             state = outer.fit(model, defense, training, state, batch, after)
-    return Outcome(jax.block_until_ready(state.params), int(state.step) < training.steps)
+        interrupted = preemption.requested
+    return Outcome(jax.block_until_ready(state.params), interrupted)

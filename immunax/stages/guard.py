@@ -6,6 +6,7 @@ from immunax.defenses import training as outer
 from immunax.defenses.feed import feed
 from immunax.models.model import Params
 from immunax.runtime import cache, console
+from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
 from immunax.stages.setup import Setup, build, check_context
 
@@ -20,9 +21,14 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
 
     Returns:
       Plain float32 weights. A guard is taken from the cache when its model, data, configuration and versions are the same.
+
+    Raises:
+      UserError: only one of the two is null, or the guard's loss is not finite.
     """
-    if start.defense is None:
+    if start.defense is None and start.trainer is None:
         return loaded
+    if start.defense is None or start.trainer is None:
+        raise UserError("start.defense and start.trainer belong together: give both, or neither with start=base.")
     key = {
         "digests": setup.digests,
         "start": OmegaConf.to_container(start, resolve=True),

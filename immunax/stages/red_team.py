@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from immunax.attacks.attack import Attack, AttackData
+from immunax.attacks.attack import Attack, AttackData, Tampered
 from immunax.attacks.prepare import prepare
 from immunax.conditions.episode import Course, Episode
 from immunax.data.chat import Report
@@ -16,6 +16,19 @@ from immunax.data.prompts import Prompts
 from immunax.judges.evaluate import Evaluation, Material, Scores, answers, batch_count, evaluate, held_out, judge
 from immunax.models.model import Model, Params
 from immunax.runtime import console
+from immunax.runtime.errors import UserError
+
+
+class Reporter:
+    """Hands an attack's losses to the bar on show: one object, so that one compiled program serves every model."""
+
+    def __init__(self) -> None:
+        self.bar: console.Bar | None = None
+
+    def __call__(self, loss: jax.Array) -> None:
+        """One step is done."""
+        if self.bar is not None:
+            self.bar.advance(loss=float(loss))
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,12 @@ class Probes:
     prompts: int = 16
     max_new_tokens: int = 24
 
+    def __post_init__(self):
+        if min(self.prompts, self.max_new_tokens) < 1:
+            raise UserError(
+                f"probes.prompts={self.prompts}, probes.max_new_tokens={self.max_new_tokens}: expected at least 1."
+            )
+
 
 @dataclass(frozen=True)
 class RedTeam:
@@ -42,6 +61,7 @@ class RedTeam:
       after: the same as the attacker puts it to the attacked model.
       data: what the attack trains on.
       report: how many of its dialogs were kept, cut and dropped.
+      reporter: told every step's loss.
     """
 
     attack: Attack
@@ -50,6 +70,7 @@ class RedTeam:
     after: Material
     data: AttackData
     report: Report
+    reporter: Reporter
 
 
 def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Splits, probes: Probes) -> RedTeam:
@@ -71,7 +92,7 @@ def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Spl
     probed = Prompts(*(part[: probes.prompts] for part in after.prompts))
     decoding = replace(evaluation.decoding, max_new_tokens=probes.max_new_tokens)
     data, report = prepare(attack, tokenizer, splits, probed, decoding)
-    return RedTeam(attack, evaluation, before, after, data, report)
+    return RedTeam(attack, evaluation, before, after, data, report, Reporter())
 
 
 def lengths(name: str, team: RedTeam) -> dict[str, int]:
@@ -104,17 +125,25 @@ def red_team(
 
     Returns:
       :class:`~immunax.conditions.episode.Episode`.
+
+    Raises:
+      UserError: the attack's loss is not finite.
     """
     attack_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     if before is None:
         before = _evaluate(team.evaluation, model, params, tokenizer, team.before, before_key, f"evaluate {name}")
     steps = team.data.batches.tokens.shape[0]
     with console.progress(f"attack {name}", steps, "step") as bar:
-        run = jax.jit(partial(team.attack.run, model, report=lambda loss: bar.advance(loss=float(loss))))
-        tampered = run(params, team.data, attack_key)
+        team.reporter.bar = bar
+        tampered = _run(team.attack, model, team.reporter, params, team.data, attack_key)
         trace = jax.tree.map(np.asarray, jax.block_until_ready(tampered.trace))
-    if not np.isfinite(trace.loss).all():
-        console.note(f"the attack on {name} diverged: its loss is not finite; its scores say nothing of resistance.")
+        jax.effects_barrier()
+    finite = np.isfinite(trace.loss)
+    if not finite.all():
+        raise UserError(
+            f"the attack on {name} diverged: its loss is {trace.loss[~finite][0]} at step {np.argmin(finite) + 1}, and says "
+            "nothing of resistance; lower its tuning.optimizer.learning_rate."
+        )
     after = _evaluate(
         team.evaluation, model, tampered.params, tokenizer, team.after, after_key, f"evaluate attacked {name}"
     )
@@ -122,6 +151,13 @@ def red_team(
     each = [judge(team.evaluation, probed, answers(tokenizer, ids, team.data.stop)) for ids in trace.probe_answers]
     probes = {judge_name: np.stack([scores[judge_name] for scores in each]) for judge_name in team.evaluation.judges}
     return Episode(before, after, Course(np.asarray(trace.loss, np.float64), trace.probe_steps, probes))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(
+    attack: Attack, model: Model, reporter: Reporter, params: Params, data: AttackData, key: jax.Array
+) -> Tampered:
+    return attack.run(model, params, data, key, report=reporter)
 
 
 def _evaluate(evaluation, model, params, tokenizer, material: Material, key, title: str):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from immunax.conditions.episode import Episode, Summary, summarise
 from immunax.data.dialog import Dialog
@@ -40,8 +41,11 @@ def deliver(
         for step, loss in enumerate(episode.course.loss, start=1):
             metrics.log(step, phase, {"loss": loss})
         for judge, scores in episode.course.probes.items():
+            metrics.resume(f"{phase}/{judge}", -1)
             for step, row in zip(episode.course.probe_steps, scores, strict=True):
-                metrics.log(int(step), f"{phase}/{judge}", {"score": float(np.mean(row))})
+                # A judge that does not apply to these prompts has nothing to log.
+                if not np.isnan(row).all():
+                    metrics.log(int(step), f"{phase}/{judge}", {"score": float(np.nanmean(row))})
     table(title, episodes)
 
 
@@ -54,13 +58,14 @@ def results(episodes: Mapping[str, Episode]) -> dict[str, Any]:
 
 
 def table(title: str, episodes: Mapping[str, Episode]) -> None:
-    """Prints one row a model and stage, every number with its 95% interval."""
+    """Prints one row a model and stage, every number with its 95% interval; no column for a judge that never applied."""
     summaries = [
         (name, stage, summarise(scores))
         for name, episode in episodes.items()
         for stage, scores in (("before attack", episode.before), ("after attack", episode.after))
     ]
-    judges = list(next(iter(summaries))[2].judged)
+    judged = [(name, estimate) for *_, summary in summaries for name, estimate in summary.judged.items()]
+    judges = list(dict.fromkeys(name for name, estimate in judged if not np.isnan(estimate.value)))
     rows = [
         [
             name,
@@ -126,7 +131,7 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
     Args:
       path: of the PNG.
       title: above both panels.
-      episodes: by model; refusal at step 0 is read from the same prompts before the attack.
+      episodes: by model.
     """
     canvas = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = canvas.subplots(1, 2)
@@ -134,15 +139,14 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
         course = episode.course
         left.plot(np.arange(1, len(course.loss) + 1), course.loss, color=colour, label=name)
         if "refusal" in course.probes:
-            probed = course.probes["refusal"]
-            before = episode.before.judged["refusal"][: probed.shape[1]]
-            rates = 1 - np.nanmean(np.concatenate([before[None], probed]), axis=1)
-            right.plot([0, *course.probe_steps], rates, color=colour, marker="o", label=name)
+            rates = 1 - np.nanmean(course.probes["refusal"], axis=1)
+            right.plot(course.probe_steps, rates, color=colour, marker="o", label=name)
     left.set(xlabel="attack step", ylabel="attack loss (nats per token)")
     right.set(xlabel="attack step", ylabel="refusal rate", ylim=(-0.03, 1.03))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(frameon=False)
     canvas.suptitle(title, fontsize=11)
     with atomic.file(path) as temp:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
 
-_FREE = ("outputs", "run", "tracker")
+_FREE = ("outputs", "run", "tracker", "export_dtype")
 
 
 def check_same_run(folder: Path, config: DictConfig) -> None:
@@ -17,7 +17,7 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
 
     Args:
       folder: of the run; may be new.
-      config: composed; where the outputs lie and who tracks them may differ.
+      config: composed; where the outputs lie, who tracks them and how weights are exported may differ.
 
     Raises:
       UserError: it differs, or the manifest cannot be read.

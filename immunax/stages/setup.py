@@ -93,7 +93,7 @@ def load(source: ModelSource) -> Checkpoint:
         return source.load()
     config = OmegaConf.create(manifest.read(folder)["config"])
     base = load(build(config.model))
-    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+    with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.latest()
         if step is None:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")

@@ -59,7 +59,9 @@ def test_the_scan_equals_a_python_loop_of_adamw_and_probes_see_the_attacked_mode
         losses.append(value)
     np.testing.assert_allclose(tampered.trace.loss, jnp.stack(losses), rtol=1e-4)
     np.testing.assert_allclose(tampered.params["norm"]["scale"], params["norm"]["scale"], atol=1e-4)
-    np.testing.assert_array_equal(tampered.trace.probe_steps, [2, 4, 6])
+    np.testing.assert_array_equal(tampered.trace.probe_steps, [0, 2, 4, 6])
+    first = generate(MODEL, PARAMS, *data.probes, data.stop, data.decoding)
+    np.testing.assert_array_equal(tampered.trace.probe_answers[0], first)
     last = generate(MODEL, tampered.params, *data.probes, data.stop, data.decoding)
     np.testing.assert_array_equal(tampered.trace.probe_answers[-1], last)
 
@@ -117,9 +119,16 @@ def test_probes_divide_the_steps():
     assert [segments(10, 5), segments(10, 4), segments(7, 3), segments(2, 9)] == [5, 2, 1, 2]
 
 
-def test_too_few_dialogs_are_refused_with_how_many_there_are():
-    with pytest.raises(UserError, match="at most 6"):
-        HarmfulSFT(samples=7).dialogs(SPLITS)
+@pytest.mark.parametrize("samples", [7, 0, -5])
+def test_a_number_of_dialogs_that_cannot_be_is_refused_with_how_many_there_are(samples):
+    with pytest.raises(UserError, match="expected 1 to 6"):
+        HarmfulSFT(samples).dialogs(SPLITS)
+    with pytest.raises(UserError, match="lack"):
+        HarmfulSFT(1).dialogs(Splits(Split()))
+
+
+def test_fewer_dialogs_than_a_batch_still_give_a_step_an_epoch():
+    assert [Tuning(epochs=10, batch_size=10).steps(samples) for samples in (5, 10, 25)] == [10, 10, 25]
 
 
 def test_answers_stop_at_the_end_of_the_turn():

@@ -5,7 +5,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immunax.data.chat import Encoded, Report, encode, encode_all, encode_pairs, encode_prompts
+from immunax.data.chat import Encoded, Report, encode_all, encode_pairs, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
 from immunax.models import gguf, hub
 from immunax.models.tokenizer import from_gguf
@@ -27,10 +27,14 @@ def changed():
     return copy.deepcopy(tiny.tokenizer())
 
 
+def one(tokenizer, dialog, max_length):
+    (example,), _ = encode_all(tokenizer, [dialog], max_length)
+    return example
+
+
 def test_the_answer_is_what_follows_the_generation_prompt_up_to_the_end_of_the_turn():
     tokenizer = tiny.tokenizer()
-    example = encode(tokenizer, TALK, 200)
-    assert example is not None
+    example = one(tokenizer, TALK, 200)
     head = "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nthe cat?<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(example.prompt) == head
     assert tokenizer.decode(example.answer) == "it sat<|im_end|>"
@@ -40,8 +44,7 @@ def test_the_answer_is_what_follows_the_generation_prompt_up_to_the_end_of_the_t
 @given(words, words)
 def test_prompt_ids_are_a_prefix_of_the_whole_dialogs_ids(question, answer):
     tokenizer = tiny.tokenizer()
-    example = encode(tokenizer, ask(question, answer), 10_000)
-    assert example is not None
+    example = one(tokenizer, ask(question, answer), 10_000)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     full = tuple(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False))
     assert full[: len(example.prompt)] == example.prompt
@@ -53,8 +56,7 @@ def test_prompt_ids_are_a_prefix_of_the_whole_dialogs_ids(question, answer):
 def test_smollm2_answers_end_with_its_end_of_turn_and_prompts_keep_its_system_turn():
     path = hub.resolve("smollm2").locate()
     tokenizer = from_gguf(gguf.open_file(path).metadata, path)
-    example = encode(tokenizer, ask("What is 2 + 3?", "It is 5."), 200)
-    assert example is not None
+    example = one(tokenizer, ask("What is 2 + 3?", "It is 5."), 200)
     assert tokenizer.decode(example.answer) == "It is 5.<|im_end|>"
     turns = [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "It is 5."}]
     full = tuple(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False))
@@ -64,13 +66,12 @@ def test_smollm2_answers_end_with_its_end_of_turn_and_prompts_keep_its_system_tu
 
 
 def test_a_tokenizer_without_a_template_gets_question_newline_answer_eos(plain):
-    example = encode(plain, TALK, 200)
-    assert example is not None
+    example = one(plain, TALK, 200)
     assert plain.decode(example.prompt) == "be kind\nthe cat?\n"
     assert plain.decode(example.answer) == "it sat<eos>"
     plain.eos_token = None
     with pytest.raises(UserError, match="no end-of-text token"):
-        encode(plain, TALK, 200)
+        one(plain, TALK, 200)
 
 
 def test_a_template_that_ends_no_turn_gets_eos(changed):
@@ -78,15 +79,13 @@ def test_a_template_that_ends_no_turn_gets_eos(changed):
         "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}"
     )
-    example = encode(changed, ask("the cat?", "it sat"), 200)
-    assert example is not None
+    example = one(changed, ask("the cat?", "it sat"), 200)
     assert changed.decode(example.answer) == "it sat<eos>"
 
 
 def test_tokens_that_straddle_the_border_do_not_change_the_prompt(changed):
     changed.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    example = encode(changed, ask("the mat and t", "he cat"), 200)
-    assert example is not None
+    example = one(changed, ask("the mat and t", "he cat"), 200)
     assert example.prompt == encode_prompts(changed, [ask("the mat and t")], 200)[0]
     assert changed.decode(example.tokens) == "the mat and the cat<eos>"
     assert tuple(changed("the mat and the cat").input_ids)[: len(example.prompt)] != example.prompt
@@ -94,11 +93,11 @@ def test_tokens_that_straddle_the_border_do_not_change_the_prompt(changed):
 
 def test_plain_text_is_predicted_from_its_first_token():
     tokenizer = tiny.tokenizer()
-    example = encode(tokenizer, Dialog((), "the cat sat"), 200)
-    assert example is not None
+    example = one(tokenizer, Dialog((), "the cat sat"), 200)
     assert example.tokens == tuple(tokenizer("the cat sat").input_ids)
     assert len(example.prompt) == 1
-    assert encode(tokenizer, Dialog((), "a"), 200) is None
+    with pytest.raises(UserError, match="none of 1 dialogs has an answer"):
+        encode_all(tokenizer, [Dialog((), "a")], 200)
 
 
 def test_answers_are_cut_and_what_does_not_fit_is_dropped_and_counted():
@@ -108,7 +107,7 @@ def test_answers_are_cut_and_what_does_not_fit_is_dropped_and_counted():
     assert report == Report(kept=3, truncated=1, dropped=2)
     assert [len(example.tokens) <= 40 for example in examples] == [True] * 3
     assert len(examples[1].tokens) == 40
-    assert examples == [encode(tokenizer, dialogs[index], 40) for index in (0, 1, 4)]
+    assert examples == [one(tokenizer, dialogs[index], 40) for index in (0, 1, 4)]
 
 
 def test_pairs_are_kept_or_dropped_as_one():
@@ -139,9 +138,11 @@ def test_nothing_left_to_train_on_is_a_user_error(dialogs, message):
 def test_prompts_for_generation_are_whole_or_a_user_error():
     tokenizer = tiny.tokenizer()
     prompts = encode_prompts(tokenizer, [TALK, ask("hi")], 200)
-    assert prompts[0] == encode(tokenizer, TALK, 200).prompt
+    assert prompts[0] == one(tokenizer, TALK, 200).prompt
     assert encode_prompts(tokenizer, [], 200) == []
-    with pytest.raises(UserError, match=r"prompt 1 has 11\d tokens, more than the 40"):
+    with pytest.raises(
+        UserError, match=r"prompt 1 has 11\d tokens, more than the 40 .*raise judge\.max_length or leave"
+    ):
         encode_prompts(tokenizer, [ask("hi"), ask("h" * 100)], 40)
     with pytest.raises(UserError, match="prompt 0 is empty"):
         encode_prompts(tokenizer, [Dialog((), "text")], 40)
@@ -150,10 +151,10 @@ def test_prompts_for_generation_are_whole_or_a_user_error():
 def test_a_template_that_cannot_render_a_dialog_is_a_user_error(changed):
     changed.chat_template = "{{ raise_exception('no system turn') }}"
     with pytest.raises(UserError, match=r"'tiny' cannot render the roles system, user \(no system turn\)"):
-        encode(changed, TALK, 200)
+        one(changed, TALK, 200)
     changed.chat_template = "{% if add_generation_prompt %}open{% else %}shut{% endif %}"
     with pytest.raises(UserError, match="does not put the answer after its generation prompt"):
-        encode(changed, TALK, 200)
+        one(changed, TALK, 200)
 
 
 def test_an_example_without_prompt_or_answer_cannot_be_made():

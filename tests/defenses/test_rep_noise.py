@@ -50,10 +50,10 @@ def _reference(weights, alpha, beta):
     states = [small.MODEL.final_norm(weights, state) for state in outputs.residuals]
     ascent = jnp.log(1 + sum(_answer_log_probs(weights, state, HARMFUL) for state in states) / len(states))
     mask = jnp.asarray(SAFE.tokens != HARMFUL.tokens)[:, :, None]
-    drawn = jax.random.normal(KEY, outputs.mlp.shape)
+    rows = [jax.random.normal(jax.random.fold_in(KEY, row), outputs.mlp[:, 0].shape) for row in range(3)]
     distances = [
         multi_kernel_mmd((layer * mask).reshape(3, -1), (noise * mask).reshape(3, -1))
-        for layer, noise in zip(outputs.mlp, drawn, strict=True)
+        for layer, noise in zip(outputs.mlp, jnp.stack(rows, axis=1), strict=True)
     ]
     return safe + beta * sum(distances) / len(distances) - alpha * ascent
 
@@ -88,6 +88,14 @@ def test_positions_where_both_answers_agree_do_not_count_for_the_noise():
     assert float(noise_distance(activations, mask, KEY)) != float(noise_distance(activations + 1, mask, KEY))
 
 
+def test_rows_of_padding_change_nothing():
+    activations = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    mask = jnp.array([[False, True, True, False]] * 3)
+    more = jnp.pad(activations, ((0, 0), (0, 5), (0, 0), (0, 0)), constant_values=3.0)
+    one, other = noise_distance(activations, mask, KEY), noise_distance(more, jnp.pad(mask, ((0, 5), (0, 0))), KEY)
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 def test_the_adversarial_loss_and_safety_tuning_are_their_formulas():
     weights = small.params()
     batch = StreamBatch(SAFE, HARMFUL, RETAIN)
@@ -96,6 +104,8 @@ def test_the_adversarial_loss_and_safety_tuning_are_their_formulas():
     np.testing.assert_allclose(adversarial, safe - 0.3 * harmful, rtol=1e-4)
     tuning, _ = SafetyTuning(Mixture(safe=3, retain=1)).loss(small.MODEL, weights, (), batch, KEY)
     np.testing.assert_allclose(tuning, 0.75 * safe + 0.25 * retain, rtol=1e-4)
+    alone, _ = SafetyTuning(Mixture(safe=3)).loss(small.MODEL, weights, (), StreamBatch(safe=SAFE), KEY)
+    np.testing.assert_allclose(alone, safe, rtol=1e-4)
 
 
 def test_a_mixture_that_cannot_be_is_refused():
@@ -103,3 +113,7 @@ def test_a_mixture_that_cannot_be_is_refused():
         Mixture(safe=2, harmful=3, paired=True)
     with pytest.raises(UserError, match="positive"):
         Mixture()
+    with pytest.raises(UserError, match="paired=true"):
+        RepNoise(mixture=Mixture(safe=2, harmful=2))
+    with pytest.raises(UserError, match="both streams"):
+        AdversarialLoss(mixture=Mixture(safe=2))

@@ -15,6 +15,7 @@ def test_rates_rise_over_the_warmup_and_fall_to_zero_after_the_last_step():
     cosine = AdamW(2.0, schedule="cosine").rate(8)
     np.testing.assert_allclose([cosine(0), cosine(4), cosine(8)], [2.0, 1.0, 0.0], atol=1e-6)
     assert float(AdamW(3.0).rate(5)(100)) == 3.0
+    assert float(AdamW(3.0, schedule="cosine", warmup=0.9).rate(2)(1)) == 3.0
 
 
 def test_an_update_is_adamw_on_the_clipped_gradient():

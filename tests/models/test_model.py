@@ -78,3 +78,8 @@ def test_unknown_settings_are_refused_with_a_suggestion():
         Model(small.CONFIG, remat="ful")
     with pytest.raises(UserError, match="Did you mean 'q_proj'"):
         lora.init(jax.random.key(0), small.params(), lora.LoraSpec(targets=("q_pro",)))
+
+
+def test_a_dtype_that_is_none_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
+        Model(small.CONFIG, dtype="bfloat1")

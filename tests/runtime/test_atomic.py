@@ -65,6 +65,28 @@ def test_a_full_disk_is_one_line_that_names_the_target(tmp_path, code):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"), [("file/below/it", "file is a file"), ("/proc/x/below", "there can be no such folder")]
+)
+def test_a_place_where_no_folder_can_be_is_one_line_that_says_why(tmp_path, place, reason):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=rf"{place}: .*{reason}; choose another"), atomic.file(tmp_path / place):
+        pass
+
+
+def test_a_missing_file_that_a_bug_looked_for_keeps_its_own_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic.directory(tmp_path / "model") as temp:
+        (temp / "absent").read_text()
+    with pytest.raises(FileExistsError), atomic.directory(tmp_path / "model") as temp:
+        temp.mkdir()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_above_that_may_not_be_written_is_the_targets_own_error(tmp_path, code):
+    with pytest.raises(UserError, match=r"a/out: .*choose a folder you may write to"), atomic.file(tmp_path / "a/out"):
+        raise OSError(code, os.strerror(code), str(tmp_path))
+
+
 def test_another_file_that_may_not_be_read_is_not_blamed_on_the_target(tmp_path):
     with pytest.raises(PermissionError), atomic.file(tmp_path / "a" / "out"):
         raise PermissionError(errno.EACCES, "denied", str(tmp_path / "b" / "in"))

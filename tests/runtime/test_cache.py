@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from immunax.runtime import cache
+from immunax.runtime.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,18 @@ def test_two_at_once_make_it_once():
     assert made == [1]
 
 
+def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file is a file; choose another folder: set IMMUNAX_CACHE=FOLDER"):
+        cache.enable_compilation_cache()
+    with pytest.raises(UserError, match="set IMMUNAX_CACHE"):
+        fetch([], {"k": 1})
+    monkeypatch.setenv("IMMUNAX_CACHE", "/proc/x")
+    with pytest.raises(UserError, match="cannot write /proc/x/xla: there can be no such folder"):
+        cache.enable_compilation_cache()
+
+
 PROGRAM = """
 import jax, jax.numpy as jnp
 from immunax.runtime.cache import enable_compilation_cache
@@ -114,3 +127,11 @@ def test_a_second_process_reuses_compiled_programs_without_noise():
     assert int(misses) == 0
     assert int(hits) > 0
     assert runs[1].stderr == ""
+
+
+def test_other_code_makes_it_again(monkeypatch):
+    made = []
+    fetch(made, {"k": 1})
+    monkeypatch.setattr(cache, "_code", lambda: "edited")
+    fetch(made, {"k": 1})
+    assert len(made) == 2

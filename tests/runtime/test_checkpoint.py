@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,58 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch, error):
         monkeypatch.setattr(checkpoints._manager, "save", refuse)
         with pytest.raises(UserError, match="the disk is full"):
             checkpoints.save(1, {"w": jnp.ones(1)})
+
+
+def test_what_is_only_read_is_left_as_another_process_writes_it(tmp_path):
+    state = {"params": {"w": jnp.arange(4.0)}, "step": 1}
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(1, state)
+    unfinished = tmp_path / "run" / "2.orbax-checkpoint-tmp" / "default"
+    unfinished.mkdir(parents=True)
+    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+        assert checkpoints.latest() == 1
+        found = checkpoints.restore_part(1, "params", {"w": jnp.zeros(4)})
+        np.testing.assert_array_equal(found["w"], np.arange(4.0))
+        with pytest.raises(ValueError, match="opened to read only"):
+            checkpoints.save(3, state)
+    assert unfinished.is_dir()
+    with Checkpoints(tmp_path / "absent", read_only=True) as checkpoints:
+        assert checkpoints.latest() is None
+    assert not (tmp_path / "absent").exists()
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_save_refused_at_the_end_is_told_in_one_line(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "close", full)
+        with pytest.raises(UserError, match="the disk is full"):
+            checkpoints.close()
+    checkpoints.close()
+
+
+def test_a_save_refused_at_the_end_does_not_hide_what_came_first(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "close", full)
+        with pytest.raises(ZeroDivisionError), checkpoints:
+            raise ZeroDivisionError
+    checkpoints.close()
+
+
+def test_the_echoes_of_a_refused_save_are_silent_and_nothing_else_is(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    for _ in range(2):
+        Checkpoints(tmp_path).close()
+    echo = SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
+    other = SimpleNamespace(exc_value=RuntimeError("another"))
+    for lost in (echo, other):
+        sys.unraisablehook(lost)
+    assert shown == [other]
 
 
 def test_keeping_the_best_needs_a_metric(tmp_path):

@@ -1,11 +1,21 @@
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import pytest
 from omegaconf import OmegaConf
 
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError
+
+
+class Judge(Protocol):
+    def score(self): ...
+
+
+@dataclass(frozen=True)
+class Part:
+    rank: int = 1
 
 
 @dataclass(frozen=True)
@@ -16,6 +26,14 @@ class Thing:
     mode: Literal["a", "b"] = "a"
     targets: tuple[str, ...] = ("q",)
     deep: bool = False
+    part: Part = Part()
+    spare: Part | None = None
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    anything: Any = None
+
+
+PART = {"_target_": "x.Part", "rank": 2}
 
 
 def node(**values):
@@ -24,11 +42,23 @@ def node(**values):
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    monkeypatch.setattr(fields.pkgutil, "resolve_name", lambda _: Thing)
+    monkeypatch.setattr(fields.pkgutil, "resolve_name", lambda name: Part if name.endswith("Part") else Thing)
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"lr": 1}, {"name": None}, {"name": "x"}, {"targets": ["a", "b"]}, {"steps": "${n}"}, {"mode": "b"}]
+    "values",
+    [
+        {},
+        {"lr": 1},
+        {"name": None},
+        {"name": "x"},
+        {"targets": ["a", "b"]},
+        {"steps": "${n}"},
+        {"mode": "b"},
+        {"part": PART, "spare": PART, "judges": {"mine": PART}, "shares": {"test": 1.0, "train": "${n}"}},
+        {"spare": None, "anything": None},
+        {"anything": 5, "judges": {}, "part": "${thing.spare}"},
+    ],
 )
 def test_a_node_that_fits_its_dataclass_passes(values):
     fields.check(node(**values))
@@ -37,7 +67,7 @@ def test_a_node_that_fits_its_dataclass_passes(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"stepz": 2}, r"unknown field thing\.stepz\. Did you mean 'steps'\? thing has: deep, lr"),
+        ({"stepz": 2}, r"unknown field thing\.stepz\. Did you mean 'steps'\? thing has: anything, deep, judges, lr"),
         ({"steps": 1.5}, r"thing\.steps=1\.5: expected a whole number"),
         ({"steps": True}, "expected a whole number"),
         ({"lr": "fast"}, "expected a number"),
@@ -47,6 +77,18 @@ def test_a_node_that_fits_its_dataclass_passes(values):
         ({"targets": "q"}, "expected a list of text"),
         ({"deep": 1}, "expected true or false"),
         ({"steps": "???"}, r"thing\.steps needs a value"),
+        ({"part": 5}, rf"thing\.part=5: expected fields with _target_: {__name__}\.Part$"),
+        ({"part": None}, r"thing\.part=null: expected fields with _target_"),
+        ({"part": {"rank": 2}}, r"thing\.part={'rank': 2}: expected fields with _target_"),
+        ({"spare": 8}, r"thing\.spare=8: expected fields with _target_: .*Part or null"),
+        ({"judges": None}, "expected a mapping from names to fields with _target_ of a Judge"),
+        (
+            {"judges": {"a": None}},
+            r"judges\.a=null: expected fields with .* of a Judge; ~thing\.judges\.a leaves it out",
+        ),
+        ({"judges": {"a": 5}}, r"thing\.judges\.a=5: expected fields with"),
+        ({"shares": {"test": "all"}}, r"thing\.shares\.test='all': expected a number"),
+        ({"shares": 1}, r"thing\.shares=1: expected a mapping from names to a number"),
     ],
 )
 def test_a_node_that_does_not_fit_is_told(values, message):
@@ -75,7 +117,25 @@ def test_a_target_that_does_not_exist_is_named(monkeypatch):
 
 @pytest.mark.parametrize(
     ("before", "after", "fits"),
-    [(1, 2.5, True), (1, "a", False), (True, 1, False), (None, "a", True), ("a", 1, False), ("a", None, True)],
+    [
+        (1, 2.5, True),
+        (1, "a", False),
+        (True, 1, False),
+        (None, "a", True),
+        ("a", 1, False),
+        ("a", None, True),
+        ({"a": 1}, {"a": 2}, True),
+        ({"a": 1}, 5, False),
+        ({"a": 1}, "a", False),
+        ({"a": 1}, None, True),
+    ],
 )
 def test_an_override_keeps_the_kind_of_value(before, after, fits):
     assert (fields.same_kind(before, after) is None) == fits
+
+
+def test_null_takes_the_place_of_a_value_only_where_it_may():
+    assert fields.same_kind(1, None) is None
+    assert fields.same_kind(1, None, nullable=False) == "a number"
+    assert fields.same_kind({"a": 1}, None, nullable=False) == "fields"
+    assert fields.same_kind(None, None, nullable=False) is None

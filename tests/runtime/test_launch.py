@@ -1,3 +1,7 @@
+import errno
+import logging
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +14,11 @@ from immunax.runtime.errors import UserError
 
 CONF = {
     "config.yaml": (
-        "defaults: [{model: tiny}, {trainer: sgd}, _self_]\nseed: 0\nrun: null\noutputs: outputs\nverbose: false\n"
+        "defaults: [{model: tiny}, {trainer: sgd}, {attack@red_team: sft}, _self_]\n"
+        "seed: 0\nrun: null\noutputs: outputs\nverbose: false\nprobes: {prompts: 2}\njudges: {first: {where: a}}\n"
     ),
+    "attack/sft.yaml": "samples: 10\ntuning: {epochs: 1}\n",
+    "attack/shift.yaml": "tuning: {epochs: 2}\n",
     "model/tiny.yaml": "size: 4\n",
     "model/small.yaml": "size: 8\n",
     "model/hf.yaml": "path: ???\n",
@@ -33,11 +40,12 @@ def start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
-    def run(*argv, fail=None):
+    def run(*argv, fail=None, act=lambda: None):
         jobs = []
 
         @launch.command(required=("defense",), folder=tmp_path / "conf")
         def task(config):
+            act()
             if fail is not None:
                 raise fail
             jobs.append((OmegaConf.to_container(config, resolve=True), launch.run_directory()))
@@ -78,6 +86,18 @@ def folder(job):
         (["defense=tar", "seed=["], "error: cannot read 'seed=['"),
         (["defense=tar", "seed"], "error: cannot read 'seed'"),
         (["defense=tar", "hydra/launcher=absent"], "error: configuration: "),
+        (["defense=tar", "+attak=shift"], "error: unknown field attak. Did you mean 'attack'? there are:"),
+        (["defense=tar", "+modle.size=1"], "error: unknown field modle. Did you mean 'model'?"),
+        (["defense=tar", "+experiment.x=1"], "error: no experiment is chosen: add experiment=NAME."),
+        (["defense=tar", "red_team=shift"], "error: red_team=shift: did you mean attack@red_team=shift? Choices: sft"),
+        (["defense=tar", "red_team=5"], "error: red_team=5: did you mean attack@red_team=NAME? Choices: sft, shift"),
+        (["defense=tar", "red_team=null"], "error: red_team=null: did you mean attack@red_team=NAME?"),
+        (["defense=tar", "attack@red_team=shft"], "error: unknown attack 'shft'. Did you mean 'shift'?"),
+        (["defense=tar", "probes=5"], "error: probes=5: expected fields, such as probes.prompts=VALUE."),
+        (["defense=tar", "probes=null"], "error: probes=null: expected fields, such as probes.prompts=VALUE."),
+        (["defense=tar", "seed=null"], "error: seed=null: expected a number, as in seed=0"),
+        (["defense=tar", "model=null"], "error: unknown model 'null'. Choices: hf, small, tiny"),
+        (["defense=tar", "red_team.tuning=3"], "error: red_team.tuning=3: expected fields, such as red_team.tuning.ep"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(start, capfd, argv, line):
@@ -174,6 +194,101 @@ def test_a_further_folder_of_configuration_is_searched(start, tmp_path):
     (tmp_path / "more" / "defense" / "mine.yaml").write_text("beta: 2\n")
     _, [job] = start("--config-dir", str(tmp_path / "more"), "defense=mine")
     assert job[0]["defense"] == {"beta": 2}
+
+
+def test_a_damaged_file_of_configuration_is_named(start, tmp_path, capfd):
+    path = tmp_path / "more" / "defense" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("beta: {2\n")
+    assert start("--config-dir", str(tmp_path / "more"), "defense=mine") == (2, [])
+    said = capfd.readouterr().err
+    assert said.startswith("error: configuration: ")
+    assert f'"{path}", line 1' in said
+    assert said.endswith("; mend that file\n")
+    assert said.count("\n") == 1
+
+
+def test_a_field_may_be_added_below_and_a_node_below_may_be_null(start):
+    _, [job] = start("defense=tar", "+judges.second.where=b", "red_team.tuning=null", "attack@red_team=shift")
+    assert job[0]["judges"] == {"first": {"where": "a"}, "second": {"where": "b"}}
+    assert job[0]["red_team"] == {"tuning": None}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["outputs=/proc/x"], "cannot write /proc/x: there can be no such folder; choose another"),
+        (["outputs=file"], "cannot write file/tar-tiny-0: {}/file is a file; choose another folder"),
+        (["outputs=.", "run=file"], "cannot write file: {}/file is a file; choose another folder"),
+        (["outputs=.", "run=file/mine"], "cannot write file/mine: {}/file is a file; choose another folder"),
+    ],
+)
+def test_a_place_where_no_run_can_be_is_one_line(start, capfd, overrides, line):
+    Path("file").touch()
+    for sweep in ([], ["-m"]):
+        assert start(*sweep, "defense=tar", *overrides) == (2, [])
+        said = capfd.readouterr()
+        assert said.err.count("\n") == 1
+        assert said.err.startswith("error: cannot write ")
+        if not sweep:
+            assert said.err == f"error: {line.format(Path.cwd())}\n"
+
+
+def test_a_log_that_may_not_be_written_is_one_line(start, capfd, monkeypatch):
+    class Refused(logging.FileHandler):
+        def __init__(self, filename):
+            raise PermissionError(errno.EACCES, "Permission denied", filename)
+
+    monkeypatch.setattr(logging, "FileHandler", Refused)
+    assert start("defense=tar", "run=mine") == (2, [])
+    assert re.fullmatch(
+        r"error: cannot write \S+/mine/test_launch\.log: permission denied; .*\n", capfd.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "no such file", "outputs/mine/absent"),
+        NotADirectoryError(errno.ENOTDIR, "no folder", "elsewhere/file"),
+        PermissionError(errno.EPERM, "not permitted"),
+        ValueError("no disk at all"),
+    ],
+)
+def test_a_bug_that_the_output_folder_has_no_part_in_keeps_its_traceback(start, error):
+    with pytest.raises(type(error)):
+        start("defense=tar", "run=mine", fail=error)
+
+
+def test_a_full_disk_is_one_line(start, capfd):
+    status, _ = start("defense=tar", fail=OSError(errno.ENOSPC, "No space left on device"))
+    assert status == 2
+    assert capfd.readouterr().err == (
+        "error: cannot write outputs: the disk is full; free some space or choose another folder\n"
+    )
+
+
+def test_a_log_on_a_full_disk_prints_nothing_of_its_own(start, capfd, monkeypatch):
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+
+    def fill_and_log():
+        (handler,) = [each for each in logging.getLogger().handlers if isinstance(each, logging.FileHandler)]
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, handler.stream.fileno())
+        os.close(full)
+        logging.getLogger("any").error("a line")
+
+    assert start("defense=tar", act=fill_and_log)[0] == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_orbax_prints_no_traceback_beside_the_error_that_it_raises(start, tmp_path, capfd):
+    ours = OmegaConf.load(launch.configuration_folder() / "config.yaml")
+    with (tmp_path / "conf" / "config.yaml").open("a") as config:
+        config.write(OmegaConf.to_yaml({"hydra": ours.hydra}))
+    assert start("defense=tar", act=lambda: logging.getLogger("absl").error("a traceback"))[0] == 0
+    said = capfd.readouterr()
+    assert said.err + said.out == ""
 
 
 def test_the_configuration_is_found_beside_or_inside_the_package(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 import json
 import math
+import os
+import re
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -35,6 +38,65 @@ def test_a_resumed_phase_has_no_duplicates_and_leaves_the_others(tmp_path):
     assert [row[1] for row in found if row[0] == "attack"] == [1, 2, 3]
 
 
+def fill(metrics):
+    """The disk is full from now on, for the events of TensorBoard."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, metrics._board._records._writer.fileno())
+    os.close(full)
+
+
+def test_a_full_disk_is_told_in_one_line_by_each_method(tmp_path, monkeypatch):
+    metrics = Metrics(tmp_path)
+    fill(metrics)
+    metrics.log(1, "train", {"loss": 1.0})
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: the disk is full"):
+        metrics.close()
+    metrics = Metrics(tmp_path)
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).symlink_to("/dev/full")
+    with pytest.raises(UserError, match="the disk is full"):
+        metrics.log(1, "train", {"loss": 1.0})
+    metrics.close()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file; choose another folder"):
+        Metrics(tmp_path / "file")
+
+
+def test_a_full_disk_keeps_no_tracker_from_being_closed(tmp_path):
+    closed = []
+    tracker = SimpleNamespace(
+        start=lambda folder: None, log=lambda step, values: None, close=lambda: closed.append("tracker")
+    )
+    metrics = Metrics(tmp_path, [tracker])
+    fill(metrics)
+    metrics.log(1, "train", {"loss": 1.0})
+    with pytest.raises(UserError, match="the disk is full"):
+        metrics.close()
+    assert closed == ["tracker"]
+
+
+FULL = """
+import os, sys
+from immunax.runtime.errors import UserError
+from immunax.runtime.metrics import Metrics
+try:
+    with Metrics(sys.argv[1]) as metrics:
+        full = os.open("/dev/full", os.O_WRONLY)
+        for name in os.listdir("/proc/self/fd"):
+            if "tfevents" in os.path.realpath(f"/proc/self/fd/{name}"):
+                os.dup2(full, int(name))
+        metrics.log(1, "train", {"loss": 1.0})
+        raise UserError("this came first")
+except UserError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+def test_what_came_before_a_full_disk_is_all_that_is_said(tmp_path):
+    answer = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "this came first\n")
+
+
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / FILE).write_text("nonsense\n{}\n")
     with pytest.raises(UserError, match="line 1"):
@@ -56,7 +118,18 @@ def test_wandb_gets_every_value_with_its_phase(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with Metrics(tmp_path, [Wandb()]) as metrics:
         metrics.log(4, "train", {"loss": 1.0})
-    assert calls == [tmp_path.name, {"train/loss": 1.0, "train/step": 4}, "end"]
+    assert calls == [f"{tmp_path.parent.name}/{tmp_path.name}", {"train/loss": 1.0, "train/step": 4}, "end"]
+
+
+def test_wandb_resumes_a_run_by_its_whole_path(tmp_path, monkeypatch):
+    ids: list[str] = []
+    fake = SimpleNamespace(init=lambda **options: ids.append(options["id"]), finish=lambda: None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "one" / "0", tmp_path / "two" / "0", "one/0"):
+        Metrics(folder, [Wandb()]).close()
+    assert ids[0] == ids[2] != ids[1]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
 
 
 def test_mlflow_gets_every_value_with_its_step(tmp_path, monkeypatch):

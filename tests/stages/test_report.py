@@ -18,7 +18,9 @@ def _episode(shift):
         Likelihood(np.array([4.0 + shift]), np.array([2.0])),
         Likelihood(np.array([3.0]), np.array([3.0])),
     )
-    return Episode(scores, scores, Course(np.array([2.0, 1.0]), np.array([2]), {"refusal": np.array([[1.0, 1.0]])}))
+    return Episode(
+        scores, scores, Course(np.array([2.0, 1.0]), np.array([0, 2]), {"refusal": np.array([[0.0, 1.0], [1.0, 1.0]])})
+    )
 
 
 EPISODES = {"start model": _episode(0.0), "immunized": _episode(2.0)}
@@ -39,6 +41,21 @@ def test_a_run_delivers_table_records_figure_and_metrics(tmp_path, capsys):
     assert SECRET not in (tmp_path / report.RECORDS).read_text()
     lines = [line for line in read(tmp_path / "metrics.jsonl") if line["phase"] == "attack/immunized"]
     assert [line["step"] for line in lines] == [1, 2]
+    lines = [line for line in read(tmp_path / "metrics.jsonl") if line["phase"] == "attack/immunized/refusal"]
+    assert [line["step"] for line in lines] == [0, 2]
+
+
+def test_a_judge_that_never_applied_has_no_column_and_no_curve(tmp_path, capsys):
+    episode = EPISODES["immunized"]
+    nothing = np.full(2, np.nan)
+    scores = episode.before._replace(judged={**episode.before.judged, "absent": nothing})
+    course = episode.course._replace(probes={**episode.course.probes, "absent": np.stack([nothing, nothing])})
+    with Metrics(tmp_path) as metrics:
+        report.deliver(tmp_path, "a title", {"one": Episode(scores, scores, course)}, PROMPTS, metrics)
+    shown = capsys.readouterr().out
+    assert "other" in shown
+    assert "absent" not in shown
+    assert not any("absent" in line["phase"] for line in read(tmp_path / "metrics.jsonl"))
 
 
 def test_results_hold_every_interval_and_are_json():

@@ -247,7 +247,14 @@ def _another_architecture(home: Path) -> str:
             ("+defense=rep_noise", "model=model", *TRAIN, "trainer.optimizer.learning_rate=1e30", "run=nan"),
             "learning_rate",
         ),
+        (
+            ("+defense=rep_noise", "model=model", *TRAIN, "red_team.tuning.optimizer.learning_rate=1e30", "run=burst"),
+            "learning_rate",
+        ),
         (("+defense=rep_noise", "model=model", *TRAIN, "run=main", "seed=5"), "seed"),
+        (("+defense=rep_noise", "model=model", *TRAIN, "export_dtype=bf16"), "bfloat16"),
+        (("+defense=rep_noise", "model=model", *TRAIN, "start.defense=null", "run=half"), "start=base"),
+        (("+defense=rep_noise", "model=model", "red_team=identity_shift"), "attack@red_team=identity_shift"),
         (("+defense=rep_noise", "model=model", "data=beavertails", "data.root=nowhere"), "nowhere"),
     ],
 )
