@@ -8,6 +8,7 @@ import numpy as np
 from immunax.conditions.statistics import NOTHING, Estimate, mean, rate, ratio
 from immunax.judges.evaluate import Scores
 from immunax.judges.likelihood import Likelihood
+from immunax.runtime.metrics import json_number
 
 
 class Course(NamedTuple):
@@ -111,7 +112,7 @@ def _scores_from_json(record: Mapping[str, Any]) -> Scores:
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+    return [json_number(value) for value in values]
 
 
 def _array(values: list[float | None]) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from immunax.runtime.atomic import disk_error
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, close_behind
 
 _NO_SPACE = re.compile(r"no space left|disk quota", re.IGNORECASE)
 
@@ -182,12 +182,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except Exception:
-            # What is on its way already came first, and is often the cause of this one.
-            if kind is None:
-                raise
+        close_behind(kind, self.close)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

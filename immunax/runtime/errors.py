@@ -1,7 +1,7 @@
 """The one exception that means "the user can mend this"."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -9,6 +9,21 @@ class UserError(Exception):
 
     Entry points print that line and exit with status 2; every other exception is a bug and keeps its traceback.
     """
+
+
+def close_behind(error: object, close: Callable[[], None]) -> None:
+    """Closes at the end of a ``with`` block, whose own exception comes before one of closing.
+
+    Args:
+      error: what ``__exit__`` is told is on its way, None where nothing is.
+      close: may raise.
+    """
+    try:
+        close()
+    except Exception:
+        # What is on its way already came first, and is often the cause of this one.
+        if error is None:
+            raise
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

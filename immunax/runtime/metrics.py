@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from immunax.runtime import atomic, digest
 from immunax.runtime.distributed import is_leader
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, close_behind
 from immunax.runtime.tensorboard import Events
 
 FILE = "metrics.jsonl"
@@ -85,7 +85,7 @@ class Metrics:
         if self._board is None:
             return
         numbers = {name: float(value) for name, value in values.items()}
-        shown = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        shown = {name: json_number(number) for name, number in numbers.items()}
         line = json.dumps({"phase": phase, "step": int(step), "values": shown}, allow_nan=False)
         full = {f"{phase}/{name}": number for name, number in numbers.items()}
         with self._told():
@@ -109,12 +109,7 @@ class Metrics:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except Exception:
-            # What is on its way already came first, and is often the cause of this one.
-            if kind is None:
-                raise
+        close_behind(kind, self.close)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -122,6 +117,11 @@ class Metrics:
             yield
         except OSError as error:
             raise atomic.disk_error(self._folder, error) or error from error
+
+
+def json_number(value: float) -> float | None:
+    """A number as JSON has it: None where it is NaN or infinite, for which JSON has no word."""
+    return float(value) if math.isfinite(value) else None
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:

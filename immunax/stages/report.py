@@ -14,7 +14,7 @@ from immunax.conditions.episode import Episode, Summary, summarise
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Scores
 from immunax.runtime import atomic, console
-from immunax.runtime.metrics import Metrics
+from immunax.runtime.metrics import Metrics, json_number
 
 RECORDS = "records.jsonl"
 FIGURE = "attack.png"
@@ -113,16 +113,12 @@ def write_records(path: Path, episodes: Mapping[str, Episode], prompts: Sequence
 
 def _records(scores: Scores, digests: Sequence[str]):
     for index, prompt in enumerate(digests):
-        judged = {judge: _number(values[index]) for judge, values in scores.judged.items()}
+        judged = {judge: json_number(values[index]) for judge, values in scores.judged.items()}
         yield {"kind": "answer", "prompt": prompt, **judged}
     for kind, part in (("harmful", scores.harmful), ("retain", scores.retain)):
         if part is not None:
             for index, (nll, tokens) in enumerate(zip(part.nll, part.tokens, strict=True)):
-                yield {"kind": kind, "example": index, "nll": _number(nll), "tokens": int(tokens)}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+                yield {"kind": kind, "example": index, "nll": json_number(nll), "tokens": int(tokens)}
 
 
 def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
