@@ -1,7 +1,7 @@
 """The data of a defense: encoded once, batched as a pure function of the step."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from immunax.data.batches import Batch, pack, pad
@@ -60,19 +60,21 @@ def feed(
     for name in counts:
         if not getattr(split, name):
             raise UserError(f"the defense trains on the stream {name!r}, which the data lack: choose other data.")
-    examples, reports = {}, {}
-    if mixture.paired:
-        safe, harmful, report = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
-        examples, reports = {"safe": safe, "harmful": harmful}, {"safe": report, "harmful": report}
-    for name in counts.keys() - examples.keys():
+    paired = ("safe", "harmful") if mixture.paired else ()
+    alone = [name for name in counts if name not in paired]
+    examples: dict[str, list[Encoded]] = {}
+    reports: dict[str, Report] = {}
+    if paired:
+        examples["safe"], examples["harmful"], report = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
+        reports |= dict.fromkeys(paired, report)
+    for name in alone:
         examples[name], reports[name] = encode_all(tokenizer, getattr(split, name), max_length)
     streams = {name: Stream(examples[name], counts[name], seed) for name in counts}
     batches = {name: list(stream.batches(range(steps))) for name, stream in streams.items()}
-    layouts = {name: fit_packed(part, divisor) for name, part in batches.items()}
-    lay = dict.fromkeys(counts, pack)
-    if mixture.paired:
-        pair = fit_padded(batches["safe"] + batches["harmful"], divisor)
-        for name in ("safe", "harmful"):
-            answers = fit_padded(batches[name], divisor).answers
-            layouts[name], lay[name] = Layout(pair.rows, pair.length, answers), pad
+    layouts = {name: fit_packed(batches[name], divisor) for name in alone}
+    if paired:
+        fitted = {name: fit_padded(batches[name], divisor) for name in paired}
+        length = max(layout.length for layout in fitted.values())
+        layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
+    lay = dict.fromkeys(alone, pack) | dict.fromkeys(paired, pad)
     return Feed(streams, layouts, lay, reports)

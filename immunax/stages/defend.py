@@ -56,8 +56,10 @@ def defend(
         return shard_batch(data.batch(step), devices)
 
     state = outer.begin(model, params, defense, training, batch(0))
-    best = {"keep_best": training.keep_best, "metric": "loss"} if training.keep_best else {}
-    with Preemption() as preemption, Checkpoints(directory, training.keep_last, **best) as checkpoints:
+    with (
+        Preemption() as preemption,
+        Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,
+    ):
         done = checkpoints.latest()
         if done is not None:
             state = checkpoints.restore(done, state)
