@@ -4,11 +4,10 @@ from omegaconf import DictConfig
 
 from immunax.runtime import digest, manifest
 from immunax.runtime.launch import command, run_directory
-from immunax.runtime.metrics import Metrics
 from immunax.stages import report
-from immunax.stages.red_team import assemble, lengths, red_team
+from immunax.stages.red_team import from_config, red_team
 from immunax.stages.resume import check_same_run
-from immunax.stages.setup import build, check_context, set_up
+from immunax.stages.setup import open_metrics, set_up
 
 
 @command("attack", required=("attack",))
@@ -17,14 +16,14 @@ def main(config: DictConfig) -> None:
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
     setup, params = set_up(config)
-    tokenizer = setup.checkpoint.tokenizer
-    team = assemble(build(config.attack), build(config.judge), tokenizer, setup.splits, build(config.probes))
-    check_context(setup.model, lengths("attack", team))
+    team = from_config(config, "attack", setup)
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record = {"started": started, "seed": config.seed, "data": {"attack": vars(team.report)}}
     manifest.write_manifest(folder, config, digests, record)
-    with Metrics(folder, [build(config.tracker)] if "tracker" in config else []) as metrics:
-        episodes = {folder.name: red_team(team, setup.model, params, tokenizer, folder.name, config.seed)}
+    with open_metrics(config, folder) as metrics:
+        episodes = {
+            folder.name: red_team(team, setup.model, params, setup.checkpoint.tokenizer, folder.name, config.seed)
+        }
         report.deliver(folder, folder.name, episodes, team.before.dialogs, metrics)
     record |= {"results": report.results(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)

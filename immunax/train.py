@@ -14,14 +14,13 @@ from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
-from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import report
 from immunax.stages.defend import defend
 from immunax.stages.guard import start_model
-from immunax.stages.red_team import RedTeam, assemble, lengths, red_team
+from immunax.stages.red_team import RedTeam, from_config, red_team
 from immunax.stages.resume import check_same_run
-from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, set_up
+from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
 
 START, IMMUNIZED = "start model", "immunized"
 
@@ -31,13 +30,13 @@ def main(config: DictConfig) -> None:
     """The main job; the README says what it leaves in the run's folder."""
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
+    check_dtype(config.export_dtype)
     setup, loaded = set_up(config)
     tokenizer = setup.checkpoint.tokenizer
-    check_dtype(config.export_dtype)
     defense, training = build(config.defense), build(config.trainer)
     attack = "attack" if "attack" in config else "red_team"
-    team = assemble(build(config[attack]), build(config.judge), tokenizer, setup.splits, build(config.probes))
-    check_context(setup.model, {"trainer.max_length": training.max_length, **lengths(attack, team)})
+    check_context(setup.model, {"trainer.max_length": training.max_length})
+    team = from_config(config, attack, setup)
     devices = mesh.build(build(config.mesh))
     ways = devices.shape["data"] * devices.shape["fsdp"]
     data = feed(
@@ -48,7 +47,7 @@ def main(config: DictConfig) -> None:
     manifest.write_manifest(folder, config, digests, record)
     start = mesh.shard(start_model(config.start, setup, loaded), devices)
     del loaded
-    with Metrics(folder, [build(config.tracker)] if "tracker" in config else []) as metrics:
+    with open_metrics(config, folder) as metrics:
         outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS)
         if outcome.interrupted:
             console.note(f"stopped and saved; the same command goes on from there (run={folder.name})")
@@ -78,11 +77,11 @@ def _data_report(data: Feed, team: RedTeam) -> dict[str, Any]:
 def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
     """The start model under attack: the same for every defense, so it is cached by content."""
     chosen = {name: config[name] for name in ("attack", "red_team", "judge", "probes", "seed") if name in config}
-    asked = [(part.prompts, part.harmful, part.retain) for part in (team.before, team.after)]
+    material = team.before.prompts, team.after.prompts, team.before.harmful, team.before.retain
     key = {
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
-        "encoded": digest.of_tree((team.data, asked)),
+        "encoded": digest.of_tree((team.data, material)),
         "config": OmegaConf.to_container(OmegaConf.create(chosen), resolve=True),
         "model": repr(setup.model),
         "versions": manifest.versions(),

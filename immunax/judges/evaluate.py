@@ -80,14 +80,13 @@ class Scores(NamedTuple):
     retain: Likelihood | None
 
 
-def held_out(evaluation: Evaluation, tokenizer: Any, split: Split, asked=lambda dialog: dialog) -> Material:
+def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
     """Encodes the first distinct prompts and examples of a held-out split.
 
     Args:
       evaluation: how many, and how long.
       tokenizer: the model's.
       split: held-out data.
-      asked: the form in which prompts are put to the model; see :meth:`~immunax.attacks.attack.Attack.evaluation`.
 
     Raises:
       UserError: the split has no harmful prompt, or a prompt is too long.
@@ -98,7 +97,7 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split, asked=lambda 
     distinct = tuple({dialog.prompt: dialog for dialog in source}.values())[: evaluation.prompts]
     return Material(
         distinct,
-        prompt_rows(tokenizer, [asked(dialog) for dialog in distinct], evaluation.max_length),
+        prompt_rows(tokenizer, distinct, evaluation.max_length),
         _padded(evaluation, tokenizer, split.harmful),
         _padded(evaluation, tokenizer, split.retain),
         stop_tokens(tokenizer),

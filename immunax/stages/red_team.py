@@ -6,17 +6,19 @@ from typing import Any
 
 import jax
 import numpy as np
+from omegaconf import DictConfig
 
 from immunax.attacks.attack import Attack, AttackData, Tampered
 from immunax.attacks.prepare import prepare
 from immunax.conditions.episode import Course, Episode
 from immunax.data.chat import Report
 from immunax.data.dialog import Splits
-from immunax.data.prompts import Prompts
+from immunax.data.prompts import Prompts, prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, answers, batch_count, evaluate, held_out, judge
 from immunax.models.model import Model, Params
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
+from immunax.stages.setup import Setup, build, check_context
 
 
 class Reporter:
@@ -73,6 +75,28 @@ class RedTeam:
     reporter: Reporter
 
 
+def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
+    """The attack and the evaluation that a command's configuration describes, of lengths that the model can take.
+
+    Args:
+      config: with the groups ``judge`` and ``probes``.
+      name: the node of the attack.
+      setup: model and data.
+
+    Raises:
+      UserError: as :func:`assemble`, or a sequence may be longer than the model's context.
+    """
+    parts = build(config[name]), build(config.judge)
+    team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
+    evaluation = team.evaluation
+    lengths = {
+        f"{name}.tuning.max_length": team.attack.tuning.max_length,
+        "judge.max_length + judge.decoding.max_new_tokens": evaluation.max_length + evaluation.decoding.max_new_tokens,
+    }
+    check_context(setup.model, lengths)
+    return team
+
+
 def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Splits, probes: Probes) -> RedTeam:
     """Encodes everything once.
 
@@ -88,25 +112,12 @@ def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Spl
     """
     split = getattr(splits, evaluation.split)
     before = held_out(evaluation, tokenizer, split)
-    after = held_out(evaluation, tokenizer, split, attack.evaluation)
+    asked = [attack.evaluation(dialog) for dialog in before.dialogs]
+    after = before._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
     probed = Prompts(*(part[: probes.prompts] for part in after.prompts))
     decoding = replace(evaluation.decoding, max_new_tokens=probes.max_new_tokens)
     data, report = prepare(attack, tokenizer, splits, probed, decoding)
     return RedTeam(attack, evaluation, before, after, data, report, Reporter())
-
-
-def lengths(name: str, team: RedTeam) -> dict[str, int]:
-    """The longest sequences that an attack and its evaluation may make, in tokens, by the fields that set them.
-
-    Args:
-      name: the attack's group in the configuration.
-      team: from :func:`assemble`.
-    """
-    evaluation = team.evaluation
-    return {
-        f"{name}.tuning.max_length": team.attack.tuning.max_length,
-        "judge.max_length + judge.decoding.max_new_tokens": evaluation.max_length + evaluation.decoding.max_new_tokens,
-    }
 
 
 def red_team(

@@ -16,6 +16,7 @@ from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.errors import UserError
+from immunax.runtime.metrics import Metrics
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its Orbax checkpoints."""
@@ -116,6 +117,11 @@ def check_context(model: Model, lengths: Mapping[str, int]) -> None:
             raise UserError(
                 f"{name}={tokens} tokens: more than the model's context of {model.config.max_positions}; lower it."
             )
+
+
+def open_metrics(config: DictConfig, folder: Path) -> Metrics:
+    """The metrics of a run, sent to the group ``tracker`` too where one is chosen."""
+    return Metrics(folder, [build(config.tracker)] if "tracker" in config else [])
 
 
 def build(node: DictConfig) -> Any:
