@@ -98,8 +98,8 @@ weighted_nll.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _chunks(hidden, labels, weights, chunk):
     count = labels.size
-    chunk = min(chunk, count)
     parts = -(-count // chunk)
+    chunk = -(-count // parts)
     extra = parts * chunk - count
     rows = jnp.pad(hidden.reshape(count, -1), ((0, extra), (0, 0))).reshape(parts, chunk, -1)
     targets = jnp.pad(labels.reshape(-1), (0, extra)).reshape(parts, chunk)

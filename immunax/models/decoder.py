@@ -10,13 +10,21 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from immunax.models import rotary
+from immunax.models.attention import causal_attention
 from immunax.models.config import DecoderConfig
+
+ATTENDED = "attended"
+"""What attention gives: small beside its scores, which its gradient makes again, so ``dots`` keeps it."""
 
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(ATTENDED),
+    ),
 }
 """What a layer keeps for the backward pass; ``none`` (no rematerialisation) keeps everything."""
 
@@ -103,11 +111,13 @@ class Attention(nn.Module):
         if c.qk_norm:
             query, key = RMSNorm(c.norm_eps, name="q_norm")(query), RMSNorm(c.norm_eps, name="k_norm")(key)
         query, key = (rotary.rotate(part, context.cos, context.sin) for part in (query, key))
-        if cache is not None:
+        if cache is None:
+            attended = causal_attention(query, key, value, context.mask)
+        else:
             cache = Cache(*(_write(*pair, layer, context.slot) for pair in zip(cache, (key, value), strict=True)))
             key, value = cache.keys[layer], cache.values[layer]
-        attended = jax.nn.dot_product_attention(query, key, value, mask=context.mask)
-        flat = attended.reshape(*x.shape[:2], c.n_heads * c.head_dim)
+            attended = jax.nn.dot_product_attention(query, key, value, mask=context.mask)
+        flat = checkpoint_name(attended, ATTENDED).reshape(*x.shape[:2], c.n_heads * c.head_dim)
         return Projection(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
 
 
@@ -124,9 +134,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[B, T, D]`` to ``[B, T, D]``."""
-        gate = Projection(self.config.d_ff, dtype=self.dtype, name="gate_proj")(x)
-        up = Projection(self.config.d_ff, dtype=self.dtype, name="up_proj")(x)
-        return Projection(self.config.d_model, dtype=self.dtype, name="down_proj")(nn.silu(gate) * up)
+        flat = x.reshape(-1, x.shape[-1])
+        gate = Projection(self.config.d_ff, dtype=self.dtype, name="gate_proj")(flat)
+        up = Projection(self.config.d_ff, dtype=self.dtype, name="up_proj")(flat)
+        return Projection(self.config.d_model, dtype=self.dtype, name="down_proj")(nn.silu(gate) * up).reshape(x.shape)
 
 
 class Layer(nn.Module):
