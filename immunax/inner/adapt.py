@@ -1,10 +1,13 @@
-"""The inner loop: optimizer steps as one scan."""
+"""The inner loop: optimizer steps as one scan, and the same as a function with a gradient."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
+
+from immunax.models.model import Params
 
 Loss = Callable[[Any, Any], jax.Array]
 """``loss(weights, batch) -> scalar``."""
@@ -46,3 +49,83 @@ def descend(
       The descent after K steps, and ``[K]`` losses, each taken before its step.
     """
     return jax.lax.scan(lambda state, batch: step(loss, optimizer, state, batch), descent, batches)
+
+
+class Estimator(Protocol):
+    """How a gradient passes through an inner loop."""
+
+    def follow(
+        self, inner: "Adaptation", params: Params, batches: Any, outer: Loss | None, checks: Any
+    ) -> tuple[Params, jax.Array]:
+        """See :meth:`Adaptation.along`; without ``outer`` and ``checks`` the sum is 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """An inner loop as a differentiable function from weights θ to attacked weights φ_K.
+
+    Plain weights are trained whole. Of :class:`~immunax.models.lora.Adapted` ones the adapters are trained, and the
+    gradient reaches the base too, both where it shaped the inner steps and where it is part of φ_K.
+
+    Attributes:
+      loss: the attacker's, of the whole weights on a batch.
+      optimizer: the attacker's.
+      steps: K.
+      estimator: how the gradient passes.
+    """
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    steps: int
+    estimator: Estimator
+
+    def __call__(self, params: Params, batches: Any) -> Params:
+        """φ_K.
+
+        Args:
+          params: θ, plain or adapted.
+          batches: a pytree with leading axis K.
+
+        Raises:
+          ValueError: the batches are not K.
+        """
+        self._check(batches, None)
+        return self.estimator.follow(self, params, batches, None, None)[0]
+
+    def along(self, params: Params, batches: Any, outer: Loss, checks: Any) -> tuple[Params, jax.Array]:
+        """φ_K, and an outer loss summed along the trajectory: ``Σ_s outer(φ_{sK/S}, checks[s−1])``, s = 1 ... S.
+
+        Args:
+          params: θ, plain or adapted.
+          batches: a pytree with leading axis K.
+          outer: ``outer(weights, check) -> scalar``, the defender's.
+          checks: a pytree with leading axis S, a divisor of K: held-out batches, and weights if they differ.
+
+        Raises:
+          ValueError: the batches are not K, S does not divide K, or the estimator knows the end alone and S > 1.
+        """
+        self._check(batches, checks)
+        return self.estimator.follow(self, params, batches, outer, checks)
+
+    def _check(self, batches: Any, checks: Any) -> None:
+        found = length(batches)
+        if found != self.steps:
+            raise ValueError(f"{found} batches for an inner loop of {self.steps} steps")
+        if checks is not None and self.steps % length(checks):
+            raise ValueError(f"{length(checks)} checks do not divide {self.steps} inner steps")
+
+
+def adapt(loss: Loss, optimizer: optax.GradientTransformation, steps: int, estimator: Estimator) -> Adaptation:
+    """One differentiable function from weights to attacked weights; see :class:`Adaptation`."""
+    return Adaptation(loss, optimizer, steps, estimator)
+
+
+def length(batches: Any) -> int:
+    """The leading axis of a pytree of stacked batches."""
+    return jax.tree.leaves(batches)[0].shape[0]
+
+
+def split(batches: Any, parts: int) -> Any:
+    """``[K, ...]`` to ``[parts, K / parts, ...]``."""
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batches)

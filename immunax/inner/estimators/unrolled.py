@@ -1,0 +1,163 @@
+"""Exact gradients through the steps of an inner loop, all of them or the last ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from immunax.inner.adapt import Adaptation, Descent, Loss, length, split, start
+from immunax.inner.estimators.mixed_mode import forward_over_reverse
+from immunax.inner.estimators.straight_through import advance, straight_through
+from immunax.inner.trained import trained, with_trained
+from immunax.models.model import Params
+
+Gradient = Callable[[Any, Params, Any], Any]
+"""Of the attacker's loss with respect to the trained part, given that part, the whole weights and a batch."""
+
+REMAT = ("none", "steps", "segments")
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Reverse mode through every step: the exact hypergradient (Maclaurin et al. 2015, arXiv:1502.03492).
+
+    Attributes:
+      remat: what the backward pass makes again. ``none``: nothing, every activation of every step is kept. ``steps``: a step's
+        own work, K optimizer states are kept. ``segments``: also the states, so that about 2√K are kept, for one
+        more pass over the steps; losses along the trajectory are the ends of the segments.
+    """
+
+    remat: str = "segments"
+
+    def __post_init__(self):
+        _check(self.remat)
+
+    def follow(
+        self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
+    ) -> tuple[Params, jax.Array]:
+        """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
+        begin = start(inner.optimizer, trained(params))
+        return _unroll(inner, _reverse(inner.loss), self.remat, begin, params, batches, outer, checks)
+
+
+@dataclass(frozen=True)
+class MixedMode:
+    """The same gradient, each step differentiated forward over reverse (MixFlow-MG, Kemaev et al. 2025, arXiv:2505.00793).
+
+    The derivative of a gradient along a cotangent is a Hessian-vector product. Forward over reverse makes it in one pass,
+    without keeping the activations of the backward pass as reverse over reverse does.
+
+    Attributes:
+      remat: as :class:`Unrolled` has it.
+    """
+
+    remat: str = "segments"
+
+    def __post_init__(self):
+        _check(self.remat)
+
+    def follow(
+        self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
+    ) -> tuple[Params, jax.Array]:
+        """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
+        begin = start(inner.optimizer, trained(params))
+        return _unroll(inner, forward_over_reverse(inner.loss), self.remat, begin, params, batches, outer, checks)
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Exact through the last steps, first order before them (Shaban et al. 2018, arXiv:1810.10667).
+
+    ``last`` = 0 is :class:`~immunax.inner.estimators.first_order.FirstOrder`, ``last`` = K is :class:`MixedMode`.
+
+    Attributes:
+      last: k, how many steps the gradient passes through.
+      remat: as :class:`Unrolled` has it.
+    """
+
+    last: int
+    remat: str = "segments"
+
+    def __post_init__(self):
+        _check(self.remat)
+        if self.last < 0:
+            raise ValueError(f"last={self.last}: expected a number of steps, 0 or more")
+
+    def follow(
+        self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
+    ) -> tuple[Params, jax.Array]:
+        """See :meth:`~immunax.inner.adapt.Adaptation.along`.
+
+        Raises:
+          ValueError: the cut falls between two losses along the way.
+        """
+        cut = max(0, inner.steps - self.last)
+        per_check = inner.steps // length(checks) if checks is not None else 1
+        if cut % per_check:
+            raise ValueError(f"last={self.last} cuts between two checks, which are {per_check} steps apart")
+        if cut == inner.steps:
+            descent, total = advance(inner, params, batches, outer, checks)
+            return straight_through(with_trained(params, descent.weights), params), total
+        begin, early = start(inner.optimizer, trained(params)), jnp.zeros(())
+        if cut:
+            head, head_checks = _slice(batches, 0, cut), _slice(checks, 0, cut // per_check)
+            descent, early = advance(inner, params, head, outer, head_checks)
+            begin = descent._replace(weights=straight_through(descent.weights, trained(params)))
+        rest, rest_checks = _slice(batches, cut, None), _slice(checks, cut // per_check, None)
+        gradient = forward_over_reverse(inner.loss)
+        end, late = _unroll(inner, gradient, self.remat, begin, params, rest, outer, rest_checks)
+        return end, early + late
+
+
+def _unroll(
+    inner: Adaptation,
+    gradient: Gradient,
+    remat: str,
+    begin: Descent,
+    params: Params,
+    batches: Any,
+    outer: Loss | None,
+    checks: Any,
+) -> tuple[Params, jax.Array]:
+    steps = length(batches)
+    keep = (lambda function: function) if remat == "none" else jax.checkpoint
+    outer_keep = jax.checkpoint if remat == "segments" else (lambda function: function)
+
+    @keep
+    def step(descent, batch):
+        slope = gradient(descent.weights, params, batch)
+        updates, state = inner.optimizer.update(slope, descent.optimizer, descent.weights)
+        return Descent(optax.apply_updates(descent.weights, updates), state), None
+
+    @outer_keep
+    def segment(descent, part):
+        batches, check = part
+        descent, _ = jax.lax.scan(step, descent, batches)
+        if outer is None:
+            return descent, jnp.zeros(())
+        return descent, outer(with_trained(params, descent.weights), check)
+
+    count = length(checks) if checks is not None else _near_root(steps) if remat == "segments" else 1
+    descent, values = jax.lax.scan(segment, begin, (split(batches, count), checks))
+    return with_trained(params, descent.weights), values.sum()
+
+
+def _reverse(loss: Loss) -> Gradient:
+    return jax.grad(lambda part, params, batch: loss(with_trained(params, part), batch))
+
+
+def _near_root(steps: int) -> int:
+    """The divisor of ``steps`` that keeps the fewest states: one a segment, and those of one segment."""
+    return min((count for count in range(1, steps + 1) if steps % count == 0), key=lambda count: count + steps // count)
+
+
+def _slice(tree: Any, begin: int, end: int | None) -> Any:
+    return jax.tree.map(lambda leaf: leaf[begin:end], tree)
+
+
+def _check(remat: str) -> None:
+    if remat not in REMAT:
+        raise ValueError(f"remat={remat!r}: expected one of {', '.join(REMAT)}")
