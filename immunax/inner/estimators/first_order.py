@@ -7,7 +7,7 @@ import jax
 
 from immunax.inner.adapt import Adaptation, Loss
 from immunax.inner.estimators.straight_through import advance, straight_through
-from immunax.inner.trained import with_trained
+from immunax.inner.trained import trained, with_trained
 from immunax.models.model import Params
 
 
@@ -24,4 +24,4 @@ class FirstOrder:
     ) -> tuple[Params, jax.Array]:
         """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
         descent, total = advance(inner, params, batches, outer, checks)
-        return straight_through(with_trained(params, descent.weights), params), total
+        return with_trained(params, straight_through(descent.weights, trained(params))), total

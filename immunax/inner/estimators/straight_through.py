@@ -15,12 +15,23 @@ def straight_through(value: Any, source: Any) -> Any:
     return jax.tree.map(lambda to, of: jax.lax.stop_gradient(to) + (of - jax.lax.stop_gradient(of)), value, source)
 
 
+@jax.custom_vjp
 def with_gradient(value: jax.Array, source: Any, gradient: Any) -> jax.Array:
-    """The scalar ``value``, whose gradient with respect to ``source`` is ``gradient``, a tree of its shapes."""
-    moved = jax.tree.map(
-        lambda of, slope: jnp.vdot(of - jax.lax.stop_gradient(of), jax.lax.stop_gradient(slope)), source, gradient
-    )
-    return jax.lax.stop_gradient(value) + sum(jax.tree.leaves(moved))
+    """The scalar ``value``, whose gradient with respect to ``source`` is ``gradient``, a tree of its shapes. Reverse mode."""
+    del source, gradient
+    return value
+
+
+def _forward(value, source, gradient):
+    del source
+    return value, gradient
+
+
+def _backward(gradient, cotangent):
+    return None, jax.tree.map(lambda leaf: (cotangent * leaf).astype(leaf.dtype), gradient), None
+
+
+with_gradient.defvjp(_forward, _backward)
 
 
 def advance(

@@ -100,7 +100,7 @@ class Truncated:
             raise ValueError(f"last={self.last} cuts between two checks, which are {per_check} steps apart")
         if cut == inner.steps:
             descent, total = advance(inner, params, batches, outer, checks)
-            return straight_through(with_trained(params, descent.weights), params), total
+            return with_trained(params, straight_through(descent.weights, trained(params))), total
         begin, early = start(inner.optimizer, trained(params)), jnp.zeros(())
         if cut:
             head, head_checks = _slice(batches, 0, cut), _slice(checks, 0, cut // per_check)
