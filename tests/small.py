@@ -1,5 +1,7 @@
 """A decoder small enough to check by hand, and random batches for it."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,15 @@ MODEL = Model(CONFIG)
 
 def params(seed: int = 0, model: Model = MODEL):
     """Weights large enough that the answers depend on them."""
-    return jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 1 else leaf, model.init(jax.random.key(seed)))
+    return jax.tree.map(lambda leaf: leaf, _params(seed, model))
+
+
+@cache
+def _params(seed: int, model: Model):
+    def scaled(key):
+        return jax.tree.map(lambda leaf: leaf * 4 if leaf.ndim > 1 else leaf, model.init(key))
+
+    return jax.jit(scaled)(jax.random.key(seed))
 
 
 def tokens(rows: int, width: int, seed: int = 0) -> jax.Array:
