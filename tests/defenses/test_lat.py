@@ -15,6 +15,11 @@ DEFENSE = Lat(rows=(0, 2), epsilon=0.5, inner_steps=3, inner_learning_rate=0.1, 
 PROMPT_LENGTHS = (4, 5, 6)
 
 
+@small.quick
+def _found(weights):
+    return DEFENSE.adversary(small.MODEL, weights, BATCH)
+
+
 def _away(weights, batch, delta):
     return -jnp.log(1 - jnp.exp(plain_decoder.log_probs(weights, batch, delta))).mean()
 
@@ -30,7 +35,7 @@ def _adversary(weights):
         return 0.3 * toward + 0.4 * _away(weights, BATCH.safe, delta * mask)
 
     delta, first, second = (jnp.zeros((4, 3, 16, small.CONFIG.d_model)) for _ in range(3))
-    gradient = jax.jit(jax.grad(loss))
+    gradient = small.quick(jax.grad(loss))
     for step in (1, 2, 3):
         g = gradient(delta)
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
@@ -42,7 +47,7 @@ def _adversary(weights):
 
 def test_the_adversary_is_the_references_and_stays_at_the_prompts_of_its_rows_within_its_ball():
     weights = small.params()
-    delta, losses = jax.jit(lambda w: DEFENSE.adversary(small.MODEL, w, BATCH))(weights)
+    delta, losses = _found(weights)
     # Adam's step has the size of the rate even where a gradient is almost zero, and its sign is then one of rounding.
     np.testing.assert_allclose(delta, _adversary(weights), atol=2e-3)
     norms = np.linalg.norm(delta, axis=-1)
@@ -56,14 +61,14 @@ def test_the_adversary_is_the_references_and_stays_at_the_prompts_of_its_rows_wi
 
 def test_the_loss_and_its_gradient_equal_the_reference_at_the_adversary_held_fixed():
     weights = small.params()
-    delta, _ = jax.jit(lambda w: DEFENSE.adversary(small.MODEL, w, BATCH))(weights)
+    delta, _ = _found(weights)
 
     def reference(weights):
         toward, away = plain_decoder.nll(weights, BATCH.safe, delta), _away(weights, BATCH.harmful, delta)
         return 0.3 * toward + 0.4 * away + 0.5 * plain_decoder.nll(weights, BATCH.retain)
 
-    ours = jax.jit(jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, (), BATCH, KEY)[0]))(weights)
-    theirs = jax.jit(jax.value_and_grad(reference))(weights)
+    ours = small.quick(jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, (), BATCH, KEY)[0]))(weights)
+    theirs = small.quick(jax.value_and_grad(reference))(weights)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3 * float(jnp.abs(b).max())),
@@ -74,7 +79,7 @@ def test_the_loss_and_its_gradient_equal_the_reference_at_the_adversary_held_fix
 
 def test_the_answers_are_attacked_too_on_request():
     defense = Lat(rows=(0,), inner_steps=1, answers=True)
-    delta, _ = jax.jit(lambda w: defense.adversary(small.MODEL, w, BATCH))(small.params())
+    delta, _ = small.quick(lambda w: defense.adversary(small.MODEL, w, BATCH))(small.params())
     real = np.linalg.norm(delta[0], axis=-1) > 0
     # The last token is read by no prediction, so no gradient reaches it.
     lengths = np.maximum(BATCH.safe.segment_ids.sum(1), BATCH.harmful.segment_ids.sum(1)) - 1
