@@ -1,7 +1,7 @@
 """What a defense is: a loss on weights, and the mixture of data it is taken on."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -57,4 +57,25 @@ class Defense(Protocol):
         self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The scalar to minimise, and scalars to log."""
+        ...
+
+
+@runtime_checkable
+class Evolving(Protocol):
+    """A defense whose state changes along the run: a schedule, layers drawn anew. Others have no such method."""
+
+    def advance(
+        self,
+        model: Model,
+        params: Params,
+        state: Any,
+        batch: StreamBatch,
+        step: jax.Array,
+        steps: int,
+        key: jax.Array,
+    ) -> Any:
+        """The state for an outer step, before its loss; not differentiated.
+
+        ``step`` counts the outer steps done, int32, and ``steps`` those of the run; the state keeps its shapes.
+        """
         ...

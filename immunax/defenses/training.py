@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from immunax.defenses.defense import Defense, Metrics, StreamBatch
+from immunax.defenses.defense import Defense, Evolving, Metrics, StreamBatch
 from immunax.inner.optimizers import AdamW
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -82,16 +82,19 @@ def outer_step(
     Returns:
       The state after the step, and scalars: ``loss``, ``grad_norm`` and the defense's own.
     """
-    key = jax.random.fold_in(state.key, state.step)
+    key, carried = jax.random.fold_in(state.key, state.step), state.defense
+    if isinstance(defense, Evolving):
+        key, advance_key = jax.random.split(key)
+        carried = defense.advance(model, state.params, carried, batch, state.step, training.steps, advance_key)
 
     def objective(params):
-        return defense.loss(model, params, state.defense, batch, key)
+        return defense.loss(model, params, carried, batch, key)
 
     (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, optimizer = training.optimizer.build(training.steps).update(gradient, state.optimizer, state.params)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **metrics}
     params = optax.apply_updates(state.params, updates)
-    return state._replace(step=state.step + 1, params=params, optimizer=optimizer), metrics
+    return state._replace(step=state.step + 1, params=params, optimizer=optimizer, defense=carried), metrics
 
 
 def fit(

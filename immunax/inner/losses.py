@@ -4,23 +4,24 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.models.cross_entropy import gather_columns, weighted_nll
+from immunax.models.cross_entropy import gather_columns, token_unlikelihood, weighted_nll
 from immunax.models.model import Model, Params
 
 
-def answer_loss(model: Model, params: Params, batch: Batch) -> jax.Array:
+def answer_loss(model: Model, params: Params, batch: Batch, perturbation: jax.Array | None = None) -> jax.Array:
     """Cross entropy of the answer tokens of a batch, averaged over those tokens.
 
     Args:
       model: static.
       params: weights, plain or adapted.
       batch: packed or padded examples.
+      perturbation: of the residual stream, ``[L + 1, B, T, D]``, as :meth:`~immunax.models.model.Model.apply` takes it.
 
     Returns:
       A float32 scalar, in nats per token; 0 for a batch without answers.
     """
-    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
-    return hidden_loss(model, params, hidden, batch)
+    outputs = model.apply(params, batch.tokens, batch.segment_ids, batch.positions, perturbation=perturbation)
+    return hidden_loss(model, params, outputs.hidden, batch)
 
 
 def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -> jax.Array:
@@ -41,3 +42,21 @@ def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -
     copies = labels.size // batch.answer_label.size
     weights = batch.answer_weight / (copies * jnp.maximum(batch.answer_weight.sum(), 1.0))
     return weighted_nll(picked, model.unembedding(params), labels, jnp.broadcast_to(weights, stacked))
+
+
+def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: jax.Array | None = None) -> jax.Array:
+    """``−log(1 − p)`` of the answer tokens of a batch, averaged over those tokens (Welleck et al. 2019, arXiv:1908.04319).
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+      perturbation: as for :func:`answer_loss`.
+
+    Returns:
+      A float32 scalar, in nats per token, at least 0; 0 for a batch without answers.
+    """
+    outputs = model.apply(params, batch.tokens, batch.segment_ids, batch.positions, perturbation=perturbation)
+    picked = gather_columns(outputs.hidden, batch.answer_index)
+    losses = token_unlikelihood(picked, model.unembedding(params), batch.answer_label)
+    return jnp.vdot(batch.answer_weight, losses) / jnp.maximum(batch.answer_weight.sum(), 1.0)

@@ -39,6 +39,29 @@ def token_nll(hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chun
     return losses.reshape(-1)[: labels.size].reshape(labels.shape)
 
 
+def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+    """``−log(1 − p)`` of each label, in nats, exact where p is near 1: the sum of the others' probabilities is taken.
+
+    Args:
+      hidden: ``[..., D]``, past the final norm.
+      unembedding: ``[D, V]``.
+      labels: ``[...]`` int.
+      chunk: hidden states projected at once, whose logits the backward pass makes again.
+
+    Returns:
+      ``[...]`` float32.
+    """
+    rows, targets, _ = _chunks(hidden, labels, jnp.ones(labels.shape), chunk)
+
+    @jax.checkpoint
+    def losses(pair):
+        logits = jnp.matmul(pair[0], unembedding, preferred_element_type=jnp.float32)
+        others = logits.at[jnp.arange(len(logits)), pair[1]].set(-jnp.inf)
+        return jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(others, axis=-1)
+
+    return jax.lax.map(losses, (rows, targets)).reshape(-1)[: labels.size].reshape(labels.shape)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def weighted_nll(
     hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, weights: jax.Array, chunk: int = CHUNK

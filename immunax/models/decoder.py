@@ -148,9 +148,17 @@ class Layer(nn.Module):
     capture: bool
 
     @nn.compact
-    def __call__(self, carry: tuple[jax.Array, Cache | None], layer: jax.Array, context: Context):
-        """Maps (stream ``[B, T, D]``, cache) to the same, and gives :class:`Captured` when asked."""
+    def __call__(
+        self, carry: tuple[jax.Array, Cache | None], part: tuple[jax.Array, jax.Array | None], context: Context
+    ):
+        """Maps (stream ``[B, T, D]``, cache) to the same, and gives :class:`Captured` when asked.
+
+        ``part`` is the layer's number and what is added to the stream before the layer reads it, or None.
+        """
         x, cache = carry
+        layer, added = part
+        if added is not None:
+            x = x + added.astype(x.dtype)
         eps = self.config.norm_eps
         attended, cache = Attention(self.config, self.dtype, name="self_attn")(
             RMSNorm(eps, name="input_layernorm")(x), context, cache, layer
@@ -169,8 +177,17 @@ class Decoder(nn.Module):
     capture: bool = False
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, context: Context, cache: Cache | None = None):
-        """Maps tokens ``[B, T]`` to the stream before and after the final norm ``[B, T, D]``, the cache, and captures."""
+    def __call__(
+        self,
+        tokens: jax.Array,
+        context: Context,
+        cache: Cache | None = None,
+        perturbation: jax.Array | None = None,
+    ):
+        """Maps tokens ``[B, T]`` to the stream before and after the final norm ``[B, T, D]``, the cache, and captures.
+
+        ``perturbation`` ``[L + 1, B, T, D]`` is added to the stream before every layer and after the last.
+        """
         c = self.config
         table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
         layer = Layer if self.remat == "none" else nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
@@ -182,7 +199,10 @@ class Decoder(nn.Module):
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
         carry = (table(tokens).astype(self.dtype), cache)
-        (stream, cache), captured = stack(carry, jnp.arange(c.n_layers), context)
+        added, last = (None, None) if perturbation is None else (perturbation[:-1], perturbation[-1])
+        (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), added), context)
+        if last is not None:
+            stream = stream + last.astype(self.dtype)
         hidden = RMSNorm(c.norm_eps, name="norm")(stream)
         if self.is_initializing() and not c.tie_embeddings:
             Projection(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)

@@ -77,7 +77,14 @@ class Model:
         return self._graph().init(key, token, self._context(token, token))["params"]
 
     def apply(
-        self, params: Params, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array, *, capture: bool = False
+        self,
+        params: Params,
+        tokens: jax.Array,
+        segment_ids: jax.Array,
+        positions: jax.Array,
+        *,
+        capture: bool = False,
+        perturbation: jax.Array | None = None,
     ) -> Outputs:
         """One forward pass over whole sequences.
 
@@ -87,12 +94,16 @@ class Model:
           segment_ids: ``[B, T]`` int; tokens attend within their segment only, 0 is padding.
           positions: ``[B, T]`` int, restarting at each segment.
           capture: also give the residual stream and the MLP outputs.
+          perturbation: ``[L + 1, B, T, D]``, added to the residual stream before every layer and after the last, row
+            by row as :attr:`Outputs.residuals` has them (which then hold the sum); none costs nothing.
 
         Returns:
           :class:`Outputs`. Logits are not computed: ``[B, T, V]`` is by far the largest array, and few callers need it whole.
         """
         context = self._context(segment_ids, positions)
-        stream, hidden, _, captured = self._graph(capture).apply(_variables(params), tokens, context)
+        stream, hidden, _, captured = self._graph(capture).apply(
+            _variables(params), tokens, context, perturbation=perturbation
+        )
         if captured is None:
             return Outputs(hidden)
         return Outputs(hidden, jnp.concatenate([captured.residual, stream[None]]), captured.mlp)

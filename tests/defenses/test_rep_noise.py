@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import small
 
-from immunax.data.batches import pad
-from immunax.data.chat import Encoded
-from immunax.data.packing import Layout
 from immunax.defenses.adversarial_loss import AdversarialLoss
 from immunax.defenses.defense import Mixture, StreamBatch
 from immunax.defenses.mmd import multi_kernel_mmd
@@ -19,25 +16,8 @@ from immunax.runtime.errors import UserError
 KEY = jax.random.key(7)
 
 
-def _examples(seed, prompts, length):
-    rng = np.random.default_rng(seed)
-    return [Encoded(prompt, tuple(rng.integers(3, 53, length + i).tolist())) for i, prompt in enumerate(prompts)]
-
-
-def _batch(seed, length):
-    prompts = [tuple(np.random.default_rng(i).integers(3, 53, 4 + i).tolist()) for i in range(3)]
-    return pad(_examples(seed, prompts, length), Layout(3, 16, 8))
-
-
-SAFE, HARMFUL, RETAIN = _batch(1, 3), _batch(2, 5), _batch(3, 4)
+SAFE, HARMFUL, RETAIN = small.batch(1, 3), small.batch(2, 5), small.batch(3, 4)
 BATCH = StreamBatch(SAFE, HARMFUL, None)
-
-
-def _answer_log_probs(weights, hidden, batch):
-    """Mean answer cross entropy from full [B, T, V] logits."""
-    log_probs = jax.nn.log_softmax(hidden @ weights["embed_tokens"]["embedding"].T, axis=-1)
-    rows, places = np.nonzero(batch.answer_weight)
-    return -log_probs[rows, batch.answer_index[rows, places], batch.answer_label[rows, places]].mean()
 
 
 def _hidden(weights, batch, capture=False):
@@ -45,10 +25,10 @@ def _hidden(weights, batch, capture=False):
 
 
 def _reference(weights, alpha, beta):
-    safe = _answer_log_probs(weights, _hidden(weights, SAFE).hidden, SAFE)
+    safe = small.answer_nll(weights, _hidden(weights, SAFE).hidden, SAFE)
     outputs = _hidden(weights, HARMFUL, capture=True)
     states = [small.MODEL.final_norm(weights, state) for state in outputs.residuals]
-    ascent = jnp.log(1 + sum(_answer_log_probs(weights, state, HARMFUL) for state in states) / len(states))
+    ascent = jnp.log(1 + sum(small.answer_nll(weights, state, HARMFUL) for state in states) / len(states))
     mask = jnp.asarray(SAFE.tokens != HARMFUL.tokens)[:, :, None]
     rows = [jax.random.normal(jax.random.fold_in(KEY, row), outputs.mlp[:, 0].shape) for row in range(3)]
     distances = [
@@ -76,7 +56,7 @@ def test_the_published_objective_has_no_harmless_term_and_a_mixture_with_one_add
     held, terms = RepNoise(gamma=2.0).loss(small.MODEL, weights, (), BATCH._replace(retain=RETAIN), KEY)
     np.testing.assert_allclose(held - published, 2 * terms["retain"], rtol=1e-4)
     np.testing.assert_allclose(
-        terms["retain"], _answer_log_probs(weights, _hidden(weights, RETAIN).hidden, RETAIN), rtol=1e-4
+        terms["retain"], small.answer_nll(weights, _hidden(weights, RETAIN).hidden, RETAIN), rtol=1e-4
     )
 
 
@@ -99,7 +79,7 @@ def test_rows_of_padding_change_nothing():
 def test_the_adversarial_loss_and_safety_tuning_are_their_formulas():
     weights = small.params()
     batch = StreamBatch(SAFE, HARMFUL, RETAIN)
-    safe, harmful, retain = (_answer_log_probs(weights, _hidden(weights, part).hidden, part) for part in batch)
+    safe, harmful, retain = (small.answer_nll(weights, _hidden(weights, part).hidden, part) for part in batch)
     adversarial, _ = AdversarialLoss(weight=0.3).loss(small.MODEL, weights, (), batch, KEY)
     np.testing.assert_allclose(adversarial, safe - 0.3 * harmful, rtol=1e-4)
     tuning, _ = SafetyTuning(Mixture(safe=3, retain=1)).loss(small.MODEL, weights, (), batch, KEY)

@@ -10,11 +10,16 @@ import tiny
 
 from immunax.data.dialog import Split, ask
 from immunax.defenses.adversarial_loss import AdversarialLoss
+from immunax.defenses.circuit_breakers import CircuitBreakers
 from immunax.defenses.defense import Mixture
 from immunax.defenses.feed import feed
+from immunax.defenses.lat import Lat
 from immunax.defenses.rep_noise import RepNoise
+from immunax.defenses.rmu import Rmu
 from immunax.defenses.safety_tuning import SafetyTuning
+from immunax.defenses.t_vaccine import TVaccine
 from immunax.defenses.training import Training, begin, fit, outer_step
+from immunax.defenses.vaccine import Vaccine
 from immunax.inner.optimizers import AdamW
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -29,6 +34,11 @@ CASES = {
     "safety_tuning": (SafetyTuning(Mixture(safe=2, retain=2)), "safe", -1),
     "adversarial_loss": (AdversarialLoss(0.5, Mixture(safe=2, harmful=2)), "harmful", 1),
     "rep_noise": (RepNoise(mixture=Mixture(safe=2, harmful=2, paired=True)), "harmful_layers", 1),
+    "rmu": (Rmu(alpha=1.0, mixture=Mixture(harmful=2, retain=2)), "forget", -1),
+    "circuit_breakers": (CircuitBreakers(mixture=Mixture(harmful=2, retain=2)), "reroute", -1),
+    "lat": (Lat(inner_steps=4, epsilon=0.5, mixture=Mixture(safe=2, harmful=2, retain=2, paired=True)), "toward", -1),
+    "vaccine": (Vaccine(mixture=Mixture(safe=2, retain=2)), "perturbed", -1),
+    "t_vaccine": (TVaccine(interval=3, refresh=6, mixture=Mixture(safe=2, harmful=1)), "perturbed", -1),
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from immunax.models.cross_entropy import gather_columns, token_nll, weighted_nll
+from immunax.models.cross_entropy import gather_columns, token_nll, token_unlikelihood, weighted_nll
 
 
 def _case(shape, d_model=8, vocab=19, seed=0):
@@ -59,3 +59,26 @@ def test_columns_are_gathered_row_by_row_under_any_leading_axes():
         np.testing.assert_array_equal(picked[layer], gather_columns(values[layer], index))
         for row in range(3):
             np.testing.assert_array_equal(picked[layer, row], values[layer, row, index[row]])
+
+
+def test_the_unlikelihood_is_minus_log_one_minus_p_in_float64_and_so_is_its_gradient():
+    rng = np.random.default_rng(0)
+    hidden, matrix = rng.normal(size=(5, 7)), rng.normal(size=(7, 11))
+    labels = np.argmax(hidden @ matrix, axis=-1)
+    hidden[0] *= 12  # p of the first label is 1 in float32
+
+    def total(hidden, matrix):
+        return token_unlikelihood(hidden, matrix, jnp.asarray(labels), chunk=2).sum()
+
+    value, (d_hidden, d_matrix) = jax.value_and_grad(total, (0, 1))(
+        *(jnp.asarray(x, jnp.float32) for x in (hidden, matrix))
+    )
+    logits = hidden @ matrix
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    own = np.eye(11)[labels]
+    others = (p * (1 - own)).sum(-1, keepdims=True)
+    d_logits = p - p * (1 - own) / others
+    np.testing.assert_allclose(value, -np.log(others).sum(), rtol=1e-4)
+    np.testing.assert_allclose(d_hidden, d_logits @ matrix.T, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(d_matrix, hidden.T @ d_logits, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,98 @@
+"""Representation misdirection for unlearning.
+
+Li et al. 2024, *The WMDP Benchmark* (arXiv:2403.03218):
+
+    L = mean over tokens of ‖h_l(x_h) − c · u‖² + α · mean over tokens of ‖h_l(x_r) − h_l⁰(x_r)‖²
+
+- h_l is the residual stream after layer l (the first is 0), h_l⁰ that of the start model; u is a random unit vector, drawn
+  once, uniform in the positive orthant and then normalised as in the authors' code. Both squares are means over
+  D, as there.
+- Only layers l−2, l−1 and l are trained; of these the authors' code trains ``mlp.down_proj`` alone.
+- Paper, Zephyr-7B (32 layers): l = 7, α = 1200, c = 6.5, AdamW at 5e-5, 150 batches of 4.
+
+Layers behind l are not computed. The state holds the start model's first l + 1 layers and its embedding.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.defenses.depth import layer_index
+from immunax.defenses.representations import first_layers, hold, states, token_mean, train_layers
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError, nearest
+
+
+class Misdirection(NamedTuple):
+    """What stays fixed: the control vector ``c · u``, ``[D]``, and the start model's first l + 1 layers."""
+
+    control: jax.Array
+    start: Params
+
+
+@dataclass(frozen=True)
+class Rmu:
+    """The objective above.
+
+    Attributes:
+      layer: l, a number from 0 or a fraction of the depth.
+      alpha: weight of the harmless states' distance to the start model's.
+      steering: c, the norm that harmful states are drawn to.
+      trained_layers: how many layers up to l are trained.
+      projections: which matrices of those layers.
+      mixture: harmful and harmless examples a step.
+    """
+
+    layer: int | float = 7 / 32
+    alpha: float = 1200.0
+    steering: float = 6.5
+    trained_layers: int = 3
+    projections: tuple[str, ...] = ("down_proj",)
+    mixture: Mixture = Mixture(harmful=4, retain=4)
+
+    def __post_init__(self):
+        object.__setattr__(self, "projections", tuple(self.projections))
+        if not (self.mixture.harmful and self.mixture.retain):
+            raise UserError("rmu needs both streams: set mixture.harmful and mixture.retain above 0.")
+        if self.trained_layers < 1 or not self.projections:
+            raise UserError(
+                f"rmu trains nothing with trained_layers={self.trained_layers}, projections={self.projections}: "
+                "expected at least one layer and one matrix."
+            )
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Misdirection:
+        """Draws u and keeps the start model.
+
+        Raises:
+          UserError: the model has no such layer or no such matrix.
+        """
+        layer = layer_index(model, self.layer, "defense.layer")
+        known = {name for block in ("self_attn", "mlp") for name in params["layers"][block]}
+        for name in self.projections:
+            if name not in known:
+                raise UserError(
+                    f"defense.projections holds {name!r}: expected some of {', '.join(sorted(known))}."
+                    f"{nearest(name, known)}"
+                )
+        direction = jax.random.uniform(key, (model.config.d_model,))
+        return Misdirection(self.steering * direction / jnp.linalg.norm(direction), hold(model, params, layer + 1))
+
+    def loss(
+        self, model: Model, params: Params, state: Misdirection, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, and its terms before weighting."""
+        layer = layer_index(model, self.layer, "defense.layer")
+        model, params = first_layers(model, params, layer + 1)
+        numbers = jnp.arange(layer + 1)
+        params = train_layers(params, numbers > layer - self.trained_layers, self.projections)
+        rows = (layer + 1,)
+        moved = states(model, params, batch.harmful, rows) - state.control
+        drift = states(model, params, batch.retain, rows) - jax.lax.stop_gradient(
+            states(model, state.start, batch.retain, rows)
+        )
+        forget = token_mean(jnp.square(moved).mean(axis=-1), batch.harmful)
+        retain = token_mean(jnp.square(drift).mean(axis=-1), batch.retain)
+        return forget + self.alpha * retain, {"forget": forget, "retain": retain}

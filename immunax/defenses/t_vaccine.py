@@ -1,0 +1,127 @@
+"""T-Vaccine: Vaccine on the layers that matter most to harm.
+
+Liu et al. 2024, *Targeted Vaccine* (arXiv:2410.09760), after Vaccine:
+
+    L = CE(x_s; h_l + ε_l for l in A),  ε_l = ρ · ∇_{h_l} CE(x_s) / ‖∇ CE(x_s)‖ over A,  only layers of A trained
+
+- Every ``refresh`` steps each layer's chance is set to ``p_l ∝ ‖∇_{h_l} CE(x_h)‖`` on that step's harmful examples. Every
+  ``interval`` steps A is drawn by these chances, ``active`` layers without replacement.
+- Authors' code, Llama-2-7B (32 layers): ρ = 3, 8 active layers, interval 20, refresh 200, one harmful example; LoRA on
+  attention, AdamW at 1e-3, batch 10. Here the active layers are trained whole, and embedding and final norm are held.
+- A layer that leaves A still moves by the optimizer's momentum, which the authors' optimizer does not do.
+
+As in :mod:`~immunax.defenses.vaccine`, h_l is what a layer writes, ε a constant, and harmless examples add ``γ · CE(x_r)``.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.defenses.representations import train_layers
+from immunax.inner.losses import answer_loss
+from immunax.inner.perturbation import scaled_to, stream_gradient
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+class Targets(NamedTuple):
+    """Each layer's chance, ``[L]`` float32, and the layers in A, ``[L]`` bool."""
+
+    chances: jax.Array
+    active: jax.Array
+
+
+@dataclass(frozen=True)
+class TVaccine:
+    """The objective above.
+
+    Attributes:
+      rho: ρ, the norm of the whole perturbation.
+      active: how many layers are in A, or a fraction of the depth.
+      interval: outer steps between two draws of A.
+      refresh: outer steps between two estimates of the chances.
+      gamma: weight of harmless examples; without effect where the mixture has none.
+      mixture: safe and harmful examples a step, and harmless ones, 0 for the objective as published.
+    """
+
+    rho: float = 3.0
+    active: int | float = 8 / 32
+    interval: int = 20
+    refresh: int = 200
+    gamma: float = 1.0
+    mixture: Mixture = Mixture(safe=10, harmful=1)
+
+    def __post_init__(self):
+        if not (self.mixture.safe and self.mixture.harmful):
+            raise UserError("t_vaccine needs both streams: set mixture.safe and mixture.harmful above 0.")
+        for name in ("interval", "refresh"):
+            if getattr(self, name) < 1:
+                raise UserError(f"defense.{name}={getattr(self, name)}: expected at least 1 outer step.")
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Targets:
+        """Room for the chances and the draw, which the first step makes.
+
+        Raises:
+          UserError: A would be empty, or larger than the model is deep.
+        """
+        self._count(model)
+        depth = model.config.n_layers
+        return Targets(jnp.full(depth, 1 / depth), jnp.zeros(depth, bool))
+
+    def advance(
+        self,
+        model: Model,
+        params: Params,
+        state: Targets,
+        batch: StreamBatch,
+        step: jax.Array,
+        steps: int,
+        key: jax.Array,
+    ) -> Targets:
+        """Estimates the chances and draws A, each when it is due."""
+        chances = jax.lax.cond(
+            step % self.refresh == 0, lambda: harm_chances(model, params, batch), lambda: state.chances
+        )
+        drawn = draw(key, chances, self._count(model))
+        return Targets(chances, jnp.where(step % self.interval == 0, drawn, state.active))
+
+    def loss(
+        self, model: Model, params: Params, state: Targets, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
+        calm, gradient = stream_gradient(model, params, batch.safe)
+        chosen = jnp.concatenate([jnp.zeros(1, bool), state.active])[:, None, None, None]
+        params = train_layers(params, state.active)
+        perturbed = answer_loss(model, params, batch.safe, scaled_to(jnp.where(chosen, gradient, 0.0), self.rho))
+        metrics = {"perturbed": perturbed, "calm": calm}
+        if batch.retain is None:
+            return perturbed, metrics
+        retain = answer_loss(model, params, batch.retain)
+        return perturbed + self.gamma * retain, metrics | {"retain": retain}
+
+    def _count(self, model: Model) -> int:
+        depth = model.config.n_layers
+        count = max(1, round(self.active * depth)) if isinstance(self.active, float) else self.active
+        if not 1 <= count <= depth or self.active <= 0:
+            raise UserError(
+                f"defense.active={self.active!r}: the model has {depth} layers; expected a whole number from 1 to {depth}, "
+                "or a fraction of the depth above 0.0, up to 1.0."
+            )
+        return count
+
+
+def harm_chances(model: Model, params: Params, batch: StreamBatch) -> jax.Array:
+    """``[L]``: the norms of the harmful loss's gradient by what each layer writes, divided by their sum."""
+    _, gradient = stream_gradient(model, params, batch.harmful)
+    norms = jnp.sqrt(jnp.sum(jnp.square(gradient[1:]), axis=(1, 2, 3)))
+    # All norms are zero only for a batch without answers; then no layer is preferred.
+    return (norms + 1e-30) / (norms + 1e-30).sum()
+
+
+def draw(key: jax.Array, chances: jax.Array, count: int) -> jax.Array:
+    """``[L]`` bool with ``count`` true: layers drawn one after the other by their chances, without replacement."""
+    numbers = jax.random.choice(key, len(chances), (count,), replace=False, p=chances)
+    return jnp.zeros(len(chances), bool).at[numbers].set(True)

@@ -1,0 +1,58 @@
+"""Vaccine: answers that stay safe while the hidden states drift.
+
+Huang et al. 2024, *Vaccine: Perturbation-aware Alignment* (arXiv:2402.01109):
+
+    L = CE(x_s; h_l + ε_l),  ε_l = ρ · ∇_{h_l} CE(x_s) / ‖∇ CE(x_s)‖
+
+- h_l is what layer l writes to the residual stream, l = 1 ... L, every position of every example perturbed; the norm is
+  over all of them together. ε is a constant to the gradient of L, as in the authors' code. That code hooks the
+  attention of a layer, so its ε_l enters half a layer earlier than the paper's.
+- Paper, Llama-2-7B: ρ = 2, LoRA r = 8, AdamW at 1e-3, batch 10, 20 epochs. Here the weights are trained whole.
+
+A mixture with harmless examples adds ``γ · CE(x_r)``, unperturbed, which the paper does not have.
+"""
+
+from dataclasses import dataclass
+
+import jax
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.inner.losses import answer_loss
+from immunax.inner.perturbation import scaled_to, stream_gradient
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Vaccine:
+    """The objective above.
+
+    Attributes:
+      rho: ρ, the norm of the whole perturbation.
+      gamma: weight of harmless examples; without effect where the mixture has none.
+      mixture: safe examples a step, and harmless ones, 0 for the objective as published.
+    """
+
+    rho: float = 2.0
+    gamma: float = 1.0
+    mixture: Mixture = Mixture(safe=10)
+
+    def __post_init__(self):
+        if not self.mixture.safe:
+            raise UserError("vaccine perturbs safe answers: set mixture.safe above 0.")
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
+        """Nothing is carried."""
+        return ()
+
+    def loss(
+        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
+        calm, gradient = stream_gradient(model, params, batch.safe)
+        perturbed = answer_loss(model, params, batch.safe, scaled_to(gradient.at[0].set(0.0), self.rho))
+        metrics = {"perturbed": perturbed, "calm": calm}
+        if batch.retain is None:
+            return perturbed, metrics
+        retain = answer_loss(model, params, batch.retain)
+        return perturbed + self.gamma * retain, metrics | {"retain": retain}

@@ -1,0 +1,119 @@
+"""Adversaries of the residual stream: the inner problem that latent adversarial training and Vaccine share.
+
+A perturbation is what :meth:`~immunax.models.model.Model.apply` adds to the stream, ``[L + 1, B, T, D]``; row 0 is the
+embedding, row i what layer i wrote. An adversary of a few rows keeps only those, ``[S, B, T, D]``.
+
+No gradient passes through the search for one. The gradient of the outer loss at the worst perturbation, held fixed, is
+the gradient of the maximum (Danskin 1966), and that is what the papers use.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from immunax.data.batches import Batch
+from immunax.inner import adapt
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+
+
+def nothing(model: Model, tokens: jax.Array, rows: int | None = None) -> jax.Array:
+    """A perturbation of zeros.
+
+    Args:
+      model: static.
+      tokens: ``[B, T]``, what it is for.
+      rows: S; all L + 1 by default.
+
+    Returns:
+      ``[S, B, T, D]`` float32.
+    """
+    rows = model.config.n_layers + 1 if rows is None else rows
+    return jnp.zeros((rows, *tokens.shape, model.config.d_model), jnp.float32)
+
+
+def spread(part: jax.Array, rows: tuple[int, ...], model: Model) -> jax.Array:
+    """The whole perturbation whose row ``rows[i]`` is ``part[i]``.
+
+    Args:
+      part: ``[S, B, T, D]``.
+      rows: S distinct rows of the L + 1.
+      model: static.
+
+    Returns:
+      ``[L + 1, B, T, D]``, zero elsewhere.
+    """
+    whole = jnp.zeros((model.config.n_layers + 1, *part.shape[1:]), part.dtype)
+    return whole.at[jnp.array(rows)].set(part)
+
+
+def within_ball(radius: float) -> optax.GradientTransformation:
+    """The end of an optax chain that keeps every vector along the last axis within an L2 ball around zero.
+
+    Args:
+      radius: of the balls.
+
+    Returns:
+      A transformation without state, whose update leads to the projection of where the one before it led.
+    """
+
+    def update(updates, state, params=None):
+        def project(step, at):
+            moved = at + step
+            norm = jnp.linalg.norm(moved, axis=-1, keepdims=True)
+            return moved / jnp.maximum(norm / radius, 1.0) - at
+
+        return jax.tree.map(project, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def projected_descent(
+    loss: Callable[[jax.Array], jax.Array], optimizer: optax.GradientTransformation, start: jax.Array, steps: int
+) -> tuple[jax.Array, jax.Array]:
+    """Projected gradient descent (Madry et al. 2017, arXiv:1706.06083) on the adversary's loss, as one scan.
+
+    Args:
+      loss: the adversary's, of a perturbation; must not depend on what the outer gradient is taken of.
+      optimizer: ending in :func:`within_ball`.
+      start: ``[S, B, T, D]``.
+      steps: K.
+
+    Returns:
+      The perturbation after K steps, a constant to the outer gradient, and ``[K]`` losses, each taken before its step.
+    """
+    descent, losses = adapt.descend(
+        lambda part, _: loss(part), optimizer, adapt.start(optimizer, start), jnp.arange(steps)
+    )
+    return jax.lax.stop_gradient(descent.weights), losses
+
+
+def stream_gradient(model: Model, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """The cross entropy of the answers, and its gradient by the residual stream, both constants to the outer gradient.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: ``[B, T]``.
+
+    Returns:
+      A float32 scalar, in nats per token, and ``[L + 1, B, T, D]`` float32.
+    """
+    fixed = jax.lax.stop_gradient(params)
+    at = nothing(model, batch.tokens)
+    return jax.value_and_grad(lambda part: answer_loss(model, fixed, batch, part))(at)
+
+
+def scaled_to(gradient: jax.Array, radius: float) -> jax.Array:
+    """``ρ · g / ‖g‖``, the ascent step of sharpness-aware minimisation (Foret et al. 2020, arXiv:2010.01412).
+
+    Args:
+      gradient: g, of any shape; the norm is over all of it.
+      radius: ρ.
+
+    Returns:
+      The step; zero where the gradient is zero everywhere.
+    """
+    return gradient * (radius / jnp.maximum(jnp.linalg.norm(gradient.reshape(-1)), 1e-12))
