@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
+from immunax.defenses.simulation import Simulation
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -19,12 +20,14 @@ class Mixture:
       safe, harmful, retain: examples a step; 0 leaves a stream out.
       paired: row i of ``safe`` and of ``harmful`` answer the same prompt, one example a row, in arrays of one shape;
         otherwise examples are packed, and their prompts may differ.
+      simulation: data of an attack that the defense simulates, or None.
     """
 
     safe: int = 0
     harmful: int = 0
     retain: int = 0
     paired: bool = False
+    simulation: Simulation | None = None
 
     def __post_init__(self):
         if min(self.safe, self.harmful, self.retain) < 0 or self.safe + self.harmful + self.retain == 0:
@@ -34,11 +37,15 @@ class Mixture:
 
 
 class StreamBatch(NamedTuple):
-    """One outer step's data: a :class:`~immunax.data.batches.Batch` of each stream, None where the mixture has none of it."""
+    """One outer step's data: a :class:`~immunax.data.batches.Batch` of each stream, None where the mixture has none of it.
+
+    ``simulation`` is the :class:`~immunax.defenses.simulation.SimulatedAttack` of a defense that has one.
+    """
 
     safe: Any = None
     harmful: Any = None
     retain: Any = None
+    simulation: Any = None
 
 
 class Defense(Protocol):

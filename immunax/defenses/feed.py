@@ -10,6 +10,7 @@ from immunax.data.dialog import Split
 from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
 from immunax.defenses.defense import Mixture, StreamBatch
+from immunax.defenses.simulation import SimulationFeed, simulation_feed
 from immunax.runtime.errors import UserError
 
 
@@ -22,18 +23,21 @@ class Feed:
       layouts: the static shape of each stream's batches.
       lay: by stream, :func:`~immunax.data.batches.pack`, or ``pad`` for paired ones.
       reports: how many dialogs of each stream were kept, cut and dropped.
+      simulation: data of simulated attacks, or None.
     """
 
     streams: dict[str, Stream]
     layouts: dict[str, Layout]
     lay: Mapping[str, Callable[[list[Encoded], Layout], Batch]]
     reports: dict[str, Report]
+    simulation: SimulationFeed | None = None
 
     def batch(self, step: int) -> StreamBatch:
         """The data of outer step ``step``, a pure function of it."""
-        return StreamBatch(
-            **{name: self.lay[name](stream.batch(step), self.layouts[name]) for name, stream in self.streams.items()}
-        )
+        streams = {
+            name: self.lay[name](stream.batch(step), self.layouts[name]) for name, stream in self.streams.items()
+        }
+        return StreamBatch(**streams, simulation=self.simulation.attack(step) if self.simulation else None)
 
 
 def feed(
@@ -77,4 +81,9 @@ def feed(
         length = max(layout.length for layout in fitted.values())
         layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
     lay = dict.fromkeys(alone, pack) | dict.fromkeys(paired, pad)
-    return Feed(streams, layouts, lay, reports)
+    if mixture.simulation is None:
+        return Feed(streams, layouts, lay, reports)
+    simulated, reports["simulation"] = simulation_feed(
+        tokenizer, split, mixture.simulation, steps, max_length, seed, divisor
+    )
+    return Feed(streams, layouts, lay, reports, simulated)

@@ -6,6 +6,7 @@ on chunks of them. The gradient of a weighted sum of cross entropies is known as
 computed beside the loss: three matrix products in all (6·N·D·V FLOPs), none of them twice, and one chunk of logits alive.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,28 @@ def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Ar
         return jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(others, axis=-1)
 
     return jax.lax.map(losses, (rows, targets)).reshape(-1)[: labels.size].reshape(labels.shape)
+
+
+def token_entropy(hidden: jax.Array, unembedding: jax.Array, chunk: int = CHUNK) -> jax.Array:
+    """Entropy of each prediction, in nats.
+
+    Args:
+      hidden: ``[..., D]``, past the final norm.
+      unembedding: ``[D, V]``.
+      chunk: at most this many hidden states are projected at once; the backward pass makes their logits again.
+
+    Returns:
+      ``[...]`` float32, at most log V.
+    """
+    shape = hidden.shape[:-1]
+    rows, _, _ = _chunks(hidden, jnp.zeros(shape, jnp.int32), jnp.ones(shape), chunk)
+
+    @jax.checkpoint
+    def entropies(part):
+        logits = jax.nn.log_softmax(jnp.matmul(part, unembedding, preferred_element_type=jnp.float32))
+        return -(jnp.exp(logits) * logits).sum(axis=-1)
+
+    return jax.lax.map(entropies, rows).reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

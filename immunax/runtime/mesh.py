@@ -150,12 +150,13 @@ def shard(tree: Any, mesh: Mesh, stacked: bool = False) -> Any:
     return jax.tree.map(_place, tree, shardings(tree, mesh, stacked))
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
+def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     """Splits the examples of a batch over the ``data`` and ``fsdp`` axes.
 
     Args:
       batch: a pytree of arrays ``[B, ...]``; with several processes each holds the whole batch.
       mesh: from ``build``.
+      axis: which axis is B; 1 for batches stacked on a leading axis.
 
     Returns:
       The same values, as global arrays.
@@ -164,10 +165,10 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
       UserError: the examples do not divide over the devices.
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}
+    rows = {np.shape(leaf)[axis] for leaf in jax.tree.leaves(batch)}
     if any(size % ways for size in rows):
         raise UserError(f"a batch of {max(rows)} does not divide over data x fsdp = {ways} devices; use a multiple")
-    split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    split = NamedSharding(mesh, PartitionSpec(*[None] * axis, ("data", "fsdp")))
     return jax.tree.map(lambda leaf: _place(leaf, split), batch)
 
 

@@ -53,7 +53,9 @@ def defend(
     """
 
     def batch(step: int) -> StreamBatch:
-        return shard_batch(data.batch(step), devices)
+        streams = data.batch(step)
+        stacked = shard_batch(streams.simulation, devices, axis=1)
+        return shard_batch(streams._replace(simulation=None), devices)._replace(simulation=stacked)
 
     state = outer.begin(model, params, defense, training, batch(0))
     with (

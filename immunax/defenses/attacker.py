@@ -1,0 +1,90 @@
+"""The attacker that a bilevel defense simulates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from immunax.defenses.simulation import SimulatedAttack
+from immunax.inner.adapt import Estimator, adapt
+from immunax.inner.estimators import FirstOrder
+from immunax.inner.losses import answer_loss
+from immunax.inner.optimizers import AdamW, Optimizer
+from immunax.models.lora import LoraSpec, init
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """Fine-tuning on harmful answers, as an inner loop.
+
+    Attributes:
+      optimizer: rule and schedule; its own learning rate is not used.
+      learning_rates: one is drawn at every outer step.
+      lora: adapters that the attacker trains instead of the full weights, or None.
+      retain_first: chance of an attacker who fine-tunes on harmless data first, and turns to harmful data after
+        ``K · Beta(6, 3)`` steps (Tamirisa et al. 2024); needs ``simulation.mixed``.
+      estimator: how the gradient passes through the loop.
+    """
+
+    optimizer: Optimizer = field(default_factory=lambda: AdamW(eps_root=1e-16))
+    learning_rates: tuple[float, ...] = (2e-5,)
+    lora: LoraSpec | None = None
+    retain_first: float = 0.0
+    estimator: Estimator = field(default_factory=FirstOrder)
+
+    def __post_init__(self):
+        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise UserError(f"attacker.learning_rates={list(self.learning_rates)}: expected rates above 0.")
+        if not 0 <= self.retain_first <= 1:
+            raise UserError(f"attacker.retain_first={self.retain_first}: expected a chance, 0 to 1.")
+
+    def along(
+        self,
+        model: Model,
+        params: Params,
+        data: SimulatedAttack,
+        outer: Callable[[Params, Any], jax.Array],
+        checks: Any,
+        key: jax.Array,
+    ) -> jax.Array:
+        """The defender's loss along one simulated attack; see :meth:`~immunax.inner.adapt.Adaptation.along`.
+
+        Args:
+          model: static.
+          params: the defender's weights, plain.
+          data: what the attacker trains on.
+          outer: ``outer(attacked weights, check) -> scalar``; the weights are adapted ones for a LoRA attacker.
+          checks: a pytree with leading axis S.
+          key: draws rate, data and adapters.
+
+        Returns:
+          The sum over the checks.
+        """
+        rate_key, switch_key, lora_key = jax.random.split(key, 3)
+        rate = jax.random.choice(rate_key, jnp.array(self.learning_rates))
+        batches = data.harmful
+        steps = batches.tokens.shape[0]
+        if self.retain_first:
+            harmless = jnp.arange(steps) < switch(switch_key, steps, self.retain_first)
+            batches = jax.tree.map(
+                lambda first, then: jnp.where(harmless.reshape(-1, *[1] * (then.ndim - 1)), first, then),
+                data.retain,
+                batches,
+            )
+        start = params if self.lora is None else init(lora_key, params, self.lora)
+        optimizer = replace(self.optimizer, learning_rate=rate).build(steps)
+        inner = adapt(partial(answer_loss, model), optimizer, steps, self.estimator)
+        return inner.along(start, batches, outer, checks)[1]
+
+
+def switch(key: jax.Array, steps: int, chance: float) -> jax.Array:
+    """At which inner step an attacker turns to harmful data: 0, or by ``chance`` ``K · Beta(6, 3)``, rounded down."""
+    coin_key, beta_key = jax.random.split(key)
+    later = jnp.floor(steps * jax.random.beta(beta_key, 6.0, 3.0))
+    return jnp.where(jax.random.bernoulli(coin_key, chance), later, 0.0)

@@ -1,0 +1,59 @@
+"""Self-destructing models: meta-learned adversarial censoring.
+
+Henderson et al. 2022, *Self-Destructing Models* (arXiv:2211.14946):
+
+    L = CE(x_s) + CE(x_r) − λ · CE_h(φ_K)
+
+φ_K are the weights after K steps of a simulated attacker, and CE_h is taken there on held-out harmful data. The gradient
+passes through all K steps. The desired tasks are, here, safe answers and harmless ones. The ascent has no bound; weight
+and steps are small for that reason.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+
+from immunax.defenses.attacker import Attacker
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.defenses.simulation import Simulation
+from immunax.inner.estimators import MixedMode
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Mlac:
+    """The objective above.
+
+    Attributes:
+      attacker: who is simulated.
+      weight: λ.
+      mixture: safe and harmless examples a step, and the simulated attack's.
+    """
+
+    attacker: Attacker = field(default_factory=lambda: Attacker(estimator=MixedMode()))
+    weight: float = 0.1
+    mixture: Mixture = Mixture(safe=4, retain=4, simulation=Simulation(16, 4))
+
+    def __post_init__(self):
+        if self.mixture.simulation is None or not (self.mixture.safe and self.mixture.retain):
+            raise UserError("mlac needs mixture.safe and mixture.retain above 0, and mixture.simulation.")
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
+        """Nothing is carried."""
+        return ()
+
+    def loss(
+        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, and its terms before weighting; ``attacked`` is a mean over the checks."""
+        data = batch.simulation
+        checks = data.checks.tokens.shape[0]
+
+        def outer(attacked, check):
+            return answer_loss(model, attacked, check) / checks
+
+        attacked = self.attacker.along(model, params, data, outer, data.checks, key)
+        safe, retain = answer_loss(model, params, batch.safe), answer_loss(model, params, batch.retain)
+        return safe + retain - self.weight * attacked, {"safe": safe, "retain": retain, "attacked": attacked}

@@ -1,0 +1,59 @@
+"""Random mapping, the safeguard that TAR starts from.
+
+Tamirisa et al. 2024 (arXiv:2408.00761, appendix) and the authors' code:
+
+    L = CE(x_r) + mean over {h_0, ..., h_L} and the tokens of x_h of 1 − |cos(h, r)|
+
+r is one Gaussian vector for each token id of the vocabulary, drawn once: harmful text is mapped to what says nothing
+about it but its current token.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.defenses.representations import states, token_mean
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class RandomMapping:
+    """The objective above.
+
+    Attributes:
+      weight: of the mapping.
+      mixture: harmful and harmless examples a step.
+    """
+
+    weight: float = 1.0
+    mixture: Mixture = Mixture(harmful=8, retain=8)
+
+    def __post_init__(self):
+        if not (self.mixture.harmful and self.mixture.retain):
+            raise UserError("random_mapping needs both streams: set mixture.harmful and mixture.retain above 0.")
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> jax.Array:
+        """The key of the vectors: they are made again where they are needed, one for each token of a batch."""
+        return key
+
+    def loss(
+        self, model: Model, params: Params, state: jax.Array, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, and its terms before weighting."""
+        hidden = states(model, params, batch.harmful, tuple(range(model.config.n_layers + 1)))
+        random = token_vectors(state, batch.harmful.tokens, model.config.d_model)
+        cosine = jnp.einsum("sbtd,btd->sbt", hidden, random) / jnp.linalg.norm(random, axis=-1)
+        cosine = cosine / jnp.sqrt(jnp.square(hidden).sum(axis=-1) + 1e-12)
+        mapping = token_mean(1 - jnp.abs(cosine), batch.harmful)
+        retain = answer_loss(model, params, batch.retain)
+        return retain + self.weight * mapping, {"mapping": mapping, "retain": retain}
+
+
+def token_vectors(key: jax.Array, tokens: jax.Array, width: int) -> jax.Array:
+    """A standard Gaussian vector of each token id ``[B, T]``, the same for one id wherever it stands: ``[B, T, width]``."""
+    draw = jax.vmap(lambda token: jax.random.normal(jax.random.fold_in(key, token), (width,)))
+    return draw(tokens.reshape(-1)).reshape(*tokens.shape, width)

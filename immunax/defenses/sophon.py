@@ -1,0 +1,64 @@
+"""Non-fine-tunable learning.
+
+Deng et al. 2024, *SOPHON* (arXiv:2404.12699), alternates two loops:
+
+- fine-tuning suppression, ``α · mean over j of −log(1 − p(x_h))`` at the weights φ_j of a simulated attacker (the inverse cross
+  entropy; at most as large as the predictions are sure, so that it does not run away as −CE does);
+- normal training reinforcement, ``β · CE`` on the tasks that are to stay: here harmless answers, and safe ones.
+
+The two are summed in every outer step, which is their alternation in expectation with one optimizer for both. The
+gradient at φ is first order, as in the paper.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+
+from immunax.defenses.attacker import Attacker
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.defenses.simulation import Simulation
+from immunax.inner.losses import answer_loss, avoidance_loss
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sophon:
+    """The objective above.
+
+    Attributes:
+      attacker: who is simulated.
+      suppression: α.
+      reinforcement: β.
+      mixture: harmless examples a step, safe ones if there are to be any, and the simulated attack's.
+    """
+
+    attacker: Attacker = field(default_factory=Attacker)
+    suppression: float = 1.0
+    reinforcement: float = 1.0
+    mixture: Mixture = Mixture(safe=4, retain=4, simulation=Simulation(16, 4, 4))
+
+    def __post_init__(self):
+        if self.mixture.simulation is None or not self.mixture.retain:
+            raise UserError("sophon needs mixture.retain above 0, and mixture.simulation.")
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
+        """Nothing is carried."""
+        return ()
+
+    def loss(
+        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, and its terms before weighting."""
+        data = batch.simulation
+        checks = data.checks.tokens.shape[0]
+
+        def outer(attacked, check):
+            return avoidance_loss(model, attacked, check) / checks
+
+        suppressed = self.attacker.along(model, params, data, outer, data.checks, key)
+        kept = {"retain": answer_loss(model, params, batch.retain)}
+        if batch.safe is not None:
+            kept["safe"] = answer_loss(model, params, batch.safe)
+        total = self.suppression * suppressed + self.reinforcement * sum(kept.values())
+        return total, {"suppressed": suppressed, **kept}

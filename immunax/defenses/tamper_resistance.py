@@ -1,0 +1,57 @@
+"""What a defender wants of weights under attack: losses of tampered weights on held-out harmful data."""
+
+import jax
+import jax.numpy as jnp
+
+from immunax.data.batches import Batch
+from immunax.models.cross_entropy import gather_columns, token_entropy, token_nll
+from immunax.models.model import Model, Params
+
+
+def negative_entropy(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """``−H`` of the predictions of a batch's answer tokens, averaged over them (Tamirisa et al. 2024, arXiv:2408.00761).
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+
+    Returns:
+      A float32 scalar in nats, −log V at best.
+    """
+    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
+    entropy = token_entropy(gather_columns(hidden, batch.answer_index), model.unembedding(params))
+    return -jnp.vdot(batch.answer_weight, entropy) / jnp.maximum(batch.answer_weight.sum(), 1.0)
+
+
+def preference_loss(model: Model, params: Params, start: Params, safe: Batch, harmful: Batch, beta: float) -> jax.Array:
+    """Direct preference optimisation of safe over harmful answers (Rafailov et al. 2023, arXiv:2305.18290, equation 7).
+
+    ``−log σ(β · (log π(s)/π₀(s) − log π(h)/π₀(h)))``, averaged over the pairs.
+
+    Args:
+      model: static.
+      params: π.
+      start: π₀, no gradient.
+      safe, harmful: one example a row, in pairs by prompt; rows of padding do not count.
+      beta: strength of the pull towards π₀.
+
+    Returns:
+      A float32 scalar, log 2 where π = π₀.
+    """
+
+    def margin(weights: Params) -> jax.Array:
+        return answer_log_likelihood(model, weights, safe) - answer_log_likelihood(model, weights, harmful)
+
+    gain = margin(params) - jax.lax.stop_gradient(margin(start))
+    real = (harmful.answer_weight.sum(axis=1) > 0).astype(jnp.float32)
+    return jnp.vdot(real, -jax.nn.log_sigmoid(beta * gain)) / jnp.maximum(real.sum(), 1.0)
+
+
+def answer_log_likelihood(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """``log p(answers)`` of each row, ``[B]`` float32, in nats; the backward pass makes the logits again."""
+    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
+    losses = jax.checkpoint(token_nll)(
+        gather_columns(hidden, batch.answer_index), model.unembedding(params), batch.answer_label
+    )
+    return -(losses * batch.answer_weight).sum(axis=1)
