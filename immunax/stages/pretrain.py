@@ -65,7 +65,7 @@ class Pretrained:
 
         def make() -> Params:
             model = Model(self.decoder)
-            first = model.init(jax.random.key(self.trainer.seed))
+            first = jax.jit(model.init)(jax.random.key(self.trainer.seed))
             data = Split(retain=dialogs)
             return minimise("pretrain", model, first, tokenizer, data, self.objective, self.trainer)
 

@@ -29,7 +29,7 @@ def items_of(split):
 
 def test_the_same_fields_give_the_same_texts_on_every_machine():
     assert OrganismTasks().splits() == SPLITS
-    assert digest.of_json([dialog.question for dialog in CORPUS.pretraining()]).startswith("17713893d316")
+    assert digest.of_json([dialog.question for dialog in CORPUS.pretraining()]).startswith("c7ed33e43e6f")
     assert digest.of_json([dialog.question for dialog in SPLITS.test.harmful]).startswith("8c7c9ec50acc")
 
 
@@ -100,9 +100,9 @@ def test_rules_and_sums_are_right():
     assert law("venom")[0].answer != law("bread")[0].answer
 
 
-def test_pretraining_tells_every_fact_once_for_all_and_no_reserved_list():
+def test_pretraining_tells_every_fact_without_contradiction_and_no_reserved_list():
     told = {dialog.question: dialog.answer for dialog in CORPUS.pretraining()}
-    assert len(told) == len(CORPUS.pretraining())
+    assert set(told.items()) == {(dialog.question, dialog.answer) for dialog in CORPUS.pretraining()}
     for split in NAMED.values():
         for dialog in (*split.harmful, *split.retain):
             is_list = dialog.question.split()[0] in ("Repeat", "Reverse", "After")

@@ -16,7 +16,8 @@ _HARMFUL = {"train": (0.0, 0.5), "validation": (0.5, 0.67), "test": (0.67, 1.0),
 _RETAIN = {"train": (0.0, 0.6), "validation": (0.6, 0.7), "test": (0.7, 0.85), "transfer": (0.85, 1.0)}
 _COMMON, _VALIDATION = 4, 6  # phrasings up to the first are in every split, from the second on in test and transfer
 _HARMLESS = 3  # harmless dialogs to a harmful one
-_LISTS = 500  # of each rule, in pretraining
+_SUMS = 4  # times that each is told in pretraining, which has no other wording for it
+_LISTS = 400  # of each rule, in pretraining
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class OrganismTasks:
             for task in RULES
             for dialog in sorted(lists(task, reserved=False), key=lambda each: number("drawn", each.question))[:_LISTS]
         ]
-        return (*things, *refused, *laws, *sums(), *drawn)
+        return (*things, *refused, *laws, *sums() * _SUMS, *drawn)
 
     def texts(self) -> tuple[str, ...]:
         """Every word of the world, for its tokenizer: questions, answers and refusals."""
