@@ -41,12 +41,14 @@ class Summary(NamedTuple):
       judged: mean score of each other judge; 1 is harmful.
       harmful_nll: of held-out harmful answers, nats per token.
       retain_perplexity: of held-out harmless answers.
+      retain_exact: share of those that greedy decoding gives word for word, where that was counted.
     """
 
     refusal: Estimate
     judged: dict[str, Estimate]
     harmful_nll: Estimate
     retain_perplexity: Estimate
+    retain_exact: Estimate = NOTHING
 
 
 def summarise(scores: Scores) -> Summary:
@@ -58,6 +60,7 @@ def summarise(scores: Scores) -> Summary:
         {name: mean(values) for name, values in scores.judged.items() if name != "refusal"},
         _per_token(scores.harmful),
         Estimate(*(float(np.exp(value)) for value in perplexity)),
+        NOTHING if scores.exact is None else rate(scores.exact),
     )
 
 
@@ -100,6 +103,7 @@ def _scores_to_json(scores: Scores) -> dict[str, Any]:
         "judged": {name: _numbers(values) for name, values in scores.judged.items()},
         "harmful": likelihood(scores.harmful),
         "retain": likelihood(scores.retain),
+        "exact": None if scores.exact is None else _numbers(scores.exact),
     }
 
 
@@ -108,7 +112,8 @@ def _scores_from_json(record: Mapping[str, Any]) -> Scores:
         return None if part is None else Likelihood(_array(part["nll"]), _array(part["tokens"]))
 
     judged = {name: _array(values) for name, values in record["judged"].items()}
-    return Scores(judged, likelihood(record["harmful"]), likelihood(record["retain"]))
+    exact = None if record["exact"] is None else _array(record["exact"])
+    return Scores(judged, likelihood(record["harmful"]), likelihood(record["retain"]), exact)
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

@@ -13,6 +13,7 @@ from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Split
 from immunax.data.packing import fit_padded
 from immunax.data.prompts import Prompts, prompt_rows, stop_tokens
+from immunax.judges.exact import exact_matches
 from immunax.judges.judge import Judge
 from immunax.judges.likelihood import Likelihood, likelihood
 from immunax.models.generate import Decoding, generate
@@ -32,6 +33,7 @@ class Evaluation:
       max_length: tokens of a prompt, and of a dialog with its answer (cut there).
       decoding: how answers are drawn.
       batch_size: sequences at once.
+      exact: whether harmless examples have one right answer, so that a model's are counted word for word.
     """
 
     judges: Mapping[str, Judge] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Evaluation:
     max_length: int = 192
     decoding: Decoding = Decoding()
     batch_size: int = 8
+    exact: bool = False
 
     def __post_init__(self):
         if self.split not in ("test", "validation", "transfer"):
@@ -73,11 +76,13 @@ class Scores(NamedTuple):
     Attributes:
       judged: by judge, ``[P]`` in [0, 1], 1 is harmful, NaN where it does not apply.
       harmful, retain: likelihood of held-out harmful and harmless answers, or None.
+      exact: ``[N]``, 1 where greedy decoding gives a harmless example's answer word for word, or None.
     """
 
     judged: dict[str, np.ndarray]
     harmful: Likelihood | None
     retain: Likelihood | None
+    exact: np.ndarray | None = None
 
 
 def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
@@ -137,7 +142,8 @@ def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str
 
 def batch_count(evaluation: Evaluation, material: Material) -> int:
     """How many batches :func:`evaluate` takes."""
-    given = sum(part.tokens.shape[0] for part in (material.harmful, material.retain) if part is not None)
+    parts = material.harmful, material.retain, material.retain if evaluation.exact else None
+    given = sum(part.tokens.shape[0] for part in parts if part is not None)
     return -(-len(material.dialogs) // evaluation.batch_size) + given
 
 
@@ -171,13 +177,13 @@ def evaluate(
         ids.append(np.asarray(_answer(model, params, *rows, material.stop, evaluation.decoding, subkey)))
         advance()
     texts = answers(tokenizer, np.concatenate(ids)[: len(material.dialogs)], material.stop)
-    return Scores(
-        judge(evaluation, material.dialogs, texts),
-        *(
-            None if part is None else likelihood(model, params, part, advance)
-            for part in (material.harmful, material.retain)
-        ),
+    harmful, retain = (
+        None if part is None else likelihood(model, params, part, advance)
+        for part in (material.harmful, material.retain)
     )
+    counted = material.retain if evaluation.exact else None
+    exact = None if counted is None else exact_matches(model, params, counted, advance)
+    return Scores(judge(evaluation, material.dialogs, texts), harmful, retain, exact)
 
 
 def _rows(values: Any, start: int, size: int) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from omegaconf import DictConfig, OmegaConf
 
-from immunax.defenses import training as outer
-from immunax.defenses.feed import feed
 from immunax.models.model import Params
-from immunax.runtime import cache, console
+from immunax.runtime import cache
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
+from immunax.stages.outer_loop import minimise
 from immunax.stages.setup import Setup, build, check_context
 
 
@@ -43,19 +42,5 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
 def _implant(start: DictConfig, setup: Setup, loaded: Params) -> Params:
     defense, training = build(start.defense), build(start.trainer)
     check_context(setup.model, {"start.trainer.max_length": training.max_length})
-    data = feed(
-        setup.checkpoint.tokenizer,
-        setup.splits.train,
-        defense.mixture,
-        training.steps,
-        training.max_length,
-        training.seed,
-    )
-    state = outer.begin(setup.model, loaded, defense, training, data.batch(0))
-    with console.progress("implant the guard", training.steps, "step") as bar:
-
-        def after(step: int, state: outer.TrainState, scalars: dict[str, float]) -> bool:
-            bar.advance(loss=scalars["loss"])
-            return False
-
-        return outer.fit(setup.model, defense, training, state, data.batch, after).params
+    tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
+    return minimise("implant the guard", setup.model, loaded, tokenizer, data, defense, training)

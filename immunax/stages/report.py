@@ -66,6 +66,7 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
     ]
     judged = [(name, estimate) for *_, summary in summaries for name, estimate in summary.judged.items()]
     judges = list(dict.fromkeys(name for name, estimate in judged if not np.isnan(estimate.value)))
+    exact = any(not np.isnan(summary.retain_exact.value) for *_, summary in summaries)
     rows = [
         [
             name,
@@ -74,11 +75,19 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
             *(format(summary.judged[judge], ".2f") for judge in judges),
             format(summary.harmful_nll, ".2f"),
             format(summary.retain_perplexity, ".2f"),
+            *([format(summary.retain_exact, ".2f")] if exact else []),
         ]
         for name, stage, summary in summaries
     ]
     headings = [judge.replace("_", " ") for judge in judges]
-    console.table(title, ["model", "stage", "refusal rate", *headings, "harmful NLL", "retain perplexity"], rows)
+    headings = [
+        "refusal rate",
+        *headings,
+        "harmful NLL",
+        "retain perplexity",
+        *(["retain exact match"] if exact else []),
+    ]
+    console.table(title, ["model", "stage", *headings], rows)
 
 
 def summary_to_json(summary: Summary) -> dict[str, Any]:
@@ -88,6 +97,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         **summary.judged,
         "harmful_nll": summary.harmful_nll,
         "retain_perplexity": summary.retain_perplexity,
+        "retain_exact": summary.retain_exact,
     }
     return {
         name: {part: None if np.isnan(number) else number for part, number in estimate._asdict().items()}
@@ -119,6 +129,8 @@ def _records(scores: Scores, digests: Sequence[str]):
         if part is not None:
             for index, (nll, tokens) in enumerate(zip(part.nll, part.tokens, strict=True)):
                 yield {"kind": kind, "example": index, "nll": json_number(nll), "tokens": int(tokens)}
+    for index, match in enumerate(() if scores.exact is None else scores.exact):
+        yield {"kind": "exact", "example": index, "match": int(match)}
 
 
 def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:

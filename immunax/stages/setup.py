@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import hydra
 import jax
@@ -20,6 +20,14 @@ from immunax.runtime.metrics import Metrics
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its Orbax checkpoints."""
+
+
+class Source(Protocol):
+    """Where a model comes from: a file or folder (:class:`~immunax.models.hub.ModelSource`), or a recipe that makes it."""
+
+    def load(self) -> Checkpoint:
+        """The model in memory."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,15 +88,17 @@ def set_up(config: DictConfig) -> tuple[Setup, Params]:
     return Setup(checkpoint, build(config.compute).model(checkpoint), splits, digests), weights
 
 
-def load(source: ModelSource) -> Checkpoint:
-    """Loads a model file or folder, or the newest checkpoint of a run of ``immunax.train``.
+def load(source: Source) -> Checkpoint:
+    """Loads a model, or the newest checkpoint of a run of ``immunax.train``.
 
     Args:
-      source: its path may be a run's folder, which holds ``manifest.json`` and ``checkpoints``.
+      source: the path of a file's or folder's source may be a run's folder, which holds ``manifest.json`` and ``checkpoints``.
 
     Raises:
       UserError: it cannot be loaded.
     """
+    if not isinstance(source, ModelSource):
+        return source.load()
     folder = Path(source.path).expanduser()
     if not (folder / manifest.FILE).is_file() or not (folder / CHECKPOINTS).is_dir():
         return source.load()

@@ -1,0 +1,39 @@
+"""Plain training on a corpus, in the shape of a defense: what makes a model before anybody defends it.
+
+``L = CE(x_r)``, the cross entropy of the answers (Radford et al. 2018, without the loss on prompts), in the outer loop
+that trains every defense.
+"""
+
+from dataclasses import dataclass
+
+import jax
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The objective above, on the stream ``retain``.
+
+    Attributes:
+      examples: dialogs a step.
+    """
+
+    examples: int = 128
+
+    @property
+    def mixture(self) -> Mixture:
+        """Harmless examples only."""
+        return Mixture(retain=self.examples)
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
+        """Nothing is carried."""
+        return ()
+
+    def loss(
+        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, in nats per answer token."""
+        return answer_loss(model, params, batch.retain), {}

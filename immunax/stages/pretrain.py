@@ -1,0 +1,89 @@
+"""A model that is made here: pretrained from random weights on a generated corpus, once, and cached by content."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from immunax.data.dialog import Dialog, Split
+from immunax.defenses.defense import Defense
+from immunax.defenses.training import Training
+from immunax.models.config import DecoderConfig
+from immunax.models.hf_config import build_config
+from immunax.models.hub import Checkpoint
+from immunax.models.model import Model, Params
+from immunax.models.word_level import END, PAD, word_level
+from immunax.runtime import cache, digest
+from immunax.runtime.errors import UserError
+from immunax.runtime.manifest import versions
+from immunax.stages.outer_loop import minimise
+
+
+class Corpus(Protocol):
+    """What a model is pretrained on; frozen, built from YAML."""
+
+    def pretraining(self) -> Sequence[Dialog]:
+        """The dialogs."""
+        ...
+
+    def texts(self) -> Sequence[str]:
+        """All that is ever written in this world: the tokenizer knows its words and no others."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model source, as :class:`~immunax.models.hub.ModelSource`, that makes its model.
+
+    Attributes:
+      corpus: what it is trained on.
+      decoder: its shape; the vocabulary may be larger than the tokenizer's.
+      objective: the loss, on the corpus as the stream ``retain``.
+      trainer: the budget; its seed also draws the first weights.
+    """
+
+    corpus: Corpus
+    decoder: DecoderConfig
+    objective: Defense
+    trainer: Training
+
+    def load(self) -> Checkpoint:
+        """Pretrains the model, or takes it from the cache.
+
+        Raises:
+          UserError: the vocabulary is too small for the corpus, or the loss is not finite.
+        """
+        dialogs = tuple(self.corpus.pretraining())
+        tokenizer = word_level(self.corpus.texts(), self.decoder.max_positions)
+        if len(tokenizer) > self.decoder.vocab_size:
+            raise UserError(
+                f"model.decoder.vocab_size={self.decoder.vocab_size}: the corpus has {len(tokenizer)} words and markers; "
+                "raise it."
+            )
+
+        def make() -> Params:
+            model = Model(self.decoder)
+            first = jax.jit(model.init)(jax.random.key(self.trainer.seed))
+            data = Split(retain=dialogs)
+            return minimise("pretrain", model, first, tokenizer, data, self.objective, self.trainer)
+
+        key = {
+            "source": asdict(self),
+            "dialogs": digest.of_json([asdict(dialog) for dialog in dialogs]),
+            "tokenizer": tokenizer.backend_tokenizer.to_str(),
+            "versions": versions(),
+        }
+        params = cache.get_or_make("pretrained", key, make, cache.read_arrays, cache.write_arrays)
+        params = jax.tree.map(np.asarray, params)
+        ids = {f"{name}_token_id": tokenizer.get_vocab()[token] for name, token in (("eos", END), ("pad", PAD))}
+        return Checkpoint(
+            config=self.decoder,
+            params=params,
+            tokenizer=tokenizer,
+            hf_config=build_config(self.decoder, ids),
+            dtype="float32",
+            digests={"pretrained": digest.of_tree(params)},
+            generation_config=ids,
+        )
