@@ -6,14 +6,18 @@ structure of its state as it is. A member whose loss or weights are no longer fi
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from immunax.data.batches import Array
 from immunax.inner import adapt
 from immunax.inner.adapt import Descent, Loss
+
+FLAT = {"schedule": "constant", "warmup": 0.0}
+"""Fields of an optimizer that a table of rates stands for, as they are where the rate is constant."""
 
 HEALTHY = -1
 """``Progress.diverged_at`` of a member that has not diverged."""
@@ -28,8 +32,8 @@ class Track(NamedTuple):
       batches: a pytree with leading axis K.
     """
 
-    rates: jax.Array
-    settings: Mapping[str, jax.Array]
+    rates: Array
+    settings: Mapping[str, Array]
     batches: Any
 
 
@@ -57,7 +61,7 @@ def rates(optimizer: Any, steps: int) -> jax.Array:
     return jnp.asarray(jax.vmap(optimizer.rate(steps))(jnp.arange(steps)), jnp.float32)
 
 
-def begin(optimizer: Any, settings: Mapping[str, jax.Array], weights: Any) -> Progress:
+def begin(optimizer: Any, settings: Mapping[str, Array], weights: Any) -> Progress:
     """A member before its first step.
 
     Args:
@@ -98,13 +102,23 @@ def follow(loss: Loss, optimizer: Any, progress: Progress, track: Track) -> tupl
     return jax.lax.scan(step, progress, (track.rates, track.batches))
 
 
+def template(optimizer: Any, names: Iterable[str]) -> Any:
+    """An optimizer without what a track says of it, equal for all members of one program.
+
+    Args:
+      optimizer: a dataclass of :mod:`immunax.inner.optimizers`.
+      names: fields that tracks set.
+    """
+    return _tuned(optimizer, dict.fromkeys(names, 0.0), 0.0)
+
+
 def _finite(tree: Any) -> jax.Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _tuned(optimizer: Any, settings: Mapping[str, jax.Array], rate: jax.Array | float) -> Any:
+def _tuned(optimizer: Any, settings: Mapping[str, Any], rate: jax.Array | float) -> Any:
     # Not dataclasses.replace: its checks compare numbers, which traced ones cannot be. They ran on the members' own.
     tuned = copy.copy(optimizer)
-    for name, value in {**settings, "learning_rate": rate, "schedule": "constant", "warmup": 0.0}.items():
+    for name, value in {**settings, "learning_rate": rate, **FLAT}.items():
         object.__setattr__(tuned, name, value)
     return tuned

@@ -1,6 +1,8 @@
 """How many members fit a device's memory, from the compiler's own count; never by running out of it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ def compile_members(
     """Compiles a population for A members, all at once on each device if they fit, else in chunks.
 
     Args:
-      member: as in :func:`~immunax.inner.population.map_members`.
+      member: as in :func:`~immunax.inner.population.map_members`; equal ones share a program.
       own: what is each member's, with leading axis A; arrays, or their shapes.
       shared: what all read; arrays, or their shapes.
       mesh: as in :func:`~immunax.inner.population.map_members`.
@@ -32,11 +34,12 @@ def compile_members(
     Raises:
       UserError: not even one member at a time fits.
     """
-    available = int(SHARE * free_bytes()) if available is None else available
-    whole = _compile(member, own, shared, mesh, None)
+    available = usable_bytes() if available is None else available
+    whole = compiled(_Together(member, mesh), own, shared)
     if peak_bytes(whole) <= available:
         return whole
-    return _compile(member, own, shared, mesh, chunk_size(member, own, shared, available, mesh=mesh))
+    chunk = chunk_size(member, own, shared, available, mesh=mesh)
+    return compiled(_Together(member, mesh, chunk), own, shared)
 
 
 def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: Mesh | None = None) -> int:
@@ -52,7 +55,7 @@ def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: M
       UserError: not even one fits.
     """
     ways = 1 if mesh is None else mesh.shape["attack"]
-    one, two = (_compile(member, _resized(own, ways * count), shared, mesh, None) for count in (1, 2))
+    one, two = (compiled(_Together(member, mesh), _resized(own, ways * count), shared) for count in (1, 2))
     slope = max(1, peak_bytes(two) - peak_bytes(one))
     count = jax.tree.leaves(own)[0].shape[0]
     held_each = (_held_bytes(two) - _held_bytes(one)) * -(-count // ways)
@@ -66,9 +69,9 @@ def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: M
     return chunk
 
 
-def peak_bytes(compiled: Any) -> int:
+def peak_bytes(program: Any) -> int:
     """What a compiled program needs on each device: inputs, results and temporaries, in bytes."""
-    return _held_bytes(compiled) + compiled.memory_analysis().temp_size_in_bytes
+    return _held_bytes(program) + program.memory_analysis().temp_size_in_bytes
 
 
 def free_bytes() -> int:
@@ -82,14 +85,41 @@ def free_bytes() -> int:
     return kibibytes * 1024 // jax.local_device_count()
 
 
-def _held_bytes(compiled: Any) -> int:
-    analysis = compiled.memory_analysis()
+def _held_bytes(program: Any) -> int:
+    analysis = program.memory_analysis()
     return analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
 
 
-def _compile(member: Member, own: Any, shared: Any, mesh: Mesh | None, chunk: int | None) -> Any:
-    program = jax.jit(lambda own, shared: map_members(member, own, shared, mesh=mesh, chunk=chunk))
-    return program.lower(_abstract(own), _abstract(shared)).compile()
+def usable_bytes() -> int:
+    """``SHARE`` of :func:`free_bytes`."""
+    return int(SHARE * free_bytes())
+
+
+def compiled(function: Callable[..., Any], *inputs: Any) -> Any:
+    """A function compiled ahead of time, from shapes alone; kept for equal functions and shapes.
+
+    Args:
+      function: hashable.
+      inputs: pytrees of arrays, or of their shapes; how arrays lie on a mesh counts.
+    """
+    leaves, structure = jax.tree.flatten(_abstract(inputs))
+    return _compiled(function, tuple(leaves), structure)
+
+
+@lru_cache(maxsize=32)
+def _compiled(function: Callable[..., Any], leaves: tuple[Any, ...], structure: Any) -> Any:
+    # A new jit each time: the old one would keep every program for as long as its function lives.
+    return jax.jit(lambda *inputs: function(*inputs)).lower(*jax.tree.unflatten(structure, leaves)).compile()
+
+
+@dataclass(frozen=True)
+class _Together:
+    member: Member
+    mesh: Mesh | None
+    chunk: int | None = None
+
+    def __call__(self, own: Any, shared: Any) -> Any:
+        return map_members(self.member, own, shared, mesh=self.mesh, chunk=self.chunk)
 
 
 def _resized(own: Any, count: int) -> Any:
