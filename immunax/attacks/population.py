@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from immunax.attacks.programs import Form, Own, Program
 from immunax.inner.losses import answer_loss
-from immunax.inner.member import begin, follow
+from immunax.inner.member import Track, begin, follow
 from immunax.inner.memory import compile_members
 from immunax.models.model import Model, Params
 
@@ -52,18 +52,17 @@ class Assault:
     model: Model
     examine: Examine
 
-    def __call__(self, own: Own, shared: tuple[Params, Any]) -> tuple[jax.Array, jax.Array, Any]:
+    def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any]) -> tuple[jax.Array, jax.Array, Any]:
         """Losses ``[K]``, the step of divergence, and what is found out.
 
         Args:
-          own: of one member.
+          member: what leads it, and what else is its own.
           shared: plain weights, and the material of the examination.
         """
-        params, material = shared
-        start = begin(self.form.optimizer, own.track.settings, own.start(params))
-        progress, losses = follow(
-            member_loss(self.form, self.model, own, params), self.form.optimizer, start, own.track
-        )
+        (track, own), (params, material) = member, shared
+        start = begin(self.form.optimizer, track.settings, own.start(params))
+        loss = member_loss(self.form, self.model, own, params)
+        progress, losses = follow(loss, self.form.optimizer, start, track)
         attacked = self.form.whole(params, own, progress.descent.weights)
         return losses, progress.diverged_at, self.examine(self.model, attacked, material, own.key)
 
@@ -98,9 +97,9 @@ def run_population(
     """
     by_place: dict[int, tuple[Any, ...]] = {}
     for part in parts:
-        own, shared = part.own(params, key), (params, material)
-        program = compile_members(Assault(part.form, model, examine), own, shared, mesh=mesh)
-        results = jax.device_get(program(own, shared))
+        members, shared = (part.tracks, part.own(params, key)), (params, material)
+        program = compile_members(Assault(part.form, model, examine), members, shared, mesh=mesh)
+        results = jax.device_get(program(members, shared))
         for index, place in enumerate(part.places):
             by_place[place] = jax.tree.map(lambda leaf, index=index: leaf[index], results)
     losses, diverged_at, found = zip(*(by_place[place] for place in sorted(by_place)), strict=True)

@@ -50,16 +50,14 @@ class Form:
 
 
 class Own(NamedTuple):
-    """What is one member's own; every leaf has a leading axis A.
+    """What is one member's own beside its track; every leaf has a leading axis A.
 
     Attributes:
-      track: rates, settings and batches ``[A, K, B, T]``.
       key: ``[A]``, of its examination.
       adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
       scale: ``[A]``, ``alpha / rank``; None for full weights.
     """
 
-    track: Track
     key: jax.Array
     adapters: Any = None
     scale: Any = None
@@ -77,7 +75,7 @@ class Program:
       form: static.
       places: which of the attacks given these are.
       attacks: the members.
-      tracks: ``[A, ...]``.
+      tracks: ``[A, ...]``, with batches ``[A, K, B, T]``.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
     """
 
@@ -98,11 +96,11 @@ class Program:
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
         adapter_keys, exam_keys = _keys(key, seeds)
         if self.form.targets is None:
-            return Own(self.tracks, exam_keys)
+            return Own(exam_keys)
         specs = [attack.tuning.lora for attack in self.attacks]
         scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
         ranks = tuple(spec.rank for spec in specs if spec)
-        return Own(self.tracks, exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale)
+        return Own(exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale)
 
 
 def programs(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:

@@ -99,7 +99,7 @@ class Stretch(NamedTuple):
 class Searcher(Protocol):
     """One member's part of a search; hashable, so that equal ones share a program."""
 
-    def begin(self, own: Any, shared: Any) -> Progress:
+    def begin(self, track: Track, own: Any, shared: Any) -> Progress:
         """A member before its first step."""
         ...
 
@@ -164,7 +164,7 @@ class _Stretcher:
         progress, track, own = part
         stretch = slice(self.rung.begin, self.rung.end)
         rates, batches = jax.tree.map(lambda leaf: leaf[stretch], (track.rates, track.batches))
-        progress = self.searcher.begin(own, shared) if progress is None else progress
+        progress = self.searcher.begin(track, own, shared) if progress is None else progress
         progress, losses = self.searcher.follow(progress, track._replace(rates=rates, batches=batches), own, shared)
         return progress, losses, self.searcher.appraise(progress.descent.weights, own, shared)
 

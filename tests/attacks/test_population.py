@@ -112,7 +112,7 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
     attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
     assault, own = Assault(part.form, MODEL, keep_nothing), jax.eval_shape(part.own, PARAMS, KEY)
-    traced = jax.make_jaxpr(lambda own, shared: map_members(assault, own, shared))(own, (PARAMS, ()))
+    traced = jax.make_jaxpr(partial(map_members, assault))((part.tracks, own), (PARAMS, ()))
     rows, columns = part.tracks.batches.tokens.shape[2:]
     kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
     shared, outputs = [], []

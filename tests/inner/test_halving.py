@@ -23,7 +23,7 @@ def _loss(weights, batch):
 class Closest:
     """Ranks by the distance to the target; weights above a member's cap are not allowed."""
 
-    def begin(self, own, shared):
+    def begin(self, track, own, shared):
         return member.begin(OPTIMIZER, {}, shared)
 
     def follow(self, progress, track, own, shared):
