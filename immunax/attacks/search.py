@@ -6,7 +6,7 @@ An attacker wants a model that still works: only members that keep ``keep`` of i
 inverse perplexity of held-out harmless answers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,14 +38,14 @@ class Search:
     """Populations to search, and how.
 
     Attributes:
-      populations: each with its own grid, such as one of full weights and one of adapters; all of one kind of attack. Members
-        that train as one program are halved together, and the best of all programs is the one found.
+      populations: by name, each with its own grid, such as one of full weights and one of adapters; all of one kind of
+        attack. Members that train as one program are halved together, and the best of all programs is the one found.
       halving: how fast the search narrows down.
       keep: share of the utility that an attack must leave.
       examples: validation dialogs, harmful and harmless, that members are ranked by, of each.
     """
 
-    populations: Sequence[Population]
+    populations: Mapping[str, Population]
     halving: Halving = field(default_factory=Halving)
     keep: float = 0.9
     examples: int = 16
@@ -53,7 +53,7 @@ class Search:
     def __post_init__(self):
         if not self.populations:
             raise UserError("search populations: expected at least one.")
-        if len({type(population.attack) for population in self.populations}) > 1:
+        if len({type(population.attack) for population in self.populations.values()}) > 1:
             raise UserError("search populations: expected attacks of one kind, whose models are asked in one way.")
         if not 0 < self.keep <= 1 or self.examples < 1:
             raise UserError(
@@ -63,19 +63,23 @@ class Search:
     @property
     def tuning(self) -> Tuning:
         """Of the first population's attack."""
-        return self.populations[0].attack.tuning
+        return self._first.tuning
 
     def evaluation(self, dialog: Dialog) -> Dialog:
         """A held-out prompt as this kind of attack puts it to the attacked model."""
-        return self.populations[0].attack.evaluation(dialog)
+        return self._first.evaluation(dialog)
+
+    @property
+    def _first(self) -> Attack:
+        return next(iter(self.populations.values())).attack
 
     def settings(self) -> tuple[dict[str, Any], ...]:
         """What sets each member apart, over all populations."""
-        return tuple(each for population in self.populations for each in population.settings())
+        return tuple(each for population in self.populations.values() for each in population.settings())
 
     def members(self) -> tuple[Attack, ...]:
         """The attacks, in the order of :meth:`settings`."""
-        return tuple(each for population in self.populations for each in population.members())
+        return tuple(each for population in self.populations.values() for each in population.members())
 
 
 class Measure(NamedTuple):

@@ -32,7 +32,7 @@ SPLITS = Splits(SPLIT, validation=replace(SPLIT, retain=tuple(ask(f"what is {i}"
 TUNING = Tuning(epochs=4, batch_size=2, max_length=128)
 FULL = Population(HarmfulSFT(4, TUNING), {"tuning.optimizer.learning_rate": [1e-6, 3e-3, 1e-5]})
 LORA = Population(HarmfulSFT(4, replace(TUNING, lora=LoraSpec(2), optimizer=AdamW(1e-4))))
-SEARCH = Search((FULL, LORA), Halving(2, 2), keep=1e-6, examples=4)
+SEARCH = Search({"full": FULL, "lora": LORA}, Halving(2, 2), keep=1e-6, examples=4)
 KEY = jax.random.key(0)
 
 
@@ -80,8 +80,8 @@ def test_an_attack_that_ruins_the_model_does_not_count():
 
 def test_a_search_that_cannot_be_is_refused():
     with pytest.raises(UserError, match="one kind"):
-        Search((FULL, Population(BenignSFT())))
+        Search({"full": FULL, "benign": Population(BenignSFT())})
     with pytest.raises(UserError, match="validation"):
         prepare_search(SEARCH, tiny.tokenizer(), Splits(SPLIT))
     with pytest.raises(UserError, match="keep"):
-        Search((FULL,), keep=1.1)
+        Search({"full": FULL}, keep=1.1)
