@@ -1,14 +1,19 @@
 """``python -m immunax.attack model=PATH_OR_ID +attack=NAME``: red-team a checkpoint."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
+from immunax.attacks.search import Search
+from immunax.models.model import Params
 from immunax.runtime import digest, manifest
 from immunax.runtime.launch import command, run_directory
 from immunax.stages import report
 from immunax.stages.guard import start_model
 from immunax.stages.red_team import from_config, red_team
 from immunax.stages.resume import check_same_run
-from immunax.stages.setup import open_metrics, set_up
+from immunax.stages.search import search_and_score, show, to_json
+from immunax.stages.setup import Setup, build, open_metrics, set_up
 
 
 @command("attack", required=("attack",))
@@ -17,19 +22,33 @@ def main(config: DictConfig) -> None:
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
     setup, loaded = set_up(config)
-    team = from_config(config, "attack", setup)
-    digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
-    record = {"started": started, "seed": config.seed, "data": {"attack": vars(team.report)}}
-    manifest.write_manifest(folder, config, digests, record)
-    params = start_model(config.start, setup, loaded)
-    del loaded
+    record = {"started": started, "seed": config.seed}
+    run = _search if isinstance(build(config.attack), Search) else _attack
+    episode, prompts, digests, record = run(config, setup, loaded, folder, record)
+    episodes = {folder.name: episode}
     with open_metrics(config, folder) as metrics:
-        episodes = {
-            folder.name: red_team(team, setup.model, params, setup.checkpoint.tokenizer, folder.name, config.seed)
-        }
-        report.deliver(folder, folder.name, episodes, team.before.dialogs, metrics)
+        report.deliver(folder, folder.name, episodes, prompts, metrics)
     record |= {"results": report.results(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
+
+
+def _attack(config: DictConfig, setup: Setup, loaded: Params, folder: Path, record: dict) -> tuple:
+    team = from_config(config, "attack", setup)
+    digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
+    record |= {"data": {"attack": vars(team.report)}}
+    manifest.write_manifest(folder, config, digests, record)
+    params = start_model(config.start, setup, loaded)
+    episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, folder.name, config.seed)
+    return episode, team.before.dialogs, digests, record
+
+
+def _search(config: DictConfig, setup: Setup, loaded: Params, folder: Path, record: dict) -> tuple:
+    manifest.write_manifest(folder, config, setup.digests, record)
+    attack, evaluation = build(config.attack), build(config.judge)
+    params = start_model(config.start, setup, loaded)
+    searched = search_and_score(attack, evaluation, setup, params, folder.name, config.seed)
+    show(searched.found)
+    return searched.episode, searched.prompts, setup.digests, record | {"search": to_json(searched.found)}
 
 
 if __name__ == "__main__":

@@ -4,12 +4,24 @@ from typing import Any
 
 from immunax.attacks.attack import Attack, AttackData
 from immunax.data.batches import pack, stack
-from immunax.data.chat import Report, encode_all
+from immunax.data.chat import Encoded, Report, encode_all
 from immunax.data.dialog import Splits
 from immunax.data.order import Stream
 from immunax.data.packing import fit_packed
 from immunax.data.prompts import Prompts, stop_tokens
 from immunax.models.generate import Decoding
+
+
+def ordered(attack: Attack, tokenizer: Any, splits: Splits) -> tuple[list[list[Encoded]], Report]:
+    """The examples of an attack's K batches, and how many of its dialogs were kept, cut and dropped.
+
+    Args:
+      attack, tokenizer, splits: as in :func:`prepare`.
+    """
+    tuning = attack.tuning
+    examples, report = encode_all(tokenizer, attack.dialogs(splits), tuning.max_length)
+    stream = Stream(examples, min(tuning.batch_size, len(examples)), tuning.seed)
+    return list(stream.batches(range(tuning.steps(len(examples))))), report
 
 
 def prepare(
@@ -27,10 +39,7 @@ def prepare(
     Returns:
       The data, and how many dialogs were kept, cut and dropped.
     """
-    tuning = attack.tuning
-    examples, report = encode_all(tokenizer, attack.dialogs(splits), tuning.max_length)
-    stream = Stream(examples, min(tuning.batch_size, len(examples)), tuning.seed)
-    batches = list(stream.batches(range(tuning.steps(len(examples)))))
+    batches, report = ordered(attack, tokenizer, splits)
     layout = fit_packed(batches)
     return AttackData(
         stack([pack(batch, layout) for batch in batches]), probes, stop_tokens(tokenizer), decoding

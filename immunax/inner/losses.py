@@ -24,6 +24,22 @@ def answer_loss(model: Model, params: Params, batch: Batch, perturbation: jax.Ar
     return hidden_loss(model, params, outputs.hidden, batch)
 
 
+def mean_answer_loss(model: Model, params: Params, batches: Batch) -> jax.Array:
+    """:func:`answer_loss` over the answer tokens of all batches, for evaluation.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batches: with leading axis N.
+
+    Returns:
+      A float32 scalar, in nats per token.
+    """
+    losses = jax.lax.map(lambda batch: answer_loss(model, params, batch), batches)
+    counts = batches.answer_weight.sum(axis=(1, 2))
+    return jnp.vdot(losses, counts) / jnp.maximum(counts.sum(), 1.0)
+
+
 def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -> jax.Array:
     """:func:`answer_loss` read off hidden states past the final norm, ``[B, T, D]``, or off a stack of them.
 

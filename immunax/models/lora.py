@@ -87,6 +87,28 @@ def init(key: jax.Array, base: Any, spec: LoraSpec) -> Adapted:
     return Adapted(base, traverse_util.unflatten_dict(lora), jnp.float32(spec.scale))
 
 
+def widen(lora: Any, rank: int) -> Any:
+    """Adapters as ones of a larger rank that compute the same, so that members of a population share a shape.
+
+    The added columns of ``a`` and rows of ``b`` are zero, and so are both their gradients: each is a product with the
+    other. Any optimizer that leaves a zero with a zero gradient where it is, as SGD, Adam and Muon do, trains the rest as
+    it would alone.
+
+    Args:
+      lora: ``{a: [..., in, r], b: [..., r, out]}``, nested.
+      rank: at least r.
+
+    Returns:
+      The same with ``rank`` in place of r; the scale stays that of r.
+    """
+
+    def one(path: tuple[str, ...], leaf: jax.Array) -> jax.Array:
+        axis = leaf.ndim - (1 if path[-1] == "a" else 2)
+        return jnp.pad(leaf, [(0, rank - size if i == axis else 0) for i, size in enumerate(leaf.shape)])
+
+    return traverse_util.unflatten_dict({path: one(path, leaf) for path, leaf in _flat(lora).items()})
+
+
 def merge(adapted: Adapted) -> Any:
     """Plain weights that compute the same function: ``kernel + scale · a b``."""
     flat, adapters = _flat(adapted.base), _flat(adapted.scaled())

@@ -197,6 +197,23 @@ def test_the_attack_command_takes_any_checkpoint(trained, home, model, attack):
     assert json.loads((folder / "manifest.json").read_text())["results"]
 
 
+@pytest.mark.slow
+def test_a_search_reports_the_best_attack_and_what_it_spent(home):
+    short = [
+        f"attack.populations.{name}.attack.{field}"
+        for name in ("full", "lora")
+        for field in ("samples=4", "tuning.epochs=3", "tuning.batch_size=4", "tuning.max_length=512")
+    ]
+    status, out, err = run(home, "attack", "+attack=search", "model=model", "run=search", *SMALL, *short)
+    assert status == 0, err
+    assert "utility" in out
+    search = json.loads((home / "outputs" / "search" / "manifest.json").read_text())["search"]
+    # Of 8 members in each of two programs, 2 steps each; half of them go on for the third.
+    assert search["budget"]["steps"] == 2 * (8 * 2 + 4)
+    assert len(search["trials"]) == 2 * (8 + 4)
+    assert search["budget"]["flops"] > 0
+
+
 def test_an_orbax_run_and_its_export_are_the_same_model(trained, home):
     folder, _, _ = trained
     from immunax.stages.setup import load

@@ -1,0 +1,66 @@
+"""What a search spent, counted after the fact: which members went on is known only then."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from immunax.attacks.programs import Program
+from immunax.data.batches import Batch
+from immunax.inner.halving import Rung, Stretch
+from immunax.models.flops import forward_flops, training_flops
+from immunax.models.model import Model
+
+
+class Budget(NamedTuple):
+    """What a search spent.
+
+    Attributes:
+      steps: gradient steps, over all members.
+      tokens: tokens trained on, over all members, padding not counted.
+      flops: of training and of ranking, from the model's shape.
+    """
+
+    steps: int
+    tokens: int
+    flops: float
+
+    def plus(self, other: "Budget") -> "Budget":
+        """Both together."""
+        return Budget(self.steps + other.steps, self.tokens + other.tokens, self.flops + other.flops)
+
+
+def spent(
+    part: Program, rungs: Sequence[Rung], stretches: Sequence[Stretch], model: Model, ranked: Sequence[Batch]
+) -> Budget:
+    """What the members of one program spent.
+
+    Args:
+      part: the members.
+      rungs: of their search.
+      stretches: which members each rung saw, on the host.
+      model: gives the shape that FLOPs are counted from.
+      ranked: batches that every member of every rung was ranked by.
+    """
+    ranking = sum(forward_flops(model.config, _sizes(batch)) for batch in ranked)
+    budget = Budget(0, 0, 0.0)
+    for rung, stretch in zip(rungs, stretches, strict=True):
+        for index in stretch.places:
+            examples = [each for batch in part.examples[index][rung.begin : rung.end] for each in batch]
+            training = training_flops(model.config, examples, part.attacks[index].tuning.lora)
+            tokens = sum(size for size, _ in examples)
+            budget = budget.plus(Budget(rung.end - rung.begin, tokens, training + ranking))
+    return budget
+
+
+def _sizes(batch: Batch) -> list[tuple[int, int]]:
+    """Of packed examples: a row's answers are counted with its first example, which changes no sum."""
+    sizes = []
+    for segments, weights in zip(
+        batch.segment_ids.reshape(-1, batch.segment_ids.shape[-1]),
+        batch.answer_weight.reshape(-1, batch.answer_weight.shape[-1]),
+        strict=True,
+    ):
+        lengths = np.bincount(segments)[1:]
+        sizes += [(int(length), int(weights.sum()) if first == 0 else 0) for first, length in enumerate(lengths)]
+    return sizes

@@ -1,0 +1,61 @@
+"""A population of attacks as a grid: the Cartesian product of settings and seeds."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from immunax.attacks.attack import Attack
+from immunax.runtime.errors import UserError, nearest
+
+SEED = "tuning.seed"
+
+
+@dataclass(frozen=True)
+class Population:
+    """Attacks that differ from one by the settings of a grid.
+
+    Attributes:
+      attack: what the members have in common; one that fine-tunes as its ``tuning`` says.
+      grid: values by the path of a field, such as ``tuning.optimizer.learning_rate: [1e-4, 1e-3]``, ``samples: [10, 100]``
+        or ``tuning.lora: [null, {_target_: immunax.models.lora.LoraSpec, rank: 8}]``.
+      seeds: of the choice and the order of the data, and of every random key; as many members each.
+    """
+
+    attack: Attack
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+
+    def __post_init__(self):
+        for path, values in {**self.grid, SEED: self.seeds}.items():
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise UserError(f"population grid {path}={values!r}: expected a list of at least one value.")
+
+    def settings(self) -> tuple[dict[str, Any], ...]:
+        """What sets each member apart, in order: the last path varies faster than the first, the seed fastest."""
+        axes = {**self.grid, SEED: self.seeds}
+        return tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+
+    def members(self) -> tuple[Attack, ...]:
+        """The attacks, in the order of :meth:`settings`.
+
+        Raises:
+          UserError: a path names no field, or a value is not allowed there.
+        """
+        return tuple(_changed(self.attack, settings) for settings in self.settings())
+
+
+def _changed(attack: Any, settings: Mapping[str, Any]) -> Any:
+    # A whole field before a part of it: tuning.lora before tuning.lora.rank.
+    for path in sorted(settings, key=lambda path: path.count(".")):
+        attack = _set(attack, path.split("."), settings[path], path)
+    return attack
+
+
+def _set(node: Any, names: Sequence[str], value: Any, path: str) -> Any:
+    known = [each.name for each in fields(node)] if is_dataclass(node) else []
+    if not is_dataclass(node) or isinstance(node, type) or names[0] not in known:
+        owner = "it is unset there" if node is None else f"{type(node).__name__} has {', '.join(known) or 'no fields'}"
+        raise UserError(f"population grid {path}: no field {names[0]!r}, {owner}.{nearest(names[0], known)}")
+    below = value if len(names) == 1 else _set(getattr(node, names[0]), names[1:], value, path)
+    return replace(node, **{names[0]: below})

@@ -1,0 +1,106 @@
+"""Runs a population of attacks on one set of weights, and keeps what was found out about each, not its weights."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from immunax.attacks.programs import Form, Own, Program
+from immunax.inner.losses import answer_loss
+from immunax.inner.member import Track, begin, follow
+from immunax.inner.memory import compile_members
+from immunax.models.model import Model, Params
+
+Examine = Callable[[Model, Params, Any, jax.Array], Any]
+"""``examine(model, params, material, key) -> results``: what is found out about attacked weights, small arrays. It runs
+inside the program, so that no more full weights are alive than members run at once."""
+
+
+class Outcome(NamedTuple):
+    """What a population left, in the order of the attacks given.
+
+    Attributes:
+      losses: by member, ``[K]``, before every step, nats per answer token; NaN after a divergence.
+      diverged_at: ``[A]``, the step that was not finite and was not taken; -1 for a healthy member.
+      found: by member, what was found out at its end, or at its last finite weights.
+    """
+
+    losses: tuple[np.ndarray, ...]
+    diverged_at: np.ndarray
+    found: tuple[Any, ...]
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """``[A]`` bool."""
+        return self.diverged_at >= 0
+
+
+@dataclass(frozen=True)
+class Assault:
+    """One member from its start to its examination, as :func:`~immunax.inner.population.map_members` takes it.
+
+    Attributes:
+      form: of the member.
+      model: static.
+      examine: at the end.
+    """
+
+    form: Form
+    model: Model
+    examine: Examine
+
+    def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any]) -> tuple[jax.Array, jax.Array, Any]:
+        """Losses ``[K]``, the step of divergence, and what is found out.
+
+        Args:
+          member: what leads it, and what else is its own.
+          shared: plain weights, and the material of the examination.
+        """
+        (track, own), (params, material) = member, shared
+        start = begin(self.form.optimizer, track.settings, own.start(params))
+        loss = member_loss(self.form, self.model, own, params)
+        progress, losses = follow(loss, self.form.optimizer, start, track)
+        attacked = self.form.whole(params, own, progress.descent.weights)
+        return losses, progress.diverged_at, self.examine(self.model, attacked, material, own.key)
+
+
+def member_loss(form: Form, model: Model, own: Own, params: Params) -> Callable[[Any, Any], jax.Array]:
+    """The attacker's loss of what one member trains."""
+    return lambda trained, batch: answer_loss(model, form.whole(params, own, trained), batch)
+
+
+def run_population(
+    parts: Sequence[Program],
+    model: Model,
+    params: Params,
+    key: jax.Array,
+    examine: Examine,
+    material: Any,
+    mesh: Mesh | None = None,
+) -> Outcome:
+    """Attacks one set of weights with every member; each equals its attack run alone.
+
+    Args:
+      parts: from :func:`~immunax.attacks.programs.programs`.
+      model: static.
+      params: plain weights; untouched.
+      key: the member of seed s gets ``fold_in(key, s)``.
+      examine: a module-level function, so that equal calls share a program.
+      material: what it reads, a pytree.
+      mesh: members are sharded over its axis ``attack``.
+
+    Raises:
+      UserError: not even one member at a time fits the memory.
+    """
+    by_place: dict[int, tuple[Any, ...]] = {}
+    for part in parts:
+        members, shared = (part.tracks, part.own(params, key)), (params, material)
+        program = compile_members(Assault(part.form, model, examine), members, shared, mesh=mesh)
+        results = jax.device_get(program(members, shared))
+        for index, place in enumerate(part.places):
+            by_place[place] = jax.tree.map(lambda leaf, index=index: leaf[index], results)
+    losses, diverged_at, found = zip(*(by_place[place] for place in sorted(by_place)), strict=True)
+    return Outcome(losses, np.array(diverged_at), found)

@@ -1,0 +1,198 @@
+"""Attacks sorted into programs: those whose difference is data run as one, in the shape of the largest.
+
+Full weights and adapters train different trees, and other numbers of steps make other shapes, so these are programs of
+their own. Learning rates, schedules, every other number of an optimizer, ranks and scales of adapters, seeds and the
+dialogs themselves are data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from immunax.attacks.attack import Attack
+from immunax.attacks.prepare import ordered
+from immunax.data.batches import pack, stack
+from immunax.data.chat import Encoded
+from immunax.data.dialog import Splits
+from immunax.data.packing import fit_packed
+from immunax.inner.member import FLAT, Track, rates, template
+from immunax.models import lora
+from immunax.models.lora import Adapted, LoraSpec
+from immunax.models.model import Params
+
+
+@dataclass(frozen=True)
+class Form:
+    """What members of one program have in common; static.
+
+    Attributes:
+      attack: the kind.
+      optimizer: without what is data.
+      numbers: its fields that are data.
+      targets: the projections that get an adapter, or None where the full weights are trained.
+      steps: K.
+    """
+
+    attack: type
+    optimizer: Any
+    numbers: tuple[str, ...]
+    targets: tuple[str, ...] | None
+    steps: int
+
+    def whole(self, params: Params, own: "Own", trained: Any) -> Params:
+        """The weights that a model takes: what is trained, or the shared weights with it as their adapters."""
+        return trained if self.targets is None else Adapted(params, trained, own.scale)
+
+
+class Own(NamedTuple):
+    """What is one member's own beside its track; every leaf has a leading axis A.
+
+    Attributes:
+      key: ``[A]``, of its examination.
+      adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
+      scale: ``[A]``, ``alpha / rank``; None for full weights.
+    """
+
+    key: jax.Array
+    adapters: Any = None
+    scale: Any = None
+
+    def start(self, params: Params) -> Any:
+        """What one member trains, before its first step."""
+        return params if self.adapters is None else self.adapters
+
+
+@dataclass(frozen=True)
+class Program:
+    """The members of one form, encoded.
+
+    Attributes:
+      form: static.
+      places: which of the attacks given these are.
+      attacks: the members.
+      tracks: ``[A, ...]``, with batches ``[A, K, B, T]``.
+      examples: by member and step, how many tokens each example has and how many of them are its answer.
+    """
+
+    form: Form
+    places: tuple[int, ...]
+    attacks: tuple[Attack, ...]
+    tracks: Track
+    examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+
+    def own(self, params: Params, key: jax.Array) -> Own:
+        """Keys and fresh adapters.
+
+        Args:
+          params: plain weights.
+          key: the member of seed s gets ``fold_in(key, s)``, and from it what :func:`~immunax.attacks.finetune.fine_tune`
+            with that key would draw.
+        """
+        seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
+        adapter_keys, exam_keys = _keys(key, seeds)
+        if self.form.targets is None:
+            return Own(exam_keys)
+        specs = [attack.tuning.lora for attack in self.attacks]
+        scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
+        ranks = tuple(spec.rank for spec in specs if spec)
+        return Own(exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale)
+
+
+def programs(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
+    """Sorts and encodes attacks.
+
+    Args:
+      attacks: in any order.
+      tokenizer: the model's.
+      splits: where their dialogs come from.
+
+    Returns:
+      As few programs as there are forms.
+
+    Raises:
+      UserError: as the attacks' ``dialogs``.
+    """
+    batches = _encoded(attacks, tokenizer, splits)
+    numbers = _numbers(attacks)
+    groups: dict[Form, list[int]] = {}
+    for place, attack in enumerate(attacks):
+        tuning = attack.tuning
+        names = numbers[type(tuning.optimizer)]
+        targets = None if tuning.lora is None else tuning.lora.targets
+        form = Form(type(attack), template(tuning.optimizer, names), names, targets, len(batches[place]))
+        groups.setdefault(form, []).append(place)
+    return tuple(
+        _program(form, places, [attacks[place] for place in places], [batches[place] for place in places])
+        for form, places in groups.items()
+    )
+
+
+def _program(form: Form, places: list[int], attacks: list[Attack], batches: list[list[list[Encoded]]]) -> Program:
+    layout = fit_packed([batch for member in batches for batch in member])
+    tracks = [
+        Track(
+            np.asarray(rates(attack.tuning.optimizer, form.steps)),
+            {name: np.float32(getattr(attack.tuning.optimizer, name)) for name in form.numbers},
+            stack([pack(batch, layout) for batch in member]),
+        )
+        for attack, member in zip(attacks, batches, strict=True)
+    ]
+    examples = tuple(
+        tuple(tuple((len(each.tokens), len(each.answer)) for each in batch) for batch in member) for member in batches
+    )
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tracks)
+    return Program(form, tuple(places), tuple(attacks), stacked, examples)
+
+
+def _encoded(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> list[list[list[Encoded]]]:
+    known: dict[Any, list[list[Encoded]]] = {}
+    found = []
+    for attack in attacks:
+        tuning = attack.tuning
+        same = (attack.dialogs(splits), tuning.max_length, tuning.batch_size, tuning.epochs, tuning.seed)
+        if same not in known:
+            known[same] = ordered(attack, tokenizer, splits)[0]
+        found.append(known[same])
+    return found
+
+
+def _numbers(attacks: Sequence[Attack]) -> dict[type, tuple[str, ...]]:
+    """By kind of optimizer, its fields that are numbers and differ between the attacks."""
+    kinds: dict[type, list[Any]] = {}
+    for attack in attacks:
+        kinds.setdefault(type(attack.tuning.optimizer), []).append(attack.tuning.optimizer)
+    return {
+        kind: tuple(
+            field.name
+            for field in fields(kind)
+            if field.name not in ("learning_rate", *FLAT)
+            and all(isinstance(getattr(each, field.name), float) for each in optimizers)
+            and len({getattr(each, field.name) for each in optimizers}) > 1
+        )
+        for kind, optimizers in kinds.items()
+    }
+
+
+@jax.jit
+def _keys(key: jax.Array, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:
+    pairs = jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(key, seed)))(seeds)
+    return pairs[:, 0], pairs[:, 1]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _adapters(targets: tuple[str, ...], ranks: tuple[int, ...], params: Params, keys: jax.Array) -> Any:
+    # Drawn at each rank of its own: the same numbers in the shape of a larger rank would be others.
+    parts, places = [], []
+    for rank in sorted(set(ranks)):
+        chosen = [place for place, each in enumerate(ranks) if each == rank]
+        spec = LoraSpec(rank, targets=targets)
+        fresh = jax.vmap(lambda key, spec=spec: lora.init(key, params, spec).lora)(keys[jnp.array(chosen)])
+        parts.append(lora.widen(fresh, max(ranks)))
+        places += chosen
+    order = np.argsort(places)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)

@@ -1,0 +1,271 @@
+"""An attacker who tunes: successive halving over a population, for the most harm that keeps the model useful.
+
+Published defenses fall to a better-tuned attack, so one attack says little. The search ranks members by how likely they
+make held-out harmful answers, on the validation split, which is for choosing hyper-parameters; the test split stays unseen.
+An attacker wants a model that still works: only members that keep ``keep`` of its utility count, where utility is the
+inverse perplexity of held-out harmless answers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from immunax.attacks.attack import Attack
+from immunax.attacks.budget import Budget, spent
+from immunax.attacks.grid import Population
+from immunax.attacks.population import member_loss
+from immunax.attacks.programs import Form, Own, Program, programs
+from immunax.attacks.tuning import Tuning
+from immunax.data.batches import Batch, pack
+from immunax.data.chat import encode_all
+from immunax.data.dialog import Dialog, Splits
+from immunax.data.packing import fit_packed
+from immunax.inner import member
+from immunax.inner.halving import Best, Halving, Merit, Rung, Stretch, compile_search
+from immunax.inner.losses import mean_answer_loss
+from immunax.inner.member import HEALTHY, Progress, Track
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Search:
+    """Populations to search, and how.
+
+    Attributes:
+      populations: by name, each with its own grid, such as one of full weights and one of adapters; all of one kind of
+        attack. Members that train as one program are halved together, and the best of all programs is the one found.
+      halving: how fast the search narrows down.
+      keep: share of the utility that an attack must leave.
+      examples: validation dialogs, harmful and harmless, that members are ranked by, of each.
+    """
+
+    populations: Mapping[str, Population]
+    halving: Halving = field(default_factory=Halving)
+    keep: float = 0.9
+    examples: int = 16
+
+    def __post_init__(self):
+        if not self.populations:
+            raise UserError("search populations: expected at least one.")
+        if len({type(population.attack) for population in self.populations.values()}) > 1:
+            raise UserError("search populations: expected attacks of one kind, whose models are asked in one way.")
+        if not 0 < self.keep <= 1 or self.examples < 1:
+            raise UserError(
+                f"search keep={self.keep}, examples={self.examples}: expected 0 < keep <= 1 and examples >= 1."
+            )
+
+    @property
+    def tuning(self) -> Tuning:
+        """Of the first population's attack."""
+        return self._first.tuning
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """A held-out prompt as this kind of attack puts it to the attacked model."""
+        return self._first.evaluation(dialog)
+
+    @property
+    def _first(self) -> Attack:
+        return next(iter(self.populations.values())).attack
+
+    def settings(self) -> tuple[dict[str, Any], ...]:
+        """What sets each member apart, over all populations."""
+        return tuple(each for population in self.populations.values() for each in population.settings())
+
+    def members(self) -> tuple[Attack, ...]:
+        """The attacks, in the order of :meth:`settings`."""
+        return tuple(each for population in self.populations.values() for each in population.members())
+
+
+class Measure(NamedTuple):
+    """What members are ranked by: batches of validation examples ``[1, B, T]``."""
+
+    harmful: Batch
+    retain: Batch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search on encoded data.
+
+    Attributes:
+      search: the search.
+      parts: its members, by program.
+      measure: what they are ranked by.
+    """
+
+    search: Search
+    parts: tuple[Program, ...]
+    measure: Measure
+
+
+class Trial(NamedTuple):
+    """One member at the end of one rung.
+
+    Attributes:
+      member: which of the search's members.
+      settings: what sets it apart.
+      steps: taken so far.
+      harmful_nll: of validation harmful answers, nats per token.
+      allowed: it is finite and keeps the utility.
+      diverged: it is frozen.
+    """
+
+    member: int
+    settings: dict[str, Any]
+    steps: int
+    harmful_nll: float
+    allowed: bool
+    diverged: bool
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+      best: the trial with the most harm among those that keep the utility, or None where none does.
+      attack: its attack, or None.
+      params: its weights, plain or adapted; those of the start where there is no best.
+      loss: ``[K]``, its losses before every step.
+      budget: spent on all members.
+      trials: all of them, rung by rung.
+    """
+
+    best: Trial | None
+    attack: Attack | None
+    params: Params
+    loss: np.ndarray
+    budget: Budget
+    trials: tuple[Trial, ...]
+
+
+def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> Prepared:
+    """Encodes every member, and the validation examples.
+
+    Args:
+      search: the search.
+      tokenizer: the model's.
+      splits: the members train on ``train`` and are ranked on ``validation``.
+
+    Raises:
+      UserError: the data lack a stream.
+    """
+    asked = [search.evaluation(dialog) for dialog in splits.validation.harmful if dialog.answer]
+    parts = programs(search.members(), tokenizer, splits)
+    measure = Measure(
+        _measured(search, tokenizer, asked, "harmful"),
+        _measured(search, tokenizer, [each for each in splits.validation.retain if each.answer], "retain"),
+    )
+    return Prepared(search, parts, measure)
+
+
+def _measured(search: Search, tokenizer: Any, dialogs: Sequence[Dialog], stream: str) -> Batch:
+    if not dialogs:
+        raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
+    examples, _ = encode_all(tokenizer, dialogs[: search.examples], search.tuning.max_length)
+    batch = pack(examples, fit_packed([examples]))
+    return jax.tree.map(lambda leaf: leaf[None], batch)
+
+
+class Ground(NamedTuple):
+    """What all members of a search read: plain weights, :class:`Measure`, and the highest harmless loss that is allowed."""
+
+    params: Params
+    measure: Measure
+    limit: jax.Array
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """One member's part of the search: a :class:`~immunax.inner.halving.Searcher`.
+
+    Attributes:
+      form: of the member.
+      model: static.
+    """
+
+    form: Form
+    model: Model
+
+    def begin(self, track: Track, own: Own, shared: Ground) -> Progress:
+        """Its first state."""
+        return member.begin(self.form.optimizer, track.settings, own.start(shared.params))
+
+    def follow(self, progress: Progress, track: Track, own: Own, shared: Ground) -> tuple[Progress, jax.Array]:
+        """The attack's steps."""
+        loss = member_loss(self.form, self.model, own, shared.params)
+        return member.follow(loss, self.form.optimizer, progress, track)
+
+    def appraise(self, weights: Any, own: Own, shared: Ground) -> Merit:
+        """Log likelihood of held-out harmful answers, allowed while harmless ones stay likely."""
+        attacked = self.form.whole(shared.params, own, weights)
+        harm = -mean_answer_loss(self.model, attacked, shared.measure.harmful)
+        return Merit(harm, mean_answer_loss(self.model, attacked, shared.measure.retain) <= shared.limit)
+
+
+def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array, mesh: Mesh | None = None) -> Found:
+    """Searches for the best attack on one set of weights.
+
+    Args:
+      prepared: from :func:`prepare_search`.
+      model: static.
+      params: plain weights; untouched.
+      key: the member of seed s gets ``fold_in(key, s)``.
+      mesh: members are sharded over its axis ``attack``.
+
+    Raises:
+      UserError: the members do not fit the memory.
+    """
+    search, measure = prepared.search, prepared.measure
+    ground = Ground(params, measure, _retain_loss(model, params, measure.retain) - np.log(search.keep))
+    settings = search.settings()
+    trials: list[Trial] = []
+    budget, seen = Budget(0, 0, 0.0), []
+    for part in prepared.parts:
+        rungs, own = search.halving.rungs(len(part.places), part.form.steps), part.own(params, key)
+        program = compile_search(Hunt(part.form, model), rungs, part.tracks, own, ground, mesh=mesh)
+        best, stretches = program(part.tracks, own, ground)
+        stretches = jax.device_get(stretches)
+        trials += _trials(part, rungs, stretches, settings)
+        budget = budget.plus(spent(part, rungs, stretches, model, measure))
+        seen.append(_Seen(part, own, best, stretches))
+    allowed = [each for each in seen if bool(each.best.merit.allowed)]
+    if not allowed:
+        return Found(None, None, params, np.zeros(0), budget, tuple(trials))
+    part, own, best, stretches = max(allowed, key=lambda each: float(each.best.merit.value))
+    index = int(best.place)
+    mine = jax.tree.map(lambda leaf: leaf[index], own)
+    trial = next(each for each in trials if (each.member, each.steps) == (part.places[index], int(best.steps)))
+    loss = _loss(stretches, index)[: trial.steps]
+    return Found(trial, part.attacks[index], part.form.whole(params, mine, best.weights), loss, budget, tuple(trials))
+
+
+class _Seen(NamedTuple):
+    part: Program
+    own: Own
+    best: Best
+    stretches: tuple[Stretch, ...]
+
+
+@partial(jax.jit, static_argnums=0)
+def _retain_loss(model: Model, params: Params, retain: Batch) -> jax.Array:
+    return mean_answer_loss(model, params, retain)
+
+
+def _loss(stretches: Sequence[Stretch], index: int) -> np.ndarray:
+    return np.concatenate([losses for each in stretches for losses in each.losses[np.asarray(each.places) == index]])
+
+
+def _trials(
+    part: Program, rungs: Sequence[Rung], stretches: Sequence[Stretch], settings: Sequence[dict[str, Any]]
+) -> Iterator[Trial]:
+    for rung, stretch in zip(rungs, stretches, strict=True):
+        for row, index in enumerate(stretch.places):
+            place, nll = part.places[index], -float(stretch.merit.value[row])
+            allowed, diverged = bool(stretch.merit.allowed[row]), bool(stretch.diverged_at[row] != HEALTHY)
+            yield Trial(place, settings[place], rung.end, nll, allowed, diverged)

@@ -1,0 +1,135 @@
+"""How many members fit a device's memory, from the compiler's own count; never by running out of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from immunax.inner.population import Member, map_members
+from immunax.runtime.errors import UserError
+
+SHARE = 0.8
+"""The most of the free memory that a program may be given: the rest is for the allocator's gaps and for other programs."""
+
+
+def compile_members(
+    member: Member, own: Any, shared: Any, *, mesh: Mesh | None = None, available: int | None = None
+) -> Callable[[Any, Any], Any]:
+    """Compiles a population for A members, all at once on each device if they fit, else in chunks.
+
+    Args:
+      member: as in :func:`~immunax.inner.population.map_members`; equal ones share a program.
+      own: what is each member's, with leading axis A; arrays, or their shapes.
+      shared: what all read; arrays, or their shapes.
+      mesh: as in :func:`~immunax.inner.population.map_members`.
+      available: bytes of each device that the program may use; ``SHARE`` of what is free by default.
+
+    Returns:
+      ``program(own, shared)`` for inputs of those shapes, which gives the results with leading axis A.
+
+    Raises:
+      UserError: not even one member at a time fits.
+    """
+    available = usable_bytes() if available is None else available
+    whole = compiled(_Together(member, mesh), own, shared)
+    if peak_bytes(whole) <= available:
+        return whole
+    chunk = chunk_size(member, own, shared, available, mesh=mesh)
+    return compiled(_Together(member, mesh, chunk), own, shared)
+
+
+def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: Mesh | None = None) -> int:
+    """The most members that may run at once on a device, by a straight line through programs of 1 and of 2.
+
+    The inputs and results of the members that wait stay in memory too, and are counted.
+
+    Args:
+      member, own, shared, mesh: as in :func:`compile_members`.
+      available: bytes of each device.
+
+    Raises:
+      UserError: not even one fits.
+    """
+    ways = 1 if mesh is None else mesh.shape["attack"]
+    one, two = (compiled(_Together(member, mesh), _resized(own, ways * count), shared) for count in (1, 2))
+    slope = max(1, peak_bytes(two) - peak_bytes(one))
+    count = jax.tree.leaves(own)[0].shape[0]
+    held_each = (_held_bytes(two) - _held_bytes(one)) * -(-count // ways)
+    chunk = (available - held_each - (peak_bytes(one) - slope)) // slope
+    if chunk < 1:
+        needed = peak_bytes(one) + held_each
+        raise UserError(
+            f"a population of {count} needs about {needed / 2**20:.0f} MiB of each device with one member at a time, and "
+            f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
+        )
+    return chunk
+
+
+def peak_bytes(program: Any) -> int:
+    """What a compiled program needs on each device: inputs, results and temporaries, in bytes."""
+    return _held_bytes(program) + program.memory_analysis().temp_size_in_bytes
+
+
+def free_bytes() -> int:
+    """Free bytes of one device: of an accelerator's memory, or this device's share of the host's."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    with open("/proc/meminfo") as lines:
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    return kibibytes * 1024 // jax.local_device_count()
+
+
+def _held_bytes(program: Any) -> int:
+    analysis = program.memory_analysis()
+    return analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+
+
+def usable_bytes() -> int:
+    """``SHARE`` of :func:`free_bytes`."""
+    return int(SHARE * free_bytes())
+
+
+def compiled(function: Callable[..., Any], *inputs: Any) -> Any:
+    """A function compiled ahead of time, from shapes alone; kept for equal functions and shapes.
+
+    Args:
+      function: hashable.
+      inputs: pytrees of arrays, or of their shapes; how arrays lie on a mesh counts.
+    """
+    leaves, structure = jax.tree.flatten(_abstract(inputs))
+    return _compiled(function, tuple(leaves), structure)
+
+
+@lru_cache(maxsize=32)
+def _compiled(function: Callable[..., Any], leaves: tuple[Any, ...], structure: Any) -> Any:
+    # A new jit each time: the old one would keep every program for as long as its function lives.
+    return jax.jit(lambda *inputs: function(*inputs)).lower(*jax.tree.unflatten(structure, leaves)).compile()
+
+
+@dataclass(frozen=True)
+class _Together:
+    member: Member
+    mesh: Mesh | None
+    chunk: int | None = None
+
+    def __call__(self, own: Any, shared: Any) -> Any:
+        return map_members(self.member, own, shared, mesh=self.mesh, chunk=self.chunk)
+
+
+def _resized(own: Any, count: int) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), own)
+
+
+def _abstract(tree: Any) -> Any:
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = getattr(leaf, "sharding", None)
+        kept = sharding if isinstance(sharding, NamedSharding) else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=kept)
+
+    return jax.tree.map(one, jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), tree))

@@ -1,0 +1,113 @@
+"""Search for the best attack on one model, and score the model before and after it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from immunax.attacks.search import Found, Search, prepare_search, run_search
+from immunax.conditions.episode import Course, Episode
+from immunax.data.dialog import Dialog
+from immunax.data.prompts import prompt_rows
+from immunax.judges.evaluate import Evaluation, evaluate, held_out
+from immunax.models.model import Params
+from immunax.runtime import console
+from immunax.runtime.metrics import json_number
+from immunax.stages.setup import Setup, check_context
+
+_SHOWN = 10
+
+
+class Searched(NamedTuple):
+    """What a search leaves.
+
+    Attributes:
+      episode: of the attack found; its prompts were answered before and after it alone.
+      found: what the search saw.
+      prompts: the judged prompts.
+    """
+
+    episode: Episode
+    found: Found
+    prompts: tuple[Dialog, ...]
+
+
+def search_and_score(
+    search: Search, evaluation: Evaluation, setup: Setup, params: Params, name: str, seed: int
+) -> Searched:
+    """Searches on the validation split, and scores what was found on the evaluation's own.
+
+    Args:
+      search: the populations.
+      evaluation: judges and amounts.
+      setup: model and data.
+      params: plain weights; untouched.
+      name: of the model, for the progress.
+      seed: of every random key.
+
+    Returns:
+      :class:`Searched`. Where no attack keeps the utility, the model after is the model before.
+
+    Raises:
+      UserError: the data lack what the search or the evaluation needs, a sequence may be longer than the model's
+        context, or the members do not fit the memory.
+    """
+    tokenizer, longest = setup.checkpoint.tokenizer, max(each.tuning.max_length for each in search.members())
+    judged = evaluation.max_length + evaluation.decoding.max_new_tokens
+    lengths = {"attack tuning.max_length": longest, "judge.max_length + judge.decoding.max_new_tokens": judged}
+    check_context(setup.model, lengths)
+    before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
+    asked = [search.evaluation(dialog) for dialog in before.dialogs]
+    after = before._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
+    prepared = prepare_search(search, tokenizer, setup.splits)
+    search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
+    with console.phase(f"search attacks on {name}"):
+        found = run_search(prepared, setup.model, params, search_key)
+    with console.phase(f"evaluate {name}"):
+        first = evaluate(evaluation, setup.model, params, tokenizer, before, before_key)
+        last = evaluate(evaluation, setup.model, found.params, tokenizer, after, after_key)
+    probes = {judge: np.stack([first.judged[judge], last.judged[judge]]) for judge in evaluation.judges}
+    course = Course(np.asarray(found.loss, np.float64), np.array([0, len(found.loss)]), probes)
+    return Searched(Episode(first, last, course), found, before.dialogs)
+
+
+def show(found: Found) -> None:
+    """Prints the trials that did most harm, and the budget."""
+    budget = found.budget
+    title = (
+        f"search: {budget.steps} steps, {budget.tokens} tokens, {budget.flops:.2e} FLOPs; "
+        f"{'the best kept the utility' if found.best else 'no attack kept the utility'}"
+    )
+    ranked = sorted(found.trials, key=lambda trial: (not trial.allowed, trial.harmful_nll))
+    rows = [
+        [_told(trial.settings), str(trial.steps), f"{trial.harmful_nll:.3f}", _verdict(trial)]
+        for trial in ranked[:_SHOWN]
+    ]
+    console.table(title, ["attack", "steps", "validation harmful NLL", "utility"], rows)
+
+
+def to_json(found: Found) -> dict[str, Any]:
+    """The trials, the best of them and the budget, JSON-able; a number that is not finite is None."""
+
+    def one(trial: Any) -> dict[str, Any]:
+        settings = {path: value if _plain(value) else str(value) for path, value in trial.settings.items()}
+        return {**trial._asdict(), "settings": settings, "harmful_nll": json_number(trial.harmful_nll)}
+
+    return {
+        "best": None if found.best is None else one(found.best),
+        "attack": None if found.attack is None else str(found.attack),
+        "budget": found.budget._asdict(),
+        "trials": [one(trial) for trial in found.trials],
+    }
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _told(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in settings.items())
+
+
+def _verdict(trial: Any) -> str:
+    return "diverged" if trial.diverged else "kept" if trial.allowed else "lost"

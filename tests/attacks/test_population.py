@@ -1,0 +1,181 @@
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import small
+import tiny
+
+from immunax.attacks.finetune import fine_tune
+from immunax.attacks.grid import Population
+from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.population import Assault, run_population
+from immunax.attacks.prepare import prepare
+from immunax.attacks.programs import programs
+from immunax.attacks.tuning import Tuning
+from immunax.data.dialog import Split, Splits, ask
+from immunax.data.prompts import prompt_rows
+from immunax.inner.optimizers import AdamW
+from immunax.inner.population import map_members
+from immunax.models.generate import Decoding
+from immunax.models.lora import Adapted, LoraSpec, init, widen
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import MeshSpec, build, shard
+
+MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
+PARAMS = small.params(model=MODEL)
+SPLITS = Splits(Split(harmful=tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))))
+ATTACK = HarmfulSFT(4, Tuning(epochs=2, batch_size=2, optimizer=AdamW(1e-2), max_length=128, probes=1))
+KEY = jax.random.key(7)
+
+
+def keep(model, params, material, key):
+    return params.lora if isinstance(params, Adapted) else params
+
+
+def keep_nothing(model, params, material, key):
+    return ()
+
+
+OPTIMIZERS = (
+    AdamW(1e-3, "linear", 0.25, b1=0.8),
+    AdamW(3e-4, "cosine", weight_decay=0.1),
+    AdamW(1e-3, b1=0.5),
+)
+ADAPTERS = tuple(LoraSpec(rank, alpha, ("q_proj", "down_proj")) for rank, alpha in ((2, 16.0), (2, 8.0), (5, 3.0)))
+FULL = (None,) * 3
+
+
+def _attacks(specs, optimizers=OPTIMIZERS):
+    return [
+        replace(ATTACK, tuning=replace(ATTACK.tuning, lora=spec, optimizer=optimizer, seed=seed))
+        for seed, (spec, optimizer) in enumerate(zip(specs, optimizers, strict=True))
+    ]
+
+
+def _run(attacks, params=PARAMS, mesh=None):
+    return run_population(programs(attacks, tiny.tokenizer(), SPLITS), MODEL, params, KEY, keep, (), mesh)
+
+
+@partial(jax.jit, static_argnums=0)
+def _fine_tune(tuning, data, key):
+    return fine_tune(tuning, MODEL, PARAMS, data, key)
+
+
+def _alone(attack):
+    probes = prompt_rows(tiny.tokenizer(), [ask("how to 9")], 128)
+    data, _ = prepare(attack, tiny.tokenizer(), SPLITS, probes, Decoding(1))
+    return _fine_tune(attack.tuning, data, jax.random.fold_in(KEY, attack.tuning.seed))
+
+
+def _close(got, want):
+    """To 1e-5 of each leaf's norm: Adam turns the rounding of a gradient near zero into part of a step."""
+    jax.tree.map(lambda a, b: np.testing.assert_array_less(np.linalg.norm(a - b), 1e-5 * np.linalg.norm(b)), got, want)
+
+
+@pytest.mark.parametrize(("specs", "place"), [(FULL, 0), (ADAPTERS, 1)])
+def test_a_member_equals_its_attack_run_alone(specs, place):
+    attacks = _attacks(specs)
+    outcome, alone = _run(attacks), _alone(attacks[place])
+    assert not outcome.diverged.any()
+    np.testing.assert_allclose(outcome.losses[place], alone.trace.loss, rtol=1e-5)
+    _close(outcome.found[place], alone.params if specs is FULL else widen(alone.params.lora, 5))
+    assert outcome.losses[place][-1] < outcome.losses[place][0]
+
+
+def test_attacks_come_back_in_the_order_given_whatever_their_program():
+    first, last = _attacks(FULL), _attacks(ADAPTERS)
+    mixed = [first[0], *last, *first[1:]]
+    parts = programs(mixed, tiny.tokenizer(), SPLITS)
+    assert [part.places for part in parts] == [(0, 4, 5), (1, 2, 3)]
+    outcome = _run(mixed)
+    for place, (specs, index) in enumerate(
+        [(FULL, 0), (ADAPTERS, 0), (ADAPTERS, 1), (ADAPTERS, 2), (FULL, 1), (FULL, 2)]
+    ):
+        np.testing.assert_array_equal(outcome.losses[place], _run(_attacks(specs)).losses[index])
+
+
+def _eqns(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from _eqns(inner)
+
+
+def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_copy_of_a_kernel():
+    members = 3
+    attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
+    (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
+    assault, own = Assault(part.form, MODEL, keep_nothing), jax.eval_shape(part.own, PARAMS, KEY)
+    traced = jax.make_jaxpr(partial(map_members, assault))((part.tracks, own), (PARAMS, ()))
+    rows, columns = part.tracks.batches.tokens.shape[2:]
+    kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
+    shared, outputs = [], []
+    for eqn in _eqns(traced.jaxpr):
+        outputs += [out.aval.shape for out in eqn.outvars]
+        if eqn.primitive.name == "dot_general" and eqn.invars[1].aval.shape in kernels:
+            shared.append(eqn)
+    # Seven projections, once forward and once backward, for all members: their rows are the product's free axes.
+    assert len(shared) == 14
+    for eqn in shared:
+        assert eqn.params["dimension_numbers"][1] == ((), ())
+        assert eqn.outvars[0].aval.size == members * rows * columns * eqn.outvars[0].aval.shape[-1]
+    assert not [shape for shape in outputs if shape[-2:] in kernels and members in shape[:-2]]
+
+
+def test_a_wider_adapter_computes_the_same_and_its_padding_stays_zero():
+    narrow = init(jax.random.key(0), PARAMS, LoraSpec(2))
+    narrow = narrow._replace(lora=jax.tree.map(lambda leaf: leaf + 0.1, narrow.lora))
+    wide = narrow._replace(lora=widen(narrow.lora, 4))
+    logits = jax.jit(partial(small.plain_logits, MODEL))
+    np.testing.assert_allclose(*(logits(each, small.tokens(1, 9)[0]) for each in (narrow, wide)), rtol=1e-5, atol=1e-5)
+    found = [each["layers"]["self_attn"]["q_proj"] for each in _run(_attacks(ADAPTERS)).found]
+    assert not found[0]["a"][..., 2:].any()
+    assert not found[0]["b"][..., 2:, :].any()
+    assert found[2]["b"][..., 2:, :].any()
+
+
+@pytest.mark.parametrize("specs", [FULL, ADAPTERS])
+def test_a_member_with_an_absurd_learning_rate_is_marked_and_its_neighbours_do_not_change_by_a_bit(specs):
+    absurd = (OPTIMIZERS[0], replace(OPTIMIZERS[1], learning_rate=1e38), OPTIMIZERS[2])
+    well, ill = _run(_attacks(specs)), _run(_attacks(specs, absurd))
+    np.testing.assert_array_equal(ill.diverged, [False, True, False])
+    for place in (0, 2):
+        np.testing.assert_array_equal(ill.losses[place], well.losses[place])
+        jax.tree.map(np.testing.assert_array_equal, ill.found[place], well.found[place])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ill.found[1]))
+
+
+def test_members_over_attack_and_weights_over_fsdp_and_tensor_give_what_one_device_gives():
+    mesh = build(MeshSpec(attack=2, fsdp=2, tensor=2))
+    attacks = _attacks(ADAPTERS)
+    one, spread = _run(attacks), _run(attacks, shard(PARAMS, mesh), mesh)
+    np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-5)
+    _close(spread.found, one.found)
+
+
+def test_a_grid_is_the_product_of_its_axes_with_the_seed_fastest():
+    population = Population(ATTACK, {"samples": [2, 3], "tuning.optimizer.b1": [0.5, 0.9]}, (0, 1, 2))
+    members = population.members()
+    assert [(each.samples, each.tuning.optimizer.b1, each.tuning.seed) for each in members[:4]] == [
+        (2, 0.5, 0),
+        (2, 0.5, 1),
+        (2, 0.5, 2),
+        (2, 0.9, 0),
+    ]
+    assert population.settings()[-1] == {"samples": 3, "tuning.optimizer.b1": 0.9, "tuning.seed": 2}
+    assert len(members) == 12
+
+
+def test_a_path_that_names_nothing_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="Did you mean 'learning_rate'"):
+        Population(ATTACK, {"tuning.optimizer.learning_rates": [1.0]}).members()
+    with pytest.raises(UserError, match="unset"):
+        Population(ATTACK, {"tuning.lora.rank": [1]}).members()
+    with pytest.raises(UserError, match="at least one value"):
+        Population(ATTACK, {"samples": []})

@@ -1,0 +1,87 @@
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+import small
+import tiny
+
+from immunax.attacks.benign_sft import BenignSFT
+from immunax.attacks.grid import Population
+from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.search import Search, prepare_search, run_search
+from immunax.attacks.tuning import Tuning
+from immunax.data.chat import encode_all
+from immunax.data.dialog import Split, Splits, ask
+from immunax.inner.halving import Halving
+from immunax.inner.losses import mean_answer_loss
+from immunax.inner.optimizers import AdamW
+from immunax.models.flops import forward_flops, training_flops
+from immunax.models.lora import LoraSpec
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
+PARAMS = small.params(model=MODEL)
+SPLIT = Split(
+    harmful=tuple(ask(f"how to {i}", "yes, sure") for i in range(6)),
+    retain=tuple(ask(f"what is {i}", f"it is {i}") for i in range(6)),
+)
+SPLITS = Splits(SPLIT, validation=replace(SPLIT, retain=tuple(ask(f"what is {i}", "#%" * 9) for i in range(6))))
+TUNING = Tuning(epochs=4, batch_size=2, max_length=128)
+FULL = Population(HarmfulSFT(4, TUNING), {"tuning.optimizer.learning_rate": [1e-6, 3e-3, 1e-5]})
+LORA = Population(HarmfulSFT(4, replace(TUNING, lora=LoraSpec(2), optimizer=AdamW(1e-4))))
+SEARCH = Search({"full": FULL, "lora": LORA}, Halving(2, 2), keep=1e-6, examples=4)
+KEY = jax.random.key(0)
+
+
+def _find(search=SEARCH):
+    return run_search(prepare_search(search, tiny.tokenizer(), SPLITS), MODEL, PARAMS, KEY)
+
+
+_nll = jax.jit(partial(mean_answer_loss, MODEL))
+
+
+def test_the_attack_found_does_most_harm_and_its_weights_do_what_its_trial_says():
+    found = _find()
+    assert found.best.settings == {"tuning.optimizer.learning_rate": 3e-3, "tuning.seed": 0}
+    assert found.attack.tuning.optimizer.learning_rate == 3e-3
+    assert found.best.harmful_nll == min(trial.harmful_nll for trial in found.trials)
+    assert found.best.steps == len(found.loss) == 8
+    assert found.loss[-1] < found.loss[0]
+    measure = prepare_search(SEARCH, tiny.tokenizer(), SPLITS).measure
+    np.testing.assert_allclose(_nll(found.params, measure.harmful), found.best.harmful_nll, rtol=1e-5)
+    assert [(trial.member, trial.steps) for trial in found.trials] == [(0, 2), (1, 2), (2, 2), (1, 8), (3, 8)]
+
+
+def test_the_budget_is_what_every_member_trained_on_and_was_ranked_by():
+    prepared = prepare_search(SEARCH, tiny.tokenizer(), SPLITS)
+    full, lora = prepared.parts
+    # Halved: three members for 2 steps, the second for 6 more; one with adapters for all 8.
+    trained = [*full.examples[0][:2], *full.examples[1], *full.examples[2][:2]]
+    full_sizes = [each for batch in trained for each in batch]
+    lora_sizes = [each for batch in lora.examples[0] for each in batch]
+    budget = _find().budget
+    assert budget.steps == 2 + 8 + 2 + 8
+    assert budget.tokens == sum(size for size, _ in full_sizes + lora_sizes)
+    training = training_flops(MODEL.config, full_sizes) + training_flops(MODEL.config, lora_sizes, LoraSpec(2))
+    encoded, _ = encode_all(tiny.tokenizer(), [*SPLITS.validation.harmful[:4], *SPLITS.validation.retain[:4]], 128)
+    ranking = 5 * forward_flops(MODEL.config, [(len(each.tokens), len(each.answer)) for each in encoded])
+    np.testing.assert_allclose(budget.flops, training + ranking)
+
+
+def test_an_attack_that_ruins_the_model_does_not_count():
+    free, bound = _find(), _find(replace(SEARCH, keep=0.99))
+    assert [trial.allowed for trial in bound.trials if (trial.member, trial.steps) == (1, 2)] == [False]
+    assert bound.best.member != free.best.member
+    assert bound.best.harmful_nll > free.best.harmful_nll
+
+
+def test_a_search_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match="one kind"):
+        Search({"full": FULL, "benign": Population(BenignSFT())})
+    with pytest.raises(UserError, match="validation"):
+        prepare_search(SEARCH, tiny.tokenizer(), Splits(SPLIT))
+    with pytest.raises(UserError, match="keep"):
+        Search({"full": FULL}, keep=1.1)

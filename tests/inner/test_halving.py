@@ -1,0 +1,93 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from immunax.inner import member
+from immunax.inner.halving import Halving, Merit, Rung, halve
+from immunax.inner.member import Track, rates
+from immunax.inner.optimizers import AdamW
+from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import MeshSpec, build
+
+STEPS, TARGET = 18, 3.0
+OPTIMIZER = AdamW()
+
+
+def _loss(weights, batch):
+    return jnp.sum((weights - batch) ** 2)
+
+
+class Closest:
+    """Ranks by the distance to the target; weights above a member's cap are not allowed."""
+
+    def begin(self, track, own, shared):
+        return member.begin(OPTIMIZER, {}, shared)
+
+    def follow(self, progress, track, own, shared):
+        return member.follow(_loss, OPTIMIZER, progress, track)
+
+    def appraise(self, weights, own, shared):
+        return Merit(-jnp.sum((weights - TARGET) ** 2), own["cap"] >= jnp.max(weights))
+
+
+SEARCHER = Closest()
+
+
+@partial(jax.jit, static_argnames=("rungs", "mesh", "chunk"))
+def _search(learning_rates, cap, rungs, mesh=None, chunk=None):
+    table = jnp.repeat(learning_rates[:, None], STEPS, axis=1)
+    tracks = Track(table, {}, jnp.full((len(learning_rates), STEPS, 2), TARGET))
+    return halve(SEARCHER, rungs, tracks, {"cap": cap}, jnp.zeros(2), mesh=mesh, chunk=chunk)
+
+
+RUNGS = Halving(2, 3).rungs(9, STEPS)
+RATES = jnp.array([1e-4, 0.17, 1e-3, 3e-3, 1e-2, 0.05, 3e-4, 2e-2, 3e38])
+FREE = jnp.full(9, jnp.inf)
+
+
+def test_each_stretch_is_eta_times_as_long_and_a_third_go_on():
+    assert (Rung(9, 0, 2), Rung(3, 2, 6), Rung(1, 6, 18)) == RUNGS
+    assert Halving(5, 2).rungs(3, 8) == (Rung(3, 0, 5), Rung(1, 5, 8))
+    assert Halving(5, 3).rungs(27, 4) == (Rung(27, 0, 4),)
+    assert sum(rung.members * (rung.end - rung.begin) for rung in RUNGS) < 9 * STEPS / 3
+    with pytest.raises(UserError, match="eta"):
+        Halving(1, 1)
+
+
+def test_the_search_finds_the_member_that_comes_closest_and_its_weights_are_those_of_the_run_alone():
+    best, stretches = _search(RATES, FREE, RUNGS)
+    assert (int(best.place), int(best.steps), bool(best.merit.allowed)) == (1, 18, True)
+    assert [len(stretch.places) for stretch in stretches] == [9, 3, 1]
+    assert set(np.asarray(stretches[1].places)) == {1, 5, 7}
+    optimizer = AdamW(0.17)
+    track = Track(rates(optimizer, STEPS), {}, jnp.full((STEPS, 2), TARGET))
+    alone, losses = jax.jit(lambda start: member.follow(_loss, OPTIMIZER, start, track))(
+        member.begin(OPTIMIZER, {}, jnp.zeros(2))
+    )
+    np.testing.assert_allclose(best.weights, alone.descent.weights, rtol=1e-5)
+    joined = np.concatenate([np.asarray(each.losses)[np.asarray(each.places) == 1][0] for each in stretches])
+    np.testing.assert_allclose(joined, losses, rtol=1e-5)
+
+
+def test_a_member_that_is_not_allowed_is_never_the_one_found_and_a_diverged_one_goes_on_last():
+    best, stretches = _search(RATES, FREE.at[1].set(0.2), RUNGS)
+    assert int(best.place) == 5
+    assert 1 not in np.asarray(stretches[1].places)
+    assert int(stretches[0].diverged_at[8]) == 1
+    none, stretches = _search(RATES, jnp.full(9, -1.0), RUNGS)
+    assert not none.merit.allowed
+    assert 8 not in np.asarray(stretches[1].places)
+
+
+def test_the_best_may_be_one_that_was_allowed_early_and_not_later():
+    best, _ = _search(RATES, jnp.full(9, 0.5), RUNGS)
+    assert (int(best.place), int(best.steps)) == (1, 2)
+
+
+@pytest.mark.parametrize("options", [{"mesh": build(MeshSpec(attack=8))}, {"chunk": 2}])
+def test_a_search_over_devices_or_in_chunks_finds_the_same(options):
+    one, other = _search(RATES, FREE, RUNGS), _search(RATES, FREE, RUNGS, **options)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, one)

@@ -1,0 +1,192 @@
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from immunax.inner import adapt
+from immunax.inner.member import HEALTHY, Track, rates
+from immunax.inner.memory import chunk_size, compile_members, peak_bytes
+from immunax.inner.optimizers import SCHEDULES, AdamW
+from immunax.inner.population import Plan, descend_members, map_members, plan
+from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import MeshSpec, build
+
+STEPS = 6
+OPTIMIZER = AdamW()
+
+
+def _mlp(weights, batch):
+    hidden = jnp.tanh(batch["x"] @ weights["into"])
+    return jnp.mean((hidden @ weights["out"] - batch["y"]) ** 2)
+
+
+def _weights(seed=0):
+    rng = np.random.default_rng(seed)
+    return {"into": jnp.asarray(rng.normal(size=(3, 5)), "f4"), "out": jnp.asarray(rng.normal(size=5), "f4")}
+
+
+def _batches(seed):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(STEPS, 8, 3)).astype("f4"), "y": rng.normal(size=(STEPS, 8)).astype("f4")}
+
+
+def _tracks(optimizers, seeds=None, fields=("weight_decay", "b1", "b2")):
+    seeds = range(len(optimizers)) if seeds is None else seeds
+    each = [
+        Track(rates(optimizer, STEPS), {name: np.float32(getattr(optimizer, name)) for name in fields}, _batches(seed))
+        for optimizer, seed in zip(optimizers, seeds, strict=True)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
+@partial(jax.jit, static_argnames=("mesh", "chunk"))
+def _together(weights, tracks, mesh=None, chunk=None):
+    return descend_members(_mlp, OPTIMIZER, weights, tracks, mesh=mesh, chunk=chunk)
+
+
+def _rates(*values):
+    return [AdamW(value) for value in values]
+
+
+@jax.jit
+def _constant_alone(weights, batches, rate, decay, b1, b2):
+    optimizer = replace(AdamW(), learning_rate=rate, weight_decay=decay, b1=b1, b2=b2).build(STEPS)
+    return adapt.descend(_mlp, optimizer, adapt.start(optimizer, weights), batches)
+
+
+def _alone(optimizer, weights, batches):
+    built = optimizer.build(STEPS)
+    return jax.jit(lambda w, b: adapt.descend(_mlp, built, adapt.start(built, w), b))(weights, batches)
+
+
+def test_members_of_every_schedule_and_setting_equal_descents_run_alone():
+    optimizers = [
+        AdamW(0.1, "linear", warmup=0.3),
+        AdamW(0.03, "cosine", weight_decay=0.1),
+        AdamW(0.2, "constant", b1=0.5, b2=0.99),
+        AdamW(0.05, "cosine", warmup=0.5, b1=0.0),
+    ]
+    progress, losses = _together(_weights(), _tracks(optimizers))
+    assert losses.shape == (4, STEPS)
+    for i, optimizer in enumerate(optimizers):
+        descent, expected = _alone(optimizer, _weights(), _batches(i))
+        np.testing.assert_allclose(losses[i], expected, rtol=1e-5, atol=1e-6)
+        jax.tree.map(
+            lambda got, want, i=i: np.testing.assert_allclose(got[i], want, rtol=1e-5, atol=1e-5),
+            progress.descent.weights,
+            descent.weights,
+        )
+    np.testing.assert_array_equal(progress.steps, [STEPS] * 4)
+    assert not progress.diverged.any()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(1e-4, 0.3), st.floats(0, 0.3), st.floats(0, 0.95), st.floats(0.5, 0.999)),
+        min_size=3,
+        max_size=3,
+    ),
+    st.integers(0, 99),
+)
+def test_any_grid_of_one_shape_runs_in_one_program_and_equals_its_members(grid, seed):
+    optimizers = [AdamW(rate, weight_decay=decay, b1=b1, b2=b2) for rate, decay, b1, b2 in grid]
+    _together(_weights(), _tracks(_rates(0.1, 0.2, 0.3)))
+    programs = _together._cache_size()
+    progress, losses = _together(_weights(seed), _tracks(optimizers, range(seed, seed + 3)))
+    assert _together._cache_size() == programs
+    for i, setting in enumerate(grid):
+        descent, expected = _constant_alone(_weights(seed), _batches(seed + i), *map(jnp.float32, setting))
+        np.testing.assert_allclose(losses[i], expected, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(progress.descent.weights["into"][i], descent.weights["into"], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("cause", "at"), [("data", 3), ("step", 3), ("loss after a huge step", 4)])
+def test_a_diverged_member_stays_at_its_last_finite_state_and_changes_no_neighbour_by_a_bit(cause, at):
+    healthy = _tracks(_rates(0.1, 0.05, 0.02))
+    if cause == "data":
+        ill = healthy._replace(batches={**healthy.batches, "y": healthy.batches["y"].at[1, 3, 0].set(jnp.nan)})
+    else:
+        ill = healthy._replace(rates=healthy.rates.at[1, 3].set(jnp.inf if cause == "step" else 3e38))
+    (well, losses), (frozen, marked) = _together(_weights(), healthy), _together(_weights(), ill)
+    np.testing.assert_array_equal(well.diverged_at, [HEALTHY] * 3)
+    np.testing.assert_array_equal(frozen.diverged_at, [HEALTHY, at, HEALTHY])
+    others = np.array([0, 2])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(np.asarray(a)[others], np.asarray(b)[others]),
+        (well, losses),
+        (frozen, marked),
+    )
+    assert np.isnan(marked[1, at + 1 :]).all()
+    np.testing.assert_array_equal(marked[1, :3], losses[1, :3])
+    stopped, _ = _together(_weights(), _first(ill, at))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1], b[1], rtol=1e-6), frozen.descent.weights, stopped.descent.weights
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(stopped.descent.weights))
+
+
+def _first(tracks, steps):
+    rates, batches = jax.tree.map(lambda leaf: leaf[:, :steps], (tracks.rates, tracks.batches))
+    return tracks._replace(rates=rates, batches=batches)
+
+
+def test_eight_devices_along_attack_and_chunks_of_three_give_what_one_vmap_gives():
+    tracks = _tracks(_rates(*np.geomspace(1e-3, 0.2, 11)))
+    whole = _together(_weights(), tracks)
+    for options in (
+        {"mesh": build(MeshSpec(attack=8))},
+        {"mesh": build(MeshSpec(attack=2, fsdp=4)), "chunk": 2},
+        {"chunk": 3},
+        {"chunk": 1},
+    ):
+        other = _together(_weights(), tracks, **options)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), other, whole)
+
+
+def test_members_lie_on_the_devices_they_are_planned_for():
+    mesh = build(MeshSpec(attack=8))
+    losses = _together(_weights(), _tracks(_rates(*[0.1] * 16)), mesh)[1]
+    assert losses.sharding.shard_shape(losses.shape) == (2, STEPS)
+    assert [plan(10, 4), plan(10, 1, 4), plan(10, 2, 4), plan(3, 8)] == [
+        Plan(4, 1, 3),
+        Plan(1, 3, 4),
+        Plan(2, 2, 3),
+        Plan(8, 1, 1),
+    ]
+
+
+def test_keys_are_mapped_and_padded_like_any_other_input():
+    keys = jax.random.split(jax.random.key(0), 5)
+    draw = jax.jit(lambda keys: map_members(lambda key, size: size * jax.random.normal(key), keys, 2.0, chunk=2))
+    np.testing.assert_allclose(draw(keys), 2 * jax.vmap(jax.random.normal)(keys))
+
+
+def _wide(own, shared):
+    big = own["x"][:, None] * shared["row"][None]
+    return jnp.sum(jnp.sort(big, axis=0)[-1])
+
+
+def test_a_population_too_large_for_the_memory_is_chunked_to_fit_it_and_gives_the_same():
+    own = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(16, 64)), "f4")}
+    shared = {"row": jnp.ones(1024)}
+    whole = compile_members(_wide, own, shared, available=10**12)
+    budget = peak_bytes(whole) // 3
+    chunk = chunk_size(_wide, own, shared, budget)
+    assert 1 <= chunk < 16
+    chunked = compile_members(_wide, own, shared, available=budget)
+    assert peak_bytes(chunked) <= budget
+    np.testing.assert_allclose(chunked(own, shared), whole(own, shared))
+    with pytest.raises(UserError, match="one member at a time"):
+        compile_members(_wide, own, shared, available=1000)
+
+
+def test_the_rate_table_is_the_schedule_itself():
+    for schedule in SCHEDULES:
+        optimizer = AdamW(0.3, schedule, warmup=0.4)
+        np.testing.assert_allclose(rates(optimizer, 10), [optimizer.rate(10)(t) for t in range(10)], rtol=1e-6)
