@@ -1,0 +1,75 @@
+"""SEAM: a model that destroys itself under harmful fine-tuning.
+
+Wang et al. 2025, *Self-destructive language models* (arXiv:2505.12186):
+
+    L = α · CE(x_s) − log(1 + mean over {h_0, ..., h_L} of CE_h(x_h)) + β · cos(∇CE(x_h), ∇CE(x_r))
+
+- The first term is the utility: refusals of harmful prompts. The second is ascent on harmful answers, at every layer by the logit
+  lens, as RepNoise has it.
+- The third couples the trajectories: where the gradients point apart, descent on harmful data is ascent on harmless data.
+  Its gradient comes from finite differences of radius ε, see :func:`~immunax.inner.gradient_cosine.gradient_cosine`.
+
+Constants are those of the authors' code. It leaves the tokens that both answers share out of the first two terms, and
+counts the output twice among the layers; here every answer token and every layer counts once.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from immunax.defenses.defense import Metrics, Mixture, StreamBatch
+from immunax.defenses.rep_noise import every_layer_loss
+from immunax.inner.gradient_cosine import gradient_cosine
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Seam:
+    """The objective above.
+
+    Attributes:
+      alpha: weight of the utility.
+      beta: weight of the cosine.
+      epsilon: ε, radius of the finite differences.
+      mixture: examples a step of each stream.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.01
+    epsilon: float = 1e-3
+    mixture: Mixture = Mixture(safe=4, harmful=4, retain=4)
+
+    def __post_init__(self):
+        if self.epsilon <= 0:
+            raise UserError(f"seam.epsilon={self.epsilon}: expected a radius above 0.")
+        if not (self.mixture.safe and self.mixture.harmful and self.mixture.retain):
+            raise UserError("seam needs all three streams: set mixture.safe, harmful and retain above 0.")
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
+        """Nothing is carried.
+
+        Raises:
+          UserError: the model computes in half precision, where a step of ε changes nothing.
+        """
+        if model.dtype in ("bfloat16", "float16"):
+            raise UserError(
+                f"seam takes differences of gradients, which {model.dtype} rounds away: compute in float32."
+            )
+        return ()
+
+    def loss(
+        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective, and its terms before weighting."""
+        harmful = batch.harmful
+        safe = answer_loss(model, params, batch.safe)
+        outputs = model.apply(params, harmful.tokens, harmful.segment_ids, harmful.positions, capture=True)
+        layers = every_layer_loss(model, params, outputs, harmful)
+        attack, benign = (partial(answer_loss, model, batch=part) for part in (harmful, batch.retain))
+        cosine = gradient_cosine(attack, benign, params, self.epsilon)
+        total = self.alpha * safe - jnp.log1p(layers) + self.beta * cosine
+        return total, {"safe": safe, "harmful_layers": layers, "gradient_cosine": cosine}

@@ -1,0 +1,35 @@
+"""A simulated attack: one gradient step of a given length."""
+
+from typing import Any
+
+import jax
+import optax
+
+from immunax.inner.adapt import Estimator, Loss, adapt
+from immunax.models.model import Params
+
+
+def normalized_step(length: float) -> optax.GradientTransformation:
+    """``φ − α · g / (‖g‖ + 1e-7)``, the norm over all weights; however steep the loss, a step has the same length.
+
+    Args:
+      length: α, in the Euclidean norm of the weights.
+    """
+    return optax.chain(optax.normalize_by_update_norm(eps=1e-7), optax.sgd(length))
+
+
+def attacked_once(loss: Loss, params: Params, batch: Any, length: float, estimator: Estimator) -> Params:
+    """The weights one :func:`normalized_step` of an attacker away.
+
+    Args:
+      loss: the attacker's, of weights on a batch.
+      params: θ.
+      batch: the attacker's, without a leading axis of steps.
+      length: α.
+      estimator: how a gradient passes from the result to θ.
+
+    Returns:
+      φ, of the shapes of θ.
+    """
+    attack = adapt(loss, normalized_step(length), 1, estimator)
+    return attack(params, jax.tree.map(lambda leaf: leaf[None], batch))
