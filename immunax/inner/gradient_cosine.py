@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from immunax.inner.estimators.straight_through import with_gradient
@@ -17,10 +18,9 @@ def gradient_cosine(first: Objective, second: Objective, weights: Any, radius: f
 
     With unit gradients u, v of norms a, b and cosine c, the gradient is ``∇²first (v − c u) / a + ∇²second (u − c v) / b``.
     Each Hessian-vector product ``∇²f d`` is taken as ``(∇f(θ + ε d) − ∇f(θ)) / ε``, as Wang et al. 2025 (arXiv:2505.12186)
-    do. Its error is of order ε from above and of order of the rounding over ε from below: it needs float32 throughout.
+    do. The error grows with ε, by the third derivatives, and with the rounding of a gradient over ε: it needs float32.
 
-    Four gradients, two of them in sequence with the others, and no activations beyond those of one gradient. At the peak six
-    trees of the size of the weights are alive.
+    The cost is four gradients. No activation outlives its own gradient; a few trees of the size of the weights do.
 
     Args:
       first, second: the losses; they may close over data.
@@ -34,7 +34,7 @@ def gradient_cosine(first: Objective, second: Objective, weights: Any, radius: f
     slopes = jax.grad(first)(at), jax.grad(second)(at)
     norms = optax.tree.norm(slopes[0]), optax.tree.norm(slopes[1])
     units = tuple(optax.tree.scale(1 / norm, slope) for norm, slope in zip(norms, slopes, strict=True))
-    cosine = optax.tree.vdot(*units)
+    cosine = jnp.asarray(optax.tree.vdot(*units))
 
     def turn(objective: Objective, slope: Any, norm: jax.Array, unit: Any, other: Any) -> Any:
         direction = optax.tree.add_scale(other, -cosine, unit)

@@ -46,7 +46,7 @@ def test_the_gradient_is_that_of_the_plain_terms_and_of_the_cosine_up_to_the_fin
 
 def test_twenty_steps_turn_the_gradients_apart_and_keep_the_refusals():
     first, last = streams.train(Seam(beta=1.0))
-    assert last["gradient_cosine"] < first["gradient_cosine"]
+    assert last["gradient_cosine"] < -0.5 < first["gradient_cosine"]
     assert last["harmful_layers"] > first["harmful_layers"]
     assert last["safe"] < first["safe"]
 
