@@ -36,6 +36,14 @@ SEARCH = Search({"full": FULL, "lora": LORA}, Halving(2, 2), keep=1e-6, examples
 KEY = jax.random.key(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_fast():
+    # Programs that run for milliseconds take seconds to optimise.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _find(search=SEARCH):
     return run_search(prepare_search(search, tiny.tokenizer(), SPLITS), MODEL, PARAMS, KEY)
 

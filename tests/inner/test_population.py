@@ -20,6 +20,14 @@ STEPS = 6
 OPTIMIZER = AdamW()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_fast():
+    # Programs that run for milliseconds take seconds to optimise.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _mlp(weights, batch):
     hidden = jnp.tanh(batch["x"] @ weights["into"])
     return jnp.mean((hidden @ weights["out"] - batch["y"]) ** 2)
