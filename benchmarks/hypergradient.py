@@ -92,7 +92,8 @@ def measure(name: str, estimator: Any, steps: int, base: bool, run: bool) -> tup
 
     arguments = (*jax.eval_shape(weights), *jax.eval_shape(data))
     compiled = jax.jit(jax.grad(objective(estimator, steps, model, base))).lower(*arguments).compile()
-    memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    analysis: Any = compiled.memory_analysis()
+    memory = analysis.temp_size_in_bytes / 2**20
     if not run:
         return memory, None
     values = (*jax.jit(weights)(), *jax.jit(data)())

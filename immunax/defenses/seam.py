@@ -9,8 +9,8 @@ Wang et al. 2025, *Self-destructive language models* (arXiv:2505.12186):
 - The third couples the trajectories: where the gradients point apart, descent on harmful data is ascent on harmless data.
   Its gradient comes from finite differences of radius ε, see :func:`~immunax.inner.gradient_cosine.gradient_cosine`.
 
-Constants are those of the authors' code. It leaves the tokens that both answers share out of the first two terms, and
-counts the output twice among the layers; here every answer token and every layer counts once.
+Constants are those of the authors' code. It leaves the tokens that both answers share out of the first two terms and
+the cosine, and counts the output twice among the layers; here every answer token and every layer counts once.
 """
 
 from dataclasses import dataclass
