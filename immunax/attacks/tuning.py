@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from immunax.inner.optimizers import AdamW
+from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.lora import LoraSpec
 from immunax.runtime.errors import UserError
 
@@ -24,7 +24,7 @@ class Tuning:
 
     epochs: int = 10
     batch_size: int = 10
-    optimizer: AdamW = field(default_factory=AdamW)
+    optimizer: Optimizer = field(default_factory=AdamW)
     lora: LoraSpec | None = None
     max_length: int = 256
     probes: int = 5

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from immunax.defenses.defense import Defense, Evolving, Metrics, StreamBatch
-from immunax.inner.optimizers import AdamW
+from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -29,7 +29,7 @@ class Training:
     """
 
     steps: int = 20
-    optimizer: AdamW = field(default_factory=AdamW)
+    optimizer: Optimizer = field(default_factory=AdamW)
     max_length: int = 128
     seed: int = 0
     checkpoint_every: int = 10

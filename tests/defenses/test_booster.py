@@ -11,7 +11,7 @@ from immunax.defenses.defense import Mixture
 from immunax.inner.estimators import Unrolled
 from immunax.runtime.errors import UserError
 
-SAFE, HARMFUL, _ = streams.BATCH
+SAFE, HARMFUL, _ = streams.BATCH[:3]
 
 
 def _step(weights, alpha):

@@ -9,7 +9,7 @@ from immunax.defenses.ctrap import CTRAP
 from immunax.defenses.defense import Mixture
 from immunax.runtime.errors import UserError
 
-SAFE, HARMFUL, RETAIN = streams.BATCH
+SAFE, HARMFUL, RETAIN = streams.BATCH[:3]
 TOKEN = 17
 
 

@@ -13,7 +13,7 @@ from immunax.defenses.defense import Mixture
 from immunax.defenses.seam import Seam
 from immunax.runtime.errors import UserError
 
-SAFE, HARMFUL, RETAIN = streams.BATCH
+SAFE, HARMFUL, RETAIN = streams.BATCH[:3]
 
 
 def _plain(weights):
