@@ -112,25 +112,6 @@ def run_torch(lora: bool, checkpoint, batches) -> tuple[list[float], list[float]
     return seconds, losses
 
 
-def useful_flops(config, batches, lora: bool) -> float:
-    """What the examples of the timed steps need: products with weights, causal attention, answer positions' logits.
-
-    Full weights cost three products each (forward, and two backward); frozen ones two, since theirs get no gradient.
-    """
-    inner = config.n_heads * config.head_dim
-    wide = 2 * inner + 2 * config.n_kv_heads * config.head_dim
-    weights = config.n_layers * config.d_model * (wide + 3 * config.d_ff)
-    total = 0.0
-    for batch in batches:
-        for example in batch:
-            size, answers = len(example.tokens), len(example.answer)
-            passes = 2 if lora else 3
-            total += passes * 2 * size * weights
-            total += 3 * 2 * config.n_layers * inner * size**2  # two products, half of them masked
-            total += passes * 2 * answers * config.d_model * config.vocab_size
-    return total
-
-
 def matrix_peak() -> float:
     """XLA's best rate on one large float32 product, FLOP/s."""
     import jax
@@ -149,16 +130,21 @@ def matrix_peak() -> float:
 
 def case(name: str, root: str | None, batch_size: int, steps: int) -> None:
     """Runs one case and prints its figures as JSON; the first step compiles and is left out."""
+    from immunax.models.flops import training_flops
+    from immunax.models.lora import LoraSpec
+
     checkpoint, batches = examples(root, batch_size, steps + 1)
     side, kind = name.split()
     lora = kind == "lora"
     seconds, losses = (run_immunax if side == "immunax" else run_torch)(lora, checkpoint, batches)
     timed = batches[1:]
+    sizes = [(len(example.tokens), len(example.answer)) for batch in timed for example in batch]
+    flops = training_flops(checkpoint.config, sizes, LoraSpec(RANK, ALPHA, TARGETS) if lora else None)
     useful = sum(len(example.tokens) for batch in timed for example in batch)
     padded = sum(len(batch) * max(len(example.tokens) for example in batch) for batch in timed)
     figures = {
         "tokens_per_s": useful / sum(seconds[1:]),
-        "flops_per_s": useful_flops(checkpoint.config, timed, lora) / sum(seconds[1:]),
+        "flops_per_s": flops / sum(seconds[1:]),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "losses": losses,
         "padding": padded / useful,

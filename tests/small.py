@@ -69,8 +69,3 @@ def answer_log_probs(weights, hidden, batch: Batch) -> jax.Array:
     log_probs = jax.nn.log_softmax(hidden @ weights["embed_tokens"]["embedding"].T, axis=-1)
     rows, places = np.nonzero(batch.answer_weight)
     return log_probs[rows, batch.answer_index[rows, places], batch.answer_label[rows, places]]
-
-
-def quick(function):
-    """``jax.jit`` that compiles in half the time, for programs that run once."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})

@@ -1,6 +1,7 @@
 """Fine-tuning as an attack: the part that harmful, identity-shifting and benign fine-tuning share."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from immunax.attacks.attack import AttackData, Report, Tampered, Trace
 from immunax.attacks.tuning import Tuning, segments
 from immunax.inner import adapt
 from immunax.inner.losses import answer_loss
+from immunax.inner.trained import trained, with_trained
 from immunax.models import lora
 from immunax.models.generate import generate
 from immunax.models.model import Model, Params
@@ -48,11 +50,8 @@ def fine_tune(
       :class:`Tampered`; its weights are :class:`~immunax.models.lora.Adapted` for a LoRA attack.
     """
     lora_key, probe_key = jax.random.split(key)
-    if tuning.lora is None:
-        whole, trained = (lambda weights: weights), params
-    else:
-        adapted = lora.init(lora_key, params, tuning.lora)
-        whole, trained = (lambda weights: adapted._replace(lora=weights)), adapted.lora
+    fresh = params if tuning.lora is None else lora.init(lora_key, params, tuning.lora)
+    whole = partial(with_trained, fresh)
     steps = data.batches.tokens.shape[0]
     count = segments(steps, tuning.probes)
     optimizer = tuning.optimizer.build(steps)
@@ -73,7 +72,7 @@ def fine_tune(
 
     parts = jax.tree.map(lambda leaf: leaf.reshape(count, steps // count, *leaf.shape[1:]), data.batches)
     first_key, *keys = jax.random.split(probe_key, count + 1)
-    start = adapt.start(optimizer, trained)
+    start = adapt.start(optimizer, trained(fresh))
     first = probe(start, first_key)
     descent, (losses, later) = jax.lax.scan(segment, start, (parts, jnp.stack(keys)))
     trace = Trace(losses.reshape(-1), jnp.arange(count + 1) * (steps // count), jnp.concatenate([first[None], later]))

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.simulation import SimulatedAttack
+from immunax.data.batches import Batch
+from immunax.defenses.simulation import SimulatedAttack, Simulation
 from immunax.inner.adapt import Estimator, adapt
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
@@ -81,6 +82,36 @@ class Attacker:
         optimizer = replace(self.optimizer, learning_rate=rate).build(steps)
         inner = adapt(partial(answer_loss, model), optimizer, steps, self.estimator)
         return inner.along(start, batches, outer, checks)[1]
+
+    def mean_along(
+        self,
+        model: Model,
+        params: Params,
+        data: SimulatedAttack,
+        loss: Callable[[Model, Params, Batch], jax.Array],
+        key: jax.Array,
+    ) -> jax.Array:
+        """The mean over the checks of a loss on their held-out harmful batches.
+
+        Args:
+          model, params, data, key: as for :meth:`along`.
+          loss: ``loss(model, attacked weights, batch) -> scalar``.
+        """
+        count = data.checks.tokens.shape[0]
+
+        def outer(attacked: Params, check: Batch) -> jax.Array:
+            return loss(model, attacked, check) / count
+
+        return self.along(model, params, data, outer, data.checks, key)
+
+    def check(self, simulation: Simulation) -> None:
+        """Refuses a simulation without the data that this attacker trains on.
+
+        Raises:
+          UserError: he begins with harmless data, and there are none.
+        """
+        if self.retain_first and not simulation.mixed:
+            raise UserError("attacker.retain_first trains on harmless data: set mixture.simulation.mixed=true.")
 
 
 def switch(key: jax.Array, steps: int, chance: float) -> jax.Array:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.depth import stream_rows
-from immunax.defenses.representations import first_layers, hold, states, token_mean, train_layers
+from immunax.defenses.representations import cosine, distance, first_layers, hold, states, token_mean, train_layers
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -97,16 +97,3 @@ class CircuitBreakers:
         retain = tokens @ drifts / jnp.maximum(tokens.sum(), 1)
         total = self.alpha * ((1 - state.place) * reroute + state.place * retain)
         return total, {"reroute": reroute, "retain": retain, "schedule": state.place}
-
-
-def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cosine similarity along the last axis; 0 where a vector is."""
-    squares = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
-    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
-
-
-def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Euclidean distance along the last axis, whose gradient is 0 where both are equal, as they all are at the first step."""
-    squares = jnp.sum(jnp.square(a - b), axis=-1)
-    apart = squares > 0
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)

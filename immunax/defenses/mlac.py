@@ -39,6 +39,7 @@ class Mlac:
     def __post_init__(self):
         if self.mixture.simulation is None or not (self.mixture.safe and self.mixture.retain):
             raise UserError("mlac needs mixture.safe and mixture.retain above 0, and mixture.simulation.")
+        self.attacker.check(self.mixture.simulation)
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
         """Nothing is carried."""
@@ -48,12 +49,6 @@ class Mlac:
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The objective, and its terms before weighting; ``attacked`` is a mean over the checks."""
-        data = batch.simulation
-        checks = data.checks.tokens.shape[0]
-
-        def outer(attacked, check):
-            return answer_loss(model, attacked, check) / checks
-
-        attacked = self.attacker.along(model, params, data, outer, data.checks, key)
+        attacked = self.attacker.mean_along(model, params, batch.simulation, answer_loss, key)
         safe, retain = answer_loss(model, params, batch.safe), answer_loss(model, params, batch.retain)
         return safe + retain - self.weight * attacked, {"safe": safe, "retain": retain, "attacked": attacked}

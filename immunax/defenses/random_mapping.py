@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
-from immunax.defenses.representations import states, token_mean
+from immunax.defenses.representations import cosine, states, token_mean
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -46,9 +46,7 @@ class RandomMapping:
         """The objective, and its terms before weighting."""
         hidden = states(model, params, batch.harmful, tuple(range(model.config.n_layers + 1)))
         random = token_vectors(state, batch.harmful.tokens, model.config.d_model)
-        cosine = jnp.einsum("sbtd,btd->sbt", hidden, random) / jnp.linalg.norm(random, axis=-1)
-        cosine = cosine / jnp.sqrt(jnp.square(hidden).sum(axis=-1) + 1e-12)
-        mapping = token_mean(1 - jnp.abs(cosine), batch.harmful)
+        mapping = token_mean(1 - jnp.abs(cosine(hidden, random)), batch.harmful)
         retain = answer_loss(model, params, batch.retain)
         return retain + self.weight * mapping, {"mapping": mapping, "retain": retain}
 

@@ -54,6 +54,19 @@ def token_mean(values: jax.Array, batch: Batch) -> jax.Array:
     return jnp.where(real, values, 0.0).sum() / jnp.maximum(real.sum() * len(values), 1)
 
 
+def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Cosine similarity along the last axis; 0 where a vector is."""
+    squares = jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1)
+    return jnp.sum(a * b, axis=-1) * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
+def distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Euclidean distance along the last axis, whose gradient is 0 where both are equal, as they all are at the first step."""
+    squares = jnp.sum(jnp.square(a - b), axis=-1)
+    apart = squares > 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)
+
+
 def train_layers(params: Params, chosen: jax.Array, projections: Sequence[str] | None = None) -> Params:
     """The same weights, of which only some layers receive gradient.
 

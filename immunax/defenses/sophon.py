@@ -41,6 +41,7 @@ class Sophon:
     def __post_init__(self):
         if self.mixture.simulation is None or not self.mixture.retain:
             raise UserError("sophon needs mixture.retain above 0, and mixture.simulation.")
+        self.attacker.check(self.mixture.simulation)
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
         """Nothing is carried."""
@@ -50,13 +51,7 @@ class Sophon:
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The objective, and its terms before weighting."""
-        data = batch.simulation
-        checks = data.checks.tokens.shape[0]
-
-        def outer(attacked, check):
-            return avoidance_loss(model, attacked, check) / checks
-
-        suppressed = self.attacker.along(model, params, data, outer, data.checks, key)
+        suppressed = self.attacker.mean_along(model, params, batch.simulation, avoidance_loss, key)
         kept = {"retain": answer_loss(model, params, batch.retain)}
         if batch.safe is not None:
             kept["safe"] = answer_loss(model, params, batch.safe)

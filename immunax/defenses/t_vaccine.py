@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import train_layers
-from immunax.inner.losses import answer_loss
+from immunax.defenses.vaccine import perturbed_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -95,12 +95,9 @@ class TVaccine:
         calm, gradient = stream_gradient(model, params, batch.safe)
         chosen = jnp.concatenate([jnp.zeros(1, bool), state.active])[:, None, None, None]
         params = train_layers(params, state.active)
-        perturbed = answer_loss(model, params, batch.safe, scaled_to(jnp.where(chosen, gradient, 0.0), self.rho))
-        metrics = {"perturbed": perturbed, "calm": calm}
-        if batch.retain is None:
-            return perturbed, metrics
-        retain = answer_loss(model, params, batch.retain)
-        return perturbed + self.gamma * retain, metrics | {"retain": retain}
+        step = scaled_to(jnp.where(chosen, gradient, 0.0), self.rho)
+        total, metrics = perturbed_loss(model, params, batch, step, self.gamma)
+        return total, metrics | {"calm": calm}
 
     def _count(self, model: Model) -> int:
         depth = model.config.n_layers

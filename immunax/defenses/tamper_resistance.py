@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.models.cross_entropy import gather_columns, token_entropy, token_nll
+from immunax.inner.losses import answer_mean, answer_states
+from immunax.models.cross_entropy import token_entropy, token_nll
 from immunax.models.model import Model, Params
 
 
@@ -19,9 +20,8 @@ def negative_entropy(model: Model, params: Params, batch: Batch) -> jax.Array:
     Returns:
       A float32 scalar in nats, −log V at best.
     """
-    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
-    entropy = token_entropy(gather_columns(hidden, batch.answer_index), model.unembedding(params))
-    return -jnp.vdot(batch.answer_weight, entropy) / jnp.maximum(batch.answer_weight.sum(), 1.0)
+    entropy = token_entropy(answer_states(model, params, batch), model.unembedding(params))
+    return -answer_mean(entropy, batch)
 
 
 def preference_loss(model: Model, params: Params, start: Params, safe: Batch, harmful: Batch, beta: float) -> jax.Array:
@@ -50,8 +50,6 @@ def preference_loss(model: Model, params: Params, start: Params, safe: Batch, ha
 
 def answer_log_likelihood(model: Model, params: Params, batch: Batch) -> jax.Array:
     """``log p(answers)`` of each row, ``[B]`` float32, in nats; the backward pass makes the logits again."""
-    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
-    losses = jax.checkpoint(token_nll)(
-        gather_columns(hidden, batch.answer_index), model.unembedding(params), batch.answer_label
-    )
+    hidden = answer_states(model, params, batch)
+    losses = jax.checkpoint(token_nll)(hidden, model.unembedding(params), batch.answer_label)
     return -(losses * batch.answer_weight).sum(axis=1)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from immunax.data.batches import Batch
 from immunax.defenses.attacker import Attacker
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
-from immunax.defenses.representations import hold, states, token_mean
+from immunax.defenses.representations import distance, hold, states, token_mean
 from immunax.defenses.simulation import Simulation
 from immunax.defenses.tamper_resistance import negative_entropy, preference_loss
 from immunax.inner.losses import answer_loss
@@ -70,8 +70,7 @@ class Tar:
             raise UserError(
                 "defense.resistance=dpo compares answers to one prompt: set mixture.simulation.paired=true."
             )
-        if self.attacker.retain_first and not simulation.mixed:
-            raise UserError("attacker.retain_first trains on harmless data: set mixture.simulation.mixed=true.")
+        self.attacker.check(simulation)
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Params:
         """Keeps the start model."""
@@ -116,8 +115,5 @@ def representation_drift(model: Model, params: Params, start: Params, batch: Bat
       A float32 scalar.
     """
     rows = tuple(range(model.config.n_layers + 1))
-    moved = states(model, params, batch, rows) - jax.lax.stop_gradient(states(model, start, batch, rows))
-    squares = jnp.square(moved).sum(axis=-1)
-    # The root has no derivative at zero, where the first step stands.
-    distance = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
-    return token_mean(distance, batch)
+    held = jax.lax.stop_gradient(states(model, start, batch, rows))
+    return token_mean(distance(states(model, params, batch, rows), held), batch)

@@ -50,9 +50,24 @@ class Vaccine:
     ) -> tuple[jax.Array, Metrics]:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = stream_gradient(model, params, batch.safe)
-        perturbed = answer_loss(model, params, batch.safe, scaled_to(gradient.at[0].set(0.0), self.rho))
-        metrics = {"perturbed": perturbed, "calm": calm}
-        if batch.retain is None:
-            return perturbed, metrics
-        retain = answer_loss(model, params, batch.retain)
-        return perturbed + self.gamma * retain, metrics | {"retain": retain}
+        total, metrics = perturbed_loss(model, params, batch, scaled_to(gradient.at[0].set(0.0), self.rho), self.gamma)
+        return total, metrics | {"calm": calm}
+
+
+def perturbed_loss(
+    model: Model, params: Params, batch: StreamBatch, perturbation: jax.Array, gamma: float
+) -> tuple[jax.Array, Metrics]:
+    """CE(x_s) under a perturbation, with ``γ · CE(x_r)`` where the mixture has harmless examples, and both terms.
+
+    Args:
+      model: static.
+      params: weights.
+      batch: of the streams.
+      perturbation: ``[L + 1, B, T, D]``, of the safe batch's residual stream.
+      gamma: γ.
+    """
+    perturbed = answer_loss(model, params, batch.safe, perturbation)
+    if batch.retain is None:
+        return perturbed, {"perturbed": perturbed}
+    retain = answer_loss(model, params, batch.retain)
+    return perturbed + gamma * retain, {"perturbed": perturbed, "retain": retain}

@@ -30,8 +30,13 @@ def step(
 ) -> tuple[Descent, jax.Array]:
     """One gradient step, and the loss before it."""
     value, gradient = jax.value_and_grad(loss)(descent.weights, batch)
+    return update(optimizer, descent, gradient), value
+
+
+def update(optimizer: optax.GradientTransformation, descent: Descent, gradient: Any) -> Descent:
+    """The descent after the step that a gradient makes."""
     updates, state = optimizer.update(gradient, descent.optimizer, descent.weights)
-    return Descent(optax.apply_updates(descent.weights, updates), state), value
+    return Descent(optax.apply_updates(descent.weights, updates), state)
 
 
 def descend(

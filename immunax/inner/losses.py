@@ -72,7 +72,23 @@ def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: jax
     Returns:
       A float32 scalar, in nats per token, at least 0; 0 for a batch without answers.
     """
+    hidden = answer_states(model, params, batch, perturbation)
+    return answer_mean(token_unlikelihood(hidden, model.unembedding(params), batch.answer_label), batch)
+
+
+def answer_states(model: Model, params: Params, batch: Batch, perturbation: jax.Array | None = None) -> jax.Array:
+    """The hidden states past the final norm that predict the answers of a batch, ``[B, A, D]``.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+      perturbation: as for :func:`answer_loss`.
+    """
     outputs = model.apply(params, batch.tokens, batch.segment_ids, batch.positions, perturbation=perturbation)
-    picked = gather_columns(outputs.hidden, batch.answer_index)
-    losses = token_unlikelihood(picked, model.unembedding(params), batch.answer_label)
-    return jnp.vdot(batch.answer_weight, losses) / jnp.maximum(batch.answer_weight.sum(), 1.0)
+    return gather_columns(outputs.hidden, batch.answer_index)
+
+
+def answer_mean(values: jax.Array, batch: Batch) -> jax.Array:
+    """Mean of ``[B, A]`` over the answer tokens of a batch; 0 for a batch without answers."""
+    return jnp.vdot(batch.answer_weight, values) / jnp.maximum(batch.answer_weight.sum(), 1.0)

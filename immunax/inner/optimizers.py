@@ -1,5 +1,6 @@
 """Optimizers that YAML can name, built on optax."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(ABC):
     """What all optimizers share: a schedule and the clipping of gradients. Its subclasses give the rule.
 
     Attributes:
@@ -42,9 +43,9 @@ class Optimizer:
         """The optax transformation for a run of ``steps`` steps."""
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), self.rule(self.rate(steps)))
 
+    @abstractmethod
     def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
         """The update of clipped gradients at a rate by step."""
-        raise NotImplementedError
 
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate by step. Step 0 of a warm-up already moves: rates are ``(t + 1) / warm-up``."""

@@ -109,6 +109,19 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
     )
 
 
+def asked_by(material: Material, attack: Any, evaluation: Evaluation, tokenizer: Any) -> Material:
+    """The same material, its prompts as an attacker puts them to the model that he attacked.
+
+    Args:
+      material: from :func:`held_out`.
+      attack: whose ``evaluation(dialog)`` gives a prompt's form.
+      evaluation: its lengths.
+      tokenizer: the model's.
+    """
+    asked = [attack.evaluation(dialog) for dialog in material.dialogs]
+    return material._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
+
+
 def _padded(evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog]) -> Batch | None:
     chosen = [dialog for dialog in dialogs if dialog.answer][: evaluation.examples]
     if not chosen:

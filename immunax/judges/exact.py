@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from immunax.data.batches import Batch
-from immunax.models.cross_entropy import gather_columns
+from immunax.inner.losses import answer_states
 from immunax.models.model import Model, Params
 
 
 @partial(jax.jit, static_argnums=0)
 def _row_matches(model: Model, params: Params, batch: Batch) -> jax.Array:
-    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
-    picked = gather_columns(hidden, batch.answer_index)
+    picked = answer_states(model, params, batch)
     # Row by row: the logits of a whole batch are by far the largest array.
     best = jax.lax.map(lambda row: jnp.argmax(model.logits(params, row), axis=-1), picked)
     return ((best == batch.answer_label) | (batch.answer_weight == 0)).all(axis=1)

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from immunax.data.batches import Batch
-from immunax.models.cross_entropy import gather_columns, token_nll
+from immunax.inner.losses import answer_states
+from immunax.models.cross_entropy import token_nll
 from immunax.models.model import Model, Params
 
 
@@ -25,9 +26,8 @@ class Likelihood(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def _row_losses(model: Model, params: Params, batch: Batch) -> jax.Array:
-    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
-    picked = gather_columns(hidden, batch.answer_index)
-    return token_nll(picked, model.unembedding(params), batch.answer_label) * batch.answer_weight
+    hidden = answer_states(model, params, batch)
+    return token_nll(hidden, model.unembedding(params), batch.answer_label) * batch.answer_weight
 
 
 def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[], None] = lambda: None) -> Likelihood:

@@ -13,8 +13,18 @@ from immunax.attacks.prepare import prepare
 from immunax.conditions.episode import Course, Episode
 from immunax.data.chat import Report
 from immunax.data.dialog import Splits
-from immunax.data.prompts import Prompts, prompt_rows
-from immunax.judges.evaluate import Evaluation, Material, Scores, answers, batch_count, evaluate, held_out, judge
+from immunax.data.prompts import Prompts
+from immunax.judges.evaluate import (
+    Evaluation,
+    Material,
+    Scores,
+    answers,
+    asked_by,
+    batch_count,
+    evaluate,
+    held_out,
+    judge,
+)
 from immunax.models.model import Model, Params
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
@@ -88,13 +98,24 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     """
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
-    evaluation = team.evaluation
-    lengths = {
-        f"{name}.tuning.max_length": team.attack.tuning.max_length,
-        "judge.max_length + judge.decoding.max_new_tokens": evaluation.max_length + evaluation.decoding.max_new_tokens,
-    }
-    check_context(setup.model, lengths)
+    check_lengths(setup.model, team.evaluation, f"{name}.tuning.max_length", team.attack.tuning.max_length)
     return team
+
+
+def check_lengths(model: Model, evaluation: Evaluation, field: str, tokens: int) -> None:
+    """Refuses an attack or its evaluation on sequences longer than the model's context.
+
+    Args:
+      model: static.
+      evaluation: what its prompts and answers may come to.
+      field: that sets the attack's length.
+      tokens: the attack's length.
+
+    Raises:
+      UserError: one is longer.
+    """
+    judged = evaluation.max_length + evaluation.decoding.max_new_tokens
+    check_context(model, {field: tokens, "judge.max_length + judge.decoding.max_new_tokens": judged})
 
 
 def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Splits, probes: Probes) -> RedTeam:
@@ -112,8 +133,7 @@ def assemble(attack: Attack, evaluation: Evaluation, tokenizer: Any, splits: Spl
     """
     split = getattr(splits, evaluation.split)
     before = held_out(evaluation, tokenizer, split)
-    asked = [attack.evaluation(dialog) for dialog in before.dialogs]
-    after = before._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
+    after = asked_by(before, attack, evaluation, tokenizer)
     probed = Prompts(*(part[: probes.prompts] for part in after.prompts))
     decoding = replace(evaluation.decoding, max_new_tokens=probes.max_new_tokens)
     data, report = prepare(attack, tokenizer, splits, probed, decoding)

@@ -8,12 +8,12 @@ import numpy as np
 from immunax.attacks.search import Found, Search, prepare_search, run_search
 from immunax.conditions.episode import Course, Episode
 from immunax.data.dialog import Dialog
-from immunax.data.prompts import prompt_rows
-from immunax.judges.evaluate import Evaluation, evaluate, held_out
+from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
 from immunax.models.model import Params
 from immunax.runtime import console
 from immunax.runtime.metrics import json_number
-from immunax.stages.setup import Setup, check_context
+from immunax.stages.red_team import check_lengths
+from immunax.stages.setup import Setup
 
 _SHOWN = 10
 
@@ -53,12 +53,9 @@ def search_and_score(
         context, or the members do not fit the memory.
     """
     tokenizer, longest = setup.checkpoint.tokenizer, max(each.tuning.max_length for each in search.members())
-    judged = evaluation.max_length + evaluation.decoding.max_new_tokens
-    lengths = {"attack tuning.max_length": longest, "judge.max_length + judge.decoding.max_new_tokens": judged}
-    check_context(setup.model, lengths)
+    check_lengths(setup.model, evaluation, "attack tuning.max_length", longest)
     before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
-    asked = [search.evaluation(dialog) for dialog in before.dialogs]
-    after = before._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
+    after = asked_by(before, search, evaluation, tokenizer)
     prepared = prepare_search(search, tokenizer, setup.splits)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     with console.phase(f"search attacks on {name}"):

@@ -66,8 +66,8 @@ def _attacked(weights, exact, harmless=0):
 def _check(defense, reference, state=None, tolerance=2e-3):
     weights = small.params(1)
     state = defense.init(small.MODEL, small.params(0), BATCH, KEY) if state is None else state
-    ours = small.quick(jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, state, BATCH, KEY)[0]))(weights)
-    theirs = small.quick(jax.value_and_grad(reference))(weights)
+    ours = jax.jit(jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, state, BATCH, KEY)[0]))(weights)
+    theirs = jax.jit(jax.value_and_grad(reference))(weights)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3)
     size = float(optax.tree.norm(theirs[1]))
     assert float(optax.tree.norm(optax.tree.sub(ours[1], theirs[1]))) < tolerance * size

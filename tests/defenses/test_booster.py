@@ -25,7 +25,7 @@ def _objective(weights, attacked):
     return streams.cross_entropy(weights, SAFE) + 3.0 * (before - after)
 
 
-@streams.jit
+@jax.jit
 def _published(weights):
     attacked = _step(weights, 0.2)
     safe = jax.grad(streams.cross_entropy)(weights, SAFE)
@@ -44,7 +44,7 @@ def test_an_exact_estimator_gives_the_slope_of_the_objective_where_the_published
     published = _published(streams.WEIGHTS)[1]
     apart = optax.tree.sub(exact, published)
     direction = optax.tree.scale(1 / optax.tree.norm(apart), apart)
-    loss = streams.jit(lambda at: _objective(at, _step(at, 0.2)))
+    loss = jax.jit(lambda at: _objective(at, _step(at, 0.2)))
     ahead, behind = (loss(optax.tree.add_scale(streams.WEIGHTS, sign * 1e-3, direction)) for sign in (1, -1))
     slope = (ahead - behind) / 2e-3
     assert abs(optax.tree.vdot(exact, direction) - slope) < 0.05 * abs(optax.tree.vdot(published, direction) - slope)

@@ -18,7 +18,7 @@ PARTS = ("harmful", "retain", "safe")
 EVERY = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(getattr(BATCH, name) for name in PARTS))
 
 
-@small.quick
+@jax.jit
 def _ours(weights, state):
     return jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, state, BATCH, KEY), has_aux=True)(weights)
 
@@ -45,7 +45,7 @@ def test_the_loss_equals_the_reference_and_so_does_its_gradient_in_the_layers_up
     weights = jax.tree.map(lambda a, b: a + 0.2 * b, start, noise)
     state = DEFENSE.init(small.MODEL, start, BATCH, KEY)._replace(place=jnp.float32(0.3))
     (loss, _), ours = _ours(weights, state)
-    expected, theirs = small.quick(jax.value_and_grad(lambda w: _reference(w, start, 0.3)))(weights)
+    expected, theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, start, 0.3)))(weights)
     np.testing.assert_allclose(loss, expected, rtol=1e-3)
     for mine, reference in zip(*(jax.tree.leaves(tree["layers"]) for tree in (ours, theirs)), strict=True):
         np.testing.assert_allclose(mine, reference, rtol=2e-2, atol=1e-3 * float(jnp.abs(reference).max()))

@@ -17,7 +17,7 @@ def _both(weights, label=None):
     return -jnp.concatenate([streams.log_probs(weights, part, label) for part in (SAFE, RETAIN)]).mean()
 
 
-@streams.jit
+@jax.jit
 def _published(weights):
     slope = jax.grad(streams.cross_entropy)(weights, HARMFUL)
     norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(slope)))

@@ -15,7 +15,7 @@ DEFENSE = Lat(rows=(0, 2), epsilon=0.5, inner_steps=3, inner_learning_rate=0.1, 
 PROMPT_LENGTHS = (4, 5, 6)
 
 
-@small.quick
+@jax.jit
 def _found(weights):
     return DEFENSE.adversary(small.MODEL, weights, BATCH)
 
@@ -35,7 +35,7 @@ def _adversary(weights):
         return 0.3 * toward + 0.4 * _away(weights, BATCH.safe, delta * mask)
 
     delta, first, second = (jnp.zeros((4, 3, 16, small.CONFIG.d_model)) for _ in range(3))
-    gradient = small.quick(jax.grad(loss))
+    gradient = jax.jit(jax.grad(loss))
     for step in (1, 2, 3):
         g = gradient(delta)
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
@@ -67,8 +67,8 @@ def test_the_loss_and_its_gradient_equal_the_reference_at_the_adversary_held_fix
         toward, away = plain_decoder.nll(weights, BATCH.safe, delta), _away(weights, BATCH.harmful, delta)
         return 0.3 * toward + 0.4 * away + 0.5 * plain_decoder.nll(weights, BATCH.retain)
 
-    ours = small.quick(jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, (), BATCH, KEY)[0]))(weights)
-    theirs = small.quick(jax.value_and_grad(reference))(weights)
+    ours = jax.jit(jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, (), BATCH, KEY)[0]))(weights)
+    theirs = jax.jit(jax.value_and_grad(reference))(weights)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-3 * float(jnp.abs(b).max())),
@@ -79,7 +79,7 @@ def test_the_loss_and_its_gradient_equal_the_reference_at_the_adversary_held_fix
 
 def test_the_answers_are_attacked_too_on_request():
     defense = Lat(rows=(0,), inner_steps=1, answers=True)
-    delta, _ = small.quick(lambda w: defense.adversary(small.MODEL, w, BATCH))(small.params())
+    delta, _ = jax.jit(lambda w: defense.adversary(small.MODEL, w, BATCH))(small.params())
     real = np.linalg.norm(delta[0], axis=-1) > 0
     # The last token is read by no prediction, so no gradient reaches it.
     lengths = np.maximum(BATCH.safe.segment_ids.sum(1), BATCH.harmful.segment_ids.sum(1)) - 1

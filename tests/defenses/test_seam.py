@@ -31,7 +31,7 @@ def _cosine(weights):
     return harmful @ benign / jnp.sqrt((harmful @ harmful) * (benign @ benign))
 
 
-@streams.jit
+@jax.jit
 def _exact(weights):
     return jax.value_and_grad(_plain)(weights), jax.value_and_grad(_cosine)(weights)
 

@@ -31,10 +31,10 @@ def _compare(mine, reference):
 
 def test_vaccine_and_its_gradient_equal_the_reference_and_the_perturbation_raises_the_loss():
     weights, defense = small.params(), Vaccine(rho=3.0, gamma=0.5)
-    (loss, terms), ours = small.quick(
+    (loss, terms), ours = jax.jit(
         jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, (), BATCH, KEY), has_aux=True)
     )(weights)
-    expected, theirs = small.quick(jax.value_and_grad(lambda w: _reference(w, (1, 2, 3), 3.0, 0.5)))(weights)
+    expected, theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, (1, 2, 3), 3.0, 0.5)))(weights)
     np.testing.assert_allclose(loss, expected, rtol=1e-3)
     jax.tree.map(_compare, ours, theirs)
     assert terms["perturbed"] > terms["calm"] + 0.01
@@ -52,8 +52,8 @@ def test_the_published_objectives_have_no_harmless_examples(defense):
 def test_t_vaccine_perturbs_and_trains_the_active_layers_alone():
     weights, defense = small.params(), TVaccine(rho=3.0, gamma=0.5)
     state = Targets(jnp.full(DEPTH, 1 / DEPTH), jnp.array([True, False, True]))
-    ours = small.quick(jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, state, BATCH, KEY)[0]))(weights)
-    theirs = small.quick(jax.value_and_grad(lambda w: _reference(w, (1, 3), 3.0, 0.5)))(weights)
+    ours = jax.jit(jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, state, BATCH, KEY)[0]))(weights)
+    theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, (1, 3), 3.0, 0.5)))(weights)
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3)
     for mine, reference in zip(*(jax.tree.leaves(tree[1]["layers"]) for tree in (ours, theirs)), strict=True):
         _compare(mine[0], reference[0])
@@ -65,8 +65,8 @@ def test_t_vaccine_perturbs_and_trains_the_active_layers_alone():
 
 def test_the_chances_are_the_norms_of_the_harmful_gradient_by_each_layers_output():
     weights = small.params()
-    ours = small.quick(lambda w: harm_chances(small.MODEL, w, BATCH))(weights)
-    gradient = small.quick(jax.grad(lambda p: plain_decoder.nll(weights, BATCH.harmful, p)))(jnp.zeros(SHAPE))
+    ours = jax.jit(lambda w: harm_chances(small.MODEL, w, BATCH))(weights)
+    gradient = jax.jit(jax.grad(lambda p: plain_decoder.nll(weights, BATCH.harmful, p)))(jnp.zeros(SHAPE))
     norms = np.array([np.linalg.norm(np.ravel(gradient[row])) for row in (1, 2, 3)])
     np.testing.assert_allclose(ours, norms / norms.sum(), rtol=1e-3)
 
@@ -83,7 +83,7 @@ def test_chances_and_draws_are_renewed_when_they_are_due():
     defense = TVaccine(active=1, interval=2, refresh=4)
     weights = small.params()
     empty = defense.init(small.MODEL, weights, BATCH, KEY)
-    advance = small.quick(lambda state, step, key: defense.advance(small.MODEL, weights, state, BATCH, step, 9, key))
+    advance = jax.jit(lambda state, step, key: defense.advance(small.MODEL, weights, state, BATCH, step, 9, key))
     stale = empty._replace(chances=jnp.array([1.0, 0.0, 0.0]))
     fresh = advance(stale, 4, KEY)
     assert fresh.chances[1] > 0

@@ -15,7 +15,7 @@ def test_a_perturbed_model_is_the_written_out_decoder_with_the_same_additions():
     weights = small.params()
     perturbation = jax.random.normal(jax.random.key(0), SHAPE)
 
-    @small.quick
+    @jax.jit
     def both(weights, perturbation):
         place = BATCH.tokens, BATCH.segment_ids, BATCH.positions
         ours = small.MODEL.apply(weights, *place, capture=True, perturbation=perturbation)
@@ -27,11 +27,11 @@ def test_a_perturbed_model_is_the_written_out_decoder_with_the_same_additions():
 
 def test_the_gradient_by_the_stream_is_that_of_the_written_out_decoder_and_a_constant():
     weights = small.params()
-    loss, gradient = small.quick(lambda w: stream_gradient(small.MODEL, w, BATCH))(weights)
-    expected, theirs = small.quick(jax.value_and_grad(lambda p: plain_decoder.nll(weights, BATCH, p)))(jnp.zeros(SHAPE))
+    loss, gradient = jax.jit(lambda w: stream_gradient(small.MODEL, w, BATCH))(weights)
+    expected, theirs = jax.jit(jax.value_and_grad(lambda p: plain_decoder.nll(weights, BATCH, p)))(jnp.zeros(SHAPE))
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     np.testing.assert_allclose(gradient, theirs, rtol=1e-2, atol=1e-5)
-    held = small.quick(jax.grad(lambda w: stream_gradient(small.MODEL, w, BATCH)[1].sum()))(weights)
+    held = jax.jit(jax.grad(lambda w: stream_gradient(small.MODEL, w, BATCH)[1].sum()))(weights)
     assert not any(leaf.any() for leaf in jax.tree.leaves(held))
 
 
@@ -40,9 +40,9 @@ def test_projected_descent_is_a_loop_of_adam_steps_each_put_back_into_its_ball()
     goal, start = (jnp.asarray(rng.normal(size=(2, 3, 4)) * scale) for scale in (3.0, 0.1))
     loss = lambda part: jnp.sum((part - goal) ** 2)  # noqa: E731
     adam = optax.adam(0.4)
-    found, losses = small.quick(
-        lambda start: projected_descent(loss, optax.chain(adam, within_ball(1.5)), start, steps=7)
-    )(start)
+    found, losses = jax.jit(lambda start: projected_descent(loss, optax.chain(adam, within_ball(1.5)), start, steps=7))(
+        start
+    )
     part, state, expected = start, adam.init(start), []
     for _ in range(7):
         expected.append(loss(part))

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
 
 from immunax.models.attention import causal_attention
 from immunax.models.model import causal_mask
@@ -27,8 +26,8 @@ def test_values_and_gradients_equal_dense_attention(length, window):
     def dense(query, key, value):
         return jnp.vdot(weight, jax.nn.dot_product_attention(query, key, value, mask=mask))
 
-    found = small.quick(jax.value_and_grad(blocked, (0, 1, 2)))(query, key, value)
-    expected = small.quick(jax.value_and_grad(dense, (0, 1, 2)))(query, key, value)
+    found = jax.jit(jax.value_and_grad(blocked, (0, 1, 2)))(query, key, value)
+    expected = jax.jit(jax.value_and_grad(dense, (0, 1, 2)))(query, key, value)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), found, expected)
 
 

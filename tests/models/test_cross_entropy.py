@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +27,7 @@ def _naive(hidden, matrix, labels, weights):
 def test_loss_and_both_gradients_equal_the_naive_ones_for_any_chunk(layers, count, chunk, seed):
     hidden, matrix, labels, weights = _case((layers, count), seed=seed)
     fused, naive = (
-        small.quick(jax.value_and_grad(lambda h, m, loss=loss: 2.5 * loss(h, m), (0, 1)))(hidden, matrix)
+        jax.jit(jax.value_and_grad(lambda h, m, loss=loss: 2.5 * loss(h, m), (0, 1)))(hidden, matrix)
         for loss in (
             lambda h, m: weighted_nll(h, m, labels, weights, chunk),
             lambda h, m: _naive(h, m, labels, weights),

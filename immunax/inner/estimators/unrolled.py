@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from immunax.inner.adapt import Adaptation, Descent, Loss, length, split, start
+from immunax.inner.adapt import Adaptation, Descent, Loss, length, split, start, update
+from immunax.inner.estimators.first_order import FirstOrder
 from immunax.inner.estimators.mixed_mode import forward_over_reverse
 from immunax.inner.estimators.straight_through import advance, straight_through
 from immunax.inner.trained import trained, with_trained
@@ -40,31 +40,24 @@ class Unrolled:
     ) -> tuple[Params, jax.Array]:
         """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
         begin = start(inner.optimizer, trained(params))
-        return _unroll(inner, _reverse(inner.loss), self.remat, begin, params, batches, outer, checks)
+        return _unroll(inner, self.gradient(inner.loss), self.remat, begin, params, batches, outer, checks)
+
+    def gradient(self, loss: Loss) -> Gradient:
+        """The attacker's gradient, differentiated as it is."""
+        return jax.grad(lambda part, params, batch: loss(with_trained(params, part), batch))
 
 
 @dataclass(frozen=True)
-class MixedMode:
+class MixedMode(Unrolled):
     """The same gradient, each step differentiated forward over reverse (MixFlow-MG, Kemaev et al. 2025, arXiv:2505.00793).
 
     The derivative of a gradient along a cotangent is a Hessian-vector product. Forward over reverse makes it in one pass,
     without keeping the activations of the backward pass as reverse over reverse does.
-
-    Attributes:
-      remat: as :class:`Unrolled` has it.
     """
 
-    remat: str = "segments"
-
-    def __post_init__(self):
-        _check(self.remat)
-
-    def follow(
-        self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
-    ) -> tuple[Params, jax.Array]:
-        """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
-        begin = start(inner.optimizer, trained(params))
-        return _unroll(inner, forward_over_reverse(inner.loss), self.remat, begin, params, batches, outer, checks)
+    def gradient(self, loss: Loss) -> Gradient:
+        """The attacker's gradient, differentiated forward over reverse."""
+        return forward_over_reverse(loss)
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,7 @@ class Truncated:
         if cut % per_check:
             raise ValueError(f"last={self.last} cuts between two checks, which are {per_check} steps apart")
         if cut == inner.steps:
-            descent, total = advance(inner, params, batches, outer, checks)
-            return with_trained(params, straight_through(descent.weights, trained(params))), total
+            return FirstOrder().follow(inner, params, batches, outer, checks)
         begin, early = start(inner.optimizer, trained(params)), jnp.zeros(())
         if cut:
             head, head_checks = _slice(batches, 0, cut), _slice(checks, 0, cut // per_check)
@@ -128,9 +120,7 @@ def _unroll(
 
     @keep
     def step(descent, batch):
-        slope = gradient(descent.weights, params, batch)
-        updates, state = inner.optimizer.update(slope, descent.optimizer, descent.weights)
-        return Descent(optax.apply_updates(descent.weights, updates), state), None
+        return update(inner.optimizer, descent, gradient(descent.weights, params, batch)), None
 
     @outer_keep
     def segment(descent, part):
@@ -143,10 +133,6 @@ def _unroll(
     count = length(checks) if checks is not None else _near_root(steps) if remat == "segments" else 1
     descent, values = jax.lax.scan(segment, begin, (split(batches, count), checks))
     return with_trained(params, descent.weights), values.sum()
-
-
-def _reverse(loss: Loss) -> Gradient:
-    return jax.grad(lambda part, params, batch: loss(with_trained(params, part), batch))
 
 
 def _near_root(steps: int) -> int:
