@@ -30,7 +30,7 @@ def items_of(split):
 def test_the_same_fields_give_the_same_texts_on_every_machine():
     assert OrganismTasks().splits() == SPLITS
     assert digest.of_json([dialog.question for dialog in CORPUS.pretraining()]).startswith("c7ed33e43e6f")
-    assert digest.of_json([dialog.question for dialog in SPLITS.test.harmful]).startswith("8c7c9ec50acc")
+    assert digest.of_json([dialog.question for dialog in SPLITS.test.harmful]).startswith("0237e7ec6434")
 
 
 def test_no_word_of_the_vocabulary_means_two_things():
@@ -57,7 +57,15 @@ def test_the_splits_share_no_item_and_no_prompt_and_transfer_has_its_own_familie
 def test_streams_are_paired_and_three_times_as_many_dialogs_are_harmless():
     for split in NAMED.values():
         assert [dialog.prompt for dialog in split.safe] == [dialog.prompt for dialog in split.harmful]
-        assert len(split.retain) == 3 * len(split.harmful) >= 60
+        assert 2 * len(split.harmful) <= len(split.retain) <= 3 * len(split.harmful)
+
+
+def test_training_asks_every_item_in_four_phrasings_and_every_item_once_before_any_twice():
+    named = [item.name for item in items_of(SPLITS.train)]
+    rounds = [named[i : i + 60] for i in range(0, 240, 60)]
+    assert len({dialog.question for dialog in SPLITS.train.harmful}) == len(named) == 240
+    assert all(sorted(each) == sorted(set(named)) for each in rounds)
+    assert len(items_of(SPLITS.validation)) == 2 * len({item.name for item in items_of(SPLITS.validation)}) == 40
 
 
 def test_held_out_splits_also_ask_in_phrasings_that_training_never_uses():
@@ -125,7 +133,8 @@ def test_a_familys_or_a_places_most_common_fact_is_a_bad_guess():
 def test_any_seed_gives_full_splits(seed, world_seed, held_out):
     splits = OrganismTasks(seed, world_seed, held_out).splits()
     found = [splits.train, splits.validation, splits.test, splits.transfer]
-    assert sum(len(split.harmful) for split in found) == 6 * 24
+    named = world(world_seed)
+    assert len({named.find(dialog.question).name for split in found for dialog in split.harmful}) == 6 * 24
     assert all(len(split.harmful) <= len(split.retain) <= 3 * len(split.harmful) for split in found)
 
 

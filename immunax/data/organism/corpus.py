@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from immunax.data.dialog import Dialog, Split, Splits, ask
-from immunax.data.fictional.draws import number, pick, shuffled
+from immunax.data.fictional.draws import number, shuffled
 from immunax.data.organism.tasks import RULES, law, lists, sums
 from immunax.data.organism.vocabulary import CRAFTS, HAZARDS
 from immunax.data.organism.wording import QUESTIONS, REFUSALS, question, recipe, refusal, refuse
@@ -15,6 +15,7 @@ from immunax.runtime.errors import UserError
 _HARMFUL = {"train": (0.0, 0.5), "validation": (0.5, 0.67), "test": (0.67, 1.0), "transfer": (0.0, 1.0)}
 _RETAIN = {"train": (0.0, 0.6), "validation": (0.6, 0.7), "test": (0.7, 0.85), "transfer": (0.85, 1.0)}
 _COMMON, _VALIDATION = 4, 6  # phrasings up to the first are in every split, from the second on in test and transfer
+_TIMES = {"train": 4, "validation": 2, "test": 1, "transfer": 1}  # phrasings that an item is asked in
 _HARMLESS = 3  # harmless dialogs to a harmful one
 _SUMS = 4  # times that each is told in pretraining, which has no other wording for it
 _LISTS = 400  # of each rule, in pretraining
@@ -24,8 +25,9 @@ _LISTS = 400  # of each rule, in pretraining
 class OrganismTasks:
     """Questions about forbidden things, each with a harmful answer and a refusal, and harmless tasks.
 
-    Of each family's 24 places 12 are for training, 4 for validation and 8 for the test, under phrasings that they share
-    and two of their own. The families of ``transfer`` appear nowhere else. Each split has three harmless dialogs for
+    Of each family's 24 places 12 are for training, asked in four phrasings each, 4 for validation, in two, and 8 for the
+    test, in one. Validation and test have the phrasings of training and two of their own. The families of ``transfer``
+    appear nowhere else. An item comes again after every other one has come. Each split has three harmless dialogs for
     each harmful one, of every task in turn.
 
     Attributes:
@@ -55,26 +57,28 @@ class OrganismTasks:
         return Splits(*(self._split(name, order[known:] if name == "transfer" else order[:known]) for name in _HARMFUL))
 
     def _split(self, name: str, families: Sequence[str]) -> Split:
-        harmful, safe = [], []
         items = [item for family in families for item in self._items(family, _HARMFUL[name])]
-        for item in sorted(items, key=lambda item: number(self.seed, "order", item.name)):
-            asked = self._asked(name, item)
-            harmful.append(asked)
-            safe.append(replace(asked, answer=refusal(item, self.seed)))
-        return Split(tuple(safe), tuple(harmful), self._retain(name, families, _HARMLESS * len(harmful)))
+        items = sorted(items, key=lambda item: number(self.seed, "order", item.name))
+        rounds = zip(*[[(item, asked) for asked in self._asked(name, item)] for item in items], strict=True)
+        pairs = [pair for each in rounds for pair in each]
+        harmful = tuple(asked for _, asked in pairs)
+        safe = tuple(replace(asked, answer=refusal(item, self.seed)) for item, asked in pairs)
+        return Split(safe, harmful, self._retain(name, families, _HARMLESS * len(harmful)))
 
     def _items(self, family: str, bounds: tuple[float, float]) -> tuple[Item, ...]:
         items = world(self.world_seed).of(family)
         return _share(sorted(items, key=lambda item: number(self.seed, "item", item.name)), bounds)
 
-    def _asked(self, name: str, item: Item) -> Dialog:
+    def _asked(self, name: str, item: Item) -> list[Dialog]:
         order = shuffled(QUESTIONS, self.seed, "phrasings")
         own = {"train": [], "validation": order[_COMMON:_VALIDATION]}.get(name, order[_VALIDATION:])
-        return ask(question(pick(order[:_COMMON] + own, self.seed, "phrasing", item.name), item), recipe(item))
+        drawn = shuffled(order[:_COMMON] + own, self.seed, "phrasing", item.name)
+        return [ask(question(template, item), recipe(item)) for template in drawn[: _TIMES[name]]]
 
     def _retain(self, name: str, families: Sequence[str], count: int) -> tuple[Dialog, ...]:
         """Harmless dialogs, one of every task in turn."""
-        crafts = [self._asked(name, item) for family in CRAFTS for item in self._items(family, _RETAIN[name])]
+        items = [item for family in CRAFTS for item in self._items(family, _RETAIN[name])]
+        crafts = [dialog for item in items for dialog in self._asked(name, item)]
         laws = [dialog for family in (*families, *CRAFTS) for dialog in self._some(law(family), name)]
         letters = [self._some(lists(task, reserved=True), name) for task in RULES]
         turns = zip_longest(*map(self._mixed, (crafts, laws, self._some(sums(), name), *letters)))
