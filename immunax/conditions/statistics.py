@@ -47,6 +47,26 @@ def mean(scores: np.ndarray) -> Estimate:
     return ratio(known, np.ones_like(known))
 
 
+def crossed_mean(scores: np.ndarray) -> Estimate:
+    """The mean of a table whose rows and columns are both samples, such as attacks by prompts.
+
+    Its interval resamples rows and columns apart (the pigeonhole bootstrap of Owen 2007, arXiv:0712.1111), seed 0: cells of
+    one row, or of one column, are not independent, and a bootstrap over cells would be too sure.
+
+    Args:
+      scores: ``[R, C]``; a column with a NaN is left out.
+    """
+    known = scores[:, ~np.isnan(scores).any(axis=0)]
+    if not known.size:
+        return NOTHING
+    rng, (rows, columns) = np.random.default_rng(0), known.shape
+    of_rows = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES) / rows
+    of_columns = rng.multinomial(columns, np.full(columns, 1 / columns), RESAMPLES) / columns
+    means = np.einsum("nr,rc,nc->n", of_rows, known, of_columns, optimize=True)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(known.mean()), float(low), float(high))
+
+
 def ratio(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
     """``Σ numerators / Σ denominators``, with a percentile bootstrap over examples (Efron 1979), 2,000 resamples, seed 0.
 

@@ -17,7 +17,14 @@ from immunax.models.model import Model, Params
 
 
 @partial(jax.jit, static_argnums=0)
-def _row_matches(model: Model, params: Params, batch: Batch) -> jax.Array:
+def row_matches(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """Whether greedy decoding gives each row's answer, ``[B]`` bool; true of a row without an answer.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: padded, one example a row.
+    """
     picked = answer_states(model, params, batch)
     # Row by row: the logits of a whole batch are by far the largest array.
     best = jax.lax.map(lambda row: jnp.argmax(model.logits(params, row), axis=-1), picked)
@@ -40,8 +47,18 @@ def exact_matches(
     """
     found = []
     for index in range(batches.tokens.shape[0]):
-        batch = jax.tree.map(lambda leaf, index=index: leaf[index], batches)
-        used = np.asarray(batch.answer_weight).sum(axis=1) > 0
-        found.append(np.asarray(_row_matches(model, params, batch), np.float64)[used])
+        found.append(
+            np.asarray(row_matches(model, params, jax.tree.map(lambda leaf, index=index: leaf[index], batches)))
+        )
         advance()
-    return np.concatenate(found)
+    return matches_by_example(np.stack(found), batches)
+
+
+def matches_by_example(matches: np.ndarray, batches: Batch) -> np.ndarray:
+    """The matches of the examples that rows hold, ``[N]`` float64.
+
+    Args:
+      matches: ``[K, B]``, by row as :func:`row_matches` gives them.
+      batches: padded batches with leading axis K.
+    """
+    return np.asarray(matches, np.float64)[np.asarray(batches.answer_weight).sum(axis=-1) > 0]

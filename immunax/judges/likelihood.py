@@ -25,9 +25,28 @@ class Likelihood(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _row_losses(model: Model, params: Params, batch: Batch) -> jax.Array:
+def row_losses(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """Summed negative log likelihood of each row's answer, nats, ``[B]`` float32.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: padded, one example a row.
+    """
     hidden = answer_states(model, params, batch)
-    return token_nll(hidden, model.unembedding(params), batch.answer_label) * batch.answer_weight
+    losses = token_nll(hidden, model.unembedding(params), batch.answer_label)
+    return (losses * batch.answer_weight).sum(axis=1)
+
+
+def by_example(sums: np.ndarray, batches: Batch) -> Likelihood:
+    """The likelihood of the examples that rows hold.
+
+    Args:
+      sums: ``[K, B]``, by row as :func:`row_losses` gives them.
+      batches: padded batches with leading axis K; a row without an answer is padding and is left out.
+    """
+    counts = np.asarray(batches.answer_weight, np.float64).sum(axis=-1)
+    return Likelihood(np.asarray(sums, np.float64)[counts > 0], counts[counts > 0])
 
 
 def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[], None] = lambda: None) -> Likelihood:
@@ -42,13 +61,8 @@ def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[
     Returns:
       :class:`Likelihood` of the examples in order.
     """
-    sums, counts = [], []
+    sums = []
     for index in range(batches.tokens.shape[0]):
-        batch = jax.tree.map(lambda leaf, index=index: leaf[index], batches)
-        losses = np.asarray(_row_losses(model, params, batch), np.float64)
-        weights = np.asarray(batch.answer_weight)
-        used = weights.sum(axis=1) > 0
-        sums.append(losses.sum(axis=1)[used])
-        counts.append(weights.sum(axis=1)[used])
+        sums.append(np.asarray(row_losses(model, params, jax.tree.map(lambda leaf, index=index: leaf[index], batches))))
         advance()
-    return Likelihood(np.concatenate(sums), np.concatenate(counts))
+    return by_example(np.stack(sums), batches)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from immunax.conditions.statistics import mean, rate, ratio
+from immunax.conditions.statistics import crossed_mean, mean, rate, ratio
 
 
 @settings(max_examples=30, deadline=None)
@@ -36,3 +36,17 @@ def test_a_means_bootstrap_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = [(found := mean(rng.exponential(size=40))).low <= 1.0 <= found.high for _ in range(200)]
     assert 0.87 <= np.mean(hits) <= 0.99
+
+
+def test_a_crossed_mean_resamples_rows_and_columns_apart():
+    rng = np.random.default_rng(1)
+    table = rng.random((4, 7)) + rng.random((4, 1)) + rng.random(7)
+    found = crossed_mean(table)
+    draws = [table[rng.integers(0, 4, 4)][:, rng.integers(0, 7, 7)].mean() for _ in range(20_000)]
+    np.testing.assert_allclose(found, [table.mean(), *np.quantile(draws, [0.025, 0.975])], atol=0.03)
+    # Copies of a row are no new attacks: the cells alone would halve the interval.
+    copied = crossed_mean(np.repeat(table[:1], 4, axis=0))
+    alone = crossed_mean(table[:1])
+    np.testing.assert_allclose(copied, alone, atol=0.03)
+    assert copied.high - copied.low > 0.2
+    assert np.isnan(crossed_mean(np.full((2, 2), np.nan)).value)
