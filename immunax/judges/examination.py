@@ -63,9 +63,9 @@ class Examination:
           key: of sampled answers.
         """
 
-        def ask(rows: Any) -> jax.Array:
+        def ask(rows: tuple[Prompts, jax.Array]) -> jax.Array:
             prompts, subkey = rows
-            return generate(model, params, *prompts, self.stop, self.decoding, subkey)
+            return generate(model, params, prompts.tokens, prompts.segment_ids, self.stop, self.decoding, subkey)
 
         def over(measure: Any, batches: Batch | None) -> jax.Array | None:
             return None if batches is None else jax.lax.map(lambda batch: measure(model, params, batch), batches)
