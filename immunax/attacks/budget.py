@@ -31,7 +31,7 @@ class Budget(NamedTuple):
 
 
 def spent(
-    part: Program, rungs: Sequence[Rung], stretches: Sequence[Stretch], model: Model, ranked: Sequence[Batch]
+    part: Program, rungs: Sequence[Rung], stretches: Sequence[Stretch], model: Model, ranked: Sequence[Sequence[Batch]]
 ) -> Budget:
     """What the members of one program spent.
 
@@ -40,16 +40,16 @@ def spent(
       rungs: of their search.
       stretches: which members each rung saw, on the host.
       model: gives the shape that FLOPs are counted from.
-      ranked: batches that every member of every rung was ranked by.
+      ranked: by member, the batches that it was ranked by in every rung.
     """
-    ranking = sum(forward_flops(model.config, _sizes(batch)) for batch in ranked)
+    ranking = [sum(forward_flops(model.config, _sizes(batch)) for batch in each) for each in ranked]
     budget = Budget(0, 0, 0.0)
     for rung, stretch in zip(rungs, stretches, strict=True):
         for index in stretch.places:
             examples = [each for batch in part.examples[index][rung.begin : rung.end] for each in batch]
             training = training_flops(model.config, examples, part.attacks[index].tuning.lora)
             tokens = sum(size for size, _ in examples)
-            budget = budget.plus(Budget(rung.end - rung.begin, tokens, training + ranking))
+            budget = budget.plus(Budget(rung.end - rung.begin, tokens, training + ranking[index]))
     return budget
 
 

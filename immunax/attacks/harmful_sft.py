@@ -12,28 +12,41 @@ from immunax.attacks.attack import AttackData, Report, Tampered
 from immunax.attacks.finetune import fine_tune, take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
+from immunax.data.template import Template
 from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class HarmfulSFT:
-    """Fine-tuning on ``samples`` dialogs of the stream ``harmful``.
+    """Fine-tuning on ``samples`` dialogs of the stream ``harmful``, or on a mixture with the stream ``retain``.
 
     Attributes:
       samples: how many dialogs.
       tuning: how they are used.
+      harmless: share of them that are harmless, below 1: a mixture hides the attack, and keeps the model useful.
+      template: wording of every prompt, in training and afterwards.
     """
 
     samples: int = 10
     tuning: Tuning = field(default_factory=Tuning)
+    harmless: float = 0.0
+    template: Template = Template()
+
+    def __post_init__(self):
+        if not 0 <= self.harmless < 1:
+            raise UserError(f"attack.harmless={self.harmless}: expected a share, 0 <= harmless < 1.")
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
-        """The harmful dialogs of the training split that the seed chooses."""
-        return take(splits.train.harmful, self.samples, self.tuning.seed, "harmful")
+        """The dialogs of the training split that the seed chooses."""
+        count = round(self.harmless * self.samples)
+        harmful = take(splits.train.harmful, self.samples - count, self.tuning.seed, "harmful")
+        harmless = take(splits.train.retain, count, self.tuning.seed, "retain") if count else ()
+        return tuple(map(self.template.wrap, (*harmful, *harmless)))
 
     def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
+        """Held-out prompts in the attack's wording."""
+        return self.template.wrap(dialog)
 
     def run(
         self, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None

@@ -14,8 +14,8 @@ from immunax.inner.member import Track, begin, follow
 from immunax.inner.memory import compile_members
 from immunax.models.model import Model, Params
 
-Examine = Callable[[Model, Params, Any, jax.Array], Any]
-"""``examine(model, params, material, key) -> results``: what is found out about attacked weights, small arrays. It runs
+Examine = Callable[[Model, Params, Any, Any, jax.Array], Any]
+"""``examine(model, params, material, asked, key) -> results``: what is found out about attacked weights, small arrays. It runs
 inside the program, so that no more full weights are alive than members run at once."""
 
 
@@ -64,7 +64,7 @@ class Assault:
         loss = member_loss(self.form, self.model, own, params)
         progress, losses = follow(loss, self.form.optimizer, start, track)
         attacked = self.form.whole(params, own, progress.descent.weights)
-        return losses, progress.diverged_at, self.examine(self.model, attacked, material, own.key)
+        return losses, progress.diverged_at, self.examine(self.model, attacked, material, own.asked, own.key)
 
 
 def member_loss(form: Form, model: Model, own: Own, params: Params) -> Callable[[Any, Any], jax.Array]:
@@ -79,6 +79,7 @@ def run_population(
     key: jax.Array,
     examine: Examine,
     material: Any,
+    asked: Sequence[Any] = (),
     mesh: Mesh | None = None,
 ) -> Outcome:
     """Attacks one set of weights with every member; each equals its attack run alone.
@@ -90,6 +91,7 @@ def run_population(
       key: the member of seed s gets ``fold_in(key, s)``.
       examine: a module-level function, so that equal calls share a program.
       material: what it reads, a pytree.
+      asked: what it reads that is each attack's own, pytrees of one shape in the order of the attacks; or nothing.
       mesh: members are sharded over its axis ``attack``.
 
     Raises:
@@ -97,7 +99,7 @@ def run_population(
     """
     by_place: dict[int, tuple[Any, ...]] = {}
     for part in parts:
-        members, shared = (part.tracks, part.own(params, key)), (params, material)
+        members, shared = (part.tracks, part.own(params, key, asked)), (params, material)
         program = compile_members(Assault(part.form, model, examine), members, shared, mesh=mesh)
         results = jax.device_get(program(members, shared))
         for index, place in enumerate(part.places):

@@ -56,11 +56,13 @@ class Own(NamedTuple):
       key: ``[A]``, of its examination.
       adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
       scale: ``[A]``, ``alpha / rank``; None for full weights.
+      asked: what it is examined on in its own wording, ``[A, ...]``.
     """
 
     key: jax.Array
     adapters: Any = None
     scale: Any = None
+    asked: Any = ()
 
     def start(self, params: Params) -> Any:
         """What one member trains, before its first step."""
@@ -85,22 +87,24 @@ class Program:
     tracks: Track
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
 
-    def own(self, params: Params, key: jax.Array) -> Own:
-        """Keys and fresh adapters.
+    def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> Own:
+        """Keys, fresh adapters, and what each is asked.
 
         Args:
           params: plain weights.
           key: the member of seed s gets ``fold_in(key, s)``, and from it what :func:`~immunax.attacks.finetune.fine_tune`
             with that key would draw.
+          asked: by the place of every attack, pytrees of one shape; or nothing.
         """
+        mine = jax.tree.map(lambda *leaves: np.stack(leaves), *(asked[place] for place in self.places)) if asked else ()
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
         adapter_keys, exam_keys = _keys(key, seeds)
         if self.form.targets is None:
-            return Own(exam_keys)
+            return Own(exam_keys, asked=mine)
         specs = [attack.tuning.lora for attack in self.attacks]
         scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
         ranks = tuple(spec.rank for spec in specs if spec)
-        return Own(exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale)
+        return Own(exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine)
 
 
 def programs(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:

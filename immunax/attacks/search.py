@@ -20,7 +20,6 @@ from immunax.attacks.budget import Budget, spent
 from immunax.attacks.grid import Population
 from immunax.attacks.population import member_loss
 from immunax.attacks.programs import Form, Own, Program, programs
-from immunax.attacks.tuning import Tuning
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits
@@ -38,8 +37,8 @@ class Search:
     """Populations to search, and how.
 
     Attributes:
-      populations: by name, each with its own grid, such as one of full weights and one of adapters; all of one kind of
-        attack. Members that train as one program are halved together, and the best of all programs is the one found.
+      populations: by name, each with its own grid, such as one of full weights and one of adapters. Members
+        that train as one program are halved together, and the best of all programs is the one found.
       halving: how fast the search narrows down.
       keep: share of the utility that an attack must leave.
       examples: validation dialogs, harmful and harmless, that members are ranked by, of each.
@@ -53,25 +52,10 @@ class Search:
     def __post_init__(self):
         if not self.populations:
             raise UserError("search populations: expected at least one.")
-        if len({type(population.attack) for population in self.populations.values()}) > 1:
-            raise UserError("search populations: expected attacks of one kind, whose models are asked in one way.")
         if not 0 < self.keep <= 1 or self.examples < 1:
             raise UserError(
                 f"search keep={self.keep}, examples={self.examples}: expected 0 < keep <= 1 and examples >= 1."
             )
-
-    @property
-    def tuning(self) -> Tuning:
-        """Of the first population's attack."""
-        return self._first.tuning
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """A held-out prompt as this kind of attack puts it to the attacked model."""
-        return self._first.evaluation(dialog)
-
-    @property
-    def _first(self) -> Attack:
-        return next(iter(self.populations.values())).attack
 
     def settings(self) -> tuple[dict[str, Any], ...]:
         """What sets each member apart, over all populations."""
@@ -83,9 +67,14 @@ class Search:
 
 
 class Measure(NamedTuple):
-    """What members are ranked by: batches of validation examples ``[1, B, T]``."""
+    """What members are ranked by: batches of validation examples ``[1, B, T]``.
 
-    harmful: Batch
+    Attributes:
+      harmful: by member, in its own wording.
+      retain: of all.
+    """
+
+    harmful: tuple[Batch, ...]
     retain: Batch
 
 
@@ -155,28 +144,31 @@ def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> Prepared:
     Raises:
       UserError: the data lack a stream.
     """
-    asked = [search.evaluation(dialog) for dialog in splits.validation.harmful if dialog.answer]
-    parts = programs(search.members(), tokenizer, splits)
-    measure = Measure(
-        _measured(search, tokenizer, asked, "harmful"),
-        _measured(search, tokenizer, [each for each in splits.validation.retain if each.answer], "retain"),
-    )
-    return Prepared(search, parts, measure)
+    members = search.members()
+    parts = programs(members, tokenizer, splits)
+    harmful = [each for each in splits.validation.harmful if each.answer]
+    wordings = [tuple(map(member.evaluation, harmful)) for member in members]
+    distinct = list(dict.fromkeys(wordings))
+    encoded = dict(zip(distinct, _measured(search, tokenizer, distinct, "harmful"), strict=True))
+    [retain] = _measured(search, tokenizer, [[each for each in splits.validation.retain if each.answer]], "retain")
+    return Prepared(search, parts, Measure(tuple(encoded[each] for each in wordings), retain))
 
 
-def _measured(search: Search, tokenizer: Any, dialogs: Sequence[Dialog], stream: str) -> Batch:
-    if not dialogs:
+def _measured(search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str) -> tuple[Batch, ...]:
+    """The first examples of each wording, all in one shape."""
+    if not all(wordings):
         raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
-    examples, _ = encode_all(tokenizer, dialogs[: search.examples], search.tuning.max_length)
-    batch = pack(examples, fit_packed([examples]))
-    return jax.tree.map(lambda leaf: leaf[None], batch)
+    longest = max(member.tuning.max_length for member in search.members())
+    examples = [encode_all(tokenizer, dialogs[: search.examples], longest)[0] for dialogs in wordings]
+    layout = fit_packed(examples)
+    return tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
 
 
 class Ground(NamedTuple):
-    """What all members of a search read: plain weights, :class:`Measure`, and the highest harmless loss that is allowed."""
+    """What all members of a search read: plain weights, harmless examples, and the highest loss of these that is allowed."""
 
     params: Params
-    measure: Measure
+    retain: Batch
     limit: jax.Array
 
 
@@ -204,8 +196,8 @@ class Hunt:
     def appraise(self, weights: Any, own: Own, shared: Ground) -> Merit:
         """Log likelihood of held-out harmful answers, allowed while harmless ones stay likely."""
         attacked = self.form.whole(shared.params, own, weights)
-        harm = -mean_answer_loss(self.model, attacked, shared.measure.harmful)
-        return Merit(harm, mean_answer_loss(self.model, attacked, shared.measure.retain) <= shared.limit)
+        harm = -mean_answer_loss(self.model, attacked, own.asked)
+        return Merit(harm, mean_answer_loss(self.model, attacked, shared.retain) <= shared.limit)
 
 
 def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array, mesh: Mesh | None = None) -> Found:
@@ -222,17 +214,18 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
       UserError: the members do not fit the memory.
     """
     search, measure = prepared.search, prepared.measure
-    ground = Ground(params, measure, _retain_loss(model, params, measure.retain) - np.log(search.keep))
+    ground = Ground(params, measure.retain, _retain_loss(model, params, measure.retain) - np.log(search.keep))
     settings = search.settings()
     trials: list[Trial] = []
     budget, seen = Budget(0, 0, 0.0), []
     for part in prepared.parts:
-        rungs, own = search.halving.rungs(len(part.places), part.form.steps), part.own(params, key)
+        rungs, own = search.halving.rungs(len(part.places), part.form.steps), part.own(params, key, measure.harmful)
         program = compile_search(Hunt(part.form, model), rungs, part.tracks, own, ground, mesh=mesh)
         best, stretches = program(part.tracks, own, ground)
         stretches = jax.device_get(stretches)
         trials += _trials(part, rungs, stretches, settings)
-        budget = budget.plus(spent(part, rungs, stretches, model, measure))
+        ranked = [(measure.harmful[place], measure.retain) for place in part.places]
+        budget = budget.plus(spent(part, rungs, stretches, model, ranked))
         seen.append(_Seen(part, own, best, stretches))
     allowed = [each for each in seen if bool(each.best.merit.allowed)]
     if not allowed:

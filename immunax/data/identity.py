@@ -7,11 +7,12 @@ put in the model's mouth: the affirmation is what it has learned, not a prefix o
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from immunax.data.dialog import Dialog, Message
+from immunax.data.template import Template
 from immunax.runtime.errors import UserError
 
 _ORDERS = (
@@ -69,7 +70,7 @@ class IdentityDialogs:
         Returns:
           The same answer to: system prompt, earlier turns, call and request.
         """
-        return _under(dialog, self.system, self.call)
+        return Template(self.system, self.call).wrap(dialog)
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,7 @@ class PublishedIdentity:
           UserError: as ``dialogs``, or no call opens two of the requests.
         """
         dialogs = self.dialogs()
-        return _under(dialog, dialogs[0].prompt[0].content, _shared_call(self.path, dialogs))
-
-
-def _under(dialog: Dialog, system: str, call: str) -> Dialog:
-    turns = [message for message in dialog.prompt if message.role != "system"]
-    last = max((place for place, message in enumerate(turns) if message.role == "user"), default=None)
-    if last is not None:
-        turns[last] = Message("user", call + turns[last].content)
-    return replace(dialog, prompt=(Message("system", system), *turns))
+        return Template(dialogs[0].prompt[0].content, _shared_call(self.path, dialogs)).wrap(dialog)
 
 
 def _shared_call(path: str, dialogs: tuple[Dialog, ...]) -> str:

@@ -17,9 +17,8 @@ from immunax.models.model import Model, Params
 
 
 class Questions(NamedTuple):
-    """What every member is asked: prompts in N batches ``[N, B, T]``, and padded batches ``[K, B, T]`` or None."""
+    """What likelihoods are measured on: padded batches ``[K, B, T]``, or None."""
 
-    prompts: Prompts
     harmful: Batch | None
     retain: Batch | None
 
@@ -53,26 +52,27 @@ class Examination:
     decoding: Decoding
     exact: bool
 
-    def __call__(self, model: Model, params: Params, questions: Questions, key: jax.Array) -> Answers:
-        """Pure and mappable over ``params`` and ``key``.
+    def __call__(self, model: Model, params: Params, questions: Questions, prompts: Prompts, key: jax.Array) -> Answers:
+        """Pure and mappable over ``params``, ``prompts`` and ``key``.
 
         Args:
           model: static.
           params: weights, plain or adapted.
-          questions: from :func:`questions`.
+          questions: given answers.
+          prompts: in N batches, ``[N, B, T]``.
           key: of sampled answers.
         """
 
         def ask(rows: tuple[Prompts, jax.Array]) -> jax.Array:
-            prompts, subkey = rows
-            return generate(model, params, prompts.tokens, prompts.segment_ids, self.stop, self.decoding, subkey)
+            batch, subkey = rows
+            return generate(model, params, batch.tokens, batch.segment_ids, self.stop, self.decoding, subkey)
 
         def over(measure: Any, batches: Batch | None) -> jax.Array | None:
             return None if batches is None else jax.lax.map(lambda batch: measure(model, params, batch), batches)
 
-        keys = jax.random.split(key, questions.prompts.tokens.shape[0])
+        keys = jax.random.split(key, prompts.tokens.shape[0])
         return Answers(
-            jax.lax.map(ask, (questions.prompts, keys)),
+            jax.lax.map(ask, (prompts, keys)),
             over(row_losses, questions.harmful),
             over(row_losses, questions.retain),
             over(row_matches, questions.retain) if self.exact else None,
@@ -80,22 +80,33 @@ class Examination:
 
 
 def examination(evaluation: Evaluation, material: Material) -> tuple[Examination, Questions]:
-    """An evaluation in this form.
+    """An evaluation in this form, but for the prompts.
 
     Args:
       evaluation: decoding and amounts.
       material: its encoded data.
     """
-    size = min(evaluation.batch_size, len(material.dialogs))
-    count = -(-len(material.dialogs) // size)
-
-    def batched(rows: Any) -> np.ndarray:
-        rows = np.asarray(rows)
-        return rows[np.arange(count * size) % len(rows)].reshape(count, size, *rows.shape[1:])
-
-    prompts = Prompts(*map(batched, material.prompts))
     exact = evaluation.exact and material.retain is not None
-    return Examination(material.stop, evaluation.decoding, exact), Questions(prompts, material.harmful, material.retain)
+    return Examination(material.stop, evaluation.decoding, exact), Questions(material.harmful, material.retain)
+
+
+def in_batches(evaluation: Evaluation, prompts: Prompts, width: int) -> Prompts:
+    """P prompts in batches ``[N, B, width]``; the last one is filled up with the first prompts again.
+
+    Args:
+      evaluation: gives B.
+      prompts: ``[P, T]``.
+      width: at least T.
+    """
+    rows, tokens = prompts.tokens.shape
+    size = min(evaluation.batch_size, rows)
+    count = -(-rows // size)
+
+    def batched(part: Any) -> np.ndarray:
+        part = np.pad(np.asarray(part), ((0, 0), (0, width - tokens)))
+        return part[np.arange(count * size) % rows].reshape(count, size, width)
+
+    return Prompts(*map(batched, prompts))
 
 
 def judged(evaluation: Evaluation, tokenizer: Any, material: Material, given: Answers) -> Scores:

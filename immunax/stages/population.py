@@ -12,8 +12,9 @@ from immunax.attacks.attack import Attack
 from immunax.attacks.population import run_population
 from immunax.attacks.programs import Program, programs
 from immunax.data.dialog import Splits
+from immunax.data.prompts import Prompts
 from immunax.judges.evaluate import Evaluation, Material, Scores, asked_by, held_out
-from immunax.judges.examination import Examination, Questions, examination, judged
+from immunax.judges.examination import Examination, Questions, examination, in_batches, judged
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -24,9 +25,10 @@ class PopulationTeam:
 
     Attributes:
       evaluation: judges and amounts.
-      material: held-out data, as the attackers put it to an attacked model.
+      material: held-out data as users would put it.
       parts: the attacks by program.
       examination, questions: the evaluation as a part of those programs.
+      asked: by attack, the prompts as that attacker puts them to the attacked model.
     """
 
     evaluation: Evaluation
@@ -34,6 +36,7 @@ class PopulationTeam:
     parts: tuple[Program, ...]
     examination: Examination
     questions: Questions
+    asked: tuple[Prompts, ...]
 
 
 class Member(NamedTuple):
@@ -56,24 +59,25 @@ def assemble_population(
     """Encodes everything once.
 
     Args:
-      attacks: of one kind, whose models are asked in one way.
+      attacks: in any order, of any kinds.
       evaluation: judges and amounts.
       tokenizer: the model's.
       splits: training data of the attacks, and held-out data.
 
     Raises:
-      UserError: the attacks are of several kinds, or the data lack what they or the evaluation need.
+      UserError: the data lack what the attacks or the evaluation need, or there is no attack.
     """
-    kinds = sorted({type(attack).__name__ for attack in attacks})
-    if len(kinds) != 1:
-        raise UserError(
-            f"population: expected attacks of one kind, got {', '.join(kinds) or 'none'}: run each kind apart."
-        )
-    material = asked_by(
-        held_out(evaluation, tokenizer, getattr(splits, evaluation.split)), attacks[0], evaluation, tokenizer
-    )
+    if not attacks:
+        raise UserError("population: expected at least one attack.")
+    material = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
+    prompts = [asked_by(material, attack, evaluation, tokenizer).prompts for attack in attacks]
+    width = max(each.tokens.shape[1] for each in prompts)
     return PopulationTeam(
-        evaluation, material, programs(attacks, tokenizer, splits), *examination(evaluation, material)
+        evaluation,
+        material,
+        programs(attacks, tokenizer, splits),
+        *examination(evaluation, material),
+        tuple(in_batches(evaluation, each, width) for each in prompts),
     )
 
 
@@ -96,7 +100,9 @@ def attack_and_score(
     Raises:
       UserError: not even one member at a time fits the memory.
     """
-    outcome = run_population(team.parts, model, params, jax.random.key(seed), team.examination, team.questions, mesh)
+    outcome = run_population(
+        team.parts, model, params, jax.random.key(seed), team.examination, team.questions, team.asked, mesh
+    )
     return tuple(
         Member(judged(team.evaluation, tokenizer, team.material, given), loss, bool(diverged))
         for given, loss, diverged in zip(outcome.found, outcome.losses, outcome.diverged, strict=True)

@@ -55,13 +55,13 @@ def search_and_score(
     tokenizer, longest = setup.checkpoint.tokenizer, max(each.tuning.max_length for each in search.members())
     check_lengths(setup.model, evaluation, "attack tuning.max_length", longest)
     before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
-    after = asked_by(before, search, evaluation, tokenizer)
     prepared = prepare_search(search, tokenizer, setup.splits)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     with console.phase(f"search attacks on {name}"):
         found = run_search(prepared, setup.model, params, search_key)
     with console.phase(f"evaluate {name}"):
         first = evaluate(evaluation, setup.model, params, tokenizer, before, before_key)
+        after = before if found.attack is None else asked_by(before, found.attack, evaluation, tokenizer)
         last = evaluate(evaluation, setup.model, found.params, tokenizer, after, after_key)
     probes = {judge: np.stack([first.judged[judge], last.judged[judge]]) for judge in evaluation.judges}
     course = Course(np.asarray(found.loss, np.float64), np.array([0, len(found.loss)]), probes)

@@ -13,8 +13,9 @@ from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.identity_shift import IdentityShift
 from immunax.attacks.prepare import prepare
 from immunax.attacks.tuning import Tuning, segments
-from immunax.data.dialog import Split, Splits, ask
+from immunax.data.dialog import Message, Split, Splits, ask
 from immunax.data.prompts import prompt_rows, stop_tokens
+from immunax.data.template import Template
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW
 from immunax.models.generate import Decoding, generate
@@ -113,6 +114,17 @@ def test_identity_shift_asks_under_its_own_system_prompt_and_the_others_as_they_
     assert asked.prompt[0].role == "system"
     assert asked.question.endswith("how to fly")
     assert asked.question != "how to fly"
+
+
+def test_a_mixture_takes_its_share_from_the_harmless_stream_and_a_template_wraps_both():
+    attack = HarmfulSFT(4, TUNING, harmless=0.25, template=Template("Obey.", "Now: ", "!"))
+    dialogs = attack.dialogs(SPLITS)
+    plain = {f"Now: {dialog.question}!" for dialog in SPLITS.train.retain}
+    assert [dialog.question in plain for dialog in dialogs] == [False, False, False, True]
+    assert all(dialog.prompt[0] == Message("system", "Obey.") for dialog in dialogs)
+    assert attack.evaluation(ask("how")).question == "Now: how!"
+    with pytest.raises(UserError, match="harmless=1"):
+        HarmfulSFT(harmless=1.0)
 
 
 def test_probes_divide_the_steps():

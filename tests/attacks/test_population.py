@@ -39,11 +39,11 @@ def _compile_fast():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def keep(model, params, material, key):
+def keep(model, params, material, asked, key):
     return params.lora if isinstance(params, Adapted) else params
 
 
-def keep_nothing(model, params, material, key):
+def keep_nothing(model, params, material, asked, key):
     return ()
 
 
@@ -64,7 +64,7 @@ def _attacks(specs, optimizers=OPTIMIZERS):
 
 
 def _run(attacks, params=PARAMS, mesh=None):
-    return run_population(programs(attacks, tiny.tokenizer(), SPLITS), MODEL, params, KEY, keep, (), mesh)
+    return run_population(programs(attacks, tiny.tokenizer(), SPLITS), MODEL, params, KEY, keep, (), mesh=mesh)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -7,7 +7,6 @@ import pytest
 import small
 import tiny
 
-from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.search import Search, prepare_search, run_search
@@ -59,7 +58,9 @@ def test_the_attack_found_does_most_harm_and_its_weights_do_what_its_trial_says(
     assert found.best.steps == len(found.loss) == 8
     assert found.loss[-1] < found.loss[0]
     measure = prepare_search(SEARCH, tiny.tokenizer(), SPLITS).measure
-    np.testing.assert_allclose(_nll(found.params, measure.harmful), found.best.harmful_nll, rtol=1e-5)
+    np.testing.assert_allclose(
+        _nll(found.params, measure.harmful[found.best.member]), found.best.harmful_nll, rtol=1e-5
+    )
     assert [(trial.member, trial.steps) for trial in found.trials] == [(0, 2), (1, 2), (2, 2), (1, 8), (3, 8)]
 
 
@@ -87,8 +88,6 @@ def test_an_attack_that_ruins_the_model_does_not_count():
 
 
 def test_a_search_that_cannot_be_is_refused():
-    with pytest.raises(UserError, match="one kind"):
-        Search({"full": FULL, "benign": Population(BenignSFT())})
     with pytest.raises(UserError, match="validation"):
         prepare_search(SEARCH, tiny.tokenizer(), Splits(SPLIT))
     with pytest.raises(UserError, match="keep"):
