@@ -162,7 +162,7 @@ def race(each: Case, python: str, torch_members: int, runs: int, peak: float) ->
     ours, (losses, diverged, _) = seconds(lambda: program(own, shared), runs)
     if (np.asarray(diverged) >= 0).any():
         raise SystemExit(f"{each.title}: members diverged at {diverged}")
-    adapters, rates = own[1].adapters, np.asarray(own[0].rates)
+    adapters, rates = own[1].adapters, own[0].rates.tolist()
     places = np.linspace(0, count - 1, torch_members).round().astype(int)
     handed = [
         Handed(each.batches[i], rates[i], jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), adapters)) for i in places

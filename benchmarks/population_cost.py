@@ -104,7 +104,7 @@ def optimizer_alone(optimizer: Any, weights: Any, full: bool, members: int) -> t
     progress = jax.jit(jax.vmap(lambda weights: begin(optimizer, {}, weights)))(start)
 
     def loss(weights: Any, batch: jax.Array) -> jax.Array:
-        return sum((batch * leaf.sum() for leaf in jax.tree.leaves(weights)), jnp.float32(0))
+        return batch * jax.tree.reduce(jnp.add, jax.tree.map(jnp.sum, weights))
 
     def member(progress: Any, rate: jax.Array) -> Any:
         return follow(loss, optimizer, progress, Track(rate[None], {}, rate[None]))
