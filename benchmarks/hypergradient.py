@@ -5,8 +5,7 @@
 The outer loss is taken after K steps of LoRA (rank 8) with AdamW on SmolLM2-135M, float32, and differentiated with
 respect to the adapters that the attack starts from, or (``--base``) to the base weights and those. Memory is the
 ``temp_size_in_bytes`` of XLA's ``memory_analysis()`` of the compiled program: nothing is run for it. The naive unroll is
-``jax.grad`` of a Python loop over the steps. ``--time`` also runs the programs of some
-K, on random weights, once.
+``jax.grad`` of a Python loop over the steps. ``--time`` also runs the programs of some K once, on random weights.
 """
 
 import argparse
@@ -114,7 +113,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", default=list(ESTIMATORS), help="estimators by name")
     options = parser.parse_args()
-    timed = options.time if options.time or options.time == () else [1, 4, 8]
+    timed = [1, 4, 8] if options.time == [] else options.time
     print("| estimator | " + " | ".join(f"K={steps}" for steps in options.steps) + " |")
     print("| --- |" + " ---: |" * len(options.steps))
     for name, make in {"naive unroll": None, **ESTIMATORS}.items():

@@ -171,8 +171,7 @@ def race(each: Case, python: str, torch_members: int, runs: int, peak: float) ->
         hand_over(Path(folder), each.checkpoint, handed, each.spec)
         found = run_torch(python, Path(folder))
     difference = np.abs(np.asarray(losses)[places, -1] - np.array(found["losses"])[:, -1]).max()
-    # The first attack warms up torch; the median attack is what each costs.
-    theirs = float(np.median(np.sum(found["seconds"], axis=1))) * count
+    theirs = float(np.mean(np.sum(found["seconds"], axis=1))) * count
     flops = useful_flops(each, count, STEPS)
     rows = []
     for name, spent, ran in (("immunax", ours, count), ("torch", theirs, torch_members)):

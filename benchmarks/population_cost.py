@@ -136,12 +136,9 @@ def draw(costs: Sequence[Cost], path: Path) -> None:
         times.legend(frameon=False)
         last = mine[-1]
         rest = 1 - (last.products + last.optimizer) / last.whole
-        times.text(
-            0.03,
-            0.03,
+        times.set_xlabel(
             f"{last.members} members: products {last.products / last.whole:.0%}, optimizer {last.optimizer / last.whole:.0%},\n"
-            f"attention, elementwise, copies and dispatch {rest:.0%}",
-            transform=times.transAxes,
+            f"attention, elementwise, copies and dispatch {rest:.0%}"
         )
         memory.plot(members, [each.memory / 2**20 for each in mine], "o-")
         slope = (last.memory - mine[0].memory) / max(1, last.members - mine[0].members) / 2**20
