@@ -1,11 +1,12 @@
 """Useful tokens per second and peak memory of one fine-tuning step of SmolLM2-135M: immunax beside PyTorch.
 
-    uv run --with torch --with peft --with accelerate python benchmarks/finetune.py [--root DIR]
+    uv run python benchmarks/finetune.py --torch PYTHON [--root DIR]
 
 Both sides take the same examples (Alpaca under ``--root``, else the fictional corpus), the same AdamW, float32, full
 weights or rank-8 adapters on every projection. PyTorch gets them padded to the longest of the batch, as the Hugging
 Face collator does; immunax packs them. *Useful* counts the tokens of the examples, and the FLOPs that they need.
-Each of the four cases runs in a process of its own, so that its peak memory is its own.
+Each of the four cases runs in a process of its own, so that its peak memory is its own; PYTHON is one that has torch,
+transformers and peft.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from peak import matrix_peak
 
 RANK, ALPHA = 8, 16.0
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -76,59 +79,23 @@ def run_immunax(lora: bool, checkpoint, batches) -> tuple[list[float], list[floa
     return seconds, losses
 
 
-def run_torch(lora: bool, checkpoint, batches) -> tuple[list[float], list[float]]:
-    """The same with ``transformers`` and ``peft``, on our export of the same weights."""
-    import torch  # pyright: ignore[reportMissingImports]
-    from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
-    from transformers import AutoModelForCausalLM
-
-    from immunax.models.hub import export
-
-    with tempfile.TemporaryDirectory() as folder:
-        export(Path(folder) / "model", checkpoint, checkpoint.params)
-        model = AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32)
-    if lora:
-        settings = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), lora_dropout=0.0)
-        model = get_peft_model(model, settings)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=5e-5, weight_decay=0.0)
-    seconds, losses = [], []
-    for batch in batches:
-        width = max(len(example.tokens) for example in batch)
-        tokens, labels = torch.zeros(len(batch), width, dtype=torch.long), torch.full((len(batch), width), -100)
-        mask = torch.zeros(len(batch), width, dtype=torch.long)
-        for row, example in enumerate(batch):
-            size = len(example.tokens)
-            tokens[row, :size], mask[row, :size] = torch.tensor(example.tokens), 1
-            labels[row, len(example.prompt) : size] = torch.tensor(example.answer)
-        begin = time.perf_counter()
-        loss = model(input_ids=tokens, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - begin)
-        losses.append(float(loss.detach()))
-    return seconds, losses
-
-
-def matrix_peak() -> float:
-    """XLA's best rate on one large float32 product, FLOP/s."""
+def run_torch(lora: bool, checkpoint, batches, python: str) -> dict:
+    """The same with ``transformers`` and ``peft``, on our export of the same weights and adapters; see ``exchange.py``."""
     import jax
-    import jax.numpy as jnp
+    from exchange import Handed, hand_over
+    from exchange import run_torch as run
 
-    size = 2048
-    ones, product = jnp.ones((size, size)), jax.jit(jnp.matmul)
-    product(ones, ones).block_until_ready()
-    best = float("inf")
-    for _ in range(8):
-        begin = time.perf_counter()
-        product(ones, ones).block_until_ready()
-        best = min(best, time.perf_counter() - begin)
-    return 2 * size**3 / best
+    from immunax.models.lora import LoraSpec, init
+
+    spec = LoraSpec(RANK, ALPHA, TARGETS) if lora else None
+    adapters = None if spec is None else init(jax.random.key(0), checkpoint.params, spec).lora
+    with tempfile.TemporaryDirectory() as folder:
+        attack = Handed(batches, [5e-5] * len(batches), adapters)
+        hand_over(Path(folder), checkpoint, [attack], spec)
+        return run(python, Path(folder))
 
 
-def case(name: str, root: str | None, batch_size: int, steps: int) -> None:
+def case(name: str, root: str | None, batch_size: int, steps: int, python: str) -> None:
     """Runs one case and prints its figures as JSON; the first step compiles and is left out."""
     from immunax.models.flops import training_flops
     from immunax.models.lora import LoraSpec
@@ -136,7 +103,12 @@ def case(name: str, root: str | None, batch_size: int, steps: int) -> None:
     checkpoint, batches = examples(root, batch_size, steps + 1)
     side, kind = name.split()
     lora = kind == "lora"
-    seconds, losses = (run_immunax if side == "immunax" else run_torch)(lora, checkpoint, batches)
+    if side == "immunax":
+        seconds, losses = run_immunax(lora, checkpoint, batches)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    else:
+        found = run_torch(lora, checkpoint, batches, python)
+        (seconds,), (losses,), peak = found["seconds"], found["losses"], found["peak_gib"]
     timed = batches[1:]
     sizes = [(len(example.tokens), len(example.answer)) for batch in timed for example in batch]
     flops = training_flops(checkpoint.config, sizes, LoraSpec(RANK, ALPHA, TARGETS) if lora else None)
@@ -145,7 +117,7 @@ def case(name: str, root: str | None, batch_size: int, steps: int) -> None:
     figures = {
         "tokens_per_s": useful / sum(seconds[1:]),
         "flops_per_s": flops / sum(seconds[1:]),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_gib": peak,
         "losses": losses,
         "padding": padded / useful,
     }
@@ -158,10 +130,11 @@ def main() -> None:
     parser.add_argument("--root", help="folder with alpaca_demo/alpaca_en_demo.json")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--torch", default=sys.executable, help="a Python with torch, transformers and peft")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        case(options.case, options.root, options.batch_size, options.steps)
+        case(options.case, options.root, options.batch_size, options.steps, options.torch)
         return
     peak = matrix_peak()
     found = {}

@@ -1,11 +1,11 @@
 """Memory and time of an exact hypergradient, by estimator and by the number K of inner steps.
 
-    uv run python benchmarks/hypergradient.py [--time]
+    uv run python benchmarks/hypergradient.py [--time K ...]
 
 The outer loss is taken after K steps of LoRA (rank 8) with AdamW on SmolLM2-135M, float32, and differentiated with
 respect to the adapters that the attack starts from, or (``--base``) to the base weights and those. Memory is the
 ``temp_size_in_bytes`` of XLA's ``memory_analysis()`` of the compiled program: nothing is run for it. The naive unroll is
-``jax.grad`` of a Python loop over the steps. ``--time`` also runs each program, on random weights.
+``jax.grad`` of a Python loop over the steps. ``--time`` also runs the programs of some K once, on random weights.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def objective(estimator: Any, steps: int, model: Model, base: bool):
 
 
 def measure(name: str, estimator: Any, steps: int, base: bool, run: bool) -> tuple[float, float | None]:
-    """MiB of temporaries, and seconds of a second run."""
+    """MiB of temporaries, and seconds of a run."""
     model = Model(SMOLLM2, remat="none" if name == "naive unroll" else "full")
 
     def weights() -> tuple[Any, lora.Adapted]:
@@ -96,8 +96,7 @@ def measure(name: str, estimator: Any, steps: int, base: bool, run: bool) -> tup
     memory = analysis.temp_size_in_bytes / 2**20
     if not run:
         return memory, None
-    values = (*jax.jit(weights)(), *jax.jit(data)())
-    jax.block_until_ready(compiled(*values))
+    values = jax.block_until_ready((*jax.jit(weights)(), *jax.jit(data)()))
     begin = time.perf_counter()
     jax.block_until_ready(compiled(*values))
     return memory, time.perf_counter() - begin
@@ -109,9 +108,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--naive", type=int, nargs="*", default=[1, 8], help="K of the naive unroll")
     parser.add_argument("--base", action="store_true", help="differentiate with respect to the base weights too")
-    parser.add_argument("--time", action="store_true", help="run each program too")
+    parser.add_argument(
+        "--time", type=int, nargs="*", default=(), help="also run the programs of these K; 1, 4 and 8 if none"
+    )
     parser.add_argument("--only", nargs="+", default=list(ESTIMATORS), help="estimators by name")
     options = parser.parse_args()
+    timed = [1, 4, 8] if options.time == [] else options.time
     print("| estimator | " + " | ".join(f"K={steps}" for steps in options.steps) + " |")
     print("| --- |" + " ---: |" * len(options.steps))
     for name, make in {"naive unroll": None, **ESTIMATORS}.items():
@@ -122,7 +124,7 @@ def main() -> None:
             if make is None and steps not in options.naive:
                 cells.append("")
                 continue
-            memory, seconds = measure(name, make and make(steps), steps, options.base, options.time)
+            memory, seconds = measure(name, make and make(steps), steps, options.base, steps in timed)
             cells.append(f"{memory:,.0f}" + ("" if seconds is None else f" ({seconds:.1f} s)"))
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 

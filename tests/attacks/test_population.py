@@ -1,3 +1,5 @@
+import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -134,6 +136,11 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
         assert eqn.params["dimension_numbers"][1] == ((), ())
         assert eqn.outvars[0].aval.size == members * rows * columns * eqn.outvars[0].aval.shape[-1]
     assert not [shape for shape in outputs if shape[-2:] in kernels and members in shape[:-2]]
+    compiled = jax.jit(partial(map_members, assault)).lower((part.tracks, own), (PARAMS, ())).compile().as_text()
+    unbatched = re.findall(r"= f32\[([\d,]+)\]\S* dot\((?!.*batch_dims)", compiled)
+    sizes = [math.prod(map(int, shape.split(","))) for shape in unbatched]
+    assert len([size for size in sizes if size in {members * rows * columns * width for width in (12, 24, 40)}]) == 14
+    assert not re.findall(rf"f32\[{members},(?:2,)?(?:24,24|24,12|24,40|40,24)\]", compiled)
 
 
 def test_a_wider_adapter_computes_the_same_and_its_padding_stays_zero():
