@@ -41,7 +41,7 @@ class Progress(NamedTuple):
     """A member on its way.
 
     Attributes:
-      descent: its weights and optimizer state, all finite weights.
+      descent: its weights, the last finite ones, and its optimizer state, which means nothing after a divergence.
       steps: int32, steps it was led through, those after it diverged included.
       diverged_at: int32, the step (from 0) that was not finite and was not taken, or ``HEALTHY``.
     """
@@ -93,11 +93,14 @@ def follow(loss: Loss, optimizer: Any, progress: Progress, track: Track) -> tupl
         descent, value = adapt.step(loss, tuned, progress.descent, batch)
         healthy = ~progress.diverged
         finite = jnp.isfinite(value) & _finite(descent.weights)
+        # The optimizer's state of a frozen member is never used again: holding it too would cost two passes over it.
         kept = jax.tree.map(
-            lambda new, old: jnp.where(healthy & finite, new, old).astype(old.dtype), descent, progress.descent
+            lambda new, old: jnp.where(healthy & finite, new, old).astype(old.dtype),
+            descent.weights,
+            progress.descent.weights,
         )
         diverged_at = jnp.where(healthy & ~finite, progress.steps, progress.diverged_at)
-        return Progress(kept, progress.steps + 1, diverged_at), jnp.where(healthy, value, jnp.nan)
+        return Progress(descent._replace(weights=kept), progress.steps + 1, diverged_at), jnp.where(healthy, value, jnp.nan)
 
     return jax.lax.scan(step, progress, (track.rates, track.batches))
 
