@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 def empty(attack: SimulatedAttack, size: int) -> Pool:
     """``size`` empty slots for attacks of the shapes of ``attack``."""
     # Copies instead of zeros: they lie on a mesh as the attack does.
-    return Pool(jax.tree.map(lambda leaf: jnp.stack([leaf] * size), attack), jnp.full(size, -jnp.inf))
+    return Pool(jax.tree.map(lambda leaf: jnp.stack([leaf] * size), attack), jnp.full(size, -jnp.inf, jnp.float32))
 
 
 def draw(pool: Pool, fresh: SimulatedAttack, chance: float, key: jax.Array) -> Drawn:
