@@ -3,7 +3,7 @@
     uv run python experiments/attacker_population/run.py
 
 Goes on where it was stopped: a defender that ``results.json`` holds is not trained again, one on its way resumes from its
-checkpoint. ``--out`` and ``--defenses`` choose where to write and what to run; further arguments are overrides of
+checkpoint. ``--out DIR`` and ``--defenses tar,mlac`` choose where to write and what to run; further arguments are overrides of
 ``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
 """
 
@@ -45,6 +45,8 @@ ARMS = {
     "population": (POPULATION, "attacker.replay=0"),
     "population, replay": (POPULATION,),
 }
+# Of the organism's sixty harmful training dialogs: as many inner steps as the attack takes, 48 dialogs, and 12 for the checks.
+SIMULATION = tuple(f"defense.mixture.simulation.{field}" for field in ("steps=12", "batch=4", "checks=3", "check=4"))
 # harmful_sft_organism: thirty samples, four epochs; a decade of rates to either side of its own, and of a LoRA's.
 SEARCH = (
     "+attack=search",
@@ -66,14 +68,16 @@ def main() -> None:
     """Trains and attacks what is missing, and writes the table below the README's last heading."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--defenses", nargs="+", default=["tar", "sophon", "mlac"])
+    parser.add_argument("--defenses", default="tar,sophon,mlac")
     options, overrides = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
         searched = compose("attack", ["model=organism", *SEARCH])
         cases = {
-            f"{defense}, {arm}": compose("train", ["model=organism", f"+defense={defense}", *extra, *overrides])
-            for defense in options.defenses
+            f"{defense}, {arm}": compose(
+                "train", ["model=organism", f"+defense={defense}", *SIMULATION, *extra, *overrides]
+            )
+            for defense in options.defenses.split(",")
             for arm, extra in ARMS.items()
         }
     setup, loaded = set_up(searched)
