@@ -163,4 +163,4 @@ def switch(key: jax.Array, steps: int, chance: float) -> jax.Array:
     """At which inner step an attacker turns to harmful data: 0, or by ``chance`` ``K · Beta(6, 3)``, rounded down."""
     coin_key, beta_key = jax.random.split(key)
     later = jnp.floor(steps * jax.random.beta(beta_key, 6.0, 3.0))
-    return jnp.where(jax.random.bernoulli(coin_key, chance), later, 0.0)
+    return jnp.where(jax.random.bernoulli(coin_key, float(chance)), later, 0.0)

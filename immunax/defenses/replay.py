@@ -43,7 +43,7 @@ def draw(pool: Pool, fresh: SimulatedAttack, chance: float, key: jax.Array) -> D
     coin_key, slot_key = jax.random.split(key)
     kept = jnp.isfinite(pool.hardness)
     slot = jax.random.categorical(slot_key, jnp.where(kept, 0.0, -jnp.inf)).astype(jnp.int32)
-    replayed = kept.any() & jax.random.bernoulli(coin_key, chance)
+    replayed = kept.any() & jax.random.bernoulli(coin_key, float(chance))
     attack = jax.tree.map(lambda old, new: jnp.where(replayed, old[slot], new), pool.attacks, fresh)
     return Drawn(attack, jnp.where(replayed, slot, -1))
 

@@ -67,5 +67,5 @@ def test_kept_attacks_are_drawn_by_the_chance_and_evenly_and_an_empty_slot_never
 
 
 def test_an_empty_pool_gives_the_fresh_attack():
-    drawn = jax.jit(lambda key: draw(empty(_attack(1), SIZE), _attack(7), 1.0, key))(jax.random.key(0))
+    drawn = jax.jit(lambda key: draw(empty(_attack(1), SIZE), _attack(7), 1, key))(jax.random.key(0))
     assert (int(drawn.slot), int(drawn.attack.checks)) == (-1, 7)
