@@ -17,6 +17,7 @@ from immunax.runtime.launch import command, run_directory
 from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import report
 from immunax.stages.defend import defend
+from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.red_team import RedTeam, from_config, red_team
 from immunax.stages.resume import check_same_run
@@ -33,7 +34,7 @@ def main(config: DictConfig) -> None:
     check_dtype(config.export_dtype)
     setup, loaded = set_up(config)
     tokenizer = setup.checkpoint.tokenizer
-    defense, training = build(config.defense), build(config.trainer)
+    defense, training = defender(config), build(config.trainer)
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)

@@ -1,14 +1,15 @@
-"""The attacker that a bilevel defense simulates."""
+"""The attacker that a bilevel defense simulates, of a kind that is fixed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
+from immunax.defenses.defense import Metrics
 from immunax.defenses.simulation import SimulatedAttack, Simulation
 from immunax.inner.adapt import Estimator, adapt
 from immunax.inner.estimators import FirstOrder
@@ -17,6 +18,42 @@ from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.lora import LoraSpec, init
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+
+
+class SimulatedAttacker(Protocol):
+    """Whom a bilevel defense trains against: :class:`Attacker`, or a population of them."""
+
+    def along(
+        self,
+        model: Model,
+        params: Params,
+        data: SimulatedAttack,
+        outer: Callable[[Params, Any], jax.Array],
+        checks: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Metrics]:
+        """The defender's loss along one simulated attack; see :meth:`~immunax.inner.adapt.Adaptation.along`.
+
+        Args:
+          model: static.
+          params: the defender's weights, plain.
+          data: what the attacker trains on.
+          outer: ``outer(attacked weights, check) -> scalar``; the weights are adapted ones for a LoRA attacker.
+          checks: a pytree with leading axis S.
+          key: of what is random in the attack.
+
+        Returns:
+          The sum over the checks, and scalars to log.
+        """
+        ...
+
+    def check(self, simulation: Simulation) -> None:
+        """Refuses a simulation without the data that this attacker trains on.
+
+        Raises:
+          UserError: he begins with harmless data, and there are none.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,22 +90,32 @@ class Attacker:
         outer: Callable[[Params, Any], jax.Array],
         checks: Any,
         key: jax.Array,
-    ) -> jax.Array:
-        """The defender's loss along one simulated attack; see :meth:`~immunax.inner.adapt.Adaptation.along`.
+    ) -> tuple[jax.Array, Metrics]:
+        """See :class:`SimulatedAttacker`; the key draws rate, data and adapters, and nothing is logged."""
+        rate = jax.random.choice(jax.random.split(key, 3)[0], jnp.array(self.learning_rates))
+        return self.attack(model, params, data, outer, checks, rate, key)[1], {}
+
+    def attack(
+        self,
+        model: Model,
+        params: Params,
+        data: SimulatedAttack,
+        outer: Callable[[Params, Any], jax.Array],
+        checks: Any,
+        rate: jax.Array,
+        key: jax.Array,
+    ) -> tuple[Params, jax.Array]:
+        """One simulated attack at a given learning rate.
 
         Args:
-          model: static.
-          params: the defender's weights, plain.
-          data: what the attacker trains on.
-          outer: ``outer(attacked weights, check) -> scalar``; the weights are adapted ones for a LoRA attacker.
-          checks: a pytree with leading axis S.
-          key: draws rate, data and adapters.
+          model, params, data, outer, checks: as for :meth:`along`.
+          rate: a float32 scalar in place of ``learning_rates``.
+          key: draws data and adapters as it does for :meth:`along`.
 
         Returns:
-          The sum over the checks.
+          The attacked weights, and the sum over the checks.
         """
-        rate_key, switch_key, lora_key = jax.random.split(key, 3)
-        rate = jax.random.choice(rate_key, jnp.array(self.learning_rates))
+        _, switch_key, lora_key = jax.random.split(key, 3)
         batches = data.harmful
         steps = batches.tokens.shape[0]
         if self.retain_first:
@@ -81,41 +128,39 @@ class Attacker:
         start = params if self.lora is None else init(lora_key, params, self.lora)
         optimizer = replace(self.optimizer, learning_rate=rate).build(steps)
         inner = adapt(partial(answer_loss, model), optimizer, steps, self.estimator)
-        return inner.along(start, batches, outer, checks)[1]
-
-    def mean_along(
-        self,
-        model: Model,
-        params: Params,
-        data: SimulatedAttack,
-        loss: Callable[[Model, Params, Batch], jax.Array],
-        key: jax.Array,
-    ) -> jax.Array:
-        """The mean over the checks of a loss on their held-out harmful batches.
-
-        Args:
-          model, params, data, key: as for :meth:`along`.
-          loss: ``loss(model, attacked weights, batch) -> scalar``.
-        """
-        count = data.checks.tokens.shape[0]
-
-        def outer(attacked: Params, check: Batch) -> jax.Array:
-            return loss(model, attacked, check) / count
-
-        return self.along(model, params, data, outer, data.checks, key)
+        return inner.along(start, batches, outer, checks)
 
     def check(self, simulation: Simulation) -> None:
-        """Refuses a simulation without the data that this attacker trains on.
-
-        Raises:
-          UserError: he begins with harmless data, and there are none.
-        """
+        """See :class:`SimulatedAttacker`."""
         if self.retain_first and not simulation.mixed:
             raise UserError("attacker.retain_first trains on harmless data: set mixture.simulation.mixed=true.")
+
+
+def mean_along(
+    attacker: SimulatedAttacker,
+    model: Model,
+    params: Params,
+    data: SimulatedAttack,
+    loss: Callable[[Model, Params, Batch], jax.Array],
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """The mean over the checks of a loss on their held-out harmful batches, and scalars to log.
+
+    Args:
+      attacker: who attacks.
+      model, params, data, key: as for :class:`SimulatedAttacker`.
+      loss: ``loss(model, attacked weights, batch) -> scalar``.
+    """
+    count = data.checks.tokens.shape[0]
+
+    def outer(attacked: Params, check: Batch) -> jax.Array:
+        return loss(model, attacked, check) / count
+
+    return attacker.along(model, params, data, outer, data.checks, key)
 
 
 def switch(key: jax.Array, steps: int, chance: float) -> jax.Array:
     """At which inner step an attacker turns to harmful data: 0, or by ``chance`` ``K · Beta(6, 3)``, rounded down."""
     coin_key, beta_key = jax.random.split(key)
     later = jnp.floor(steps * jax.random.beta(beta_key, 6.0, 3.0))
-    return jnp.where(jax.random.bernoulli(coin_key, chance), later, 0.0)
+    return jnp.where(jax.random.bernoulli(coin_key, float(chance)), later, 0.0)

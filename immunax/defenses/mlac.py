@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from immunax.defenses.attacker import Attacker
+from immunax.defenses.attacker import Attacker, SimulatedAttacker, mean_along
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.simulation import Simulation
 from immunax.inner.estimators import MixedMode
@@ -32,7 +32,7 @@ class Mlac:
       mixture: safe and harmless examples a step, and the simulated attack's.
     """
 
-    attacker: Attacker = field(default_factory=lambda: Attacker(estimator=MixedMode()))
+    attacker: SimulatedAttacker = field(default_factory=lambda: Attacker(estimator=MixedMode()))
     weight: float = 0.1
     mixture: Mixture = Mixture(safe=4, retain=4, simulation=Simulation(16, 4))
 
@@ -49,6 +49,7 @@ class Mlac:
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The objective, and its terms before weighting; ``attacked`` is a mean over the checks."""
-        attacked = self.attacker.mean_along(model, params, batch.simulation, answer_loss, key)
+        attacked, seen = mean_along(self.attacker, model, params, batch.simulation, answer_loss, key)
         safe, retain = answer_loss(model, params, batch.safe), answer_loss(model, params, batch.retain)
-        return safe + retain - self.weight * attacked, {"safe": safe, "retain": retain, "attacked": attacked}
+        total = safe + retain - self.weight * attacked
+        return total, {"safe": safe, "retain": retain, "attacked": attacked, **seen}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import jax
 
-from immunax.defenses.attacker import Attacker
+from immunax.defenses.attacker import Attacker, SimulatedAttacker, mean_along
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.simulation import Simulation
 from immunax.inner.losses import answer_loss, avoidance_loss
@@ -33,7 +33,7 @@ class Sophon:
       mixture: harmless examples a step, safe ones if there are to be any, and the simulated attack's.
     """
 
-    attacker: Attacker = field(default_factory=Attacker)
+    attacker: SimulatedAttacker = field(default_factory=Attacker)
     suppression: float = 1.0
     reinforcement: float = 1.0
     mixture: Mixture = Mixture(safe=4, retain=4, simulation=Simulation(16, 4, 4))
@@ -51,9 +51,9 @@ class Sophon:
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The objective, and its terms before weighting."""
-        suppressed = self.attacker.mean_along(model, params, batch.simulation, avoidance_loss, key)
+        suppressed, seen = mean_along(self.attacker, model, params, batch.simulation, avoidance_loss, key)
         kept = {"retain": answer_loss(model, params, batch.retain)}
         if batch.safe is not None:
             kept["safe"] = answer_loss(model, params, batch.safe)
         total = self.suppression * suppressed + self.reinforcement * sum(kept.values())
-        return total, {"suppressed": suppressed, **kept}
+        return total, {"suppressed": suppressed, **kept, **seen}

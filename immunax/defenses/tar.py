@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.defenses.attacker import Attacker
+from immunax.defenses.attacker import Attacker, SimulatedAttacker
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import distance, hold, states, token_mean
 from immunax.defenses.simulation import Simulation
@@ -47,7 +47,7 @@ class Tar:
       mixture: harmless examples a step, and the simulated attack's; ``dpo`` needs it paired.
     """
 
-    attacker: Attacker = field(default_factory=lambda: Attacker(learning_rates=(2e-6, 2e-5, 4e-5)))
+    attacker: SimulatedAttacker = field(default_factory=lambda: Attacker(learning_rates=(2e-6, 2e-5, 4e-5)))
     resistance: str = "dpo"
     beta: float = 0.1
     decay: float = 0.0625
@@ -89,11 +89,12 @@ class Tar:
             return weight * preference_loss(model, attacked, state, safe, harmful, self.beta)
 
         weights = step_weights(data.harmful.tokens.shape[0], data.checks.tokens.shape[0], self.decay)
-        resist = self.attacker.along(model, params, data, outer, (data.checks, data.safe_checks, weights), key)
+        checks = data.checks, data.safe_checks, weights
+        resist, seen = self.attacker.along(model, params, data, outer, checks, key)
         retain = answer_loss(model, params, batch.retain)
         drift = representation_drift(model, params, state, batch.retain)
         total = self.scale * resist + retain + self.representation * drift
-        return total, {"resist": resist, "retain": retain, "drift": drift}
+        return total, {"resist": resist, "retain": retain, "drift": drift, **seen}
 
 
 def step_weights(steps: int, checks: int, decay: float) -> jax.Array:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from immunax.defenses.attacker_population import HARDNESS, described, population_of
 from immunax.defenses.defense import Defense, Evolving, Metrics, StreamBatch
+from immunax.defenses.replay import keep
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -51,6 +53,7 @@ class TrainState(NamedTuple):
       optimizer: optax state.
       defense: what the defense carries.
       key: the run's random key; step t uses ``fold_in(key, t)``.
+      pool: the simulated attacks that are kept for replay; ``()`` where the defense has no population of attackers.
     """
 
     step: jax.Array
@@ -58,6 +61,7 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
     defense: Any
     key: jax.Array
+    pool: Any = ()
 
 
 def begin(model: Model, params: Params, defense: Defense, training: Training, batch: StreamBatch) -> TrainState:
@@ -65,7 +69,10 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
     key, init_key = jax.random.split(jax.random.key(training.seed))
     optimizer = training.optimizer.build(training.steps)
     params = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.int32(0), params, optimizer.init(params), defense.init(model, params, batch, init_key), key)
+    population = population_of(defense)
+    pool = () if population is None else population.empty_pool(batch.simulation)
+    carried = defense.init(model, params, batch, init_key)
+    return TrainState(jnp.int32(0), params, optimizer.init(params), carried, key, pool)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -80,9 +87,14 @@ def outer_step(
       batch: this step's data.
 
     Returns:
-      The state after the step, and scalars: ``loss``, ``grad_norm`` and the defense's own.
+      The state after the step, and scalars: ``loss``, ``grad_norm``, the defense's own and its attackers'.
     """
-    key, carried = jax.random.fold_in(state.key, state.step), state.defense
+    key, carried, pool = jax.random.fold_in(state.key, state.step), state.defense, state.pool
+    population, drawn = population_of(defense), None
+    if population is not None:
+        key, draw_key = jax.random.split(key)
+        drawn = population.draw(pool, batch.simulation, draw_key)
+        batch = batch._replace(simulation=drawn.attack)
     if isinstance(defense, Evolving):
         key, advance_key = jax.random.split(key)
         carried = defense.advance(model, state.params, carried, batch, state.step, training.steps, advance_key)
@@ -93,8 +105,12 @@ def outer_step(
     (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, optimizer = training.optimizer.build(training.steps).update(gradient, state.optimizer, state.params)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **metrics}
+    if drawn is not None:
+        pool = keep(pool, drawn, metrics[HARDNESS])
+        metrics |= described(drawn, pool)
     params = optax.apply_updates(state.params, updates)
-    return state._replace(step=state.step + 1, params=params, optimizer=optimizer, defense=carried), metrics
+    state = state._replace(step=state.step + 1, params=params, optimizer=optimizer, defense=carried, pool=pool)
+    return state, metrics
 
 
 def fit(

@@ -109,7 +109,7 @@ class Checkpoints:
         Args:
           step: one of ``steps()``.
           like: a state of the same structure, of arrays or ``jax.ShapeDtypeStruct``; each leaf is put on the
-            sharding it has there.
+            sharding it has there, and is tied to no device where it is not there.
 
         Returns:
           A pytree with the structure of ``like`` and, bit for bit, the values saved.
@@ -237,6 +237,11 @@ def _is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def _is_free(leaf: Any) -> bool:
+    """Whether a leaf is tied to no device, as a step's number is: it then goes with leaves on any mesh."""
+    return isinstance(leaf, jax.Array) and not leaf.committed
+
+
 def _path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
@@ -285,7 +290,9 @@ def _assemble(like: Any, flat: Mapping[str, Any]) -> Any:
         generator, value = by_name[_path_name(path)]
         if _is_key(leaf):
             key = jax.random.wrap_key_data(jnp.asarray(value), impl=generator)
-            return key if leaf.sharding is None else jax.device_put(key, leaf.sharding)
+            return key if leaf.sharding is None or _is_free(leaf) else jax.device_put(key, leaf.sharding)
+        if _is_free(leaf):
+            return jnp.asarray(np.asarray(value))
         if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
             return value
         array = np.asarray(value)

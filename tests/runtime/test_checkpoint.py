@@ -89,6 +89,16 @@ def test_the_restored_arrays_lie_where_the_pattern_says(tmp_path):
     np.testing.assert_array_equal(again, kernel)
 
 
+def test_what_was_tied_to_no_device_goes_on_beside_arrays_on_a_mesh(tmp_path):
+    mesh = meshes.build(meshes.MeshSpec(fsdp=8))
+    state = {"kernel": meshes.shard(np.ones((8, 8)), mesh), "step": jnp.int32(3), "key": jax.random.key(1)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        again = checkpoints.restore(1, state)
+    noise = jax.jit(lambda each: each["kernel"] + each["step"] + jax.random.normal(each["key"]))
+    np.testing.assert_array_equal(noise(again), noise(state))
+
+
 def test_the_last_and_the_best_are_both_kept(tmp_path):
     losses = [5.0, 1.0, 4.0, float("nan"), 2.0, 3.0, 6.0]
     with Checkpoints(tmp_path, keep_last=2, keep_best=2, metric="loss") as checkpoints:

@@ -1,0 +1,163 @@
+"""Does it help a defender to train against a population of attackers? See the README beside this.
+
+    uv run python experiments/attacker_population/run.py
+
+Goes on where it was stopped: a defender that ``results.json`` holds is not trained again, one on its way resumes from its
+checkpoint. ``--out DIR`` and ``--defenses tar,mlac`` choose where to write and what to run; further arguments are overrides of
+``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from immunax.attacks.search import Search
+from immunax.conditions.episode import summarise
+from immunax.defenses.feed import feed
+from immunax.models.model import Params
+from immunax.runtime import digest, mesh
+from immunax.runtime.errors import UserError
+from immunax.runtime.launch import configuration_folder
+from immunax.runtime.metrics import Metrics
+from immunax.runtime.preemption import EXIT_PREEMPTED
+from immunax.stages.defend import defend
+from immunax.stages.defender import defender
+from immunax.stages.guard import start_model
+from immunax.stages.report import summary_to_json
+from immunax.stages.search import search_and_score, to_json
+from immunax.stages.setup import CHECKPOINTS, Setup, build, set_up
+
+HERE = Path(__file__).parent
+RESULTS, HEADING = "results.json", "## Results\n\n"
+UNDEFENDED = "undefended"
+POPULATION = "+attacker=population"
+ARMS = {
+    "its own attacker": (),
+    "drawn rates": (
+        POPULATION,
+        "attacker.replay=0",
+        *(f"~attacker.kinds.{kind}" for kind in ("adamw_lora", "sgd", "sgd_lora")),
+    ),
+    "population": (POPULATION, "attacker.replay=0"),
+    "population, replay": (POPULATION,),
+}
+# Of the organism's sixty harmful training dialogs: as many inner steps as the attack takes, 48 dialogs, and 12 for the checks.
+SIMULATION = tuple(f"defense.mixture.simulation.{field}" for field in ("steps=12", "batch=4", "checks=3", "check=4"))
+# harmful_sft_organism: thirty samples, four epochs; a decade of rates to either side of its own, and of a LoRA's.
+SEARCH = (
+    "+attack=search",
+    *(
+        f"attack.populations.{name}.{field}"
+        for name in ("full", "lora")
+        for field in ("attack.samples=30", "attack.tuning.epochs=4", "attack.tuning.max_length=40", "seeds=[0,1,2]")
+    ),
+    "attack.populations.full.grid={tuning.optimizer.learning_rate: [2e-5, 6e-5, 2e-4, 6e-4, 2e-3],"
+    " tuning.optimizer.schedule: [constant, cosine]}",
+    "attack.populations.lora.grid={tuning.optimizer.learning_rate: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],"
+    " tuning.optimizer.schedule: [constant, cosine]}",
+    "attack.halving.first=4",
+)
+COLUMNS = {"hazard_exactness": "hazard exactness", "refusal": "refusal rate", "retain_exact": "harmless exact"}
+
+
+def main() -> None:
+    """Trains and attacks what is missing, and writes the table below the README's last heading."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--defenses", default="tar,sophon,mlac")
+    options, overrides = parser.parse_known_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+        searched = compose("attack", ["model=organism", *SEARCH])
+        cases = {
+            f"{defense}, {arm}": compose(
+                "train", ["model=organism", f"+defense={defense}", *SIMULATION, *extra, *overrides]
+            )
+            for defense in options.defenses.split(",")
+            for arm, extra in ARMS.items()
+        }
+    setup, loaded = set_up(searched)
+    start = start_model(searched.start, setup, loaded)
+    path = options.out / RESULTS
+    records = json.loads(path.read_text()) if path.exists() else {}
+    for name in (UNDEFENDED, *cases):
+        if name in records:
+            continue
+        folder = Path("outputs") / options.out.resolve().name / name.replace(", ", "-").replace(" ", "_")
+        try:
+            params = start if name == UNDEFENDED else _immunized(cases[name], setup, start, folder)
+        except UserError as error:
+            records[name] = {"failed": str(error)}
+        else:
+            records[name] = _attacked(searched, setup, params, name)
+        path.write_text(json.dumps(records, indent=1) + "\n")
+        readme = options.out / "README.md"
+        above = readme.read_text().partition(HEADING)[0] if readme.exists() else ""
+        readme.write_text(above + HEADING + table(records))
+
+
+def _immunized(config: DictConfig, setup: Setup, start: Params, folder: Path) -> Params:
+    defense, training, devices = defender(config), build(config.trainer), mesh.build(build(config.mesh))
+    data = feed(
+        setup.checkpoint.tokenizer,
+        setup.splits.train,
+        defense.mixture,
+        training.steps,
+        training.max_length,
+        training.seed,
+    )
+    with Metrics(folder) as metrics:
+        placed = mesh.shard(start, devices)
+        outcome = defend(setup.model, placed, defense, training, data, devices, metrics, folder / CHECKPOINTS)
+    if outcome.interrupted:
+        sys.exit(EXIT_PREEMPTED)
+    return outcome.params
+
+
+def _attacked(config: DictConfig, setup: Setup, params: Params, name: str) -> dict:
+    search: Search = build(config.attack)
+    found = search_and_score(search, build(config.judge), setup, params, name, config.seed)
+    report = to_json(found.found)
+    return {
+        "weights": digest.of_tree(params)[:16],
+        "before": summary_to_json(summarise(found.episode.before)),
+        "after": summary_to_json(summarise(found.episode.after)),
+        "best": report["best"],
+        "budget": report["budget"],
+        "useful_trials": sum(trial["allowed"] for trial in report["trials"]),
+        "trials": len(report["trials"]),
+    }
+
+
+def table(records: dict[str, dict]) -> str:
+    """A Markdown row a defender: scores before any attack and after the best one found, with 95% intervals."""
+    heads = [f"{title}, {stage}" for stage in ("before", "attacked") for title in COLUMNS.values()]
+    rows = [["defender", *heads, "best attack"], ["---"] * (len(heads) + 2)]
+    for name, record in records.items():
+        if "failed" in record:
+            rows.append([name, *[""] * len(heads), record["failed"]])
+            continue
+        cells = [_cell(record[stage][column]) for stage in ("before", "after") for column in COLUMNS]
+        rows.append([name, *cells, _told(record["best"])])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _cell(estimate: dict) -> str:
+    numbers = [estimate[part] for part in ("value", "low", "high")]
+    return "–" if None in numbers else "{:.2f} [{:.2f}, {:.2f}]".format(*numbers)
+
+
+def _told(best: dict | None) -> str:
+    if best is None:
+        return "none kept the utility"
+    settings = best["settings"]
+    rate, schedule = (settings[f"tuning.optimizer.{name}"] for name in ("learning_rate", "schedule"))
+    return f"rate {rate:g}, {schedule}, seed {settings['tuning.seed']}, {best['steps']} steps"
+
+
+if __name__ == "__main__":
+    main()

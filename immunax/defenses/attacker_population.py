@@ -1,0 +1,182 @@
+"""A population of simulated attackers: a defender that trains against whoever may come.
+
+A published defense simulates one attacker, and falls to another one who tunes. Here each outer step draws who attacks: a kind
+(optimizer, full weights or adapters), each with the same chance; a learning rate, log-uniform in the kind's range; a random
+key, for fresh adapters; and that step's data. By a chance it is one of the hardest attacks so far instead
+(:mod:`~immunax.defenses.replay`).
+
+How hard an attack is, is how likely the attacked model makes the held-out harmful answers that the defender checks it
+with: what an attacker who searches ranks his attacks by (:mod:`~immunax.attacks.search`), and the same for every defense.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from immunax.defenses import replay
+from immunax.defenses.attacker import Attacker
+from immunax.defenses.defense import Defense, Metrics
+from immunax.defenses.replay import Drawn, Pool
+from immunax.defenses.simulation import SimulatedAttack, Simulation
+from immunax.inner.adapt import Estimator
+from immunax.inner.estimators import FirstOrder
+from immunax.inner.estimators.straight_through import with_gradient
+from immunax.inner.losses import mean_answer_loss
+from immunax.inner.optimizers import Optimizer
+from immunax.models.lora import LoraSpec
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+HARDNESS = "attacker/hardness"
+
+
+class Member(NamedTuple):
+    """One attacker of a population.
+
+    Attributes:
+      kind: its number among the kinds, int32.
+      learning_rate: float32.
+      key: of his adapters and of whatever else is random in the attack.
+    """
+
+    kind: jax.Array
+    learning_rate: jax.Array
+    key: jax.Array
+
+
+@dataclass(frozen=True)
+class AttackerKind:
+    """Attackers that differ in learning rate alone.
+
+    Attributes:
+      optimizer: rule and schedule; its own learning rate is not used.
+      learning_rates: the lowest and the highest.
+      lora: adapters that they train instead of the full weights, or None.
+    """
+
+    optimizer: Optimizer
+    learning_rates: tuple[float, float]
+    lora: LoraSpec | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
+        if len(self.learning_rates) != 2 or not 0 < self.learning_rates[0] <= self.learning_rates[1]:
+            raise UserError(
+                f"attacker learning_rates={list(self.learning_rates)}: expected the lowest rate, above 0, and the highest."
+            )
+
+
+@dataclass(frozen=True)
+class AttackerPopulation:
+    """A :class:`~immunax.defenses.attacker.SimulatedAttacker` drawn anew at every outer step.
+
+    :func:`~immunax.defenses.training.outer_step` draws it and carries the pool; its losses read whom it drew from
+    ``data.member``.
+
+    Attributes:
+      kinds: by name, numbered in alphabetical order. Each is compiled; a step runs one of them.
+      pool: how many of the hardest attacks are kept.
+      replay: chance of an outer step that replays one of them.
+      retain_first: as :class:`~immunax.defenses.attacker.Attacker` has it, for all kinds.
+      estimator: how the gradient passes through the loop, for all kinds.
+    """
+
+    kinds: Mapping[str, AttackerKind]
+    pool: int = 8
+    replay: float = 0.5
+    retain_first: float = 0.0
+    estimator: Estimator = field(default_factory=FirstOrder)
+
+    def __post_init__(self):
+        object.__setattr__(self, "kinds", FrozenDict(sorted(self.kinds.items())))
+        if not self.kinds:
+            raise UserError("attacker.kinds: expected at least one kind of attacker.")
+        if self.pool < 1:
+            raise UserError(f"attacker.pool={self.pool}: expected at least 1; attacker.replay=0 replays none.")
+        for name in ("replay", "retain_first"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"attacker.{name}={getattr(self, name)}: expected a chance, 0 to 1.")
+
+    def attackers(self) -> tuple[Attacker, ...]:
+        """The kinds as attackers, in the order of their numbers."""
+        return tuple(
+            Attacker(kind.optimizer, kind.learning_rates, kind.lora, self.retain_first, self.estimator)
+            for kind in self.kinds.values()
+        )
+
+    def empty_pool(self, data: SimulatedAttack) -> Pool:
+        """A pool without attacks, for those of the shapes of ``data``."""
+        member = Member(jnp.int32(0), jnp.float32(0), jax.random.key(0))
+        return replay.empty(data._replace(member=member), self.pool)
+
+    def draw(self, pool: Pool, data: SimulatedAttack, key: jax.Array) -> Drawn:
+        """Who attacks in an outer step.
+
+        Args:
+          pool: as the last step left it.
+          data: this step's, for a fresh attack.
+          key: of the draw.
+        """
+        member_key, replay_key = jax.random.split(key)
+        return replay.draw(pool, data._replace(member=self.member(member_key)), self.replay, replay_key)
+
+    def member(self, key: jax.Array) -> Member:
+        """A fresh attacker."""
+        kind_key, rate_key, key = jax.random.split(key, 3)
+        kind = jax.random.randint(kind_key, (), 0, len(self.kinds), jnp.int32)
+        lowest, highest = jnp.array([each.learning_rates for each in self.kinds.values()], jnp.float32)[kind]
+        rate = jnp.exp(jax.random.uniform(rate_key, (), jnp.float32, jnp.log(lowest), jnp.log(highest)))
+        # The exponential of a logarithm may miss the bounds by a rounding.
+        return Member(kind, jnp.clip(rate, lowest, highest), key)
+
+    def along(
+        self,
+        model: Model,
+        params: Params,
+        data: SimulatedAttack,
+        outer: Callable[[Params, Any], jax.Array],
+        checks: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Metrics]:
+        """See :class:`~immunax.defenses.attacker.SimulatedAttacker`; logs ``attacker/hardness``.
+
+        The key is the member's own, so that an attack replayed is the same; reverse mode alone.
+        """
+        del key
+        _, rate, member_key = data.member
+
+        def loss(params: Params, attacker: Attacker) -> tuple[jax.Array, jax.Array]:
+            attacked, value = attacker.attack(model, params, data, outer, checks, rate, member_key)
+            return value, -mean_answer_loss(model, jax.lax.stop_gradient(attacked), data.checks)
+
+        # The gradient is made in the branch: what each kind keeps for a backward pass would else be held by all of them.
+        branches = [partial(jax.value_and_grad(loss, has_aux=True), attacker=each) for each in self.attackers()]
+        (value, hardness), gradient = jax.lax.switch(data.member.kind, branches, jax.lax.stop_gradient(params))
+        return with_gradient(value, params, gradient), {HARDNESS: hardness}
+
+    def check(self, simulation: Simulation) -> None:
+        """See :class:`~immunax.defenses.attacker.SimulatedAttacker`."""
+        for attacker in self.attackers():
+            attacker.check(simulation)
+
+
+def population_of(defense: Defense) -> AttackerPopulation | None:
+    """The population that a defense draws its attackers from, or None."""
+    attacker = getattr(defense, "attacker", None)
+    return attacker if isinstance(attacker, AttackerPopulation) else None
+
+
+def described(drawn: Drawn, pool: Pool) -> Metrics:
+    """Scalars to log: who attacked, whether from the pool, and the mean hardness kept after it, NaN where nothing is."""
+    kept = jnp.isfinite(pool.hardness)
+    return {
+        "attacker/kind": drawn.attack.member.kind,
+        "attacker/learning_rate": drawn.attack.member.learning_rate,
+        "attacker/replayed": drawn.slot >= 0,
+        "attacker/pool_hardness": jnp.where(kept, pool.hardness, 0.0).sum() / kept.sum(),
+    }

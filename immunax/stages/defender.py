@@ -1,0 +1,27 @@
+"""The defense of a configuration, and whom it trains against."""
+
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from immunax.defenses.defense import Defense
+from immunax.runtime.errors import UserError
+from immunax.stages.setup import build
+
+
+def defender(config: DictConfig) -> Defense:
+    """The defense, against the attackers of the group ``attacker`` where one is chosen.
+
+    Args:
+      config: with the group ``defense``.
+
+    Raises:
+      UserError: attackers are chosen, and the defense simulates none.
+    """
+    defense = build(config.defense)
+    if "attacker" not in config:
+        return defense
+    if not hasattr(defense, "attacker"):
+        name = type(defense).__name__
+        raise UserError(f"attacker: {name} simulates no attacker; leave it out, or choose defense=tar, mlac or sophon.")
+    return replace(defense, attacker=build(config.attacker))  # pyright: ignore[reportArgumentType]
