@@ -27,7 +27,9 @@ def main(config: DictConfig) -> None:
     folder, started = run_directory(), manifest.now()
     spec = build(config.mesh)
     if spec.topology is None:
-        raise UserError("mesh.topology is null: choose a mesh of TPUs, as mesh=v5e_256, or set mesh.topology=v5e:16x16.")
+        raise UserError(
+            "mesh.topology is null: choose a mesh of TPUs, as mesh=v5e_256, or set mesh.topology=v5e:16x16."
+        )
     chip, devices = chip_of(spec.topology), mesh.build(spec, compile_only_devices(spec.topology))
     model = build(config.compute).model(build(config.model).shape(), "tpu")
     defense, training = build(config.defense), build(config.trainer)

@@ -62,7 +62,10 @@ def main() -> None:
                 continue
             numbers = json.loads(record.read_text())
         results[name] = {"arguments": arguments, "compile_seconds": round(time.monotonic() - began), **numbers}
-        print(f"{name}: {'fits' if numbers['fits'] else numbers['refusal']}, {results[name]['compile_seconds']} s", flush=True)
+        print(
+            f"{name}: {'fits' if numbers['fits'] else numbers['refusal']}, {results[name]['compile_seconds']} s",
+            flush=True,
+        )
         with file(RESULTS) as temp:
             temp.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))

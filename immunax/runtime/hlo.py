@@ -15,6 +15,7 @@ _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_INDEX = re.compile(r"\bindex=(\d+)")
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 
 
@@ -91,16 +92,48 @@ class Program:
     computations: Mapping[str, Computation]
     entry: str
 
-    def trips(self, loop: Instruction) -> int:
-        """How often the body of a ``while`` runs: as XLA found, or the constant that its condition compares with; else 1."""
+    def trips(self, loop: Instruction, home: Computation) -> int:
+        """How often the body of a ``while`` runs: as XLA says, or as its counter's start, step and bound do; else 1.
+
+        Args:
+          loop: the instruction.
+          home: the computation around it.
+        """
         known = _TRIPS.search(loop.attributes)
         if known:
             return int(known[1])
-        condition = self.computations[loop.called()["condition"]]
-        bounds = [
-            int(each.attributes) for each in condition.values() if each.opcode == "constant" and each.attributes.isdigit()
-        ]
-        return max(bounds, default=1)
+        condition, body = (self.computations[loop.called()[part]] for part in ("condition", "body"))
+        counters = [each for each in condition.values() if each.opcode == "get-tuple-element"]
+        bounds = [value for each in condition.values() if (value := _constant(each)) is not None]
+        if len(counters) != 1 or len(bounds) != 1:
+            return max(bounds, default=1)
+        place = int(_INDEX.findall(counters[0].attributes)[0])
+        first = self._source(home, home[loop.operands[0]], place)
+        begin = (_constant(first) if first else None) or 0
+        return max(0, -(-(bounds[0] - begin) // self._step(body, place)))
+
+    def _step(self, body: Computation, place: int) -> int:
+        """What the body adds to the counter."""
+        added = self._source(body, next(each for each in body.values() if each.root), place)
+        if added is not None and added.opcode == "fusion":
+            body = self.computations[added.called()["calls"]]
+            added = next(each for each in body.values() if each.root)
+        if added is None or added.opcode != "add":
+            return 1
+        steps = [value for name in added.operands if (value := _constant(body.get(name))) is not None]
+        return steps[0] if steps else 1
+
+    def _source(self, home: Computation, whole: Instruction, place: int) -> Instruction | None:
+        """What stands in one place of a tuple, behind copies."""
+        found = home.get(whole.operands[place]) if whole.opcode == "tuple" else None
+        while found is not None and found.opcode in ("copy", "bitcast") and found.operands:
+            found = home.get(found.operands[0])
+        return found
+
+
+def _constant(instruction: Instruction | None) -> int | None:
+    value = instruction.attributes if instruction is not None and instruction.opcode == "constant" else ""
+    return int(value) if value.isdigit() else None
 
 
 def parse(text: str) -> Program:

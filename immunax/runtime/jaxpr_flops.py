@@ -1,4 +1,4 @@
-"""Floating-point operations of a traced program, counted from its jaxpr: what the mathematics asks for, on all devices together."""
+"""Floating-point operations of a traced program, on all devices together, counted from its jaxpr."""
 
 import math
 from collections.abc import Iterator

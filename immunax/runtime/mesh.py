@@ -90,7 +90,9 @@ def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
     return tuple(sizes[axis] for axis in AXES)
 
 
-def partition_spec(path: Sequence[str], shape: Sequence[int], mesh: Mesh | AbstractMesh, stacked: bool = False) -> PartitionSpec:
+def partition_spec(
+    path: Sequence[str], shape: Sequence[int], mesh: Mesh | AbstractMesh, stacked: bool = False
+) -> PartitionSpec:
     """How one parameter is split.
 
     Args:

@@ -29,7 +29,9 @@ def abstract_state(model: Model, defense: Defense, training: Training, batch: St
     params = jax.eval_shape(model.init, jax.random.key(0))
     state = jax.eval_shape(partial(_begin, model, defense, training), params, batch)
     return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings(state, devices)
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        state,
+        shardings(state, devices),
     )
 
 
@@ -46,9 +48,7 @@ def abstract_batch(mixture: Mixture, length: int, devices: Mesh) -> StreamBatch:
       devices: the mesh.
     """
 
-    def rows(count: int, *leading: int) -> Batch | None:
-        if not count:
-            return None
+    def rows(count: int, *leading: int) -> Batch:
         ways = devices.shape["data"] * devices.shape["fsdp"]
         shape = (*leading, -(-count // ways) * ways, length)
         split = NamedSharding(devices, PartitionSpec(*[None] * len(leading), ("data", "fsdp")))
@@ -59,8 +59,10 @@ def abstract_batch(mixture: Mixture, length: int, devices: Mesh) -> StreamBatch:
         steps, checks = rows(counts.batch, counts.steps), rows(counts.check, counts.checks)
         return SimulatedAttack(steps, checks, checks if counts.paired else None, steps if counts.mixed else None)
 
-    streams = (rows(count) for count in (mixture.safe, mixture.harmful, mixture.retain))
-    return StreamBatch(*streams, None if mixture.simulation is None else attack(mixture.simulation))
+    safe, harmful, retain = (
+        rows(count) if count else None for count in (mixture.safe, mixture.harmful, mixture.retain)
+    )
+    return StreamBatch(safe, harmful, retain, None if mixture.simulation is None else attack(mixture.simulation))
 
 
 def trace_step(

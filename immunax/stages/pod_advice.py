@@ -72,7 +72,9 @@ def _inner_options(defense: Defense, state: TrainState) -> list[Saving]:
     optimizer = attacker.optimizer.build(simulation.steps)
     adapted = jax.eval_shape(lambda weights: start(optimizer, weights), state.params)
     # Weights and moments have the shapes of the weights, and lie on the mesh as they do.
-    copies = sum(leaf.size for leaf in jax.tree.leaves(adapted)) / sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    copies = sum(leaf.size for leaf in jax.tree.leaves(adapted)) / sum(
+        leaf.size for leaf in jax.tree.leaves(state.params)
+    )
     one, kept = copies * device_bytes(state.params), kept_steps(attacker.estimator, simulation.steps, simulation.checks)
     lora = Saving("an attacker of adapters, defense.attacker.lora", kept * one)
     if kept == 1 or simulation.steps == 1:

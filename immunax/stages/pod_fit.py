@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from immunax.defenses.defense import Defense
@@ -105,7 +106,7 @@ def device_bytes(tree: Any) -> int:
 
 def _leaf_bytes(leaf: Any) -> int:
     shape = leaf.sharding.shard_shape(leaf.shape)
-    size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
+    size = 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
     for extent in shape:
         size *= extent
     return size

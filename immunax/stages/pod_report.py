@@ -52,7 +52,10 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
             ("FLOPs", f"{counted.flops / 1e12:.4g} TFLOP", "that each device computes"),
             ("HBM traffic", _gib(counted.hbm_bytes), "of each device"),
             *((f"sent over {axes}", _gib(size), _kinds(fit, axes)) for axes, size in sorted(counted.by_axis().items())),
-            *((f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "") for part, time in seconds.items()),
+            *(
+                (f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "")
+                for part, time in seconds.items()
+            ),
         ]
     console.table(title, ["", "per device", ""], rows)
 
@@ -63,4 +66,7 @@ def _kinds(fit: Fit, axes: str) -> str:
 
 
 def _gib(size: float | None) -> str:
-    return "unknown" if size is None else f"{size / _GIB:.3g} GiB"
+    if size is None:
+        return "unknown"
+    unit, name = (2**30, "GiB") if size >= 2**30 / 100 else (2**20, "MiB")
+    return f"{size / unit:.3g} {name}"
