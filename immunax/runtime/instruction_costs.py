@@ -1,7 +1,7 @@
 """What single instructions of a compiled program cost a device: products, and bytes to and from main memory."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -71,14 +71,13 @@ def hbm_bytes(instruction: Instruction, computation: Computation, program: Progr
         return 0.0
     operands = [computation[name].arrays for name in instruction.operands if name in computation]
     if instruction.opcode in ("copy-start", "slice-start"):
-        to, source = instruction.arrays[0], operands[0][0]
-        if instruction.opcode == "slice-start":
-            to = instruction.arrays[-2] if len(instruction.arrays) > 2 else instruction.arrays[-1]
+        # A slice's result holds its source before the part that it takes.
+        to, source = instruction.arrays[0 if instruction.opcode == "copy-start" else 1], operands[0][0]
         return to.bytes * ((to.space == 0) + (source.space == 0))
     written = sum(_hbm(array) for array in instruction.arrays)
     read = [sum(_hbm(array) for array in arrays) for arrays in operands]
     if instruction.opcode == "fusion":
-        return _fusion_bytes(instruction, program.computations[instruction.called()["calls"]], written, read)
+        return _fusion_bytes(program.computations[instruction.called()["calls"]], written, read)
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * written
     if instruction.opcode in ("dynamic-update-slice", "scatter"):
@@ -90,24 +89,29 @@ def _hbm(array: Array) -> int:
     return array.bytes if array.space == 0 else 0
 
 
-def _fusion_bytes(instruction: Instruction, inner: Computation, written: float, read: Sequence[float]) -> float:
+def _fusion_bytes(inner: Computation, written: float, read: Sequence[float]) -> float:
     """A fusion reads of an operand only what it slices from it, and writes of an operand that it updates only the update."""
     parameters = {int(each.attributes): each.name for each in inner.values() if each.opcode == "parameter"}
     total = written
     for number, size in enumerate(read):
-        users = [each for each in inner.values() if parameters.get(number) in each.operands]
-        parts = [_touched(each, parameters[number], inner) for each in users]
-        total += size if None in parts or not users else min(size, sum(part for part in parts if part is not None))
+        parts = list(_touched(parameters[number], inner)) if number in parameters else []
+        total += size if None in parts or not parts else min(size, sum(part for part in parts if part is not None))
     for each in inner.values():
         if each.opcode == "dynamic-update-slice" and each.arrays[0].bytes <= written:
             total += inner[each.operands[1]].arrays[0].bytes - each.arrays[0].bytes
     return max(total, 0.0)
 
 
-def _touched(user: Instruction, name: str, inner: Computation) -> float | None:
-    """Bytes of an operand that an instruction within a fusion needs; None for all of them."""
-    if user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
-        return user.arrays[0].bytes
-    if user.opcode == "dynamic-update-slice" and user.operands[0] == name:
-        return 0
-    return None
+def _touched(name: str, inner: Computation) -> Iterator[float | None]:
+    """Bytes that each instruction within a fusion needs of one of its values; None for all of them."""
+    for user in inner.values():
+        if name not in user.operands:
+            continue
+        if user.opcode == "bitcast":
+            yield from _touched(user.name, inner)
+        elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
+            yield user.arrays[0].bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+            yield 0
+        else:
+            yield None

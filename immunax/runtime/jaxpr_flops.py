@@ -35,8 +35,7 @@ def _equation_flops(equation: Any) -> float:
     if name == "while" and inside:
         raise ValueError("a loop of unknown length multiplies matrices: its operations cannot be counted")
     if name == "shard_map":
-        mesh = parameters["mesh"]
-        return inside * math.prod(mesh.shape[axis] for axis in parameters["manual_axes"])
+        return inside * math.prod(parameters["mesh"].shape[axis] for axis in parameters["newly_manual_axes"])
     return inside
 
 
