@@ -41,11 +41,10 @@ def main(config: DictConfig) -> None:
     if not fit.fits:
         batch = abstract_batch(defense.mixture, training.max_length, devices)
         state = abstract_state(model, defense, training, batch, devices)
-        best = advise(model, defense, state, batch, devices)[0]
-        record["advice"] = best._asdict()
-        console.note(
-            f"does not fit: {fit.refusal}\nwhat would help most: {best.option} (about {best.bytes / 2**30:.2g} GiB a device)"
-        )
+        savings = advise(model, defense, state, batch, devices)
+        record["advice"] = [saving._asdict() for saving in savings]
+        shown = "; then ".join(f"{each.option} (about {each.bytes / 2**30:.2g} GiB a device)" for each in savings)
+        console.note(f"does not fit: {fit.refusal}\nwhat would help most: {shown}")
     with atomic.file(folder / FILE) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
     manifest.write_manifest(folder, config, {}, {"started": started, "results": record, "ended": manifest.now()})

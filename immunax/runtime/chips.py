@@ -69,11 +69,11 @@ def compile_only_devices(topology: str) -> Sequence[Any]:
       UserError: it is unknown, or the TPU compiler is not installed.
     """
     chip_of(topology)
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("compiling for a TPU needs the package libtpu; run: uv sync --extra tpu")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError("compiling for a TPU needs the package libtpu; run: uv sync --extra tpu")
     try:
         return topologies.get_topology_desc(topology, platform="tpu").devices
     except Exception as error:  # libtpu's own, of a type that jax does not export

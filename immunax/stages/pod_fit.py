@@ -18,7 +18,8 @@ from immunax.runtime.jaxpr_flops import matmul_flops
 from immunax.runtime.traffic import Traffic, traffic
 from immunax.stages.abstract_step import abstract_batch, abstract_state, trace_step
 
-_NEEDED = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)|Used ([\d.]+)([KMGT]?) of")
+_TEMPORARIES = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
+_TOTAL = re.compile(r"Used ([\d.]+)([KMGT]?) of")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -84,9 +85,7 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         refusal = next(line.strip() for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line)
-        needed = needed_bytes(refusal)
-        peak = max(arguments, needed or 0)
-        return Fit(Memory(arguments, arguments, needed, peak), False, kept, flops - kept, refusal=refusal)
+        return Fit(refused_memory(arguments, refusal), False, kept, flops - kept, refusal=refusal)
     found = compiled.memory_analysis()
     held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     memory = Memory(
@@ -112,13 +111,21 @@ def _leaf_bytes(leaf: Any) -> int:
     return size
 
 
-def needed_bytes(refusal: str) -> int | None:
-    """What XLA says a program would have needed, of its message of ``RESOURCE_EXHAUSTED``; None where it does not say."""
-    found = _NEEDED.search(refusal)
-    if found is None:
-        return None
-    number, unit = found[1] or found[3], found[2] if found[1] else found[4]
-    return int(float(number) * _UNITS[unit or ""])
+def refused_memory(arguments: int, refusal: str) -> Memory:
+    """What a program would have needed, as far as XLA's message of ``RESOURCE_EXHAUSTED`` says.
+
+    Args:
+      arguments: bytes of each device.
+      refusal: the message.
+    """
+    temporaries, total = _size(_TEMPORARIES, refusal), _size(_TOTAL, refusal)
+    peak = total if total is not None else arguments + (temporaries or 0)
+    return Memory(arguments, arguments, temporaries, max(peak, arguments))
+
+
+def _size(pattern: re.Pattern[str], text: str) -> int | None:
+    found = pattern.search(text)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else None
 
 
 def roofline(fit: Fit, chip: Chip, devices: int) -> Mapping[str, float]:
