@@ -27,6 +27,7 @@ from immunax.defenses.mmd import multi_kernel_mmd
 from immunax.inner.losses import answer_loss, hidden_loss
 from immunax.models.model import Model, Outputs, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import split_rows
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def noise_distance(activations: jax.Array, mask: jax.Array, key: jax.Array) -> j
     noise = jax.vmap(draw, out_axes=1)(jnp.arange(rows))
 
     def flat(values: jax.Array) -> jax.Array:
-        return jnp.where(mask[None, :, :, None], values, 0.0).reshape(n_layers, rows, -1)
+        # Distances are between all pairs of rows: over devices the numbers of a row are split, and not the rows.
+        return split_rows(jnp.where(mask[None, :, :, None], values, 0.0).reshape(n_layers, rows, -1), 2)
 
     return jax.vmap(partial(multi_kernel_mmd, weights=mask.any(axis=1)))(flat(activations), flat(noise)).mean()

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from immunax.runtime.mesh import data_ways, split_rows
+
 CHUNK = 256
 """Hidden states projected at once: 50 MB of float32 logits for a vocabulary of 49,152, and matrices still near peak."""
 
@@ -35,9 +37,8 @@ def token_nll(hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chun
     Returns:
       ``[...]`` float32. For evaluation: differentiating it stores every chunk's logits.
     """
-    rows, targets, _ = _chunks(hidden, labels, jnp.ones(labels.shape), chunk)
-    losses = jax.lax.map(lambda pair: _nll(pair[0], unembedding, pair[1])[0], (rows, targets))
-    return losses.reshape(-1)[: labels.size].reshape(labels.shape)
+    pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
+    return _join(jax.lax.map(lambda pair: _nll(pair[0], unembedding, pair[1])[0], pairs), labels.shape)
 
 
 def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
@@ -52,7 +53,6 @@ def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Ar
     Returns:
       ``[...]`` float32.
     """
-    rows, targets, _ = _chunks(hidden, labels, jnp.ones(labels.shape), chunk)
 
     @jax.checkpoint
     def losses(pair):
@@ -60,7 +60,8 @@ def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Ar
         others = logits.at[jnp.arange(len(logits)), pair[1]].set(-jnp.inf)
         return jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(others, axis=-1)
 
-    return jax.lax.map(losses, (rows, targets)).reshape(-1)[: labels.size].reshape(labels.shape)
+    pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
+    return _join(jax.lax.map(losses, pairs), labels.shape)
 
 
 def token_entropy(hidden: jax.Array, unembedding: jax.Array, chunk: int = CHUNK) -> jax.Array:
@@ -75,14 +76,13 @@ def token_entropy(hidden: jax.Array, unembedding: jax.Array, chunk: int = CHUNK)
       ``[...]`` float32, at most log V.
     """
     shape = hidden.shape[:-1]
-    rows, _, _ = _chunks(hidden, jnp.zeros(shape, jnp.int32), jnp.ones(shape), chunk)
 
     @jax.checkpoint
     def entropies(part):
         logits = jax.nn.log_softmax(jnp.matmul(part, unembedding, preferred_element_type=jnp.float32))
         return -(jnp.exp(logits) * logits).sum(axis=-1)
 
-    return jax.lax.map(entropies, rows).reshape(-1)[: math.prod(shape)].reshape(shape)
+    return _join(jax.lax.map(entropies, _cut(hidden, shape, chunk)), shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -101,14 +101,15 @@ def weighted_nll(
     Returns:
       A float32 scalar. Reverse mode only.
     """
-    rows, targets, scales = _chunks(hidden, labels, weights, chunk)
-    sums = jax.lax.map(lambda part: jnp.vdot(part[2], _nll(part[0], unembedding, part[1])[0]), (rows, targets, scales))
+    parts = tuple(_cut(values, labels.shape, chunk) for values in (hidden, labels, weights))
+    sums = jax.lax.map(lambda part: jnp.vdot(part[2], _nll(part[0], unembedding, part[1])[0]), parts)
     return sums.sum()
 
 
 def _forward(hidden, unembedding, labels, weights, chunk):
     hidden, matrix, wants_matrix = hidden.value, unembedding.value, unembedding.perturbed
-    rows, targets, scales = _chunks(hidden, labels.value, weights.value, chunk)
+    shape = labels.value.shape
+    parts = tuple(_cut(values, shape, chunk) for values in (hidden, labels.value, weights.value))
 
     def step(carry, part):
         total, d_matrix = carry
@@ -121,8 +122,8 @@ def _forward(hidden, unembedding, labels, weights, chunk):
         return (total + jnp.vdot(scale, losses), d_matrix), d_logits @ matrix.T
 
     empty: Any = jnp.zeros(matrix.shape, jnp.float32) if wants_matrix else None
-    (total, d_matrix), d_rows = jax.lax.scan(step, (jnp.float32(0), empty), (rows, targets, scales))
-    d_hidden = d_rows.reshape(-1, hidden.shape[-1])[: labels.value.size].reshape(hidden.shape).astype(hidden.dtype)
+    (total, d_matrix), d_rows = jax.lax.scan(step, (jnp.float32(0), empty), parts)
+    d_hidden = _join(d_rows, shape).astype(hidden.dtype)
     if wants_matrix:
         d_matrix = d_matrix.astype(matrix.dtype)
     return total, (d_hidden, d_matrix)
@@ -142,15 +143,33 @@ def _backward(chunk, gradients, cotangent):
 weighted_nll.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _chunks(hidden, labels, weights, chunk):
-    count = labels.size
-    parts = -(-count // chunk)
-    chunk = -(-count // parts)
-    extra = parts * chunk - count
-    rows = jnp.pad(hidden.reshape(count, -1), ((0, extra), (0, 0))).reshape(parts, chunk, -1)
-    targets = jnp.pad(labels.reshape(-1), (0, extra)).reshape(parts, chunk)
-    scales = jnp.pad(weights.reshape(-1), (0, extra)).reshape(parts, chunk)
-    return rows, targets, scales
+def _cut(values: jax.Array, shape: tuple[int, ...], chunk: int) -> jax.Array:
+    """``[*shape, ...]`` to ``[parts, chunk, ...]``, zeros behind the end; undone by :func:`_join`.
+
+    Under a mesh each chunk takes ``chunk`` rows of every device's examples, which are its own block of the last axis but
+    one of ``shape``: a chunk that lay on one device would let all others wait.
+    """
+    ways, before = _ways(shape)
+    each, inner = math.prod(shape) // ways, values.shape[len(shape) :]
+    parts = -(-each // chunk)
+    blocks = values.reshape(before, ways, -1, *inner).swapaxes(0, 1).reshape(ways, each, *inner)
+    padded = jnp.pad(blocks, ((0, 0), (0, parts * -(-each // parts) - each), *[(0, 0)] * len(inner)))
+    return split_rows(padded.reshape(ways, parts, -1, *inner).swapaxes(0, 1).reshape(parts, -1, *inner), 1)
+
+
+def _join(chunks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """What was computed of each row of each chunk of :func:`_cut`, ``[parts, chunk, ...]``, as ``[*shape, ...]``."""
+    ways, before = _ways(shape)
+    each, inner = math.prod(shape) // ways, chunks.shape[2:]
+    blocks = chunks.reshape(len(chunks), ways, -1, *inner).swapaxes(0, 1).reshape(ways, -1, *inner)[:, :each]
+    return blocks.reshape(ways, before, -1, *inner).swapaxes(0, 1).reshape(*shape, *inner)
+
+
+def _ways(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many devices the last axis but one is split over, and the product of the axes before it."""
+    ways = data_ways()
+    divides = len(shape) >= 2 and shape[-2] % ways == 0
+    return (ways, math.prod(shape[:-2])) if divides else (1, 1)
 
 
 def _nll(rows, matrix, targets):

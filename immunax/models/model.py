@@ -11,6 +11,7 @@ from immunax.models.config import DecoderConfig
 from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
 from immunax.models.lora import Adapted
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.mesh import split_parameters
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Of a computation; float64 needs ``jax_enable_x64``."""
@@ -100,7 +101,7 @@ class Model:
         Returns:
           :class:`Outputs`. Logits are not computed: ``[B, T, V]`` is by far the largest array, and few callers need it whole.
         """
-        context = self._context(segment_ids, positions)
+        context, params = self._context(segment_ids, positions), split_parameters(params)
         stream, hidden, _, captured = self._graph(capture).apply(
             _variables(params), tokens, context, perturbation=perturbation
         )
@@ -142,6 +143,7 @@ class Model:
     def unembedding(self, params: Params) -> jax.Array:
         """The output projection ``[D, V]``, in the dtype of the computation."""
         base = params.base if isinstance(params, Adapted) else params
+        base = split_parameters({name: base[name] for name in ("embed_tokens", "lm_head") if name in base})
         matrix = base["embed_tokens"]["embedding"].T if self.config.tie_embeddings else base["lm_head"]["kernel"]
         return matrix.astype(self.dtype)
 

@@ -7,12 +7,12 @@ row-parallel out of it). An unused axis has size 1, so one program serves a CPU 
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from immunax.runtime.errors import UserError
 
@@ -40,12 +40,14 @@ class MeshSpec:
 
     Attributes:
       attack, data, fsdp, tensor: sizes; one of them may be -1, for whatever devices the others leave.
+      topology: the TPU slice that the sizes are for, such as ``v5e:16x16``; ``immunax.compile`` compiles for it.
     """
 
     attack: int = 1
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    topology: str | None = None
 
 
 def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
@@ -69,7 +71,7 @@ def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
-    sizes: dict[str, int] = asdict(spec)
+    sizes: dict[str, int] = {axis: getattr(spec, axis) for axis in AXES}
     for axis, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < -1 or size == 0:
             raise UserError(f"mesh.{axis}={size!r}: expected a positive whole number, or -1 for all devices left over")
@@ -88,7 +90,9 @@ def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
     return tuple(sizes[axis] for axis in AXES)
 
 
-def partition_spec(path: Sequence[str], shape: Sequence[int], mesh: Mesh, stacked: bool = False) -> PartitionSpec:
+def partition_spec(
+    path: Sequence[str], shape: Sequence[int], mesh: Mesh | AbstractMesh, stacked: bool = False
+) -> PartitionSpec:
     """How one parameter is split.
 
     Args:
@@ -170,6 +174,46 @@ def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
         raise UserError(f"a batch of {max(rows)} does not divide over data x fsdp = {ways} devices; use a multiple")
     split = NamedSharding(mesh, PartitionSpec(*[None] * axis, ("data", "fsdp")))
     return jax.tree.map(lambda leaf: _place(leaf, split), batch)
+
+
+def data_ways() -> int:
+    """Over how many devices the mesh that a program is traced under (``jax.set_mesh``) splits examples; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def split_rows(values: jax.Array, axis: int = 0) -> jax.Array:
+    """The same values, with the request to the compiler to split one axis over ``data`` and ``fsdp``, and no other.
+
+    Left alone, the compiler may as well split the width of an activation, since that is how the matrices that made it are
+    stored; then every device computes on every example. The gradient is split alike.
+
+    Args:
+      values: an activation within a jitted function; as it is where there is no mesh, or the axis does not divide.
+      axis: which to split; that of the examples, or one of as many independent numbers.
+    """
+    ways = data_ways()
+    if ways == 1 or values.shape[axis] % ways:
+        return values
+    axes: list[Any] = [None] * values.ndim
+    axes[axis] = ("data", "fsdp")
+    return jax.lax.with_sharding_constraint(values, PartitionSpec(*axes))
+
+
+def split_parameters(tree: Any) -> Any:
+    """The same parameters, with the request to the compiler to keep them, and their gradient, as the table says.
+
+    Args:
+      tree: parameters within a jitted function; as they are where there is no mesh.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+        return tree
+
+    def one(path: tuple[Any, ...], leaf: Any) -> Any:
+        return jax.lax.with_sharding_constraint(leaf, partition_spec([_name(key) for key in path], leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:

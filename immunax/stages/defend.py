@@ -78,6 +78,8 @@ def defend(
                     checkpoints.save(step, state, scalars)
                 return last
 
-            state = outer.fit(model, defense, training, state, batch, after)
+            # Under the mesh the step says how its activations are split, see runtime/mesh.py.
+            with jax.set_mesh(devices):
+                state = outer.fit(model, defense, training, state, batch, after)
         interrupted = preemption.requested
     return Outcome(jax.block_until_ready(state.params), interrupted)

@@ -49,6 +49,10 @@ class Pretrained:
     objective: Defense
     trainer: Training
 
+    def shape(self) -> DecoderConfig:
+        """The decoder's."""
+        return self.decoder
+
     def load(self) -> Checkpoint:
         """Pretrains the model, or takes it from the cache.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.data.dialog import Splits
+from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest
@@ -29,6 +30,10 @@ class Source(Protocol):
         """The model in memory."""
         ...
 
+    def shape(self) -> DecoderConfig:
+        """Its shape, without its weights."""
+        ...
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -42,10 +47,10 @@ class Compute:
     remat: str = "none"
     dtype: str = "auto"
 
-    def model(self, checkpoint: Checkpoint) -> Model:
-        """The model a checkpoint's weights are for."""
-        automatic = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        return Model(checkpoint.config, self.remat, automatic if self.dtype == "auto" else self.dtype)
+    def model(self, config: DecoderConfig, platform: str | None = None) -> Model:
+        """The model of a shape, computed on a platform such as ``tpu``; on this process's by default."""
+        automatic = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
+        return Model(config, self.remat, automatic if self.dtype == "auto" else self.dtype)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def set_up(config: DictConfig) -> tuple[Setup, Params]:
     digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
     weights = jax.tree.map(jnp.asarray, checkpoint.params)
     checkpoint = replace(checkpoint, params=None)
-    return Setup(checkpoint, build(config.compute).model(checkpoint), splits, digests), weights
+    return Setup(checkpoint, build(config.compute).model(checkpoint.config), splits, digests), weights
 
 
 def load(source: Source) -> Checkpoint:

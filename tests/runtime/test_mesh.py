@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,17 @@ from omegaconf import OmegaConf
 
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import configuration_folder
-from immunax.runtime.mesh import AXES, MeshSpec, build, partition_spec, shard, shard_batch, shardings
+from immunax.runtime.mesh import (
+    AXES,
+    MeshSpec,
+    build,
+    partition_spec,
+    shard,
+    shard_batch,
+    shardings,
+    split_parameters,
+    split_rows,
+)
 
 
 def test_the_axes_are_always_the_same_four():
@@ -100,3 +112,31 @@ def test_a_batch_that_does_not_divide_is_told():
 def test_the_meshes_of_the_configuration_fit_eight_devices(name):
     spec = instantiate(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
     assert build(spec).devices.size == (1 if name == "single" else 8)
+
+
+@pytest.mark.parametrize("name", ["v5e_16", "v5e_64", "v5e_256", "v5p_64", "v5p_512", "v6e_64", "v6e_256"])
+def test_the_meshes_of_slices_have_as_many_devices_as_their_topology_has_chips(name):
+    spec = instantiate(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
+    chips = math.prod(int(size) for size in spec.topology.partition(":")[2].split("x"))
+    assert spec.topology.startswith(name.partition("_")[0])
+    # A slice of v5p is named after its TensorCores, two a chip.
+    assert chips * (2 if name.startswith("v5p") else 1) == int(name.partition("_")[2])
+    assert math.prod(getattr(spec, axis) for axis in AXES) == chips
+
+
+def test_under_a_mesh_activations_and_parameters_are_split_and_so_are_their_gradients():
+    mesh, params, x = (
+        build(MeshSpec(data=2, fsdp=2, tensor=2)),
+        {"up_proj": {"kernel": jnp.ones((8, 6))}},
+        jnp.ones((4, 8)),
+    )
+
+    def product(params, x):
+        return split_rows(split_rows(x) @ split_parameters(params)["up_proj"]["kernel"])
+
+    assert product(params, x).sharding.is_fully_replicated
+    with jax.set_mesh(mesh):
+        assert jax.jit(product)(params, x).sharding.spec == P(("data", "fsdp"))
+        slopes = jax.jit(jax.grad(lambda *inputs: jnp.sum(product(*inputs) ** 2), (0, 1)))(params, x)
+    assert slopes[0]["up_proj"]["kernel"].sharding.spec == P("fsdp", "tensor")
+    assert slopes[1].sharding.spec == P(("data", "fsdp"))

@@ -1,0 +1,56 @@
+"""``python -m immunax.compile mesh=v5e_256 model=llama2_7b +defense=NAME``: does the train step fit a slice of TPUs?"""
+
+import json
+import sys
+
+from omegaconf import DictConfig
+
+from immunax.runtime import atomic, console, manifest, mesh
+from immunax.runtime.chips import chip_of, compile_only_devices
+from immunax.runtime.errors import UserError
+from immunax.runtime.launch import command, run_directory
+from immunax.stages import pod_report
+from immunax.stages.abstract_step import abstract_batch, abstract_state
+from immunax.stages.pod_advice import advise
+from immunax.stages.pod_fit import compile_step
+from immunax.stages.setup import build, check_context
+
+EXIT_NOT_FIT = 3
+"""Exit status of a step that does not fit."""
+
+FILE = "compile.json"
+
+
+@command("compile", required=("defense",))
+def main(config: DictConfig) -> None:
+    """Compiles for a topology with no TPU present, prints one table, and leaves its numbers in the run's folder."""
+    folder, started = run_directory(), manifest.now()
+    spec = build(config.mesh)
+    if spec.topology is None:
+        raise UserError(
+            "mesh.topology is null: choose a mesh of TPUs, as mesh=v5e_256, or set mesh.topology=v5e:16x16."
+        )
+    chip, devices = chip_of(spec.topology), mesh.build(spec, compile_only_devices(spec.topology))
+    model = build(config.compute).model(build(config.model).shape(), "tpu")
+    defense, training = build(config.defense), build(config.trainer)
+    check_context(model, {"trainer.max_length": training.max_length})
+    with console.phase(f"compile for {spec.topology}"):
+        fit = compile_step(model, defense, training, devices)
+    record = pod_report.to_json(fit, chip, devices)
+    pod_report.show(folder.name, fit, chip, devices)
+    if not fit.fits:
+        batch = abstract_batch(defense.mixture, training.max_length, devices)
+        state = abstract_state(model, defense, training, batch, devices)
+        savings = advise(model, defense, state, batch, devices)
+        record["advice"] = [saving._asdict() for saving in savings]
+        shown = "; then ".join(f"{each.option} (about {each.bytes / 2**30:.2g} GiB a device)" for each in savings)
+        console.note(f"does not fit: {fit.refusal}\nwhat would help most: {shown}")
+    with atomic.file(folder / FILE) as temp:
+        temp.write_text(json.dumps(record, indent=2) + "\n")
+    manifest.write_manifest(folder, config, {}, {"started": started, "results": record, "ended": manifest.now()})
+    if not fit.fits:
+        sys.exit(EXIT_NOT_FIT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""TPU chips: the numbers a roofline needs, and topologies that can be compiled for with no TPU present."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One TPU chip, as Google Cloud's pages on each version give it.
+
+    Attributes:
+      flops: peak bfloat16 operations a second.
+      hbm_bytes: main memory.
+      hbm_bandwidth: bytes a second between it and the chip.
+      ici_bandwidth: bytes a second that the chip can send over all its links together, half the bidirectional bandwidth.
+    """
+
+    flops: float
+    hbm_bytes: int
+    hbm_bandwidth: float
+    ici_bandwidth: float
+
+
+CHIPS = {
+    "v5e": Chip(197e12, 16 * 2**30, 819e9, 400e9 / 2),  # cloud.google.com/tpu/docs/v5e
+    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 2),  # cloud.google.com/tpu/docs/v5p
+    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 800e9 / 2),  # cloud.google.com/tpu/docs/v6e
+}
+"""By version. A mesh named after a v5p slice counts TensorCores, two a chip; v5e and v6e have one."""
+
+
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",  # else libtpu asks a metadata server for its machine, and waits for minutes where there is none
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # one process alone may use a TPU; a compiler uses none
+    # Else libtpu complains that it cannot find out; the topology that is asked for does not depend on them.
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+}
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of a topology such as ``v5e:16x16``.
+
+    Raises:
+      UserError: it is not a known chip and a shape.
+    """
+    found = re.fullmatch(r"(\w+):\d+(x\d+)+", topology)
+    if found is None or found[1] not in CHIPS:
+        raise UserError(f"mesh.topology={topology!r}: expected one of {', '.join(CHIPS)} and a shape, as v5e:16x16.")
+    return CHIPS[found[1]]
+
+
+def compile_only_devices(topology: str) -> Sequence[Any]:
+    """Devices that programs can be compiled for and not run on; this process then uses its CPU for all else.
+
+    Args:
+      topology: such as ``v5e:16x16``.
+
+    Raises:
+      UserError: it is unknown, or the TPU compiler is not installed.
+    """
+    chip_of(topology)
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("compiling for a TPU needs the package libtpu; run: uv sync --extra tpu")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        return topologies.get_topology_desc(topology, platform="tpu").devices
+    except Exception as error:  # libtpu's own, of a type that jax does not export
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"mesh.topology={topology}: libtpu knows no such slice ({reason[:160]}).") from error

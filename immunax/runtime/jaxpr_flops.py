@@ -1,0 +1,46 @@
+"""Floating-point operations of a traced program, on all devices together, counted from its jaxpr."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax.extend.core as jex
+
+
+def matmul_flops(jaxpr: Any) -> float:
+    """Two for each multiplication and addition of the matrix products, which are nearly all of a language model's.
+
+    A scan counts as often as it runs, a conditional as its dearest branch, a ``shard_map`` on every device.
+
+    Args:
+      jaxpr: closed or open, as ``jax.make_jaxpr`` or ``jitted.trace(...).jaxpr`` gives it.
+
+    Raises:
+      ValueError: a loop whose length is not static multiplies matrices.
+    """
+    return sum(_equation_flops(equation) for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns)
+
+
+def _equation_flops(equation: Any) -> float:
+    name, parameters = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    if name == "cond":
+        return max(matmul_flops(branch) for branch in parameters["branches"])
+    inside = sum(matmul_flops(each) for each in _inner(parameters))
+    if name == "scan":
+        return parameters["length"] * inside
+    if name == "while" and inside:
+        raise ValueError("a loop of unknown length multiplies matrices: its operations cannot be counted")
+    if name == "shard_map":
+        return inside * math.prod(parameters["mesh"].shape[axis] for axis in parameters["newly_manual_axes"])
+    return inside
+
+
+def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
+    for value in parameters.values():
+        for each in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(each, (jex.Jaxpr, jex.ClosedJaxpr)):
+                yield each

@@ -1,0 +1,148 @@
+"""Does a train step fit a slice of TPUs, and what bounds it? Asked of XLA's own compiler, with no TPU present."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from immunax.defenses.defense import Defense
+from immunax.defenses.training import Training
+from immunax.models.model import Model
+from immunax.runtime import hlo
+from immunax.runtime.chips import Chip
+from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.traffic import Traffic, traffic
+from immunax.stages.abstract_step import abstract_batch, abstract_state, trace_step
+
+_TEMPORARIES = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
+_TOTAL = re.compile(r"Used ([\d.]+)([KMGT]?) of")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each device.
+
+    Attributes:
+      arguments: weights, optimizer, what the defense carries, and the batch.
+      outputs: of which the donated arguments' memory holds all but the scalars.
+      temporaries: None where the compiler gave up before it had placed them.
+      peak: the most that is alive at once.
+    """
+
+    arguments: int
+    outputs: int
+    temporaries: int | None
+    peak: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was found out.
+
+    Attributes:
+      memory: as the compiler laid it out, or as far as it came.
+      fits: whether the compiler accepted it.
+      flops: of the step's products on all devices, each computed once.
+      recomputed: FLOPs that ``compute.remat`` adds to them.
+      traffic: of each device; None where it does not fit.
+      refusal: the compiler's words where it does not.
+    """
+
+    memory: Memory
+    fits: bool
+    flops: float
+    recomputed: float
+    traffic: Traffic | None = None
+    refusal: str = ""
+
+
+def compile_step(model: Model, defense: Defense, training: Training, devices: Mesh) -> Fit:
+    """Compiles the train step for a mesh of devices that need not exist.
+
+    Args:
+      model, defense, training: as ``immunax.train`` builds them.
+      devices: of :func:`~immunax.runtime.chips.compile_only_devices`.
+
+    Raises:
+      UserError: the defense refuses this model.
+    """
+    batch = abstract_batch(defense.mixture, training.max_length, devices)
+    state = abstract_state(model, defense, training, batch, devices)
+    traced = trace_step(model, defense, training, state, batch, devices)
+    kept = matmul_flops(trace_step(replace(model, remat="none"), defense, training, state, batch, devices).jaxpr)
+    flops = matmul_flops(traced.jaxpr)
+    arguments = device_bytes((state, batch))
+    with jax.set_mesh(devices):
+        lowered = traced.lower()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        refusal = next(line.strip() for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line)
+        return Fit(refused_memory(arguments, refusal), False, kept, flops - kept, refusal=refusal)
+    found = compiled.memory_analysis()
+    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    memory = Memory(
+        found.argument_size_in_bytes,
+        found.output_size_in_bytes,
+        found.temp_size_in_bytes,
+        held + found.temp_size_in_bytes,
+    )
+    counted = traffic(hlo.parse(compiled.as_text()), dict(devices.shape))
+    return Fit(memory, True, kept, flops - kept, counted)
+
+
+def device_bytes(tree: Any) -> int:
+    """Bytes of a pytree of sharded shapes on each device."""
+    return sum(_leaf_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _leaf_bytes(leaf: Any) -> int:
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    size = 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
+    for extent in shape:
+        size *= extent
+    return size
+
+
+def refused_memory(arguments: int, refusal: str) -> Memory:
+    """What a program would have needed, as far as XLA's message of ``RESOURCE_EXHAUSTED`` says.
+
+    Args:
+      arguments: bytes of each device.
+      refusal: the message.
+    """
+    temporaries, total = _size(_TEMPORARIES, refusal), _size(_TOTAL, refusal)
+    peak = total if total is not None else arguments + (temporaries or 0)
+    return Memory(arguments, arguments, temporaries, max(peak, arguments))
+
+
+def _size(pattern: re.Pattern[str], text: str) -> int | None:
+    found = pattern.search(text)
+    return int(float(found[1]) * _UNITS[found[2]]) if found else None
+
+
+def roofline(fit: Fit, chip: Chip, devices: int) -> Mapping[str, float]:
+    """Seconds that each part of a device needs at its peak, with all else for free; the largest bounds the step.
+
+    ``compute`` counts the products that the compiled program has, recomputed and replicated ones too.
+
+    Args:
+      fit: of a step that fits.
+      chip: peaks.
+      devices: how many.
+    """
+    counted = fit.traffic
+    if counted is None:
+        return {"compute": (fit.flops + fit.recomputed) / devices / chip.flops}
+    return {
+        "compute": counted.flops / chip.flops,
+        "HBM": counted.hbm_bytes / chip.hbm_bandwidth,
+        "interconnect": sum(counted.sent.values()) / chip.ici_bandwidth,
+    }

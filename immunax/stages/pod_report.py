@@ -1,0 +1,72 @@
+"""How the fit of a train step is shown, and what is kept of it."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+from immunax.runtime import console
+from immunax.runtime.chips import Chip
+from immunax.stages.pod_fit import Fit, roofline
+
+_GIB = 2**30
+
+
+def to_json(fit: Fit, chip: Chip, devices: Mesh) -> dict[str, Any]:
+    """All numbers: bytes, FLOPs and seconds; ``None`` where the compiler did not come so far."""
+    seconds = dict(roofline(fit, chip, devices.size))
+    counted = fit.traffic
+    return {
+        "fits": fit.fits,
+        "devices": devices.size,
+        "mesh": dict(devices.shape),
+        "hbm_bytes": chip.hbm_bytes,
+        "memory": vars(fit.memory),
+        "flops": fit.flops,
+        "recomputed_flops": fit.recomputed,
+        "device_flops": counted and counted.flops,
+        "device_hbm_traffic": counted and counted.hbm_bytes,
+        "device_sent": counted and {f"{kind} {axes}": size for (kind, axes), size in sorted(counted.sent.items())},
+        "device_sent_by_axis": counted and counted.by_axis(),
+        "seconds": seconds,
+        "bound": max(seconds, key=lambda part: seconds[part]) if counted else None,
+        "refusal": fit.refusal or None,
+    }
+
+
+def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
+    """Prints the table of one step."""
+    memory, counted = fit.memory, fit.traffic
+    share = f"{100 * memory.peak / chip.hbm_bytes:.0f}% of {chip.hbm_bytes / _GIB:.0f} GiB"
+    rows = [
+        ("arguments", _gib(memory.arguments), "weights, optimizer, what the defense carries, batch"),
+        ("outputs", _gib(memory.outputs), "in the arguments' memory, which is donated"),
+        ("temporaries", _gib(memory.temporaries), ""),
+        ("peak", _gib(memory.peak), share if fit.fits else f"does not fit {chip.hbm_bytes / _GIB:.0f} GiB"),
+        ("FLOPs", f"{fit.flops / 1e12:.4g} TFLOP", f"of the step on all {devices.size} devices, by its mathematics"),
+        ("recomputed", f"{fit.recomputed / 1e12:.4g} TFLOP", "that compute.remat adds"),
+    ]
+    if counted is not None:
+        seconds = roofline(fit, chip, devices.size)
+        bound = max(seconds, key=lambda part: seconds[part])
+        rows += [
+            ("FLOPs", f"{counted.flops / 1e12:.4g} TFLOP", "that each device computes"),
+            ("HBM traffic", _gib(counted.hbm_bytes), "of each device"),
+            *((f"sent over {axes}", _gib(size), _kinds(fit, axes)) for axes, size in sorted(counted.by_axis().items())),
+            *(
+                (f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "")
+                for part, time in seconds.items()
+            ),
+        ]
+    console.table(title, ["", "per device", ""], rows)
+
+
+def _kinds(fit: Fit, axes: str) -> str:
+    sent = fit.traffic.sent if fit.traffic else {}
+    return ", ".join(f"{kind} {_gib(size)}" for (kind, over), size in sorted(sent.items()) if over == axes)
+
+
+def _gib(size: float | None) -> str:
+    if size is None:
+        return "unknown"
+    unit, name = (2**30, "GiB") if size >= 2**30 / 100 else (2**20, "MiB")
+    return f"{size / unit:.3g} {name}"

@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.mesh import MeshSpec, build
+
+A, B = jnp.ones((3, 4)), jnp.ones((4, 5))
+ONCE = 2 * 3 * 4 * 5
+
+
+def count(function, *inputs):
+    return matmul_flops(jax.make_jaxpr(function)(*inputs))
+
+
+def test_a_product_costs_two_operations_for_each_multiplication():
+    assert count(jnp.matmul, A, B) == ONCE
+    assert count(lambda x, y: jnp.einsum("bij,bjk->bik", x, y), jnp.ones((7, 3, 4)), jnp.ones((7, 4, 5))) == 7 * ONCE
+
+
+def test_a_scan_counts_as_often_as_it_runs():
+    def run(x):
+        return jax.lax.scan(lambda carry, _: (jnp.tanh(carry @ jnp.ones((4, 4))), None), x, length=6)[0]
+
+    assert count(run, A) == 6 * 2 * 3 * 4 * 4
+
+
+def test_rematerialisation_adds_the_forward_pass_once_more():
+    def loss(keep, x, y):
+        return keep(lambda a, b: jnp.sin(a @ b).sum())(x, y)
+
+    gradient = jax.grad(lambda x, y: loss(lambda f: f, x, y), (0, 1))
+    again = jax.grad(lambda x, y: loss(jax.checkpoint, x, y), (0, 1))
+    assert count(gradient, A, B) == 3 * ONCE
+    assert count(again, A, B) == 4 * ONCE
+
+
+def test_a_conditional_counts_as_its_dearest_branch():
+    assert count(lambda x, y: jax.lax.cond(x[0, 0] > 0, lambda: x @ y, lambda: x @ y + x @ (2 * y)), A, B) == 2 * ONCE
+
+
+def test_products_inside_custom_gradients_jits_and_shards_count_on_every_device():
+    @jax.custom_vjp
+    def product(x, y):
+        return x @ y
+
+    product.defvjp(lambda x, y: (x @ y, (x, y)), lambda kept, g: (g @ kept[1].T, kept[0].T @ g))
+    assert count(jax.jit(product), A, B) == ONCE
+    assert count(jax.grad(lambda x, y: product(x, y).sum(), (0, 1)), A, B) == 3 * ONCE
+    mesh = build(MeshSpec(data=8))
+    sharded = jax.shard_map(lambda x: x @ B, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+    assert count(sharded, jnp.ones((24, 4))) == 8 * ONCE
+
+
+def test_a_loop_of_unknown_length_is_refused():
+    with pytest.raises(ValueError, match="unknown length"):
+        count(lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c @ jnp.ones((4, 4)), x), A)

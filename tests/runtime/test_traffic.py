@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from immunax.runtime.hlo import parse
+from immunax.runtime.mesh import MeshSpec, build
+from immunax.runtime.replica_groups import group
+from immunax.runtime.traffic import traffic
+
+MESH = build(MeshSpec(data=2, fsdp=2, tensor=2))
+SHAPE = dict(MESH.shape)
+
+
+def compiled(function, *inputs, out):
+    specs = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(MESH, spec)) for shape, spec in inputs]
+    return parse(jax.jit(function, out_shardings=NamedSharding(MESH, out)).lower(*specs).compile().as_text())
+
+
+def test_gathers_and_reductions_are_counted_on_their_axes():
+    gathered = traffic(compiled(lambda x: x, ((8, 16), P("fsdp")), out=P()), SHAPE)
+    # Each device has half of 8 x 16 float32 and sends it to the other device along fsdp.
+    assert dict(gathered.sent) == {("all-gather", "fsdp"): 4 * 16 * 4}
+    inputs = ((8, 16), P(None, "tensor")), ((16, 4), P("tensor"))
+    reduced = traffic(compiled(jnp.matmul, *inputs, out=P()), SHAPE)
+    assert dict(reduced.sent) == {("all-reduce", "tensor"): 2 * (1 / 2) * 8 * 4 * 4}
+    assert reduced.flops == 2 * 8 * 8 * 4
+    both = traffic(compiled(lambda x: x.sum(axis=0), ((8, 16), P(("data", "fsdp"))), out=P()), SHAPE)
+    assert dict(both.sent) == {("all-reduce", "data+fsdp"): 2 * (3 / 4) * 16 * 4}
+
+
+@pytest.mark.parametrize("steps", [5, 12])
+def test_a_loops_body_counts_as_often_as_it_runs(steps):
+    specs = P(None, "tensor"), P()
+
+    def run(weights, x):
+        def step(carry, weight):
+            part = jax.lax.dynamic_slice_in_dim(carry, 8 * jax.lax.axis_index("tensor"), 8, 1)
+            return jnp.tanh(jax.lax.psum(part @ weight, "tensor")), None
+
+        return jax.lax.scan(step, x, weights)[0]
+
+    sharded = jax.shard_map(run, mesh=MESH, in_specs=specs, out_specs=P())
+    counted = traffic(compiled(sharded, ((steps, 16, 16), specs[0]), ((8, 16), specs[1]), out=P()), SHAPE)
+    assert counted.flops == steps * 2 * 8 * 8 * 16
+    assert dict(counted.sent) == {("all-reduce", "tensor"): steps * 8 * 16 * 4}
+    # A step reads its own weights and not those of all steps, which would be quadratic.
+    each = counted.hbm_bytes / steps
+    assert 8 * 16 * 4 < each < 16 * 8 * 16 * 4
+
+
+LOOP = """HloModule loop
+
+%body (p: (u32[], f32[4])) -> (u32[], f32[4]) {
+  %p = (u32[]{:T(128)}, f32[4]{0:T(128)}) parameter(0)
+  %i = u32[] get-tuple-element(%p), index=0
+  %x = f32[4]{0} get-tuple-element(%p), index=1
+  %two = u32[] constant(2)
+  %next = u32[] add(%i, %two)
+  %sent = f32[4]{0} collective-permute(%x), channel_id=1, source_target_pairs={{0,1},{1,0},{2,3},{3,2}}
+  %kept = f32[4]{0:T(128)S(1)} copy(%sent)
+  ROOT %out = (u32[], f32[4]) tuple(%next, %sent)
+}
+
+%condition (p.1: (u32[], f32[4])) -> pred[] {
+  %p.1 = (u32[], f32[4]) parameter(0)
+  %bound = u32[] constant(9)
+  %j = u32[] get-tuple-element(%p.1), index=0
+  ROOT %less = pred[] compare(%j, %bound), direction=LT
+}
+
+ENTRY %main (y: f32[4]) -> (u32[], f32[4]) {
+  %y = f32[4]{0} parameter(0)
+  %zero = u32[] constant(1)
+  %start = (u32[], /*index=1*/f32[4]{0}) tuple(%zero, %y)
+  ROOT %loop = (u32[], f32[4]) while(%start), condition=%condition, body=%body
+}
+"""
+
+
+def test_a_loop_without_a_known_count_is_counted_by_start_step_and_bound():
+    counted = traffic(parse(LOOP), {"data": 2, "tensor": 2})
+    # 1, 3, 5 and 7 are below 9.
+    assert dict(counted.sent) == {("collective-permute", "tensor"): 4 * 16}
+    # The permutation reads and writes, the copy reads; what it writes stays on the chip. The counter is 12 bytes.
+    assert counted.hbm_bytes == 4 * (16 + 16 + 16 + 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "members", "axes"),
+    [
+        ("replica_groups={{0,1},{2,3},{4,5},{6,7}}", 2, "tensor"),
+        ("replica_groups={{0,2,4,6},{1,3,5,7}}", 4, "data+fsdp"),
+        ("replica_groups=[4,2]<=[8], use_global_device_ids=true", 2, "tensor"),
+        ("replica_groups=[4,2]<=[2,4]T(1,0)", 2, "data"),
+        ("replica_groups=[2,4]<=[2,2,2]T(1,0,2), dimensions={0}", 4, "data+tensor"),
+        ("replica_groups=mesh['a'=4,'b'=2] {'b'}, dimensions={0}", 2, "tensor"),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a':(2)2}", 2, "fsdp"),
+        ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}, dimensions={0}", 2, "tensor"),
+        ("replica_groups={}", 8, "data+fsdp+tensor"),
+        ("source_target_pairs={{0,4},{4,0},{1,5},{5,1}}", 2, "data"),
+    ],
+)
+def test_groups_are_mapped_to_mesh_axes(text, members, axes):
+    assert group(text, SHAPE) == (members, axes)
+
+
+def test_groups_in_an_unknown_form_are_told():
+    with pytest.raises(ValueError, match="unknown form"):
+        group("replica_groups=spiral(8)", SHAPE)
+
+
+def test_a_tpus_reduce_scatter_and_split_collectives_count_once():
+    text = """HloModule tpu
+
+%pieces (a: f32[8], b: f32[2]) -> f32[16] {
+  %a = f32[8]{0} parameter(0)
+  %b = f32[2]{0} parameter(1)
+  ROOT %g = f32[16]{0} all-gather(%a), channel_id=7, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%scatter (c: f32[8]) -> f32[4] {
+  %c = f32[8]{0} parameter(0)
+  %r = f32[8]{0} all-reduce(%c), channel_id=9, replica_groups=[4,2]<=[8], to_apply=%add
+  %k = s32[] constant(0)
+  ROOT %d = f32[4]{0} dynamic-slice(%r, %k), dynamic_slice_sizes={4}
+}
+
+ENTRY %main (x: f32[8], y: f32[2]) -> f32[4] {
+  %x = f32[8]{0} parameter(0)
+  %y = f32[2]{0} parameter(1)
+  %f = f32[16]{0} fusion(%x, %y), kind=kCustom, calls=%pieces
+  %h = f32[16]{0} fusion(%x, %y), kind=kCustom, calls=%pieces
+  ROOT %s = f32[4]{0} fusion(%x), kind=kCustom, calls=%scatter
+}
+"""
+    assert dict(traffic(parse(text), SHAPE).sent) == {
+        ("all-gather", "tensor"): 8 * 4,
+        ("reduce-scatter", "tensor"): 8 * 4 / 2,
+    }
+
+
+def test_a_batched_product_written_as_a_convolution_counts_no_padding():
+    text = """HloModule conv
+
+ENTRY %main (x: bf16[8,3,4], y: bf16[8,4,5]) -> bf16[8,3,5] {
+  %x = bf16[8,3,4]{2,1,0} parameter(0)
+  %y = bf16[8,4,5]{2,1,0} parameter(1)
+  ROOT %c = bf16[8,3,5]{2,1,0} convolution(%x, %y), window={size=8 stride=7 lhs_dilate=8}, dim_labels=0bf_0io->0bf
+}
+"""
+    counted = traffic(parse(text), SHAPE)
+    assert counted.flops == 2 * 8 * 3 * 4 * 5
+    assert counted.hbm_bytes == 2 * (np.prod((8, 3, 4)) + np.prod((8, 4, 5)) + np.prod((8, 3, 5)))

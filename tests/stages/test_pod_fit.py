@@ -1,0 +1,137 @@
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from immunax.defenses.attacker import Attacker
+from immunax.defenses.defense import Mixture
+from immunax.defenses.mlac import Mlac
+from immunax.defenses.rep_noise import RepNoise
+from immunax.defenses.safety_tuning import SafetyTuning
+from immunax.defenses.simulation import Simulation
+from immunax.defenses.tar import Tar
+from immunax.defenses.training import Training, begin, outer_step
+from immunax.inner.estimators import FirstOrder, MixedMode
+from immunax.inner.optimizers import AdamW, Sgd
+from immunax.models.config import DecoderConfig
+from immunax.models.lora import LoraSpec
+from immunax.models.model import Model
+from immunax.runtime.mesh import MeshSpec, build, shard
+from immunax.stages.abstract_step import abstract_batch, abstract_state
+from immunax.stages.pod_advice import advise, kept_steps
+from immunax.stages.pod_fit import compile_step, device_bytes, refused_memory
+
+MODEL = Model(DecoderConfig("llama", 64, 16, 32, 2, 4, 4, 8, 32), remat="full")
+MESH = build(MeshSpec(data=1, fsdp=4, tensor=2))
+TRAINING = Training(steps=3, max_length=8, optimizer=AdamW(learning_rate=1e-2))
+TAR = Tar(Attacker(Sgd()), mixture=Mixture(retain=4, simulation=Simulation(2, 4, 1, 4, paired=True)))
+REP_NOISE = RepNoise(mixture=Mixture(safe=4, harmful=4, retain=4, paired=True))
+
+
+def shapes(defense, model=MODEL, devices=MESH, length=8):
+    batch = abstract_batch(defense.mixture, length, devices)
+    return abstract_state(model, defense, TRAINING, batch, devices), batch
+
+
+def filled(shapes):
+    """Random tokens in the shapes of a batch, every example its own segment."""
+    rng = np.random.default_rng(0)
+
+    def one(path, leaf):
+        name = path[-1].name
+        if name in ("segment_ids", "answer_weight"):
+            return np.ones(leaf.shape, leaf.dtype)
+        ascending = np.broadcast_to(np.arange(leaf.shape[-1]), leaf.shape).astype(np.int32)
+        return rng.integers(0, 64, leaf.shape).astype(np.int32) if name in ("tokens", "answer_label") else ascending
+
+    arrays = jax.tree_util.tree_map_with_path(one, shapes)
+    return jax.tree.map(lambda array, leaf: jax.device_put(array, leaf.sharding), arrays, shapes)
+
+
+def test_the_abstract_state_is_that_of_a_run_with_every_copy_of_the_weights_split():
+    state, batch = shapes(TAR)
+    params = shard(jax.jit(MODEL.init)(jax.random.key(0)), MESH)
+    real = begin(MODEL, params, TAR, TRAINING, batch)
+    for abstract, array in zip(jax.tree.leaves(state), jax.tree.leaves(real), strict=True):
+        assert (abstract.shape, abstract.dtype) == (array.shape, array.dtype)
+        assert array.ndim == 0 or array.sharding.is_equivalent_to(abstract.sharding, array.ndim)
+    kernels = sum(leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
+    norms = sum(leaf.size for leaf in jax.tree.leaves(state.params)) - kernels
+    # The start model that tar holds: every matrix on 8 devices, norms [L, D] and [D] whole.
+    assert device_bytes(state.defense) < 4 * (kernels / 8 + 5 * 2 * 16)
+    assert norms < kernels / 8
+
+
+def test_a_step_on_a_mesh_does_what_it_does_on_one_device():
+    state, batch = shapes(REP_NOISE)
+    data, start = filled(batch), partial(_start, REP_NOISE)
+    with jax.set_mesh(MESH):
+        begun = jax.jit(start, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state))(data)
+        split, ours = outer_step(MODEL, REP_NOISE, TRAINING, begun, data)
+    alone = jax.tree.map(np.asarray, data)
+    whole, theirs = outer_step(MODEL, REP_NOISE, TRAINING, jax.jit(start)(alone), alone)
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-4, err_msg=name)
+    for mine, other, abstract in zip(*map(jax.tree.leaves, (split.params, whole.params, state.params)), strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-3)
+        assert mine.sharding.is_equivalent_to(abstract.sharding, mine.ndim)
+
+
+def _start(defense, data):
+    return begin(MODEL, MODEL.init(jax.random.key(0)), defense, TRAINING, data)
+
+
+def test_a_compiled_step_aliases_its_state_and_multiplies_what_the_jaxpr_says():
+    state, batch = shapes(SafetyTuning(Mixture(safe=4, retain=4)))
+    fit = compile_step(MODEL, SafetyTuning(Mixture(safe=4, retain=4)), TRAINING, MESH)
+    assert fit.fits
+    # XLA drops the arguments that it does not read.
+    assert 0.5 * device_bytes((state, batch)) < fit.memory.arguments <= device_bytes((state, batch))
+    assert fit.memory.peak < fit.memory.arguments + 1.1 * fit.memory.temporaries
+    assert fit.recomputed > 0.1 * fit.flops
+    assert fit.traffic.flops * 8 == pytest.approx(fit.flops + fit.recomputed, rel=0.15)
+    assert set(fit.traffic.by_axis()) >= {"fsdp", "tensor"}
+
+
+def test_a_refusal_is_read_for_what_was_needed():
+    words = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries ({}) exceeds ..."
+    )
+    memory = refused_memory(2**30, words.format("49.5G"))
+    assert (memory.temporaries, memory.peak) == (int(49.5 * 2**30), int(50.5 * 2**30))
+    used = refused_memory(
+        2**30, "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 512.00M of 15.75G hbm."
+    )
+    assert (used.temporaries, used.peak) == (None, 2**30)
+
+
+def best(defense, remat="full", devices=MESH, length=8):
+    model = replace(MODEL, remat=remat)
+    return advise(model, defense, *shapes(defense, model, devices, length), devices)[0].option
+
+
+def test_the_advice_follows_what_takes_the_memory():
+    simulation = Simulation(16, 4, 1, 4)
+    exact, first = (Attacker(AdamW(eps_root=1e-16), estimator=each) for each in (MixedMode(), FirstOrder()))
+    many = Mixture(safe=4, retain=4, simulation=simulation)
+    plain, long = SafetyTuning(Mixture(safe=4, retain=4)), SafetyTuning(Mixture(safe=64, retain=64))
+    assert "compute.remat=full" in best(long, "none", length=64)
+    assert "trainer.max_length" in best(long, length=64)
+    assert "mesh.data=1 mesh.fsdp=4" in best(plain, devices=build(MeshSpec(data=4, tensor=2)))
+    assert "more chips" in best(plain)
+    assert "defense.attacker.lora" in best(Mlac(exact, mixture=many))
+    savings = dict(advise(MODEL, Mlac(exact, mixture=many), *shapes(Mlac(exact, mixture=many)), MESH))
+    # 1 + 16 states are alive with 16 steps, 1 + 8 with 8; adapters leave none.
+    fewer = next(size for option, size in savings.items() if "simulation.steps=8" in option)
+    assert fewer == pytest.approx(8 / 17 * next(size for option, size in savings.items() if "lora" in option))
+    adapters = replace(exact, lora=LoraSpec(rank=2))
+    assert "lora" not in best(Mlac(adapters, mixture=many))
+    assert "more chips" in best(Mlac(first, mixture=many))
+
+
+def test_states_alive_in_an_inner_loop_follow_its_estimator():
+    assert kept_steps(FirstOrder(), 16, 4) == 1
+    assert kept_steps(MixedMode(), 16, 4) == 4 + 4
+    assert kept_steps(MixedMode(remat="steps"), 16, 4) == 16

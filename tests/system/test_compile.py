@@ -1,0 +1,49 @@
+"""The compile command as a user runs it, for real TPU topologies, with no TPU present."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed: uv sync --extra tpu"
+)
+
+
+def run(home, *overrides):
+    # As a newcomer's shell has them: the command itself has to say that there is no TPU.
+    kept = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS")}
+    command = [sys.executable, "-m", "immunax.compile", "run=fit", *overrides]
+    return subprocess.run(
+        command, cwd=home, env={**kept, "COLUMNS": "200"}, text=True, capture_output=True, timeout=300
+    )
+
+
+def test_a_step_that_fits_is_reported_with_its_memory_traffic_and_bound(tmp_path):
+    done = run(tmp_path, "mesh=v5e_16", "model=organism", "+defense=rep_noise")
+    assert done.returncode == 0, done.stderr
+    assert "16 GiB" in done.stdout
+    assert "bounds the step" in done.stdout
+    record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
+    assert record["fits"]
+    assert record["devices"] == 16
+    # Nothing of this step is left to one device: together they multiply what the mathematics asks for.
+    assert record["device_flops"] * 16 == pytest.approx(record["flops"] + record["recomputed_flops"], rel=0.05)
+    assert record["device_sent_by_axis"]["fsdp"] > 0
+    assert record["bound"] in record["seconds"]
+    manifest = json.loads((tmp_path / "outputs" / "fit" / "manifest.json").read_text())
+    assert manifest["results"] == record
+
+
+def test_a_step_that_does_not_fit_says_what_would_help(tmp_path):
+    replicated = ("mesh=v5e_16", "mesh.data=16", "mesh.fsdp=1", "model=llama3_8b", "model.decoder.n_layers=2")
+    done = run(tmp_path, *replicated, "+defense=safety_tuning", "trainer.max_length=128")
+    assert done.returncode == 3, done.stderr
+    assert "does not fit" in done.stdout
+    assert "help most: more sharding, mesh.data=1 mesh.fsdp=16" in done.stderr
+    record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
+    assert not record["fits"]
+    assert record["memory"]["peak"] > 16 * 2**30
