@@ -11,6 +11,7 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.launch import command, run_directory
 from immunax.stages import pod_report
 from immunax.stages.abstract_step import abstract_batch, abstract_state
+from immunax.stages.defender import defender
 from immunax.stages.pod_advice import advise
 from immunax.stages.pod_fit import compile_step
 from immunax.stages.setup import build, check_context
@@ -32,7 +33,7 @@ def main(config: DictConfig) -> None:
         )
     chip, devices = chip_of(spec.topology), mesh.build(spec, compile_only_devices(spec.topology))
     model = build(config.compute).model(build(config.model).shape(), "tpu")
-    defense, training = build(config.defense), build(config.trainer)
+    defense, training = defender(config), build(config.trainer)
     check_context(model, {"trainer.max_length": training.max_length})
     with console.phase(f"compile for {spec.topology}"):
         fit = compile_step(model, defense, training, devices)

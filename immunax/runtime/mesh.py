@@ -102,16 +102,21 @@ def partition_spec(
       stacked: the first axis counts the members of a population and goes on ``attack``.
 
     Returns:
-      One entry an axis of ``shape``.
+      One entry an axis of ``shape``, up to the last that is split: as the compiler writes what it leaves, so that a step's
+      result is no other input to the next one.
     """
     trailing = next((_RULES[key] for key in _pairs(path) if key in _RULES), ())
     trailing = trailing if len(trailing) <= len(shape) - stacked else ()
     axes: list[str | None] = [None] * (len(shape) - len(trailing)) + list(trailing)
     if stacked:
         axes[0] = "attack"
-    return PartitionSpec(
-        *(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape, strict=True))
-    )
+    split = [
+        axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(axes, shape, strict=True)
+    ]
+    while split and split[-1] is None:
+        split.pop()
+    return PartitionSpec(*split)
 
 
 def _pairs(path: Sequence[str]) -> list[tuple[str, str]]:

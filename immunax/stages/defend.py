@@ -12,7 +12,7 @@ from immunax.defenses.feed import Feed
 from immunax.models.model import Model, Params
 from immunax.runtime import console
 from immunax.runtime.checkpoint import Checkpoints
-from immunax.runtime.mesh import shard_batch
+from immunax.runtime.mesh import shard, shard_batch
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
 
@@ -57,7 +57,8 @@ def defend(
         stacked = shard_batch(streams.simulation, devices, axis=1)
         return shard_batch(streams._replace(simulation=None), devices)._replace(simulation=stacked)
 
-    state = outer.begin(model, params, defense, training, batch(0))
+    # All of it on the mesh, as steps leave it: a state that lies otherwise would compile the first step as a program of its own.
+    state = shard(outer.begin(model, params, defense, training, batch(0)), devices)
     with (
         Preemption() as preemption,
         Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,

@@ -52,12 +52,12 @@ def test_a_mesh_that_does_not_fit_the_devices_is_told(spec, message):
         (("layers", "self_attn", "q_proj", "bias"), (3, 8), P(None, "tensor")),
         (("layers", "self_attn", "o_proj", "kernel"), (3, 8, 8), P(None, "tensor", "fsdp")),
         (("layers", "mlp", "down_proj", "kernel"), (3, 8, 8), P(None, "tensor", "fsdp")),
-        (("layers", "self_attn", "q_norm", "scale"), (3, 8), P(None, None)),
-        (("norm", "scale"), (8,), P(None)),
+        (("layers", "self_attn", "q_norm", "scale"), (3, 8), P()),
+        (("norm", "scale"), (8,), P()),
         (("lm_head", "kernel"), (8, 32), P("fsdp", "tensor")),
-        (("lora", "layers", "mlp", "up_proj", "a"), (3, 8, 4), P(None, "fsdp", None)),
+        (("lora", "layers", "mlp", "up_proj", "a"), (3, 8, 4), P(None, "fsdp")),
         (("lora", "layers", "mlp", "down_proj", "b"), (3, 4, 8), P(None, None, "fsdp")),
-        (("layers", "self_attn", "k_proj", "kernel"), (3, 8, 5), P(None, "fsdp", None)),
+        (("layers", "self_attn", "k_proj", "kernel"), (3, 8, 5), P(None, "fsdp")),
         ((), (), P()),
         (("count",), (), P()),
     ],
@@ -71,7 +71,7 @@ def test_a_population_lies_on_the_attack_axis():
     mesh = build(MeshSpec(attack=4, tensor=2))
     spec = partition_spec(("layers", "mlp", "up_proj", "b"), (8, 3, 4, 6), mesh, stacked=True)
     assert spec == P("attack", None, None, "tensor")
-    assert partition_spec(("norm", "scale"), (6, 3), mesh, stacked=True) == P(None, None)
+    assert partition_spec(("norm", "scale"), (6, 3), mesh, stacked=True) == P()
 
 
 def test_optimizer_moments_lie_with_their_parameters():

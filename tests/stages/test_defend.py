@@ -1,0 +1,48 @@
+import signal
+from dataclasses import replace
+
+import jax
+import pytest
+import small
+import tiny
+
+from immunax.data.dialog import Split, ask
+from immunax.defenses.defense import Mixture
+from immunax.defenses.feed import feed
+from immunax.defenses.safety_tuning import SafetyTuning
+from immunax.defenses.training import Training, outer_step
+from immunax.inner.optimizers import AdamW
+from immunax.models.model import Model
+from immunax.runtime.mesh import MeshSpec, build, shard
+from immunax.runtime.metrics import Metrics
+from immunax.stages.defend import defend
+
+MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=1))
+SPLIT = Split(safe=tuple(ask(f"how to {i}", "no") for i in range(8)))
+
+
+class _Stopping:
+    """A feed on whose second step the run is asked to stop."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def batch(self, step):
+        if step == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return self.data.batch(step)
+
+
+@pytest.mark.parametrize("sizes", [MeshSpec(), MeshSpec(fsdp=4, tensor=2)], ids=["one device", "eight"])
+def test_all_outer_steps_of_a_run_and_of_its_resumption_are_one_program(tmp_path, sizes):
+    devices, defense = build(sizes), SafetyTuning(Mixture(safe=4))
+    training = Training(steps=3, optimizer=AdamW(1e-3), checkpoint_every=1)
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 3, 128, 0, 4)
+    params = shard(MODEL.init(jax.random.key(0)), devices)
+    known = outer_step._cache_size()
+    for feeder in (_Stopping(data), data):
+        # The second run goes on from the checkpoint of the first one.
+        with Metrics(tmp_path) as metrics:
+            outcome = defend(MODEL, params, defense, training, feeder, devices, metrics, tmp_path / "checkpoints")
+        assert outcome.interrupted == (feeder is not data)
+    assert outer_step._cache_size() == known + 1
