@@ -109,7 +109,7 @@ def organism_case(at_once: int | None) -> Case:
     return case("organism, full weights", checkpoint, OrganismTasks().splits(), tuning, rates, 8, "none", at_once)
 
 
-def nothing(model, params, material, key):
+def nothing(model, params, material, asked, key):
     """An examination that asks nothing: attacks alone are timed."""
     return ()
 
