@@ -36,7 +36,7 @@ RESULTS, HEADING = "results.json", "## Results\n\n"
 UNDEFENDED = "undefended"
 POPULATION = "+attacker=population"
 ARMS = {
-    "its own attacker": (),
+    "one attacker": ("defense.attacker.learning_rates=[2e-4]",),
     "drawn rates": (
         POPULATION,
         "attacker.replay=0",
@@ -45,8 +45,26 @@ ARMS = {
     "population": (POPULATION, "attacker.replay=0"),
     "population, replay": (POPULATION,),
 }
-# Of the organism's sixty harmful training dialogs: as many inner steps as the attack takes, 48 dialogs, and 12 for the checks.
-SIMULATION = tuple(f"defense.mixture.simulation.{field}" for field in ("steps=12", "batch=4", "checks=3", "check=4"))
+# The settings that ``organism_league`` chose on the validation split, against its own attacks.
+SETTINGS = {
+    "tar": (
+        "trainer.optimizer.learning_rate=3e-4",
+        "defense.mixture.retain=48",
+        "defense.mixture.simulation.steps=16",
+        "defense.mixture.simulation.checks=4",
+    ),
+    "sophon": (
+        "trainer.optimizer.learning_rate=3e-4",
+        "defense.mixture.safe=16",
+        "defense.mixture.retain=48",
+    ),
+    "mlac": (
+        "trainer.optimizer.learning_rate=1e-4",
+        "defense.mixture.safe=16",
+        "defense.mixture.retain=32",
+        "defense.weight=1",
+    ),
+}
 # harmful_sft_organism: thirty samples, four epochs; a decade of rates to either side of its own, and of a LoRA's.
 SEARCH = (
     "+attack=search",
@@ -75,7 +93,7 @@ def main() -> None:
         searched = compose("attack", ["model=organism", *SEARCH])
         cases = {
             f"{defense}, {arm}": compose(
-                "train", ["model=organism", f"+defense={defense}", *SIMULATION, *extra, *overrides]
+                "train", ["model=organism", f"+defense={defense}", *SETTINGS[defense], *extra, *overrides]
             )
             for defense in options.defenses.split(",")
             for arm, extra in ARMS.items()

@@ -181,10 +181,19 @@ def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: _place(leaf, split), batch)
 
 
+def _traced_under() -> AbstractMesh | None:
+    """The mesh of ``jax.set_mesh``, where requests to the compiler can be made.
+
+    None within a ``shard_map``, as of a population over ``attack``: XLA's partitioner aborts on a request there.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or mesh.manual_axes else mesh
+
+
 def data_ways() -> int:
     """Over how many devices the mesh that a program is traced under (``jax.set_mesh``) splits examples; 1 without one."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    mesh = _traced_under()
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def split_rows(values: jax.Array, axis: int = 0) -> jax.Array:
@@ -211,8 +220,8 @@ def split_parameters(tree: Any) -> Any:
     Args:
       tree: parameters within a jitted function; as they are where there is no mesh.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or math.prod(mesh.shape.values()) == 1:
+    mesh = _traced_under()
+    if mesh is None or math.prod(mesh.shape.values()) == 1:
         return tree
 
     def one(path: tuple[Any, ...], leaf: Any) -> Any:
