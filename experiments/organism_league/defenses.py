@@ -1,0 +1,60 @@
+"""One defended organism: the guarded one, trained by a defense with given settings."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from immunax.models.model import Params
+from immunax.runtime.launch import configuration_folder
+from immunax.stages.guard import start_model
+from immunax.stages.outer_loop import minimise
+from immunax.stages.setup import Setup, build, set_up
+
+UNDEFENDED = "undefended"
+
+
+def configuration(defense: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """What ``python -m immunax.train model=organism +defense=NAME OVERRIDES`` runs."""
+    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+        return compose("train", ["model=organism", f"+defense={defense}", *overrides])
+
+
+@lru_cache(maxsize=1)
+def organism() -> tuple[Setup, Params]:
+    """The model and the data, and the guarded weights that every defense starts from."""
+    config = configuration("safety_tuning")
+    setup, loaded = set_up(config)
+    return setup, start_model(config.start, setup, loaded)
+
+
+def trials(rounds: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """The overrides of every trial of one defense, from its entry in ``defenses.yaml``."""
+    for each in rounds:
+        grid = each["grid"]
+        for values in itertools.product(*grid.values()):
+            yield [*each["always"], *(f"{path}={value}" for path, value in zip(grid, values, strict=True))]
+
+
+def defended(defense: str, overrides: Sequence[str], seed: int) -> Params:
+    """The weights after training.
+
+    Args:
+      defense: its name, or ``UNDEFENDED``.
+      overrides: of the configuration.
+      seed: of the training's data and keys.
+
+    Raises:
+      UserError: the loss is not finite.
+    """
+    setup, start = organism()
+    if defense == UNDEFENDED:
+        return start
+    config = configuration(defense, [*overrides, f"trainer.seed={seed}"])
+    tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
+    return minimise(
+        f"train {defense}", setup.model, start, tokenizer, data, build(config.defense), build(config.trainer)
+    )
