@@ -90,7 +90,7 @@ def _cells(found: dict) -> list[str]:
     bound = max(range(3), key=lambda place: float(times[place].split()[0]))
     times[bound] = f"**{times[bound]}**"
     share = f"{100 * memory['peak'] / found['hbm_bytes']:.0f}%"
-    return [*(f"{size:.2f} GiB" for size in sizes), share, f"{found['flops'] / 1e15:.3g}", *times]
+    return [*(f"{size:.2f} GiB" for size in sizes), share, f"{found['flops'] / 1e15:.4g}", *times]
 
 
 if __name__ == "__main__":
