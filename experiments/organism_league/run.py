@@ -12,6 +12,7 @@ make_room()
 
 import json  # noqa: E402
 import sys  # noqa: E402
+from functools import lru_cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -73,8 +74,7 @@ def choose(name: str, rounds: list[dict[str, Any]]) -> list[str] | None:
             keep(TRIALS, record)
         records.append(record)
     finished = [record for record in records if "failed" not in record]
-    least = KEEP * before(organism()[1], "validation")["retain_exact"]["value"]
-    useful = [record for record in finished if record["before"]["retain_exact"]["value"] >= least]
+    useful = [record for record in finished if record["before"]["retain_exact"]["value"] >= least_harmless()]
     ranked = sorted(useful, key=harm) or sorted(finished, key=lambda each: -each["before"]["retain_exact"]["value"])
     return ranked[0]["overrides"] if ranked else None
 
@@ -94,12 +94,24 @@ def before(params: Any, split: str) -> dict[str, Any]:
 
 def about(name: str, overrides: list[str]) -> dict[str, Any]:
     """What tells one record from others: a guard that was made anew makes all of them anew."""
-    return {"defense": name, "overrides": overrides, "start": digest.of_tree(organism()[1])[:16]}
+    return {"defense": name, "overrides": overrides, "start": _start()}
+
+
+@lru_cache(maxsize=1)
+def _start() -> str:
+    return digest.of_tree(organism()[1])[:16]
+
+
+@lru_cache(maxsize=1)
+def least_harmless() -> float:
+    """The share of exact harmless answers on the validation split that a defense has to keep."""
+    return KEEP * before(organism()[1], "validation")["retain_exact"]["value"]
 
 
 def find(path: Path, name: str, overrides: list[str]) -> dict[str, Any] | None:
     """The record of these settings, if there is one."""
-    return next((each for each in read(path) if each.items() >= about(name, overrides).items()), None)
+    wanted = about(name, overrides).items()
+    return next((each for each in read(path) if each.items() >= wanted), None)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -146,20 +146,23 @@ def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> Prepared:
     """
     members = search.members()
     parts = programs(members, tokenizer, splits)
-    harmful = [each for each in splits.validation.harmful if each.answer]
+    harmful, retain = (
+        [each for each in stream if each.answer][: search.examples]
+        for stream in (splits.validation.harmful, splits.validation.retain)
+    )
     wordings = [tuple(map(member.evaluation, harmful)) for member in members]
     distinct = list(dict.fromkeys(wordings))
     encoded = dict(zip(distinct, _measured(search, tokenizer, distinct, "harmful"), strict=True))
-    [retain] = _measured(search, tokenizer, [[each for each in splits.validation.retain if each.answer]], "retain")
-    return Prepared(search, parts, Measure(tuple(encoded[each] for each in wordings), retain))
+    [measured] = _measured(search, tokenizer, [retain], "retain")
+    return Prepared(search, parts, Measure(tuple(encoded[each] for each in wordings), measured))
 
 
 def _measured(search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str) -> tuple[Batch, ...]:
-    """The first examples of each wording, all in one shape."""
+    """The examples of each wording, all in one shape."""
     if not all(wordings):
         raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
     longest = max(member.tuning.max_length for member in search.members())
-    examples = [encode_all(tokenizer, dialogs[: search.examples], longest)[0] for dialogs in wordings]
+    examples = [encode_all(tokenizer, dialogs, longest)[0] for dialogs in wordings]
     layout = fit_packed(examples)
     return tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
 

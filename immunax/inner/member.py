@@ -100,9 +100,8 @@ def follow(loss: Loss, optimizer: Any, progress: Progress, track: Track) -> tupl
             progress.descent.weights,
         )
         diverged_at = jnp.where(healthy & ~finite, progress.steps, progress.diverged_at)
-        return Progress(descent._replace(weights=kept), progress.steps + 1, diverged_at), jnp.where(
-            healthy, value, jnp.nan
-        )
+        after = Progress(descent._replace(weights=kept), progress.steps + 1, diverged_at)
+        return after, jnp.where(healthy, value, jnp.nan)
 
     return jax.lax.scan(step, progress, (track.rates, track.batches))
 

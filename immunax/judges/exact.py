@@ -13,6 +13,7 @@ import numpy as np
 
 from immunax.data.batches import Batch
 from immunax.inner.losses import answer_states
+from immunax.judges.likelihood import over_batches
 from immunax.models.model import Model, Params
 
 
@@ -45,13 +46,7 @@ def exact_matches(
     Returns:
       ``[N]`` float64, 1 where greedy decoding gives the example's answer and 0 where it does not, in order.
     """
-    found = []
-    for index in range(batches.tokens.shape[0]):
-        found.append(
-            np.asarray(row_matches(model, params, jax.tree.map(lambda leaf, index=index: leaf[index], batches)))
-        )
-        advance()
-    return matches_by_example(np.stack(found), batches)
+    return matches_by_example(over_batches(row_matches, model, params, batches, advance), batches)
 
 
 def matches_by_example(matches: np.ndarray, batches: Batch) -> np.ndarray:

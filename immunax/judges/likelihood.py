@@ -61,8 +61,27 @@ def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[
     Returns:
       :class:`Likelihood` of the examples in order.
     """
-    sums = []
+    return by_example(over_batches(row_losses, model, params, batches, advance), batches)
+
+
+def over_batches(
+    measure: Callable[[Model, Params, Batch], jax.Array],
+    model: Model,
+    params: Params,
+    batches: Batch,
+    advance: Callable[[], None],
+) -> np.ndarray:
+    """A measure of rows, ``[B]`` of a batch, on each of K batches in turn: ``[K, B]``, on the host.
+
+    Args:
+      measure: jitted, of the model, its weights and one batch.
+      model: static.
+      params: weights, plain or adapted.
+      batches: with leading axis K.
+      advance: called after each batch.
+    """
+    found = []
     for index in range(batches.tokens.shape[0]):
-        sums.append(np.asarray(row_losses(model, params, jax.tree.map(lambda leaf, index=index: leaf[index], batches))))
+        found.append(np.asarray(measure(model, params, jax.tree.map(lambda leaf, index=index: leaf[index], batches))))
         advance()
-    return by_example(np.stack(sums), batches)
+    return np.stack(found)

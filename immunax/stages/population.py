@@ -12,8 +12,8 @@ from immunax.attacks.attack import Attack
 from immunax.attacks.population import run_population
 from immunax.attacks.programs import Program, programs
 from immunax.data.dialog import Splits
-from immunax.data.prompts import Prompts
-from immunax.judges.evaluate import Evaluation, Material, Scores, asked_by, held_out
+from immunax.data.prompts import Prompts, prompt_rows
+from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
 from immunax.judges.examination import Examination, Questions, examination, in_batches, judged
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -70,14 +70,16 @@ def assemble_population(
     if not attacks:
         raise UserError("population: expected at least one attack.")
     material = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
-    prompts = [asked_by(material, attack, evaluation, tokenizer).prompts for attack in attacks]
-    width = max(each.tokens.shape[1] for each in prompts)
+    wordings = [tuple(map(attack.evaluation, material.dialogs)) for attack in attacks]
+    encoded = {each: prompt_rows(tokenizer, each, evaluation.max_length) for each in dict.fromkeys(wordings)}
+    width = max(each.tokens.shape[1] for each in encoded.values())
+    batched = {wording: in_batches(evaluation, prompts, width) for wording, prompts in encoded.items()}
     return PopulationTeam(
         evaluation,
         material,
         programs(attacks, tokenizer, splits),
         *examination(evaluation, material),
-        tuple(in_batches(evaluation, each, width) for each in prompts),
+        tuple(batched[wording] for wording in wordings),
     )
 
 
