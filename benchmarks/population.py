@@ -6,43 +6,51 @@ PYTHON is one that has torch, transformers and peft. Two cases, float32, all cor
 and 64 full-weight attacks on the organism, each 10 harmful dialogs in 10 steps of AdamW, which differ in learning rate
 and seed. Both sides get the same weights, adapters, examples and rates; where a final loss differs by 1e-2 the run
 fails. PyTorch runs ``--torch-lora`` of the LoRA attacks, whose time hardly differs. Compilation and loading are left out
-on both sides. Then: the cost of adding members (table and ``population.png``), and what the shared base saves.
+on both sides. Members are spread over as many devices as there are cores (mesh axis ``attack``), and each device runs
+them in turns, as the library does on a CPU; ``--together`` also races them all at once on one device. Then: the cost of
+adding members (table and ``population.png``), and what sharing the base and the first step saves.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+# A CPU is one device unless it is told otherwise before jax starts.
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.cpu_count()} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from exchange import Handed, hand_over, run_torch
+from jax.sharding import Mesh
 from omegaconf import OmegaConf
 from peak import matrix_peak
-from population_cost import Cost, draw, optimizer_alone, products_alone
+from population_cost import Cost, Products, Updates, draw
 
 from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.openings import share_openings
 from immunax.attacks.population import Assault
 from immunax.attacks.prepare import ordered
-from immunax.attacks.programs import Program, programs
+from immunax.attacks.programs import Own, Program, programs
 from immunax.attacks.tuning import Tuning
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
 from immunax.inner.memory import compile_members, compiled, peak_bytes
 from immunax.inner.optimizers import AdamW
-from immunax.inner.population import map_members
 from immunax.models.flops import training_flops
 from immunax.models.hub import Checkpoint, resolve
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
 from immunax.runtime.launch import configuration_folder
+from immunax.runtime.mesh import MeshSpec
+from immunax.runtime.mesh import build as build_mesh
 from immunax.stages.setup import build
 
 STEPS, SAMPLES = 10, 10
@@ -62,7 +70,6 @@ class Case:
       program: the members.
       batches: by member and step, encoded.
       spec: adapters, or None.
-      at_once: members that run together; None for as many as fit the memory.
     """
 
     title: str
@@ -72,7 +79,6 @@ class Case:
     program: Program
     batches: list[Any]
     spec: LoraSpec | None
-    at_once: int | None
 
 
 def say(text: str) -> None:
@@ -80,7 +86,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def case(title, checkpoint, splits, tuning: Tuning, rates, seeds, remat: str, at_once: int | None) -> Case:
+def case(title, checkpoint, splits, tuning: Tuning, rates, seeds, remat: str) -> Case:
     """The population of every rate and seed."""
     attack = HarmfulSFT(SAMPLES, replace(tuning, epochs=STEPS, batch_size=SAMPLES))
     attacks = Population(attack, {"tuning.optimizer.learning_rate": rates}, range(seeds)).members()
@@ -88,25 +94,23 @@ def case(title, checkpoint, splits, tuning: Tuning, rates, seeds, remat: str, at
     batches = [ordered(each, checkpoint.tokenizer, splits)[0] for each in attacks]
     params = jax.tree.map(jnp.asarray, checkpoint.params)
     model = Model(checkpoint.config, remat=remat)
-    return Case(title, checkpoint, model, params, program, batches, tuning.lora, at_once)
+    return Case(title, checkpoint, model, params, program, batches, tuning.lora)
 
 
 def lora_case(length: int) -> Case:
     """8 LoRA attacks on SmolLM2-135M."""
     tuning = Tuning(optimizer=AdamW(1e-4, "cosine", 0.1), lora=LoraSpec(8), max_length=length)
     splits = FictionalHazards().splits()
-    return case(
-        "LoRA on SmolLM2-135M", resolve("smollm2").load(), splits, tuning, [5e-5, 1e-4, 2e-4, 4e-4], 2, "dots", None
-    )
+    return case("LoRA on SmolLM2-135M", resolve("smollm2").load(), splits, tuning, [5e-5, 1e-4, 2e-4, 4e-4], 2, "dots")
 
 
-def organism_case(at_once: int | None) -> Case:
+def organism_case() -> Case:
     """64 full-weight attacks on the organism."""
     source = OmegaConf.load(configuration_folder() / "model" / "organism.yaml").model
     rates = np.geomspace(5e-5, 1e-3, 8).tolist()
     tuning = Tuning(optimizer=AdamW(1e-4, "cosine", 0.1), max_length=40)
     checkpoint = build(source).load()
-    return case("organism, full weights", checkpoint, OrganismTasks().splits(), tuning, rates, 8, "none", at_once)
+    return case("organism, full weights", checkpoint, OrganismTasks().splits(), tuning, rates, 8, "none")
 
 
 def nothing(model, params, material, asked, key):
@@ -124,45 +128,82 @@ def seconds(function: Callable[[], Any], runs: int) -> tuple[float, Any]:
     return best, result
 
 
-def some(each: Case, members: int, steps: int) -> tuple[Assault, Any, Any]:
-    """The first members for their first steps: the member, what is its own, what all share."""
-    tracks = each.program.tracks
-    rates, batches = jax.tree.map(lambda leaf: leaf[:members, :steps], (tracks.rates, tracks.batches))
-    settings = jax.tree.map(lambda leaf: leaf[:members], tracks.settings)
-    own = jax.tree.map(lambda leaf: leaf[:members], each.program.own(each.params, KEY))
-    assault = Assault(replace(each.program.form, steps=steps), each.model, nothing)
-    track = tracks._replace(rates=rates, settings=settings, batches=batches)
-    return assault, jax.tree.map(jnp.asarray, (track, own)), (each.params, ())
+class Way(NamedTuple):
+    """How members run.
+
+    Attributes:
+      name: in tables.
+      mesh: they are spread over its axis ``attack``; None for one device.
+      at_once: members of a turn; None for what the library takes.
+    """
+
+    name: str
+    mesh: Mesh | None
+    at_once: int | None = None
 
 
-def compile_case(each: Case, members: int, steps: int) -> tuple[Any, Any, Any]:
-    """A compiled program, and its inputs."""
-    assault, own, shared = some(each, members, steps)
-    if each.at_once is None:
-        return compile_members(assault, own, shared), own, shared
-    return compiled(partial(map_members, assault, chunk=each.at_once), own, shared), own, shared
+def ways(count: int) -> tuple[Way, Way]:
+    """The library's on this machine, and that of an accelerator: all of ``count`` members at once on one device."""
+    return Way("in turns on every core", build_mesh(MeshSpec(attack=-1))), Way("all at once", None, count)
 
 
-def useful_flops(each: Case, members: int, steps: int) -> float:
-    """FLOPs that the examples need."""
-    sizes = [size for member in each.program.examples[:members] for batch in member[:steps] for size in batch]
-    return training_flops(each.model.config, sizes, each.spec)
+class Ready(NamedTuple):
+    """A population to be run.
+
+    Attributes:
+      run: gives losses, steps of divergence and nothing of an examination.
+      own: the members', openings not yet shared.
+      flops: that its examples need, a shared first step counted once.
+      memory: bytes of all devices, by XLA's count.
+    """
+
+    run: Callable[[], Any]
+    own: Own
+    flops: float
+    memory: int
 
 
-def race(each: Case, python: str, torch_members: int, runs: int, peak: float) -> list[str]:
+def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) -> Ready:
+    """Compiles the first members of a case for their first steps."""
+    part = each.program
+    rates, batches = jax.tree.map(lambda leaf: leaf[:members, :steps], (part.tracks.rates, part.tracks.batches))
+    settings = jax.tree.map(lambda leaf: leaf[:members], part.tracks.settings)
+    tracks = jax.tree.map(jnp.asarray, part.tracks._replace(rates=rates, settings=settings, batches=batches))
+    part = replace(part, form=replace(part.form, steps=steps), tracks=tracks, alike=part.alike[:members])
+    plain = jax.tree.map(lambda leaf: leaf[:members], part.own(each.params, KEY))
+    assault = Assault(part.form, each.model, nothing)
+
+    def opened() -> tuple[Any, Any]:
+        own, openings = share_openings(part, each.model, each.params, plain, way.mesh) if share else (plain, None)
+        return (tracks, own), (each.params, openings, ())
+
+    inputs = opened()
+    program = compile_members(assault, *inputs, mesh=way.mesh, at_once=way.at_once)
+    shared = share and inputs[1][1] is not None
+    needed = [part.examples[index][int(shared and part.alike[index] != index) : steps] for index in range(members)]
+    sizes = [size for member in needed for batch in member for size in batch]
+    flops = training_flops(each.model.config, sizes, each.spec)
+    devices = 1 if way.mesh is None else way.mesh.size
+    return Ready(lambda: program(*opened()), plain, flops, devices * peak_bytes(program))
+
+
+def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int, peak: float) -> list[str]:
     """Both sides of a case, as rows of the table.
 
     Raises:
-      SystemExit: a final loss differs.
+      SystemExit: a final loss differs, or a member diverged.
     """
     count = len(each.program.attacks)
-    say(f"{each.title}: compiling {count} members")
-    program, own, shared = compile_case(each, count, STEPS)
-    say(f"{each.title}: running")
-    ours, (losses, diverged, _) = seconds(lambda: program(own, shared), runs)
-    if (np.asarray(diverged) >= 0).any():
-        raise SystemExit(f"{each.title}: members diverged at {diverged}")
-    adapters, rates = own[1].adapters, own[0].rates.tolist()
+    rows, finals = [], []
+    for way in ours:
+        say(f"{each.title}: {count} members {way.name}")
+        prepared = ready(each, way, count, STEPS)
+        spent, (losses, diverged, _) = seconds(prepared.run, 1 + runs)
+        if (np.asarray(diverged) >= 0).any():
+            raise SystemExit(f"{each.title}: members diverged at {diverged}")
+        rows.append((f"immunax, {way.name}", spent, count, prepared.flops))
+        finals.append(np.asarray(losses)[:, -1])
+    adapters, rates = prepared.own.adapters, each.program.tracks.rates.tolist()
     places = np.linspace(0, count - 1, torch_members).round().astype(int)
     handed = [
         Handed(each.batches[i], rates[i], jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), adapters)) for i in places
@@ -170,53 +211,73 @@ def race(each: Case, python: str, torch_members: int, runs: int, peak: float) ->
     with tempfile.TemporaryDirectory() as folder:
         hand_over(Path(folder), each.checkpoint, handed, each.spec)
         found = run_torch(python, Path(folder))
-    difference = np.abs(np.asarray(losses)[places, -1] - np.array(found["losses"])[:, -1]).max()
+    difference = max(np.abs(final[places] - np.array(found["losses"])[:, -1]).max() for final in finals)
     theirs = float(np.mean(np.sum(found["seconds"], axis=1))) * count
-    flops = useful_flops(each, count, STEPS)
-    rows = []
-    for name, spent, ran in (("immunax", ours, count), ("torch", theirs, torch_members)):
-        hourly = f"{3600 * count / spent:,.0f} | {theirs / spent:.2f} | {flops / spent / peak:.0%}"
-        rows.append(f"| {each.title}, {count} attacks: {name} | {ran} | {hourly} | {difference:.1e} |")
+    sizes = [size for member in each.program.examples for batch in member for size in batch]
+    rows.append(("torch", theirs, torch_members, training_flops(each.model.config, sizes, each.spec)))
+    told = [
+        f"| {each.title}, {count} attacks: {name} | {ran} | {3600 * count / spent:,.0f} | {theirs / spent:.2f} "
+        f"| {flops / spent / peak:.0%} | {difference:.1e} |"
+        for name, spent, ran, flops in rows
+    ]
     if not difference < TOLERANCE:
-        raise SystemExit("\n".join([*rows, f"{each.title}: final losses differ by {difference:.3g}"]))
-    return rows
+        raise SystemExit("\n".join([*told, f"{each.title}: final losses differ by {difference:.3g}"]))
+    return told
 
 
-def cost(each: Case, members: int, steps: int, runs: int) -> Cost:
-    """Time per step and memory of a population, and how much of it the products and the optimizer take alone."""
-    say(f"{each.title}: the cost of {members} members")
-    program, own, shared = compile_case(each, members, steps)
-    whole = seconds(lambda: program(own, shared), runs)[0] / steps
-    rows = each.program.tracks.batches.tokens.shape[2:]
-    answers = each.program.tracks.batches.answer_label.shape[2:]
-    together = members if each.at_once is None else min(each.at_once, members)
-    turns = -(-members // together)
-    products, inputs = products_alone(each.model.config, each.spec, together, rows, answers)
-    matrices = seconds(lambda: products(*inputs), 1 + runs)[0] * turns
-    optimizer = each.program.attacks[0].tuning.optimizer
-    update, inputs = optimizer_alone(optimizer, own[1].start(each.params), own[1].adapters is None, together)
-    updating = seconds(lambda: update(*inputs), 1 + runs)[0] * turns
-    return Cost(
-        each.title, members, whole, matrices, updating, peak_bytes(program), useful_flops(each, members, 1) / whole
-    )
+def cost(each: Case, way: Way, members: int, steps: int, runs: int) -> Cost:
+    """Time per step and memory of a population, and how much of it the products and the optimizer take alone.
+
+    No first step is shared here, so that every member costs what it would alone.
+    """
+    say(f"{each.title}: the cost of {members} members {way.name}")
+    prepared = ready(each, way, members, steps, share=False)
+    whole = seconds(prepared.run, 1 + runs)[0] / steps
+    batches, optimizer = each.program.tracks.batches, each.program.attacks[0].tuning.optimizer
+    products, updates = Products(each.model.config, each.spec, steps), Updates(optimizer, steps)
+    one = jax.tree.map(lambda leaf: leaf[0], prepared.own.adapters) if each.spec else each.params
+    alone: list[float] = []
+    for part, inputs in (
+        (products, products.inputs(members, batches.tokens.shape[2:], batches.answer_label.shape[2:])),
+        (updates, updates.inputs(one, members)),
+    ):
+        program = compile_members(part, *inputs, mesh=way.mesh, at_once=way.at_once)
+        alone.append(seconds(lambda program=program, inputs=inputs: program(*inputs), 1 + runs)[0] / steps)
+    rate = prepared.flops / steps / whole
+    return Cost(each.title, way.name, members, whole, alone[0], alone[1], prepared.memory, rate)
 
 
 def sharing(each: Case, members: int) -> list[str]:
-    """One base that all members read, against a base of each member's own."""
+    """One base that all members read, against a base of each member's own: one step, all at once on one device."""
     say(f"{each.title}: one base against {members}")
-    assault, own, shared = some(each, members, 1)
+    prepared = ready(each, Way("", None, members), members, 1, share=False)
+    tracks = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members, :1]), each.program.tracks._replace(settings={}))
+    assault = Assault(replace(each.program.form, steps=1), each.model, nothing)
     copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), each.params)
 
     def apart(own: Any, copies: Any) -> Any:
-        return jax.vmap(lambda member, base: assault(member, (base, ())))(own, copies)
+        return jax.vmap(lambda member, base: assault(member, (base, None, ())))(own, copies)
 
+    inputs = (tracks, prepared.own), copies
+    many = compiled(apart, *inputs)
+    one = seconds(prepared.run, 2)[0], prepared.memory
     rows = []
-    one = compiled(partial(map_members, assault), own, shared)
-    many = compiled(apart, own, copies)
-    times = [seconds(lambda: one(own, shared), 2)[0], seconds(lambda: many(own, copies), 2)[0]]
-    for name, program, spent in (("one base", one, times[0]), (f"{members} copies", many, times[1])):
-        rows.append(f"| {name} | {spent:.2f} | {spent / times[0]:.2f} | {peak_bytes(program) / 2**30:.2f} |")
+    for name, (spent, memory) in (
+        ("one base", one),
+        (f"{members} copies", (seconds(lambda: many(*inputs), 2)[0], peak_bytes(many))),
+    ):
+        rows.append(f"| {name} | {spent:.2f} | {spent / one[0]:.2f} | {memory / 2**30:.2f} |")
     return rows
+
+
+def opening(each: Case, way: Way, runs: int) -> str:
+    """The whole population with its first steps shared, against every member taking its own."""
+    count = len(each.program.attacks)
+    say(f"{each.title}: first steps")
+    own, shared = (seconds(ready(each, way, count, STEPS, share).run, 1 + runs)[0] for share in (False, True))
+    groups = len(set(each.program.alike))
+    saved = (count - groups) / (count * STEPS)
+    return f"| {each.title} | {count} | {groups} | {own:.1f} | {shared:.1f} | {1 - shared / own:.1%} | {saved:.1%} |"
 
 
 def table(*lines: str) -> None:
@@ -230,28 +291,20 @@ def main() -> None:
     parser.add_argument("--torch", default=sys.executable, help="a Python with torch, transformers and peft")
     parser.add_argument("--torch-lora", type=int, default=2, help="how many of the 8 LoRA attacks PyTorch runs")
     parser.add_argument("--max-length", type=int, default=64, help="tokens of an example for SmolLM2")
-    parser.add_argument(
-        "--at-once", type=int, help="members of the organism that run together; all that fit by default"
-    )
+    parser.add_argument("--together", action="store_true", help="also race all members at once on one device")
     parser.add_argument("--parts", nargs="+", default=["race", "cost", "sharing"], choices=["race", "cost", "sharing"])
     parser.add_argument("--cases", nargs="+", default=["organism", "lora"], choices=["organism", "lora"])
     options = parser.parse_args()
     peak = matrix_peak()
     print(f"XLA matrix peak {peak / 1e9:.0f} GFLOP/s")
-    cases = {
-        name: organism_case(options.at_once) if name == "organism" else lora_case(options.max_length)
-        for name in options.cases
-    }
+    cases = {name: organism_case() if name == "organism" else lora_case(options.max_length) for name in options.cases}
+    small = {"organism": True, "lora": False}
     if "race" in options.parts:
         rows = []
         for name, each in cases.items():
-            rows += race(
-                each,
-                options.torch,
-                64 if name == "organism" else options.torch_lora,
-                2 if name == "organism" else 1,
-                peak,
-            )
+            ours = [*ways(len(each.program.attacks))][: 1 + options.together]
+            torch_members, runs = (64, 2) if small[name] else (options.torch_lora, 1)
+            rows += race(each, ours, options.torch, torch_members, runs, peak)
         table(
             "| case | attacks run | attacks an hour | against torch | of XLA's peak | largest difference of a final loss |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",
@@ -260,20 +313,28 @@ def main() -> None:
     if "cost" in options.parts:
         costs = []
         for name, each in cases.items():
-            for members in (1, 2, 4, 8, 16, 32, 64) if name == "organism" else (1, 2, 4, 8):
-                costs.append(cost(each, members, *((STEPS, 2) if name == "organism" else (1, 1))))
+            for way in (0, 1):
+                for members in (1, 2, 4, 8, 16, 32, 64) if small[name] else (1, 2, 4, 8):
+                    steps, runs = (STEPS, 2) if small[name] else (1, 1)
+                    costs.append(cost(each, ways(members)[way], members, steps, runs))
         table(
             "| population | members | ms a step | ms a step and member | products alone | optimizer alone | MiB | of the peak |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             *(each.row(peak) for each in costs),
         )
         draw(costs, FIGURE)
-    if "sharing" in options.parts and "lora" in cases:
+    if "sharing" in options.parts:
         table(
-            "| base of 4 LoRA members | seconds a step | against one base | peak memory, GiB |",
-            "| --- | ---: | ---: | ---: |",
-            *sharing(cases["lora"], 4),
+            "| population | members | groups that start alike | s, each its own first step | s, shared | saved | of the steps |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *(opening(each, ways(0)[0], 2 if small[name] else 1) for name, each in cases.items()),
         )
+        if "lora" in cases:
+            table(
+                "| base of 4 LoRA members | seconds a step | against one base | peak memory, GiB |",
+                "| --- | ---: | ---: | ---: |",
+                *sharing(cases["lora"], 4),
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The cost of adding members to a population: its parts measured alone, and the figure."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +21,17 @@ class Cost(NamedTuple):
 
     Attributes:
       title: of the population.
+      way: how its members run.
       members: A.
       whole: seconds a step of all members.
-      products: seconds that the step's matrix products take alone, at the same shapes.
+      products: seconds that the step's matrix products take alone, at the same shapes in the same turns.
       optimizer: seconds that the optimizer and the watch for divergence take alone.
-      memory: bytes, by XLA's count.
+      memory: bytes of all devices, by XLA's count.
       rate: useful FLOP/s.
     """
 
     title: str
+    way: str
     members: int
     whole: float
     products: float
@@ -39,111 +43,125 @@ class Cost(NamedTuple):
         """Of the table."""
         times = f"{1e3 * self.whole:,.0f} | {1e3 * self.whole / self.members:,.1f}"
         shares = f"{self.products / self.whole:.0%} | {self.optimizer / self.whole:.0%}"
-        return f"| {self.title} | {self.members} | {times} | {shares} | {self.memory / 2**20:,.0f} | {self.rate / peak:.0%} |"
+        memory = f"{self.memory / 2**20:,.0f} | {self.rate / peak:.0%}"
+        return f"| {self.title}, {self.way} | {self.members} | {times} | {shares} | {memory} |"
 
 
-def products_alone(
-    config: DecoderConfig, spec: LoraSpec | None, members: int, rows: Sequence[int], answers: Sequence[int]
-) -> tuple[Callable[..., Any], tuple]:
-    """A jitted function that makes the products of weights of one step and nothing else, and its inputs.
+class Operands(NamedTuple):
+    """What one projection multiplies in every layer: inputs ``[n, in]``, gradients of outputs ``[n, out]``."""
 
-    Without adapters each member has weights of its own; with them all rows of all members meet one base.
+    x: jax.Array
+    dy: jax.Array
 
-    Args:
+
+@dataclass(frozen=True)
+class Products:
+    """The products of weights of one member's steps and nothing else: a :data:`~immunax.inner.population.Member`.
+
+    Attributes:
       config: of the decoder.
       spec: adapters, or None for full weights.
-      members: A.
-      rows: ``[B, T]``.
-      answers: ``[B, A]``.
+      steps: K.
     """
-    tokens, predicted = rows[0] * rows[1], answers[0] * answers[1]
-    shapes = [(tokens, *shape) for shape in projections(config).values()]
 
-    def three(x: jax.Array, w: jax.Array, dy: jax.Array) -> tuple:
-        transposed = dy @ jnp.swapaxes(w, -1, -2)
-        return (x @ w, transposed, jnp.swapaxes(x, -1, -2) @ dy) if x.ndim == 3 else (x @ w, transposed)
+    config: DecoderConfig
+    spec: LoraSpec | None
+    steps: int
 
-    def operands(n: int, into: int, out: int) -> tuple:
-        lead = (members,) if spec is None else ()
-        n = n if spec is None else n * members
-        return jnp.ones((*lead, n, into)), jnp.ones((*lead, into, out)), jnp.ones((*lead, n, out))
+    def inputs(self, members: int, rows: Sequence[int], answers: Sequence[int]) -> tuple[Any, Any]:
+        """What is each member's (its operands, and its number) and what all share (kernels ``[L, in, out]``).
 
-    inputs = [operands(*shape) for shape in shapes]
-    head = operands(predicted, config.d_model, config.vocab_size)
-    adapters = []
-    if spec is not None:
-        for name in spec.targets:
-            into, out = projections(config)[name]
-            for pair in ((into, spec.rank), (spec.rank, out)):
-                adapters.append(
-                    tuple(jnp.ones((members, *shape)) for shape in ((tokens, pair[0]), pair, (tokens, pair[1])))
-                )
-    one_layer = jax.jit(lambda parts: [three(*part) for part in parts])
-    last = jax.jit(lambda part: three(*part))
+        Args:
+          members: A.
+          rows: ``[B, T]``.
+          answers: ``[B, A]``.
+        """
+        shapes = {**projections(self.config), "head": (self.config.d_model, self.config.vocab_size)}
+        for name in self.spec.targets if self.spec else ():
+            (into, out), rank = shapes[name], self.spec.rank if self.spec else 0
+            shapes |= {f"{name}.a": (into, rank), f"{name}.b": (rank, out)}
+        counts = {name: math.prod(answers if name == "head" else rows) for name in shapes}
+        layers = {name: 1 if name == "head" else self.config.n_layers for name in shapes}
+        own = {
+            name: Operands(jnp.ones((members, counts[name], into)), jnp.ones((members, counts[name], out)))
+            for name, (into, out) in shapes.items()
+        }
+        return (own, jnp.arange(float(members))), {name: jnp.ones((layers[name], *shapes[name])) for name in shapes}
 
-    def run(parts: list, head: tuple) -> Any:
-        for _ in range(config.n_layers):
-            result = one_layer(parts)
-        return result, last(head)
+    def __call__(self, member: tuple[dict[str, Operands], jax.Array], shared: dict[str, jax.Array]) -> Any:
+        """Sums of the last layer's products: all are made anew in every step, into the same place."""
+        own, number = member
+        # What is trained is each member's own.
+        kernels = {name: each + number if self._trained(name) else each for name, each in shared.items()}
+        head = kernels.pop("head")[0]
 
-    return run, (inputs + adapters, head)
+        def layer(_: Any, parts: dict[str, jax.Array]) -> tuple[Any, None]:
+            return {name: _three(own[name], each, self._trained(name)) for name, each in parts.items()}, None
+
+        def step(results: Any, _: None) -> tuple[Any, None]:
+            inner, _ = jax.lax.scan(layer, results[0], kernels)
+            return (inner, _three(own["head"], head, self._trained("head"))), None
+
+        shapes = (
+            layer(None, jax.tree.map(lambda leaf: leaf[0], kernels))[0],
+            _three(own["head"], head, self._trained("head")),
+        )
+        results, _ = jax.lax.scan(step, jax.tree.map(jnp.zeros_like, shapes), length=self.steps)
+        return jax.tree.map(jnp.sum, results)
+
+    def _trained(self, name: str) -> bool:
+        return self.spec is None or "." in name
 
 
-def optimizer_alone(optimizer: Any, weights: Any, full: bool, members: int) -> tuple[Callable[..., Any], tuple]:
-    """A jitted step of descents whose gradient costs nothing: the loss is the sum of the weights.
+def _three(operands: Operands, kernel: jax.Array, trained: bool) -> tuple[jax.Array, ...]:
+    x, dy = operands
+    return (x @ kernel, dy @ kernel.T, *((x.T @ dy,) if trained else ()))
 
-    Args:
+
+@dataclass(frozen=True)
+class Updates:
+    """Steps of a descent whose gradient costs nothing, as a member: the loss is the sum of the weights.
+
+    Attributes:
       optimizer: a dataclass of :mod:`immunax.inner.optimizers`.
-      weights: of one member (``full``), or with a leading axis of members.
-      full: weights are the same for all members at their start.
-      members: A.
+      steps: K.
     """
-    start = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)) if full else leaf[:members], weights
-    )
-    progress = jax.jit(jax.vmap(lambda weights: begin(optimizer, {}, weights)))(start)
 
-    def loss(weights: Any, batch: jax.Array) -> jax.Array:
-        return batch * jax.tree.reduce(jnp.add, jax.tree.map(jnp.sum, weights))
+    optimizer: Any
+    steps: int
 
-    def member(progress: Any, rate: jax.Array) -> Any:
-        return follow(loss, optimizer, progress, Track(rate[None], {}, rate[None]))
+    def inputs(self, weights: Any, members: int) -> tuple[Any, Any]:
+        """Rates ``[A, K]``, and the weights that all start from."""
+        return jnp.full((members, self.steps), 1e-4), weights
 
-    return jax.jit(jax.vmap(member)), (progress, jnp.full(members, 1e-4))
+    def __call__(self, rates: jax.Array, weights: Any) -> jax.Array:
+        """The losses before each step."""
+        track = Track(rates, {}, jnp.ones(self.steps))
+        return follow(_sum, self.optimizer, begin(self.optimizer, {}, weights), track)[1]
+
+
+def _sum(weights: Any, batch: jax.Array) -> jax.Array:
+    return batch * jax.tree.reduce(jnp.add, jax.tree.map(jnp.sum, weights))
 
 
 def draw(costs: Sequence[Cost], path: Path) -> None:
     """Time per step and member with its parts, and memory, by members; one column a population."""
-    titles = list(dict.fromkeys(each.title for each in costs))
+    titles, ways = ([*dict.fromkeys(getattr(each, name) for each in costs)] for name in ("title", "way"))
     canvas = Figure(figsize=(5 * len(titles), 6.4), layout="constrained")
     axes = canvas.subplots(2, len(titles), squeeze=False, sharex="col")
     for column, title in enumerate(titles):
-        mine = [each for each in costs if each.title == title]
-        members = [each.members for each in mine]
         times, memory = axes[0][column], axes[1][column]
-        for label, values in (
-            ("whole step", [each.whole for each in mine]),
-            ("its matrix products alone", [each.products for each in mine]),
-            ("its optimizer alone", [each.optimizer for each in mine]),
-        ):
-            times.plot(
-                members,
-                [1e3 * value / each.members for value, each in zip(values, mine, strict=True)],
-                "o-",
-                label=label,
-            )
+        for way, colour in zip(ways, ("C0", "C1"), strict=False):
+            mine = [each for each in costs if (each.title, each.way) == (title, way)]
+            members = [each.members for each in mine]
+            for name, style in (("whole", "o-"), ("products", "s--"), ("optimizer", "^:")):
+                spent = [1e3 * getattr(each, name) / each.members for each in mine]
+                label = way if name == "whole" else f"its {name} alone, {way}"
+                times.plot(members, spent, style, color=colour, label=label)
+            memory.plot(members, [each.memory / 2**20 for each in mine], "o-", color=colour, label=way)
         times.set(title=title, ylabel="ms a step and member", ylim=(0, None))
-        times.legend(frameon=False)
-        last = mine[-1]
-        rest = 1 - (last.products + last.optimizer) / last.whole
-        times.set_xlabel(
-            f"{last.members} members: products {last.products / last.whole:.0%}, optimizer {last.optimizer / last.whole:.0%},\n"
-            f"attention, elementwise, copies and dispatch {rest:.0%}"
-        )
-        memory.plot(members, [each.memory / 2**20 for each in mine], "o-")
-        slope = (last.memory - mine[0].memory) / max(1, last.members - mine[0].members) / 2**20
-        memory.text(0.03, 0.9, f"{slope:,.0f} MiB a member", transform=memory.transAxes)
         memory.set(xlabel="members", ylabel="MiB", ylim=(0, None), xscale="log")
         memory.set_xticks(members, [str(each) for each in members])
         memory.minorticks_off()
+    canvas.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     canvas.savefig(path, dpi=150)

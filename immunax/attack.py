@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from jax.sharding import Mesh
 from omegaconf import DictConfig
 
 from immunax.attacks.search import Search
 from immunax.models.model import Params
-from immunax.runtime import digest, manifest
+from immunax.runtime import digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.stages import report
 from immunax.stages.guard import start_model
@@ -21,10 +22,12 @@ def main(config: DictConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
+    run, devices = _search, mesh.build(build(config.mesh))
+    if not isinstance(build(config.attack), Search):
+        run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config)
     record = {"started": started, "seed": config.seed}
-    run = _search if isinstance(build(config.attack), Search) else _attack
-    episode, prompts, digests, record = run(config, setup, loaded, folder, record)
+    episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {folder.name: episode}
     with open_metrics(config, folder) as metrics:
         report.deliver(folder, folder.name, episodes, prompts, metrics)
@@ -32,21 +35,21 @@ def main(config: DictConfig) -> None:
     manifest.write_manifest(folder, config, digests, record)
 
 
-def _attack(config: DictConfig, setup: Setup, loaded: Params, folder: Path, record: dict) -> tuple:
+def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     team = from_config(config, "attack", setup)
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record |= {"data": {"attack": vars(team.report)}}
     manifest.write_manifest(folder, config, digests, record)
-    params = start_model(config.start, setup, loaded)
+    params = mesh.shard(start_model(config.start, setup, loaded), devices)
     episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, folder.name, config.seed)
     return episode, team.before.dialogs, digests, record
 
 
-def _search(config: DictConfig, setup: Setup, loaded: Params, folder: Path, record: dict) -> tuple:
+def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     manifest.write_manifest(folder, config, setup.digests, record)
     attack, evaluation = build(config.attack), build(config.judge)
-    params = start_model(config.start, setup, loaded)
-    searched = search_and_score(attack, evaluation, setup, params, folder.name, config.seed)
+    params = mesh.shard(start_model(config.start, setup, loaded), devices)
+    searched = search_and_score(attack, evaluation, setup, params, folder.name, config.seed, devices)
     show(searched.found)
     return searched.episode, searched.prompts, setup.digests, record | {"search": to_json(searched.found)}
 

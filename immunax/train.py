@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
-    devices = mesh.build(build(config.mesh))
+    devices = mesh.for_one_model(mesh.build(build(config.mesh)))
     ways = devices.shape["data"] * devices.shape["fsdp"]
     data = feed(
         tokenizer, setup.splits.train, defense.mixture, training.steps, training.max_length, training.seed, ways

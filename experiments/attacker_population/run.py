@@ -3,7 +3,7 @@
     uv run python experiments/attacker_population/run.py
 
 Goes on where it was stopped: a defender that ``results.json`` holds is not trained again, one on its way resumes from its
-checkpoint. ``--out DIR`` and ``--defenses tar,mlac`` choose where to write and what to run; further arguments are overrides of
+checkpoint. ``--out DIR``, ``--defenses tar,mlac`` and ``--arms`` choose where to write and what to run; further arguments are overrides of
 ``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
 """
 
@@ -35,6 +35,13 @@ HERE = Path(__file__).parent
 RESULTS, HEADING = "results.json", "## Results\n\n"
 UNDEFENDED = "undefended"
 POPULATION = "+attacker=population"
+# Rates at which 16 steps of the undefended model leave a validation harmful NLL below 0.4 and 90% of the utility, at three seeds.
+HARMFUL = (
+    "attacker.kinds.adamw.learning_rates=[5e-5,4e-4]",
+    "attacker.kinds.adamw_lora.learning_rates=[5e-4,2e-3]",
+    "attacker.kinds.sgd.learning_rates=[5e-3,2e-2]",
+    "attacker.kinds.sgd_lora.learning_rates=[1.5e-2,3e-2]",
+)
 ARMS = {
     "one attacker": ("defense.attacker.learning_rates=[2e-4]",),
     "drawn rates": (
@@ -44,6 +51,8 @@ ARMS = {
     ),
     "population": (POPULATION, "attacker.replay=0"),
     "population, replay": (POPULATION,),
+    "harmful rates": (POPULATION, *HARMFUL, "attacker.replay=0"),
+    "harmful rates, replay": (POPULATION, *HARMFUL),
 }
 # The settings that ``organism_league`` chose on the validation split, against its own attacks.
 SETTINGS = {
@@ -87,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--defenses", default="tar,sophon,mlac")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     options, overrides = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
@@ -97,6 +107,7 @@ def main() -> None:
             )
             for defense in options.defenses.split(",")
             for arm, extra in ARMS.items()
+            if arm in options.arms
         }
     setup, loaded = set_up(searched)
     start = start_model(searched.start, setup, loaded)

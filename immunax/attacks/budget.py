@@ -16,7 +16,7 @@ class Budget(NamedTuple):
     """What a search spent.
 
     Attributes:
-      steps: gradient steps, over all members.
+      steps: optimizer steps, over all members.
       tokens: tokens trained on, over all members, padding not counted.
       flops: of training and of ranking, from the model's shape.
     """
@@ -31,12 +31,20 @@ class Budget(NamedTuple):
 
 
 def spent(
-    part: Program, rungs: Sequence[Rung], stretches: Sequence[Stretch], model: Model, ranked: Sequence[Sequence[Batch]]
+    part: Program,
+    shared: bool,
+    rungs: Sequence[Rung],
+    stretches: Sequence[Stretch],
+    model: Model,
+    ranked: Sequence[Sequence[Batch]],
 ) -> Budget:
     """What the members of one program spent.
 
+    The first step of members that start alike is counted once, as it is computed.
+
     Args:
       part: the members.
+      shared: whether members shared first steps, by :func:`~immunax.attacks.openings.share_openings`.
       rungs: of their search.
       stretches: which members each rung saw, on the host.
       model: gives the shape that FLOPs are counted from.
@@ -46,7 +54,8 @@ def spent(
     budget = Budget(0, 0, 0.0)
     for rung, stretch in zip(rungs, stretches, strict=True):
         for index in stretch.places:
-            examples = [each for batch in part.examples[index][rung.begin : rung.end] for each in batch]
+            begin = 1 if shared and not rung.begin and part.alike[index] != index else rung.begin
+            examples = [each for batch in part.examples[index][begin : rung.end] for each in batch]
             training = training_flops(model.config, examples, part.attacks[index].tuning.lora)
             tokens = sum(size for size, _ in examples)
             budget = budget.plus(Budget(rung.end - rung.begin, tokens, training + ranking[index]))

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from immunax.attacks.openings import share_openings
 from immunax.attacks.programs import Form, Own, Program
-from immunax.inner.losses import answer_loss
 from immunax.inner.member import Track, begin, follow
 from immunax.inner.memory import compile_members
 from immunax.models.model import Model, Params
@@ -52,24 +52,19 @@ class Assault:
     model: Model
     examine: Examine
 
-    def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any]) -> tuple[jax.Array, jax.Array, Any]:
+    def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any, Any]) -> tuple[jax.Array, jax.Array, Any]:
         """Losses ``[K]``, the step of divergence, and what is found out.
 
         Args:
           member: what leads it, and what else is its own.
-          shared: plain weights, and the material of the examination.
+          shared: plain weights, the openings that members share, and the material of the examination.
         """
-        (track, own), (params, material) = member, shared
+        (track, own), (params, openings, material) = member, shared
         start = begin(self.form.optimizer, track.settings, own.start(params))
-        loss = member_loss(self.form, self.model, own, params)
-        progress, losses = follow(loss, self.form.optimizer, start, track)
+        loss = self.form.loss(self.model, params, own)
+        progress, losses = follow(loss, self.form.optimizer, start, track, own.first(openings))
         attacked = self.form.whole(params, own, progress.descent.weights)
         return losses, progress.diverged_at, self.examine(self.model, attacked, material, own.asked, own.key)
-
-
-def member_loss(form: Form, model: Model, own: Own, params: Params) -> Callable[[Any, Any], jax.Array]:
-    """The attacker's loss of what one member trains."""
-    return lambda trained, batch: answer_loss(model, form.whole(params, own, trained), batch)
 
 
 def run_population(
@@ -99,7 +94,8 @@ def run_population(
     """
     by_place: dict[int, tuple[Any, ...]] = {}
     for part in parts:
-        members, shared = (part.tracks, part.own(params, key, asked)), (params, material)
+        own, openings = share_openings(part, model, params, part.own(params, key, asked), mesh)
+        members, shared = (part.tracks, own), (params, openings, material)
         program = compile_members(Assault(part.form, model, examine), members, shared, mesh=mesh)
         results = jax.device_get(program(members, shared))
         for index, place in enumerate(part.places):

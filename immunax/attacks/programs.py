@@ -20,10 +20,12 @@ from immunax.data.batches import pack, stack
 from immunax.data.chat import Encoded
 from immunax.data.dialog import Splits
 from immunax.data.packing import fit_packed
-from immunax.inner.member import FLAT, Track, rates, template
+from immunax.inner.adapt import Loss
+from immunax.inner.losses import answer_loss
+from immunax.inner.member import FLAT, Opening, Track, rates, template
 from immunax.models import lora
 from immunax.models.lora import Adapted, LoraSpec
-from immunax.models.model import Params
+from immunax.models.model import Model, Params
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Form:
         """The weights that a model takes: what is trained, or the shared weights with it as their adapters."""
         return trained if self.targets is None else Adapted(params, trained, own.scale)
 
+    def loss(self, model: Model, params: Params, own: "Own") -> Loss:
+        """``loss(trained, batch)``, the attacker's, of what one member trains."""
+        return lambda trained, batch: answer_loss(model, self.whole(params, own, trained), batch)
+
 
 class Own(NamedTuple):
     """What is one member's own beside its track; every leaf has a leading axis A.
@@ -57,16 +63,22 @@ class Own(NamedTuple):
       adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
       scale: ``[A]``, ``alpha / rank``; None for full weights.
       asked: what it is examined on in its own wording, ``[A, ...]``.
+      opening: ``[A]``, which of the shared first steps is its own; None where none are shared.
     """
 
     key: jax.Array
     adapters: Any = None
     scale: Any = None
     asked: Any = ()
+    opening: Any = None
 
     def start(self, params: Params) -> Any:
         """What one member trains, before its first step."""
         return params if self.adapters is None else self.adapters
+
+    def first(self, openings: Any) -> Opening | None:
+        """One member's first loss and gradient, out of those of :mod:`~immunax.attacks.openings`, if they are shared."""
+        return None if self.opening is None else jax.tree.map(lambda leaf: leaf[self.opening], openings)
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,7 @@ class Program:
       attacks: the members.
       tracks: ``[A, ...]``, with batches ``[A, K, B, T]``.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
+      alike: by member, the first one that starts from the same weights on the same batch.
     """
 
     form: Form
@@ -86,6 +99,7 @@ class Program:
     attacks: tuple[Attack, ...]
     tracks: Track
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+    alike: tuple[int, ...]
 
     def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> Own:
         """Keys, fresh adapters, and what each is asked.
@@ -150,7 +164,18 @@ def _program(form: Form, places: list[int], attacks: list[Attack], batches: list
         tuple(tuple((len(each.tokens), len(each.answer)) for each in batch) for batch in member) for member in batches
     )
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tracks)
-    return Program(form, tuple(places), tuple(attacks), stacked, examples)
+    return Program(form, tuple(places), tuple(attacks), stacked, examples, _alike(attacks, stacked.batches))
+
+
+def _alike(attacks: list[Attack], batches: Any) -> tuple[int, ...]:
+    known: dict[Any, int] = {}
+    found = []
+    for place, attack in enumerate(attacks):
+        tuning = attack.tuning
+        adapters = tuning.lora and (tuning.seed, tuning.lora.rank, tuning.lora.scale)
+        first = tuple(leaf[place, 0].tobytes() for leaf in jax.tree.leaves(batches))
+        found.append(known.setdefault((adapters, first), place))
+    return tuple(found)
 
 
 def _encoded(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> list[list[list[Encoded]]]:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from immunax.attacks.attack import Attack
 from immunax.attacks.budget import Budget, spent
 from immunax.attacks.grid import Population
-from immunax.attacks.population import member_loss
+from immunax.attacks.openings import share_openings
 from immunax.attacks.programs import Form, Own, Program, programs
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
@@ -168,9 +168,17 @@ def _measured(search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog
 
 
 class Ground(NamedTuple):
-    """What all members of a search read: plain weights, harmless examples, and the highest loss of these that is allowed."""
+    """What all members of a search read.
+
+    Attributes:
+      params: plain weights.
+      openings: the first steps that members share, or None.
+      retain: harmless examples.
+      limit: the highest loss of these that is allowed.
+    """
 
     params: Params
+    openings: Any
     retain: Batch
     limit: jax.Array
 
@@ -187,13 +195,15 @@ class Hunt:
     form: Form
     model: Model
 
-    def begin(self, track: Track, own: Own, shared: Ground) -> Progress:
-        """Its first state."""
-        return member.begin(self.form.optimizer, track.settings, own.start(shared.params))
+    def start(self, track: Track, own: Own, shared: Ground) -> tuple[Progress, jax.Array]:
+        """The attack's first steps."""
+        progress = member.begin(self.form.optimizer, track.settings, own.start(shared.params))
+        loss = self.form.loss(self.model, shared.params, own)
+        return member.follow(loss, self.form.optimizer, progress, track, own.first(shared.openings))
 
     def follow(self, progress: Progress, track: Track, own: Own, shared: Ground) -> tuple[Progress, jax.Array]:
-        """The attack's steps."""
-        loss = member_loss(self.form, self.model, own, shared.params)
+        """The attack's further steps."""
+        loss = self.form.loss(self.model, shared.params, own)
         return member.follow(loss, self.form.optimizer, progress, track)
 
     def appraise(self, weights: Any, own: Own, shared: Ground) -> Merit:
@@ -217,18 +227,20 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
       UserError: the members do not fit the memory.
     """
     search, measure = prepared.search, prepared.measure
-    ground = Ground(params, measure.retain, _retain_loss(model, params, measure.retain) - np.log(search.keep))
+    limit = _retain_loss(model, params, measure.retain) - np.log(search.keep)
     settings = search.settings()
     trials: list[Trial] = []
     budget, seen = Budget(0, 0, 0.0), []
     for part in prepared.parts:
-        rungs, own = search.halving.rungs(len(part.places), part.form.steps), part.own(params, key, measure.harmful)
+        rungs = search.halving.rungs(len(part.places), part.form.steps)
+        own, openings = share_openings(part, model, params, part.own(params, key, measure.harmful), mesh)
+        ground = Ground(params, openings, measure.retain, limit)
         program = compile_search(Hunt(part.form, model), rungs, part.tracks, own, ground, mesh=mesh)
         best, stretches = program(part.tracks, own, ground)
         stretches = jax.device_get(stretches)
         trials += _trials(part, rungs, stretches, settings)
         ranked = [(measure.harmful[place], measure.retain) for place in part.places]
-        budget = budget.plus(spent(part, rungs, stretches, model, ranked))
+        budget = budget.plus(spent(part, openings is not None, rungs, stretches, model, ranked))
         seen.append(_Seen(part, own, best, stretches))
     allowed = [each for each in seen if bool(each.best.merit.allowed)]
     if not allowed:

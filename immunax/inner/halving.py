@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from immunax.inner.member import Progress, Track
-from immunax.inner.memory import chunk_size, compiled, peak_bytes, usable_bytes
+from immunax.inner.memory import chunk_size, compiled, most_at_once, peak_bytes, usable_bytes
 from immunax.inner.population import map_members
 from immunax.runtime.errors import UserError
 
@@ -99,12 +99,12 @@ class Stretch(NamedTuple):
 class Searcher(Protocol):
     """One member's part of a search; hashable, so that equal ones share a program."""
 
-    def begin(self, track: Track, own: Any, shared: Any) -> Progress:
-        """A member before its first step."""
+    def start(self, track: Track, own: Any, shared: Any) -> tuple[Progress, jax.Array]:
+        """A member after its first steps, those of a track, and the losses before them."""
         ...
 
     def follow(self, progress: Progress, track: Track, own: Any, shared: Any) -> tuple[Progress, jax.Array]:
-        """A member after the steps of a track, and the losses before them."""
+        """A member after the further steps of a track, and the losses before them."""
         ...
 
     def appraise(self, weights: Any, own: Any, shared: Any) -> Merit:
@@ -160,12 +160,15 @@ class _Stretcher:
     searcher: Searcher
     rung: Rung
 
-    def __call__(self, part: Any, shared: Any) -> tuple[Progress, jax.Array, Merit]:
-        progress, track, own = part
+    def __call__(self, member: Any, shared: Any) -> tuple[Progress, jax.Array, Merit]:
+        progress, track, own = member
         stretch = slice(self.rung.begin, self.rung.end)
         rates, batches = jax.tree.map(lambda leaf: leaf[stretch], (track.rates, track.batches))
-        progress = self.searcher.begin(track, own, shared) if progress is None else progress
-        progress, losses = self.searcher.follow(progress, track._replace(rates=rates, batches=batches), own, shared)
+        part = track._replace(rates=rates, batches=batches)
+        if progress is None:
+            progress, losses = self.searcher.start(part, own, shared)
+        else:
+            progress, losses = self.searcher.follow(progress, part, own, shared)
         return progress, losses, self.searcher.appraise(progress.descent.weights, own, shared)
 
 
@@ -190,7 +193,7 @@ def _better(one: Best | None, other: Best) -> Best:
 def compile_search(
     searcher: Searcher, rungs: tuple[Rung, ...], tracks: Track, own: Any, shared: Any, *, mesh: Mesh | None = None
 ) -> Callable[[Track, Any, Any], tuple[Best, tuple[Stretch, ...]]]:
-    """Compiles :func:`halve` for inputs of these shapes, in chunks where memory is short.
+    """Compiles :func:`halve` for inputs of these shapes, in turns as :func:`~immunax.inner.memory.compile_members`.
 
     Args:
       searcher, rungs, tracks, own, shared, mesh: as in :func:`halve`.
@@ -202,7 +205,7 @@ def compile_search(
       UserError: not even one member at a time fits beside the descents of all.
     """
     available, inputs = usable_bytes(), (tracks, own, shared)
-    program = compiled(_Search(searcher, rungs, mesh), *inputs)
+    program = compiled(_Search(searcher, rungs, mesh, most_at_once(mesh)), *inputs)
     if peak_bytes(program) > available:
         first = _Stretcher(searcher, rungs[0])
         chunk = chunk_size(first, (None, tracks, own), shared, available, mesh=mesh)

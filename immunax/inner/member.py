@@ -37,6 +37,13 @@ class Track(NamedTuple):
     batches: Any
 
 
+class Opening(NamedTuple):
+    """A step's loss and gradient, of the weights before it."""
+
+    loss: jax.Array
+    gradient: Any
+
+
 class Progress(NamedTuple):
     """A member on its way.
 
@@ -73,24 +80,27 @@ def begin(optimizer: Any, settings: Mapping[str, Array], weights: Any) -> Progre
     return Progress(descent, jnp.int32(0), jnp.int32(HEALTHY))
 
 
-def follow(loss: Loss, optimizer: Any, progress: Progress, track: Track) -> tuple[Progress, jax.Array]:
+def follow(
+    loss: Loss, optimizer: Any, progress: Progress, track: Track, opening: Opening | None = None
+) -> tuple[Progress, jax.Array]:
     """K steps in one scan.
 
     Args:
       loss: ``loss(weights, batch) -> scalar``.
       optimizer: a dataclass of :mod:`immunax.inner.optimizers`; the track gives its rate and the fields it overrides.
       progress: where to go on from.
-      track: of K steps.
+      track: of K steps, K at least 1.
+      opening: of the first step, where it is known; the scan then takes the others.
 
     Returns:
       The member after K steps, and ``[K]`` losses, each taken before its step: NaN after the step of divergence.
     """
     count = track.rates.shape[0]
 
-    def step(progress: Progress, part: tuple[jax.Array, Any]) -> tuple[Progress, jax.Array]:
-        rate, batch = part
+    def move(progress: Progress, rate: jax.Array, opening: Opening) -> tuple[Progress, jax.Array]:
+        value, gradient = opening
         tuned = _tuned(optimizer, track.settings, rate).build(count)
-        descent, value = adapt.step(loss, tuned, progress.descent, batch)
+        descent = adapt.update(tuned, progress.descent, gradient)
         healthy = ~progress.diverged
         finite = jnp.isfinite(value) & _finite(descent.weights)
         # The optimizer's state of a frozen member is never used again: holding it too would cost two passes over it.
@@ -103,7 +113,15 @@ def follow(loss: Loss, optimizer: Any, progress: Progress, track: Track) -> tupl
         after = Progress(descent._replace(weights=kept), progress.steps + 1, diverged_at)
         return after, jnp.where(healthy, value, jnp.nan)
 
-    return jax.lax.scan(step, progress, (track.rates, track.batches))
+    def step(progress: Progress, part: tuple[jax.Array, Any]) -> tuple[Progress, jax.Array]:
+        rate, batch = part
+        return move(progress, rate, Opening(*jax.value_and_grad(loss)(progress.descent.weights, batch)))
+
+    if opening is None:
+        return jax.lax.scan(step, progress, (track.rates, track.batches))
+    progress, first = move(progress, track.rates[0], opening)
+    progress, losses = jax.lax.scan(step, progress, jax.tree.map(lambda leaf: leaf[1:], (track.rates, track.batches)))
+    return progress, jnp.concatenate([first[None], losses])
 
 
 def template(optimizer: Any, names: Iterable[str]) -> Any:

@@ -1,4 +1,4 @@
-"""How many members fit a device's memory, from the compiler's own count; never by running out of it."""
+"""How many members run together on a device: as many as it can use, if the compiler counts that they fit its memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,15 @@ SHARE = 0.8
 
 
 def compile_members(
-    member: Member, own: Any, shared: Any, *, mesh: Mesh | None = None, available: int | None = None
+    member: Member,
+    own: Any,
+    shared: Any,
+    *,
+    mesh: Mesh | None = None,
+    available: int | None = None,
+    at_once: int | None = None,
 ) -> Callable[[Any, Any], Any]:
-    """Compiles a population for A members, all at once on each device if they fit, else in chunks.
+    """Compiles a population for A members, in turns of as many as each device can use and has the memory for.
 
     Args:
       member: as in :func:`~immunax.inner.population.map_members`; equal ones share a program.
@@ -27,6 +33,7 @@ def compile_members(
       shared: what all read; arrays, or their shapes.
       mesh: as in :func:`~immunax.inner.population.map_members`.
       available: bytes of each device that the program may use; ``SHARE`` of what is free by default.
+      at_once: the most members of a turn; :func:`most_at_once` by default.
 
     Returns:
       ``program(own, shared)`` for inputs of those shapes, which gives the results with leading axis A.
@@ -35,11 +42,21 @@ def compile_members(
       UserError: not even one member at a time fits.
     """
     available = usable_bytes() if available is None else available
-    whole = compiled(_Together(member, mesh), own, shared)
+    at_once = most_at_once(mesh) if at_once is None else at_once
+    whole = compiled(_Together(member, mesh, at_once), own, shared)
     if peak_bytes(whole) <= available:
         return whole
     chunk = chunk_size(member, own, shared, available, mesh=mesh)
-    return compiled(_Together(member, mesh, chunk), own, shared)
+    return compiled(_Together(member, mesh, min(chunk, at_once or chunk)), own, shared)
+
+
+def most_at_once(mesh: Mesh | None = None) -> int | None:
+    """Members that a device is faster with together than in turns; None for any number.
+
+    One member keeps a CPU's matrix units busy, and what others hold is lost to its caches (``benchmarks/population.py``).
+    """
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    return 1 if device.platform == "cpu" else None
 
 
 def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: Mesh | None = None) -> int:

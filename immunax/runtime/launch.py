@@ -91,7 +91,6 @@ def _main(
     folder: Path | None,
     fallbacks: Mapping[str, tuple[str, str]],
 ) -> None:
-    make_room()
     # A line of the log that the disk refuses would print a traceback of its own.
     logging.raiseExceptions = False
     with _told():
@@ -108,6 +107,9 @@ def _guarded(task: Task, outputs: Path | None) -> Task:
     def run(config: DictConfig) -> Any:
         # Here as well as outside: Hydra would print a second line, and a launcher may run this in another process.
         with _told(outputs):
+            # Jobs of a sweep share this process and its devices, and may have other meshes.
+            sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+            make_room(None if sweep else config.get("mesh"))
             return task(config)
 
     return run

@@ -70,6 +70,20 @@ def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
 
 
+def for_one_model(mesh: Mesh) -> Mesh:
+    """The mesh itself, where one model is trained or attacked.
+
+    Raises:
+      UserError: it has devices along ``attack``, which would all do the same.
+    """
+    if mesh.shape["attack"] > 1:
+        raise UserError(
+            f"mesh.attack={mesh.shape['attack']}: one model has no members to spread; spread its examples (mesh=data) or its "
+            "weights (mesh=fsdp). A search has members: immunax.attack +attack=search."
+        )
+    return mesh
+
+
 def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
     sizes: dict[str, int] = {axis: getattr(spec, axis) for axis in AXES}
     for axis, size in sizes.items():

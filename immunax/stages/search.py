@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from immunax.attacks.search import Found, Search, prepare_search, run_search
 from immunax.conditions.episode import Course, Episode
@@ -33,7 +34,7 @@ class Searched(NamedTuple):
 
 
 def search_and_score(
-    search: Search, evaluation: Evaluation, setup: Setup, params: Params, name: str, seed: int
+    search: Search, evaluation: Evaluation, setup: Setup, params: Params, name: str, seed: int, mesh: Mesh | None = None
 ) -> Searched:
     """Searches on the validation split, and scores what was found on the evaluation's own.
 
@@ -44,6 +45,7 @@ def search_and_score(
       params: plain weights; untouched.
       name: of the model, for the progress.
       seed: of every random key.
+      mesh: members are spread over its axis ``attack``.
 
     Returns:
       :class:`Searched`. Where no attack keeps the utility, the model after is the model before.
@@ -58,7 +60,7 @@ def search_and_score(
     prepared = prepare_search(search, tokenizer, setup.splits)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     with console.phase(f"search attacks on {name}"):
-        found = run_search(prepared, setup.model, params, search_key)
+        found = run_search(prepared, setup.model, params, search_key, mesh)
     with console.phase(f"evaluate {name}"):
         first = evaluate(evaluation, setup.model, params, tokenizer, before, before_key)
         after = before if found.attack is None else asked_by(before, found.attack, evaluation, tokenizer)

@@ -12,6 +12,7 @@ import tiny
 from immunax.attacks.finetune import fine_tune
 from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.openings import share_openings
 from immunax.attacks.population import Assault, run_population
 from immunax.attacks.prepare import prepare
 from immunax.attacks.programs import programs
@@ -95,6 +96,33 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     assert outcome.losses[place][-1] < outcome.losses[place][0]
 
 
+@pytest.mark.parametrize("specs", [FULL, (ADAPTERS[0],) * 3])
+def test_members_that_start_alike_share_their_first_step_and_equal_their_attacks_run_alone(specs):
+    attacks = [
+        replace(each, tuning=replace(each.tuning, seed=seed))
+        for each, seed in zip(_attacks(specs), (0, 1, 0), strict=True)
+    ]
+    (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
+    assert part.alike == (0, 1, 0)
+    own, openings = share_openings(part, MODEL, PARAMS, part.own(PARAMS, KEY))
+    assert openings.loss.shape == (2,)
+    np.testing.assert_array_equal(own.opening, [0, 1, 0])
+    outcome, alone = _run(attacks), _alone(attacks[2])
+    np.testing.assert_allclose(outcome.losses[2], alone.trace.loss, rtol=1e-5)
+    _close(outcome.found[2], alone.params if specs is FULL else alone.params.lora)
+
+
+def test_other_data_another_seed_or_another_adapter_starts_another_way():
+    fresh = (LoraSpec(2), LoraSpec(2), LoraSpec(3), LoraSpec(2, 4.0))
+    tunings = [replace(ATTACK.tuning, lora=spec, seed=int(place == 1)) for place, spec in enumerate(fresh)]
+    attacks = [HarmfulSFT(4, tuning) for tuning in tunings]
+    (part,) = programs([*attacks, HarmfulSFT(4, replace(tunings[0], optimizer=AdamW(1e-3)))], tiny.tokenizer(), SPLITS)
+    assert part.alike == (0, 1, 2, 3, 0)
+    (part,) = programs([HarmfulSFT(4, ATTACK.tuning)], tiny.tokenizer(), SPLITS)
+    own = part.own(PARAMS, KEY)
+    assert share_openings(part, MODEL, PARAMS, own) == (own, None)
+
+
 def test_attacks_come_back_in_the_order_given_whatever_their_program():
     first, last = _attacks(FULL), _attacks(ADAPTERS)
     mixed = [first[0], *last, *first[1:]]
@@ -122,7 +150,7 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
     attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
     assault, own = Assault(part.form, MODEL, keep_nothing), jax.eval_shape(part.own, PARAMS, KEY)
-    traced = jax.make_jaxpr(partial(map_members, assault))((part.tracks, own), (PARAMS, ()))
+    traced = jax.make_jaxpr(partial(map_members, assault))((part.tracks, own), (PARAMS, None, ()))
     rows, columns = part.tracks.batches.tokens.shape[2:]
     kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
     shared, outputs = [], []
@@ -136,7 +164,7 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
         assert eqn.params["dimension_numbers"][1] == ((), ())
         assert eqn.outvars[0].aval.size == members * rows * columns * eqn.outvars[0].aval.shape[-1]
     assert not [shape for shape in outputs if shape[-2:] in kernels and members in shape[:-2]]
-    compiled = jax.jit(partial(map_members, assault)).lower((part.tracks, own), (PARAMS, ())).compile().as_text()
+    compiled = jax.jit(partial(map_members, assault)).lower((part.tracks, own), (PARAMS, None, ())).compile().as_text()
     unbatched = re.findall(r"= f32\[([\d,]+)\]\S* dot\((?!.*batch_dims)", compiled)
     sizes = [math.prod(map(int, shape.split(","))) for shape in unbatched]
     assert len([size for size in sizes if size in {members * rows * columns * width for width in (12, 24, 40)}]) == 14

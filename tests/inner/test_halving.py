@@ -23,8 +23,8 @@ def _loss(weights, batch):
 class Closest:
     """Ranks by the distance to the target; weights above a member's cap are not allowed."""
 
-    def begin(self, track, own, shared):
-        return member.begin(OPTIMIZER, {}, shared)
+    def start(self, track, own, shared):
+        return self.follow(member.begin(OPTIMIZER, {}, shared), track, own, shared)
 
     def follow(self, progress, track, own, shared):
         return member.follow(_loss, OPTIMIZER, progress, track)

@@ -183,13 +183,16 @@ def _wide(own, shared):
 def test_a_population_too_large_for_the_memory_is_chunked_to_fit_it_and_gives_the_same():
     own = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(16, 64)), "f4")}
     shared = {"row": jnp.ones(1024)}
-    whole = compile_members(_wide, own, shared, available=10**12)
+    whole = compile_members(_wide, own, shared, available=10**12, at_once=16)
     budget = peak_bytes(whole) // 3
     chunk = chunk_size(_wide, own, shared, budget)
     assert 1 <= chunk < 16
-    chunked = compile_members(_wide, own, shared, available=budget)
+    chunked = compile_members(_wide, own, shared, available=budget, at_once=16)
     assert peak_bytes(chunked) <= budget
     np.testing.assert_allclose(chunked(own, shared), whole(own, shared))
+    turns = compile_members(_wide, own, shared, available=10**12)
+    assert peak_bytes(turns) < peak_bytes(chunked)  # a CPU takes one at a time
+    np.testing.assert_allclose(turns(own, shared), whole(own, shared), rtol=1e-5)
     with pytest.raises(UserError, match="one member at a time"):
         compile_members(_wide, own, shared, available=1000)
 

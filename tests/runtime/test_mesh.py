@@ -15,6 +15,7 @@ from immunax.runtime.mesh import (
     AXES,
     MeshSpec,
     build,
+    for_one_model,
     partition_spec,
     shard,
     shard_batch,
@@ -101,6 +102,12 @@ def test_a_sharded_block_computes_what_the_unsharded_one_does():
     assert placed["up_proj"]["kernel"].sharding.shard_shape((1, 8, 16)) == (1, 4, 8)
     found = loss(placed, shard_batch(np.asarray(x), mesh))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), found, expected)
+
+
+def test_one_model_is_not_spread_over_the_axis_of_members():
+    assert for_one_model(build(MeshSpec(data=8))).size == 8
+    with pytest.raises(UserError, match="mesh=data"):
+        for_one_model(build(MeshSpec(attack=2, data=4)))
 
 
 def test_a_batch_that_does_not_divide_is_told():

@@ -204,7 +204,8 @@ def test_a_search_reports_the_best_attack_and_what_it_spent(home):
         for name in ("full", "lora")
         for field in ("samples=4", "tuning.epochs=3", "tuning.batch_size=4", "tuning.max_length=512")
     ]
-    status, out, err = run(home, "attack", "+attack=search", "model=model", "run=search", *SMALL, *short)
+    options = ["+attack=search", "mesh=attack", "model=model", "run=search", *SMALL, *short]
+    status, out, err = run(home, "attack", *options, devices=2)
     assert status == 0, err
     assert "utility" in out
     search = json.loads((home / "outputs" / "search" / "manifest.json").read_text())["search"]

@@ -1,0 +1,61 @@
+"""The first step, once for all members that start alike.
+
+Members of a grid over learning rates, schedules and other numbers of an optimizer start from the same weights on the same
+batch. Loss and gradient of their first step are the same, and almost all of its work.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from immunax.attacks.programs import Form, Own, Program
+from immunax.inner.member import Opening
+from immunax.inner.memory import compile_members, usable_bytes
+from immunax.models.model import Model, Params
+
+SHARE = 0.25
+"""The most of the usable memory that shared gradients may take: they stay while all members run."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    form: Form
+    model: Model
+
+    def __call__(self, member: tuple[Any, Own], params: Params) -> Opening:
+        batch, own = member
+        loss = self.form.loss(self.model, params, own)
+        return Opening(*jax.value_and_grad(loss)(own.start(params), batch))
+
+
+def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: Mesh | None = None) -> tuple[Own, Any]:
+    """Computes the first loss and gradient once for each group of members that start alike.
+
+    Args:
+      part: the members.
+      model: static.
+      params: plain weights.
+      own: of the members.
+      mesh: groups are sharded over its axis ``attack``.
+
+    Returns:
+      ``own`` and the openings ``[G, ...]`` that :meth:`~immunax.attacks.programs.Own.first` picks from. Where no two members
+      start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
+    """
+    leaders = sorted(set(part.alike))
+    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(_start, own, params)))
+    if len(leaders) == len(part.alike) or len(leaders) * each > SHARE * usable_bytes():
+        return own, None
+    chosen = np.array(leaders)
+    batches = jax.tree.map(lambda leaf: leaf[chosen, 0], part.tracks.batches)
+    groups = batches, jax.tree.map(lambda leaf: leaf[chosen], own._replace(asked=()))
+    openings = compile_members(_Open(part.form, model), groups, params, mesh=mesh)(groups, params)
+    return own._replace(opening=jnp.searchsorted(chosen, jnp.array(part.alike))), openings
+
+
+def _start(own: Own, params: Params) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], own.adapters) if own.adapters is not None else params
