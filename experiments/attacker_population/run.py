@@ -3,8 +3,8 @@
     uv run python experiments/attacker_population/run.py
 
 Goes on where it was stopped: a defender that ``results.json`` holds is not trained again, one on its way resumes from its
-checkpoint. ``--out DIR``, ``--defenses tar,mlac`` and ``--arms`` choose where to write and what to run; further arguments are overrides of
-``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
+checkpoint. ``--out DIR``, ``--defenses tar,mlac`` and ``--arms`` choose where to write and what to run; further arguments are
+overrides of ``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
 """
 
 import argparse
