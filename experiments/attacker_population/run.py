@@ -3,8 +3,8 @@
     uv run python experiments/attacker_population/run.py
 
 Goes on where it was stopped: a defender that ``results.json`` holds is not trained again, one on its way resumes from its
-checkpoint. ``--out DIR``, ``--defenses tar,mlac`` and ``--arms`` choose where to write and what to run; further arguments are
-overrides of ``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
+checkpoint. ``--out DIR``, ``--defenses tar,mlac``, ``--arms`` and ``--seeds`` choose where to write and what to run; further
+arguments are overrides of ``immunax.train``, so that ``trainer.steps=2`` makes a short trial. Scores are kept, answers are not.
 """
 
 import argparse
@@ -97,14 +97,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--defenses", default="tar,sophon,mlac")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the training runs")
     options, overrides = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
         searched = compose("attack", ["model=organism", *SEARCH])
         cases = {
-            f"{defense}, {arm}": compose(
-                "train", ["model=organism", f"+defense={defense}", *SETTINGS[defense], *extra, *overrides]
+            f"{defense}, {arm}" + (f", seed {seed}" if seed else ""): compose(
+                "train",
+                [
+                    "model=organism",
+                    f"+defense={defense}",
+                    *SETTINGS[defense],
+                    *extra,
+                    f"trainer.seed={seed}",
+                    *overrides,
+                ],
             )
+            for seed in options.seeds
             for defense in options.defenses.split(",")
             for arm, extra in ARMS.items()
             if arm in options.arms

@@ -54,9 +54,11 @@ def most_at_once(mesh: Mesh | None = None) -> int | None:
     """Members that a device is faster with together than in turns; None for any number.
 
     One member keeps a CPU's matrix units busy, and what others hold is lost to its caches (``benchmarks/population.py``).
+    Where weights are split over devices, members together gather them once.
     """
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-    return 1 if device.platform == "cpu" else None
+    whole = mesh is None or mesh.size == mesh.shape["attack"]
+    return 1 if device.platform == "cpu" and whole else None
 
 
 def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: Mesh | None = None) -> int:

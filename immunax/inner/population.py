@@ -14,6 +14,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from immunax.inner.adapt import Loss
 from immunax.inner.member import Progress, Track, begin, follow
+from immunax.runtime.errors import UserError
+
+PARTITIONER_ABORTS = jax.__version_info__ >= (0, 12)
+"""Whether XLA cannot compile members over weights that both ``fsdp`` and ``tensor`` split."""
 
 Member = Callable[[Any, Any], Any]
 """``member(own, shared) -> result``: one member as a pure function of what is its own and what all share."""
@@ -59,6 +63,9 @@ def map_members(member: Member, own: Any, shared: Any, *, mesh: Mesh | None = No
 
     Returns:
       The results, with leading axis A.
+
+    Raises:
+      UserError: the mesh has axes ``attack``, ``fsdp`` and ``tensor`` at once, which jax 0.12 cannot compile.
     """
     count = jax.tree.leaves(own)[0].shape[0]
     ways, turns, size = plan(count, 1 if mesh is None else mesh.shape["attack"], chunk)
@@ -72,6 +79,7 @@ def map_members(member: Member, own: Any, shared: Any, *, mesh: Mesh | None = No
         return jax.tree.map(lambda leaf: leaf.reshape(turns * size, *leaf.shape[2:]), results)
 
     if mesh is not None and ways > 1:
+        _check(mesh)
         split, whole = PartitionSpec("attack"), PartitionSpec()
         # Each device's scans start from values that are the same on all and end in ones that differ, which the check
         # of varying axes refuses.
@@ -80,6 +88,16 @@ def map_members(member: Member, own: Any, shared: Any, *, mesh: Mesh | None = No
         )
     results = part(_padded(own, count, ways * turns * size), shared)
     return jax.tree.map(lambda leaf: leaf[:count], results)
+
+
+def _check(mesh: Mesh) -> None:
+    # XLA's partitioner ends the process there ("spmd_partitioner_util.cc: Check failed"): a lookup in a table that is split both
+    # ways, within a part of the devices. Seen with jax 0.12.0.1, not with 0.10.2.
+    if PARTITIONER_ABORTS and min(mesh.shape["fsdp"], mesh.shape["tensor"]) > 1:
+        raise UserError(
+            f"mesh.attack={mesh.shape['attack']} mesh.fsdp={mesh.shape['fsdp']} mesh.tensor={mesh.shape['tensor']}: jax "
+            f"{jax.__version__} cannot compile members over weights that are split both ways; set mesh.fsdp=1 or mesh.tensor=1."
+        )
 
 
 def _padded(own: Any, count: int, places: int) -> Any:

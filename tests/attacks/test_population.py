@@ -20,7 +20,7 @@ from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import prompt_rows
 from immunax.inner.optimizers import AdamW
-from immunax.inner.population import map_members
+from immunax.inner.population import PARTITIONER_ABORTS, map_members
 from immunax.models.generate import Decoding
 from immunax.models.lora import Adapted, LoraSpec, init, widen
 from immunax.models.model import Model
@@ -194,8 +194,13 @@ def test_a_member_with_an_absurd_learning_rate_is_marked_and_its_neighbours_do_n
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ill.found[1]))
 
 
-def test_members_over_attack_and_weights_over_fsdp_and_tensor_give_what_one_device_gives():
-    mesh = build(MeshSpec(attack=2, fsdp=2, tensor=2))
+@pytest.mark.parametrize("sizes", [{"fsdp": 4}, {"data": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2}])
+def test_members_over_attack_and_weights_over_fsdp_and_tensor_give_what_one_device_gives(sizes):
+    mesh = build(MeshSpec(attack=2, **sizes))
+    if PARTITIONER_ABORTS and sizes == {"fsdp": 2, "tensor": 2}:
+        with pytest.raises(UserError, match="set mesh"):
+            _run(_attacks(ADAPTERS), shard(PARAMS, mesh), mesh)
+        return
     attacks = _attacks(ADAPTERS)
     one, spread = _run(attacks), _run(attacks, shard(PARAMS, mesh), mesh)
     np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-5)
