@@ -42,6 +42,7 @@ from immunax.attacks.programs import Own, Program, programs
 from immunax.attacks.tuning import Tuning
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
+from immunax.inner.member import Track
 from immunax.inner.memory import compile_members, compiled, peak_bytes
 from immunax.inner.optimizers import AdamW
 from immunax.models.flops import training_flops
@@ -152,12 +153,13 @@ class Ready(NamedTuple):
 
     Attributes:
       run: gives losses, steps of divergence and nothing of an examination.
-      own: the members', openings not yet shared.
+      tracks, own: the members', openings not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
     """
 
     run: Callable[[], Any]
+    tracks: Track
     own: Own
     flops: float
     memory: int
@@ -180,11 +182,10 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     inputs = opened()
     program = compile_members(assault, *inputs, mesh=way.mesh, at_once=way.at_once)
     shared = share and inputs[1][1] is not None
-    needed = [part.examples[index][int(shared and part.alike[index] != index) : steps] for index in range(members)]
-    sizes = [size for member in needed for batch in member for size in batch]
+    sizes = [size for index in range(members) for size in part.trained_on(index, 0, steps, shared)]
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size
-    return Ready(lambda: program(*opened()), plain, flops, devices * peak_bytes(program))
+    return Ready(lambda: program(*opened()), tracks, plain, flops, devices * peak_bytes(program))
 
 
 def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int, peak: float) -> list[str]:
@@ -213,7 +214,7 @@ def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int
         found = run_torch(python, Path(folder))
     difference = max(np.abs(final[places] - np.array(found["losses"])[:, -1]).max() for final in finals)
     theirs = float(np.mean(np.sum(found["seconds"], axis=1))) * count
-    sizes = [size for member in each.program.examples for batch in member for size in batch]
+    sizes = [size for index in range(count) for size in each.program.trained_on(index, 0, STEPS, shared=False)]
     rows.append(("torch", theirs, torch_members, training_flops(each.model.config, sizes, each.spec)))
     told = [
         f"| {each.title}, {count} attacks: {name} | {ran} | {3600 * count / spent:,.0f} | {theirs / spent:.2f} "
@@ -251,14 +252,13 @@ def sharing(each: Case, members: int) -> list[str]:
     """One base that all members read, against a base of each member's own: one step, all at once on one device."""
     say(f"{each.title}: one base against {members}")
     prepared = ready(each, Way("", None, members), members, 1, share=False)
-    tracks = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members, :1]), each.program.tracks._replace(settings={}))
     assault = Assault(replace(each.program.form, steps=1), each.model, nothing)
     copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), each.params)
 
     def apart(own: Any, copies: Any) -> Any:
         return jax.vmap(lambda member, base: assault(member, (base, None, ())))(own, copies)
 
-    inputs = (tracks, prepared.own), copies
+    inputs = (prepared.tracks, prepared.own), copies
     many = compiled(apart, *inputs)
     one = seconds(prepared.run, 2)[0], prepared.memory
     rows = []

@@ -54,8 +54,7 @@ def spent(
     budget = Budget(0, 0, 0.0)
     for rung, stretch in zip(rungs, stretches, strict=True):
         for index in stretch.places:
-            begin = 1 if shared and not rung.begin and part.alike[index] != index else rung.begin
-            examples = [each for batch in part.examples[index][begin : rung.end] for each in batch]
+            examples = part.trained_on(index, rung.begin, rung.end, shared)
             training = training_flops(model.config, examples, part.attacks[index].tuning.lora)
             tokens = sum(size for size, _ in examples)
             budget = budget.plus(Budget(rung.end - rung.begin, tokens, training + ranking[index]))

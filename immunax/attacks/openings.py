@@ -47,7 +47,8 @@ def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: 
       start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
     """
     leaders = sorted(set(part.alike))
-    each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(_start, own, params)))
+    members = 1 if own.adapters is None else len(part.alike)
+    each = sum(leaf.nbytes for leaf in jax.tree.leaves(own.start(params))) / members
     if len(leaders) == len(part.alike) or len(leaders) * each > SHARE * usable_bytes():
         return own, None
     chosen = np.array(leaders)
@@ -55,7 +56,3 @@ def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: 
     groups = batches, jax.tree.map(lambda leaf: leaf[chosen], own._replace(asked=()))
     openings = compile_members(_Open(part.form, model), groups, params, mesh=mesh)(groups, params)
     return own._replace(opening=jnp.searchsorted(chosen, jnp.array(part.alike))), openings
-
-
-def _start(own: Own, params: Params) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], own.adapters) if own.adapters is not None else params

@@ -101,6 +101,17 @@ class Program:
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
     alike: tuple[int, ...]
 
+    def trained_on(self, member: int, begin: int, end: int, shared: bool) -> list[tuple[int, int]]:
+        """Sizes of the examples whose gradients the steps ``[begin, end)`` of a member compute.
+
+        Args:
+          member: its place in this program.
+          begin, end: of the steps.
+          shared: its first step is that of the first member that starts alike, and is counted there.
+        """
+        skipped = shared and begin == 0 and self.alike[member] != member
+        return [each for batch in self.examples[member][begin + skipped : end] for each in batch]
+
     def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> Own:
         """Keys, fresh adapters, and what each is asked.
 

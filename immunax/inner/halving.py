@@ -6,6 +6,7 @@ Which members go on is known only as it runs, but how many is not, so every rung
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from immunax.inner.member import Progress, Track
-from immunax.inner.memory import chunk_size, compiled, most_at_once, peak_bytes, usable_bytes
+from immunax.inner.memory import chunk_size, compile_turns, most_at_once, usable_bytes
 from immunax.inner.population import map_members
 from immunax.runtime.errors import UserError
 
@@ -204,13 +205,10 @@ def compile_search(
     Raises:
       UserError: not even one member at a time fits beside the descents of all.
     """
-    available, inputs = usable_bytes(), (tracks, own, shared)
-    program = compiled(_Search(searcher, rungs, mesh, most_at_once(mesh)), *inputs)
-    if peak_bytes(program) > available:
-        first = _Stretcher(searcher, rungs[0])
-        chunk = chunk_size(first, (None, tracks, own), shared, available, mesh=mesh)
-        program = compiled(_Search(searcher, rungs, mesh, chunk), *inputs)
-    return program
+    available, first = usable_bytes(), _Stretcher(searcher, rungs[0])
+    fitting = partial(chunk_size, first, (None, tracks, own), shared, available, mesh=mesh)
+    together = partial(_Search, searcher, rungs, mesh)
+    return compile_turns(together, (tracks, own, shared), most_at_once(mesh), available, fitting)
 
 
 @dataclass(frozen=True)

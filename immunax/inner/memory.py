@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -43,11 +43,31 @@ def compile_members(
     """
     available = usable_bytes() if available is None else available
     at_once = most_at_once(mesh) if at_once is None else at_once
-    whole = compiled(_Together(member, mesh, at_once), own, shared)
-    if peak_bytes(whole) <= available:
-        return whole
-    chunk = chunk_size(member, own, shared, available, mesh=mesh)
-    return compiled(_Together(member, mesh, min(chunk, at_once or chunk)), own, shared)
+    fitting = partial(chunk_size, member, own, shared, available, mesh=mesh)
+    return compile_turns(partial(_Together, member, mesh), (own, shared), at_once, available, fitting)
+
+
+def compile_turns(
+    together: Callable[[int | None], Callable[..., Any]],
+    inputs: tuple[Any, ...],
+    at_once: int | None,
+    available: int,
+    fitting: Callable[[], int],
+) -> Callable[..., Any]:
+    """Compiles a function for turns of at most ``at_once`` members, or of fewer where it would not fit the memory.
+
+    Args:
+      together: makes the function, hashable, of the most members of a turn.
+      inputs: of the function; arrays, or their shapes.
+      at_once: the most members of a turn; None for any number.
+      available: bytes of each device.
+      fitting: the most members of a turn that fit, from :func:`chunk_size`; asked where ``at_once`` do not.
+    """
+    program = compiled(together(at_once), *inputs)
+    if peak_bytes(program) <= available:
+        return program
+    chunk = fitting()
+    return compiled(together(chunk if at_once is None else min(chunk, at_once)), *inputs)
 
 
 def most_at_once(mesh: Mesh | None = None) -> int | None:

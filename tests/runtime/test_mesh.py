@@ -115,7 +115,7 @@ def test_a_batch_that_does_not_divide_is_told():
         shard_batch({"tokens": np.zeros((6, 2))}, build(MeshSpec(fsdp=8)))
 
 
-@pytest.mark.parametrize("name", ["single", "data", "fsdp"])
+@pytest.mark.parametrize("name", ["single", "attack", "data", "fsdp"])
 def test_the_meshes_of_the_configuration_fit_eight_devices(name):
     spec = instantiate(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
     assert build(spec).devices.size == (1 if name == "single" else 8)
