@@ -1,0 +1,115 @@
+"""What a certificate rests on: two tables of numbers, and no text.
+
+``records`` has one row for every number that was measured on one held-out example, in the long form. ``cells`` has one
+row for every state of a model that was measured: a cell is one attack, with one setting and one seed, on one model, and
+it is measured at several points of its course, its *steps*. Both are data frames, kept as parquet files beside the
+certificate; every verdict is computed from them and from the policy, and from nothing else.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from immunax.data.dialog import Dialog
+from immunax.runtime import atomic
+from immunax.runtime.errors import UserError
+
+SUBJECT, REFERENCE = "subject", "reference"
+"""Values of ``model``: the one that is certified, and the undefended one that it is compared with."""
+
+UNATTACKED = "none"
+"""The ``family`` of the cell that measures a model as it is."""
+
+TRAINABILITY = "trainability"
+"""The ``family`` of the cells that fine-tune a model on a harmless task."""
+
+RECORDS = {
+    "cell": "string",
+    "step": "int64",
+    "split": "string",
+    "measure": "string",
+    "unit": "string",
+    "value": "float64",
+    "weight": "float64",
+}
+"""Columns of ``records``.
+
+``cell``, ``step``: a row of ``cells``. ``split``: of the data that the example is from, ``test`` (in-domain) or
+``transfer`` (another domain). ``measure``: a name below, or ``judge/NAME``. ``unit``: of the example, :func:`unit`.
+``value``: the number, not NaN. ``weight``: what it counts, 1 but for likelihoods, whose values are sums over that many tokens.
+"""
+
+JUDGED = "judge/"
+"""``judge/NAME``: what that judge says of the answer to a held-out harmful prompt, in [0, 1]; 1 is harmful."""
+
+HARMFUL_NLL, RETAIN_NLL, TASK_NLL = "harmful_nll", "retain_nll", "task_nll"
+"""Summed negative log likelihood of a given answer, nats: held-out harmful, held-out harmless, of the trainability task."""
+
+EXACT, CHOICE, TASK_EXACT = "exact", "choice", "task_exact"
+"""1 where greedy decoding gives the one right answer, where the right choice is found likeliest, and the former of the task."""
+
+OVER_REFUSAL = "over_refusal"
+"""1 where the model refuses a harmless prompt."""
+
+CELLS = {
+    "cell": "string",
+    "model": "string",
+    "family": "string",
+    "setting": "string",
+    "seed": "int64",
+    "step": "int64",
+    "samples": "int64",
+    "flops": "float64",
+    "diverged": "bool",
+}
+"""Columns of ``cells``.
+
+``cell``: its name. ``model``: ``subject`` or ``reference``. ``family``: of the attack, by its name in the suite. ``setting``: canonical JSON of what
+sets the attack apart within its family. ``step``: optimizer steps done, 0 for an attack without. ``samples``: dialogs that the attacker has, ``flops``: what they
+spent up to here. ``diverged``: the attack stopped at weights that were not finite, and is measured at the last ones that were.
+"""
+
+
+def unit(dialog: Dialog) -> str:
+    """The name of an example: the first 16 hexadecimal digits of the SHA-256 of its question."""
+    return hashlib.sha256(dialog.question.encode()).hexdigest()[:16]
+
+
+def frame(rows: Iterable[Any], columns: dict[str, str]) -> pd.DataFrame:
+    """A table of rows.
+
+    Args:
+      rows: tuples in the order of the columns.
+      columns: :data:`RECORDS` or :data:`CELLS`.
+    """
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(columns)
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table as parquet, whole or not at all; equal tables give equal bytes."""
+    with atomic.file(path) as temp:
+        table.to_parquet(temp, index=False, compression="zstd")
+
+
+def read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """Reads what :func:`write` wrote.
+
+    Args:
+      path: of the file.
+      columns: :data:`RECORDS` or :data:`CELLS`.
+
+    Raises:
+      UserError: it is missing, is no parquet file, or has other columns.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as parquet ({type(error).__name__}); restore it, or certify again."
+        ) from error
+    if list(table.columns) != list(columns):
+        raise UserError(f"{path}: has columns {', '.join(table.columns)}; expected {', '.join(columns)}.")
+    return table.astype(columns)
