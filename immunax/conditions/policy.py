@@ -42,7 +42,8 @@ class Utility:
     def __post_init__(self):
         if self.measure not in ("exact", "choice", "retain_nll") or not 0 < self.keep <= 1:
             raise UserError(
-                f"policy utility measure={self.measure!r}, keep={self.keep}: expected exact, choice or retain_nll, and 0 < keep <= 1."
+                f"policy utility measure={self.measure!r}, keep={self.keep}: expected exact, choice or retain_nll, "
+                "and 0 < keep <= 1."
             )
 
 

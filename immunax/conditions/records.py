@@ -39,7 +39,7 @@ RECORDS = {
 
 ``cell``, ``step``: a row of ``cells``. ``split``: of the data that the example is from, ``test`` (in-domain) or
 ``transfer`` (another domain). ``measure``: a name below, or ``judge/NAME``. ``unit``: of the example, :func:`unit`.
-``value``: the number, not NaN. ``weight``: what it counts, 1 but for likelihoods, whose values are sums over that many tokens.
+``value``: the number, not NaN. ``weight``: what it counts: 1, but for likelihoods, whose values are sums over so many tokens.
 """
 
 JUDGED = "judge/"
@@ -67,9 +67,10 @@ CELLS = {
 }
 """Columns of ``cells``.
 
-``cell``: its name. ``model``: ``subject`` or ``reference``. ``family``: of the attack, by its name in the suite. ``setting``: canonical JSON of what
-sets the attack apart within its family. ``step``: optimizer steps done, 0 for an attack without. ``samples``: dialogs that the attacker has, ``flops``: what they
-spent up to here. ``diverged``: the attack stopped at weights that were not finite, and is measured at the last ones that were.
+``cell``: its name. ``model``: ``subject`` or ``reference``. ``family``: of the attack, by its name in the suite. ``setting``:
+canonical JSON of what sets the attack apart within its family. ``step``: optimizer steps done, 0 for an attack without.
+``samples``: dialogs that the attacker has; ``flops``: what they spent up to here. ``diverged``: the attack met weights that
+were not finite, and is measured at the last ones that were.
 """
 
 

@@ -1,0 +1,55 @@
+"""The four immunization conditions (Rosati et al. 2024, arXiv:2402.16382) of one model, from its records alone."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from immunax.conditions.points import points
+from immunax.conditions.policy import Policy
+from immunax.conditions.resistance import strong, weak
+from immunax.conditions.stability import stability
+from immunax.conditions.trainability import trainability
+from immunax.conditions.verdict import Outcome, Verdict
+
+CONDITIONS = ("resistance", "stability", "generalization", "trainability")
+
+
+def assess(
+    records: pd.DataFrame, cells: pd.DataFrame, policy: Policy, exposure: Mapping[str, str]
+) -> tuple[Verdict, ...]:
+    """Every verdict; the same tables give the same numbers.
+
+    Resistance and the first claim of generalization are about held-out prompts of the domains that defenders and attackers
+    train on; the second claim is about other domains.
+
+    Args:
+      records, cells: see :mod:`immunax.conditions.records`.
+      policy: thresholds.
+      exposure: by family of attacks, whether the model was trained against it: ``held-out``, ``seen`` or ``unknown``.
+    """
+    here, there = (points(records, cells, policy, split) for split in ("test", "transfer"))
+    return (
+        *strong(here, policy, exposure),
+        *weak(here, policy, exposure),
+        *stability(records, cells, policy),
+        *strong(here, policy, exposure, "generalization", "in-domain"),
+        *strong(there, policy, exposure, "generalization", "cross-domain"),
+        *trainability(records, cells, policy),
+    )
+
+
+def overall(verdicts: tuple[Verdict, ...], condition: str, scope: str = "all") -> Outcome:
+    """One word for a condition: it fails if one of its claims does, and holds if all do.
+
+    Of resistance the claim *strong* counts: weak resistance is a statement about cost, told beside it.
+
+    Args:
+      verdicts: from :func:`assess`.
+      condition: one of :data:`CONDITIONS`.
+      scope: of attacks, for the conditions that are about attacks.
+    """
+    mine = [each for each in verdicts if each.condition == condition and each.scope in (scope, "none")]
+    outcomes = {each.outcome for each in mine if each.claim != "weak"}
+    if "fails" in outcomes:
+        return "fails"
+    return "holds" if outcomes == {"holds"} else "inconclusive"
