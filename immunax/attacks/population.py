@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from immunax.attacks.openings import share_openings
 from immunax.attacks.programs import Form, Own, Program
-from immunax.inner.member import Track, begin, follow
+from immunax.attacks.tuning import segments
+from immunax.inner.member import Progress, Track, begin, follow
 from immunax.inner.memory import compile_members
 from immunax.models.model import Model, Params
 
@@ -25,7 +26,8 @@ class Outcome(NamedTuple):
     Attributes:
       losses: by member, ``[K]``, before every step, nats per answer token; NaN after a divergence.
       diverged_at: ``[A]``, the step that was not finite and was not taken; -1 for a healthy member.
-      found: by member, what was found out at its end, or at its last finite weights.
+      found: by member, ``[S, ...]``, what was found out along its course, the last time at its end, or at its last finite
+        weights.
     """
 
     losses: tuple[np.ndarray, ...]
@@ -45,26 +47,40 @@ class Assault:
     Attributes:
       form: of the member.
       model: static.
-      examine: at the end.
+      examine: after each of ``times`` equal parts of the course.
+      times: S, of which :func:`~immunax.attacks.tuning.segments` makes a divisor of K.
     """
 
     form: Form
     model: Model
     examine: Examine
+    times: int = 1
 
     def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any, Any]) -> tuple[jax.Array, jax.Array, Any]:
-        """Losses ``[K]``, the step of divergence, and what is found out.
+        """Losses ``[K]``, the step of divergence, and what is found out, ``[S, ...]``.
 
         Args:
           member: what leads it, and what else is its own.
           shared: plain weights, the openings that members share, and the material of the examination.
         """
         (track, own), (params, openings, material) = member, shared
-        start = begin(self.form.optimizer, track.settings, own.start(params))
         loss = self.form.loss(self.model, params, own)
-        progress, losses = follow(loss, self.form.optimizer, start, track, own.first(openings))
-        attacked = self.form.whole(params, own, progress.descent.weights)
-        return losses, progress.diverged_at, self.examine(self.model, attacked, material, own.asked, own.key)
+
+        def part(progress: Progress, track: Track, opening: Any = None) -> tuple[Progress, tuple[jax.Array, Any]]:
+            progress, losses = follow(loss, self.form.optimizer, progress, track, opening)
+            attacked = self.form.whole(params, own, progress.descent.weights)
+            return progress, (losses, self.examine(self.model, attacked, material, own.asked, own.key))
+
+        start, opening = begin(self.form.optimizer, track.settings, own.start(params)), own.first(openings)
+        count = segments(self.form.steps, self.times)
+        if count == 1:
+            progress, (losses, found) = part(start, track, opening)
+            return losses, progress.diverged_at, jax.tree.map(lambda leaf: leaf[None], found)
+        cut = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), (track.rates, track.batches))
+        progress, (losses, found) = jax.lax.scan(
+            lambda progress, each: part(progress, Track(each[0], track.settings, each[1])), start, cut
+        )
+        return losses.reshape(-1), progress.diverged_at, found
 
 
 def run_population(
@@ -76,6 +92,7 @@ def run_population(
     material: Any,
     asked: Sequence[Any] = (),
     mesh: Mesh | None = None,
+    times: int = 1,
 ) -> Outcome:
     """Attacks one set of weights with every member; each equals its attack run alone.
 
@@ -88,15 +105,18 @@ def run_population(
       material: what it reads, a pytree.
       asked: what it reads that is each attack's own, pytrees of one shape in the order of the attacks; or nothing.
       mesh: members are sharded over its axis ``attack``.
+      times: how often along its course a member is examined, see :class:`Assault`; more than once, members share no first step.
 
     Raises:
       UserError: not even one member at a time fits the memory.
     """
     by_place: dict[int, tuple[Any, ...]] = {}
     for part in parts:
-        own, openings = share_openings(part, model, params, part.own(params, key, asked), mesh)
+        own, openings = part.own(params, key, asked), None
+        if times == 1:
+            own, openings = share_openings(part, model, params, own, mesh)
         members, shared = (part.tracks, own), (params, openings, material)
-        program = compile_members(Assault(part.form, model, examine), members, shared, mesh=mesh)
+        program = compile_members(Assault(part.form, model, examine, times), members, shared, mesh=mesh)
         results = jax.device_get(program(members, shared))
         for index, place in enumerate(part.places):
             by_place[place] = jax.tree.map(lambda leaf, index=index: leaf[index], results)

@@ -14,7 +14,7 @@ from immunax.attacks.programs import Program, programs
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
-from immunax.judges.examination import Examination, Questions, examination, in_batches, judged
+from immunax.judges.examination import Answers, Examination, Questions, examination, in_batches, judged
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -43,18 +43,27 @@ class Member(NamedTuple):
     """One attack of a population.
 
     Attributes:
-      scores: of the attacked model.
+      course: scores of the attacked model along the attack, the last of them at its end.
       loss: ``[K]``, before every step, nats per answer token; NaN after a divergence.
       diverged: it was frozen at its last finite weights.
     """
 
-    scores: Scores
+    course: tuple[Scores, ...]
     loss: np.ndarray
     diverged: bool
 
+    @property
+    def scores(self) -> Scores:
+        """At the end."""
+        return self.course[-1]
+
 
 def assemble_population(
-    attacks: Sequence[Attack], evaluation: Evaluation, tokenizer: Any, splits: Splits
+    attacks: Sequence[Attack],
+    evaluation: Evaluation,
+    tokenizer: Any,
+    splits: Splits,
+    material: Material | None = None,
 ) -> PopulationTeam:
     """Encodes everything once.
 
@@ -63,13 +72,15 @@ def assemble_population(
       evaluation: judges and amounts.
       tokenizer: the model's.
       splits: training data of the attacks, and held-out data.
+      material: what attacked models are asked; by default the evaluation's own split.
 
     Raises:
       UserError: the data lack what the attacks or the evaluation need, or there is no attack.
     """
     if not attacks:
         raise UserError("population: expected at least one attack.")
-    material = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
+    if material is None:
+        material = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
     wordings = [tuple(map(attack.evaluation, material.dialogs)) for attack in attacks]
     encoded = {each: prompt_rows(tokenizer, each, evaluation.max_length) for each in dict.fromkeys(wordings)}
     width = max(each.tokens.shape[1] for each in encoded.values())
@@ -84,7 +95,13 @@ def assemble_population(
 
 
 def attack_and_score(
-    team: PopulationTeam, model: Model, params: Params, tokenizer: Any, seed: int, mesh: Mesh | None = None
+    team: PopulationTeam,
+    model: Model,
+    params: Params,
+    tokenizer: Any,
+    seed: int,
+    mesh: Mesh | None = None,
+    times: int = 1,
 ) -> tuple[Member, ...]:
     """Runs every attack on one set of weights, and judges what each left.
 
@@ -95,6 +112,7 @@ def attack_and_score(
       tokenizer: the model's.
       seed: of every random key.
       mesh: members are sharded over its axis ``attack``.
+      times: how often along its course a member is scored, in equal parts; a divisor of its steps is used.
 
     Returns:
       The members in the order of the attacks.
@@ -103,9 +121,14 @@ def attack_and_score(
       UserError: not even one member at a time fits the memory.
     """
     outcome = run_population(
-        team.parts, model, params, jax.random.key(seed), team.examination, team.questions, team.asked, mesh
+        team.parts, model, params, jax.random.key(seed), team.examination, team.questions, team.asked, mesh, times
     )
+
+    def course(given: Answers) -> tuple[Scores, ...]:
+        each = (jax.tree.map(lambda leaf, time=time: leaf[time], given) for time in range(given.ids.shape[0]))
+        return tuple(judged(team.evaluation, tokenizer, team.material, answers) for answers in each)
+
     return tuple(
-        Member(judged(team.evaluation, tokenizer, team.material, given), loss, bool(diverged))
+        Member(course(given), loss, bool(diverged))
         for given, loss, diverged in zip(outcome.found, outcome.losses, outcome.diverged, strict=True)
     )

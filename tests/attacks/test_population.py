@@ -67,7 +67,9 @@ def _attacks(specs, optimizers=OPTIMIZERS):
 
 
 def _run(attacks, params=PARAMS, mesh=None):
-    return run_population(programs(attacks, tiny.tokenizer(), SPLITS), MODEL, params, KEY, keep, (), mesh=mesh)
+    parts = programs(attacks, tiny.tokenizer(), SPLITS)
+    outcome = run_population(parts, MODEL, params, KEY, keep, (), mesh=mesh)
+    return outcome._replace(found=tuple(jax.tree.map(lambda leaf: leaf[-1], each) for each in outcome.found))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -94,6 +96,17 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     np.testing.assert_allclose(outcome.losses[place], alone.trace.loss, rtol=1e-5)
     _close(outcome.found[place], alone.params if specs is FULL else widen(alone.params.lora, 5))
     assert outcome.losses[place][-1] < outcome.losses[place][0]
+
+
+@pytest.mark.parametrize("specs", [FULL, ADAPTERS])
+def test_a_member_is_examined_along_its_course_as_shorter_attacks_are_at_their_end(specs):
+    attacks = _attacks(specs, (AdamW(1e-3), AdamW(1e-2), AdamW(1e-3, b1=0.5)))
+    whole = run_population(programs(attacks, tiny.tokenizer(), SPLITS), MODEL, PARAMS, KEY, keep, (), times=3)
+    half = [replace(each, tuning=replace(each.tuning, epochs=1)) for each in attacks]
+    # Four steps in three parts: the largest divisor is two.
+    for course, early, late in zip(whole.found, _run(half).found, _run(attacks).found, strict=True):
+        _close(jax.tree.map(lambda leaf: leaf[0], course), early)
+        _close(jax.tree.map(lambda leaf: leaf[1], course), late)
 
 
 @pytest.mark.parametrize("specs", [FULL, (ADAPTERS[0],) * 3])
