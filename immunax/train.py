@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.conditions.episode import Episode, from_json, to_json
+from immunax.defenses.exposure import trained_against
 from immunax.defenses.feed import Feed, feed
 from immunax.models.hub import export
 from immunax.models.model import Params
@@ -45,6 +46,7 @@ def main(config: DictConfig) -> None:
     )
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_report(data, team)}
+    record |= {"trained_against": trained_against(defense)}
     manifest.write_manifest(folder, config, digests, record)
     start = mesh.shard(start_model(config.start, setup, loaded), devices)
     del loaded

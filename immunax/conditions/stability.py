@@ -32,9 +32,9 @@ def paired(records: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame, mea
     def by_unit(cells: pd.DataFrame) -> pd.DataFrame:
         return chosen.merge(cells[["cell", "step"]], on=["cell", "step"]).groupby("unit")[["value", "weight"]].mean()
 
-    joined = by_unit(first).join(by_unit(second), how="inner", lsuffix="_first", rsuffix="_second").sort_index()
-    columns = {"value_first": "first", "value_second": "second", "weight_first": "weight"}
-    return joined.rename(columns=columns)[list(columns.values())]
+    mine, theirs = by_unit(first), by_unit(second)
+    rows = pd.DataFrame({"first": mine["value"], "second": theirs["value"], "weight": mine["weight"]})
+    return rows.dropna().sort_index()
 
 
 def unattacked(cells: pd.DataFrame, model: str) -> pd.DataFrame:

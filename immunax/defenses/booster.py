@@ -13,6 +13,7 @@ so that their α is a length in its weights; here it is one in the weights that 
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import jax
 
@@ -35,6 +36,8 @@ class Booster:
       estimator: how the gradient passes through the simulated step.
       mixture: safe and harmful examples a step.
     """
+
+    against: ClassVar[tuple[str, ...]] = ("harmful_sft",)
 
     weight: float = 5.0
     step_length: float = 0.1

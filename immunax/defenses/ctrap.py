@@ -14,6 +14,7 @@ the weights that are trained.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,8 @@ class CTRAP:
       estimator: how the gradient passes through the simulated step.
       mixture: examples a step of each stream.
     """
+
+    against: ClassVar[tuple[str, ...]] = ("harmful_sft",)
 
     token: int
     weight: float = 0.1

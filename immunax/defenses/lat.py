@@ -16,6 +16,7 @@ Sheshadri et al. 2024, *Latent Adversarial Training Improves Robustness to Persi
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,8 @@ class Lat:
       toward, away, sft: weights of the terms; ``sft`` is without effect where the mixture has no harmless examples.
       mixture: pairs a step, and harmless examples.
     """
+
+    against: ClassVar[tuple[str, ...]] = ("latent_attack",)
 
     rows: tuple[int | float, ...] = (0, 9 / 32, 17 / 32, 25 / 32, 31 / 32)
     epsilon: float = 6.0

@@ -14,7 +14,7 @@ As in :mod:`~immunax.defenses.vaccine`, h_l is what a layer writes, ε a constan
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,8 @@ class TVaccine:
       gamma: weight of harmless examples; without effect where the mixture has none.
       mixture: safe and harmful examples a step, and harmless ones, 0 for the objective as published.
     """
+
+    against: ClassVar[tuple[str, ...]] = ("latent_attack",)
 
     rho: float = 3.0
     active: int | float = 8 / 32

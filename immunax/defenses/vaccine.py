@@ -13,6 +13,7 @@ A mixture with harmless examples adds ``γ · CE(x_r)``, unperturbed, which the 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 
@@ -32,6 +33,8 @@ class Vaccine:
       gamma: weight of harmless examples; without effect where the mixture has none.
       mixture: safe examples a step, and harmless ones, 0 for the objective as published.
     """
+
+    against: ClassVar[tuple[str, ...]] = ("latent_attack",)
 
     rho: float = 2.0
     gamma: float = 1.0

@@ -1,0 +1,117 @@
+"""The cells of a certificate: one attack, with one setting and one seed, on one model; each kept on disk when it is done."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from immunax.attacks.grid import SEED
+from immunax.attacks.search import Search
+from immunax.conditions import records
+from immunax.conditions.records import TRAINABILITY, UNATTACKED
+from immunax.runtime import digest
+from immunax.stages.suite import Suite
+
+_RECORDS, _CELLS = ".records.parquet", ".cells.parquet"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on one model.
+
+    Attributes:
+      model: ``subject`` or ``reference``.
+      family: of the attack.
+      setting: what sets it apart within the family, JSON-able.
+      seed: of data and random keys.
+      attack: the attack itself, a search, or None for none.
+    """
+
+    model: str
+    family: str
+    setting: Mapping[str, Any]
+    seed: int
+    attack: Any
+
+    @property
+    def name(self) -> str:
+        """Of its files, and in the tables."""
+        return f"{self.model}-{self.family}-{digest.of_json(self.setting)[:8]}-{self.seed}"
+
+    def state(self, step: int, samples: int, flops: float, diverged: bool) -> tuple:
+        """A row of the table ``cells``."""
+        setting = json.dumps(self.setting, sort_keys=True)
+        return self.name, self.model, self.family, setting, self.seed, step, samples, float(flops), diverged
+
+
+class Measured(NamedTuple):
+    """What was measured of some cells: the two tables of :mod:`immunax.conditions.records`."""
+
+    records: pd.DataFrame
+    cells: pd.DataFrame
+
+
+def groups(suite: Suite, model: str) -> Iterator[tuple[Cell, ...]]:
+    """The cells of one model, those that run together in one group.
+
+    Args:
+      suite: the suite.
+      model: ``subject`` or ``reference``.
+    """
+    yield (Cell(model, UNATTACKED, {}, 0, None),)
+    if suite.task is not None:
+        for seed in suite.task.seeds:
+            yield (Cell(model, TRAINABILITY, {}, seed, None),)
+    for family, population in suite.attacks.items():
+        if isinstance(population, Search):
+            yield (Cell(model, family, {"members": len(population.members())}, 0, population),)
+            continue
+        pairs = zip(population.settings(), population.members(), strict=True)
+        cells = [Cell(model, family, _plain(settings), int(settings[SEED]), attack) for settings, attack in pairs]
+        for start in range(0, len(cells), suite.together):
+            yield tuple(cells[start : start + suite.together])
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: _jsonable(value) for path, value in settings.items() if path != SEED}
+
+
+def _jsonable(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _jsonable(getattr(value, field.name)) for field in fields(value)}
+    return [_jsonable(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+class Store:
+    """A folder with the measurements of every cell that is done."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether a cell is done."""
+        return self._path(cell.name, _CELLS).exists()
+
+    def put(self, cell: Cell, measured: Measured) -> None:
+        """Keeps a cell; its second file appears last, and says that it is whole."""
+        records.write(self._path(cell.name, _RECORDS), measured.records)
+        records.write(self._path(cell.name, _CELLS), measured.cells)
+
+    def all(self, cells: list[Cell]) -> Measured:
+        """The tables of many cells, in the order given, those that are not done left out.
+
+        Raises:
+          UserError: a file cannot be read.
+        """
+        names = [cell.name for cell in cells if self.holds(cell)]
+        rows, states = (
+            [records.read(self._path(name, end), columns) for name in names]
+            for end, columns in ((_RECORDS, records.RECORDS), (_CELLS, records.CELLS))
+        )
+        return Measured(*(pd.concat(each, ignore_index=True) for each in (rows, states)))
+
+    def _path(self, name: str, end: str) -> Path:
+        return self._folder / f"{name}{end}"

@@ -1,0 +1,95 @@
+"""What a certificate asks every attacked model, and how its answers become records."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from immunax.conditions.records import EXACT, HARMFUL_NLL, JUDGED, RETAIN_NLL, TASK_EXACT, TASK_NLL, unit
+from immunax.data.dialog import Dialog, Splits
+from immunax.data.prompts import prompt_rows
+from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
+from immunax.judges.likelihood import Likelihood
+from immunax.runtime.errors import UserError
+
+
+class Exam(NamedTuple):
+    """Held-out material.
+
+    Attributes:
+      material: the prompts of all splits, and given answers of the split ``test``.
+      splits: ``[P]``, which split a prompt is of.
+    """
+
+    material: Material
+    splits: tuple[str, ...]
+
+
+def exam(evaluation: Evaluation, tokenizer: Any, splits: Splits) -> Exam:
+    """The prompts of ``test`` and, where the data have it, of ``transfer``.
+
+    Args:
+      evaluation: amounts and lengths.
+      tokenizer: the model's.
+      splits: the data.
+
+    Raises:
+      UserError: the data have no harmful prompts, or the evaluation is told to use another split.
+    """
+    if evaluation.split != "test":
+        raise UserError(
+            f"judge.split={evaluation.split!r}: a certificate is about the splits test and transfer; leave it out."
+        )
+    here = held_out(evaluation, tokenizer, splits.test)
+    if not (splits.transfer.harmful or splits.transfer.safe):
+        return Exam(here, ("test",) * len(here.dialogs))
+    there = held_out(evaluation, tokenizer, splits.transfer)
+    dialogs = (*here.dialogs, *there.dialogs)
+    material = here._replace(dialogs=dialogs, prompts=prompt_rows(tokenizer, dialogs, evaluation.max_length))
+    return Exam(material, ("test",) * len(here.dialogs) + ("transfer",) * len(there.dialogs))
+
+
+def rows(cell: str, step: int, asked: Exam, scores: Scores) -> Iterator[tuple]:
+    """The records of one state of a model.
+
+    Args:
+      cell, step: which state.
+      asked: the exam.
+      scores: its outcome.
+    """
+    units = [unit(dialog) for dialog in asked.material.dialogs]
+    for judge, values in scores.judged.items():
+        for split, name, value in zip(asked.splits, units, values, strict=True):
+            if not np.isnan(value):
+                yield cell, step, split, JUDGED + judge, name, value, 1.0
+    for measure, part in ((HARMFUL_NLL, scores.harmful), (RETAIN_NLL, scores.retain)):
+        yield from _likelihood(cell, step, measure, part)
+    yield from _rates(cell, step, EXACT, scores.exact)
+
+
+def task_rows(cell: str, step: int, scores: Scores) -> Iterator[tuple]:
+    """The records of one state of a model that is fine-tuned on the harmless task."""
+    yield from _likelihood(cell, step, TASK_NLL, scores.retain)
+    yield from _rates(cell, step, TASK_EXACT, scores.exact)
+
+
+def rates(cell: str, step: int, measure: str, dialogs: tuple[Dialog, ...], values: np.ndarray) -> Iterator[tuple]:
+    """The records of something measured once on each dialog."""
+    for dialog, value in zip(dialogs, values, strict=True):
+        yield cell, step, "test", measure, unit(dialog), value, 1.0
+
+
+def _likelihood(cell: str, step: int, measure: str, part: Likelihood | None) -> Iterator[tuple]:
+    if part is not None:
+        # Weights that an attack spoiled find an answer infinitely unlikely, which no table's mean survives.
+        sums = np.nan_to_num(part.nll, nan=_UNLIKELY, posinf=_UNLIKELY)
+        for place, (nll, tokens) in enumerate(zip(sums, part.tokens, strict=True)):
+            yield cell, step, "test", measure, f"{place:04d}", nll, tokens
+
+
+def _rates(cell: str, step: int, measure: str, values: np.ndarray | None) -> Iterator[tuple]:
+    for place, value in enumerate(() if values is None else values):
+        yield cell, step, "test", measure, f"{place:04d}", value, 1.0
+
+
+_UNLIKELY = 1e6

@@ -1,0 +1,198 @@
+"""Runs cells: attacks one model, measures every state, and gives tables of numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from immunax.attacks.attack import Edit
+from immunax.attacks.benign_sft import BenignSFT
+from immunax.attacks.search import Search, prepare_search, run_search
+from immunax.conditions import records
+from immunax.conditions.records import TRAINABILITY, UNATTACKED
+from immunax.data.dialog import Splits
+from immunax.judges.evaluate import Evaluation, Material, asked_by, evaluate, held_out
+from immunax.models.flops import training_flops
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.stages.cells import Cell, Measured
+from immunax.stages.exam import Exam, exam, rows, task_rows
+from immunax.stages.population import PopulationTeam, assemble_population, attack_and_score
+from immunax.stages.suite import Suite, Task
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share, encoded once.
+
+    Attributes:
+      suite: the suite.
+      evaluation: judges and amounts.
+      tokenizer: the model's.
+      splits: the data.
+      asked: the exam.
+      seed: of every random key.
+      mesh: populations are sharded over its axis ``attack``; or None.
+    """
+
+    suite: Suite
+    evaluation: Evaluation
+    tokenizer: Any
+    splits: Splits
+    asked: Exam
+    seed: int
+    mesh: Mesh | None = None
+
+
+def bench(
+    suite: Suite, evaluation: Evaluation, tokenizer: Any, splits: Splits, seed: int, mesh: Mesh | None = None
+) -> Bench:
+    """Encodes the exam.
+
+    Args:
+      suite, evaluation, tokenizer, splits, seed, mesh: see :class:`Bench`.
+
+    Raises:
+      UserError: the data have no harmful prompts.
+    """
+    return Bench(suite, evaluation, tokenizer, splits, exam(evaluation, tokenizer, splits), seed, mesh)
+
+
+def measure(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
+    """Runs cells of one family on one set of weights.
+
+    Args:
+      shared: from :func:`bench`.
+      model: static.
+      params: plain weights; untouched.
+      group: the cells, of one family.
+
+    Returns:
+      What was measured of each.
+
+    Raises:
+      UserError: the data lack what the attack needs, or the memory does not take one member.
+    """
+    first = group[0]
+    if first.family == UNATTACKED:
+        return [_tables(first, [(0, 0, 0.0, False)], _as_it_is(shared, model, params, first))]
+    if first.family == TRAINABILITY:
+        return [_trained(shared, model, params, cell) for cell in group]
+    if isinstance(first.attack, Search):
+        return [_searched(shared, model, params, cell) for cell in group]
+    if isinstance(first.attack, Edit):
+        return [_edited(shared, model, params, cell) for cell in group]
+    return _fine_tuned(shared, model, params, group)
+
+
+def _tables(cell: Cell, states: Sequence[tuple[int, int, float, bool]], measured: Iterator[tuple]) -> Measured:
+    return Measured(
+        records.frame(measured, records.RECORDS),
+        records.frame((cell.state(*state) for state in states), records.CELLS),
+    )
+
+
+def _as_it_is(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple]:
+    scores = evaluate(
+        shared.evaluation, model, params, shared.tokenizer, shared.asked.material, jax.random.key(shared.seed)
+    )
+    yield from rows(cell.name, 0, shared.asked, scores)
+
+
+def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
+    attacks = [cell.attack for cell in group]
+    team = assemble_population(attacks, shared.evaluation, shared.tokenizer, shared.splits, shared.asked.material)
+    times = shared.suite.measured
+    members = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, times)
+    found = []
+    for place, (cell, member) in enumerate(zip(group, members, strict=True)):
+        steps, costs = _costs(team, place, model, len(member.course))
+        samples = len(cell.attack.dialogs(shared.splits))
+        states = [(step, samples, cost, member.diverged) for step, cost in zip(steps, costs, strict=True)]
+        measured = [
+            row
+            for step, scores in zip(steps, member.course, strict=True)
+            for row in rows(cell.name, step, shared.asked, scores)
+        ]
+        found.append(_tables(cell, states, iter(measured)))
+    return found
+
+
+def _costs(team: PopulationTeam, place: int, model: Model, count: int) -> tuple[list[int], list[float]]:
+    """Steps done, and FLOPs spent, whenever a member was measured."""
+    part = next(part for part in team.parts if place in part.places)
+    member = part.places.index(place)
+    steps = [part.form.steps * (time + 1) // count for time in range(count)]
+    lora = part.attacks[member].tuning.lora
+    return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
+
+
+def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
+    material = cell.attack.material(shared.tokenizer, shared.splits)
+    key, exam_key = jax.random.split(jax.random.fold_in(jax.random.key(shared.seed), cell.seed))
+    attacked, losses = _edit(cell.attack, model, params, material, key)
+    flops = matmul_flops(jax.make_jaxpr(partial(cell.attack.edit, model))(params, material, key))
+    asked = asked_by(shared.asked.material, cell.attack, shared.evaluation, shared.tokenizer)
+    scores = evaluate(shared.evaluation, model, attacked, shared.tokenizer, asked, exam_key)
+    samples = getattr(cell.attack, "samples", 0)
+    state = len(losses), samples, flops, not bool(np.isfinite(losses).all())
+    return _tables(cell, [state], rows(cell.name, len(losses), shared.asked, scores))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _edit(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
+    return attack.edit(model, params, material, key)
+
+
+def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
+    prepared = prepare_search(cell.attack, shared.tokenizer, shared.splits)
+    search_key, exam_key = jax.random.split(jax.random.key(shared.seed))
+    found = run_search(prepared, model, params, search_key, shared.mesh)
+    asked = shared.asked.material
+    if found.attack is not None:
+        asked = asked_by(asked, found.attack, shared.evaluation, shared.tokenizer)
+    scores = evaluate(shared.evaluation, model, found.params, shared.tokenizer, asked, exam_key)
+    samples = max(len(attack.dialogs(shared.splits)) for attack in cell.attack.members())
+    step = found.best.steps if found.best else 0
+    return _tables(cell, [(step, samples, found.budget.flops, False)], rows(cell.name, step, shared.asked, scores))
+
+
+def _trained(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
+    task = shared.suite.task
+    if task is None:
+        raise UserError("suite.task: null, so there is no trainability to measure.")
+    return _learned(shared, task, model, params, cell)
+
+
+def _learned(shared: Bench, task: Task, model: Model, params: Params, cell: Cell) -> Measured:
+    """The harmless task as a benign fine-tuning, measured before it and along it."""
+    splits = task.corpus.splits()
+    evaluation = Evaluation(
+        {},
+        examples=task.examples,
+        max_length=task.tuning.max_length,
+        batch_size=shared.evaluation.batch_size,
+        exact=task.exact,
+    )
+    asked = _task_material(evaluation, shared, splits)
+    attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
+    team = assemble_population([attack], evaluation, shared.tokenizer, splits, asked)
+    [member] = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, task.measured)
+    before = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
+    steps, costs = _costs(team, 0, model, len(member.course))
+    course = list(zip([0, *steps], [0.0, *costs], [before, *member.course], strict=True))
+    states = [(step, task.samples, cost, member.diverged) for step, cost, _ in course]
+    return _tables(cell, states, (row for step, _, scores in course for row in task_rows(cell.name, step, scores)))
+
+
+def _task_material(evaluation: Evaluation, shared: Bench, splits: Splits) -> Material:
+    """The task's own examples; a prompt has to be asked, and one will do."""
+    if not splits.test.retain:
+        raise UserError("suite.task.corpus: has no stream retain in the split test; choose another corpus.")
+    task = replace(splits.test, harmful=splits.test.retain[:1])
+    return held_out(replace(evaluation, prompts=1), shared.tokenizer, task)._replace(harmful=None)

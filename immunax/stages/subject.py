@@ -1,0 +1,128 @@
+"""The model that is certified, and the one that it is compared with."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.models.model import Params
+from immunax.runtime import digest, manifest
+from immunax.runtime.errors import UserError
+from immunax.stages.guard import start_model
+from immunax.stages.setup import Setup, build, load
+
+EXPORT = "model"
+"""The folder of a run of ``immunax.train`` that holds the exported model: what is released, and so what is certified."""
+
+
+class Subject(NamedTuple):
+    """A model.
+
+    Attributes:
+      name: as the certificate calls it.
+      params: plain float32 weights on the default device.
+      digests: SHA-256 by file, or of the weights where they come from no file.
+      folder: of the files, or None.
+      record: the manifest of the run that made it, or None.
+    """
+
+    name: str
+    params: Params
+    digests: Mapping[str, str]
+    folder: Path | None
+    record: Mapping[str, Any] | None
+
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+
+def exported(config: DictConfig) -> DictConfig:
+    """The configuration with a run of ``immunax.train`` replaced by the model that it exported.
+
+    Args:
+      config: with the group ``model``.
+
+    Raises:
+      UserError: the run has not exported its model yet.
+    """
+    path = config.model.get("path")
+    if path is None or not (Path(path).expanduser() / manifest.FILE).is_file():
+        return config
+    folder = Path(path).expanduser() / EXPORT
+    if not folder.is_dir():
+        raise UserError(f"run {path} has no folder {EXPORT!r} yet: let it train to its end, or give another model.")
+    changed = OmegaConf.create(config)
+    changed.model.path = str(folder)
+    return changed
+
+
+def subject(config: DictConfig, setup: Setup, loaded: Params) -> Subject:
+    """The model that a configuration names, guarded where it says so.
+
+    Args:
+      config: from :func:`exported`.
+      setup, loaded: from :func:`~immunax.stages.setup.set_up` of it.
+    """
+    params = start_model(config.start, setup, loaded)
+    path = config.model.get("path")
+    if path is None or config.start.defense is not None:
+        return Subject(_called(config), params, {"weights": digest.of_tree(params)}, None, None)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return Subject(str(path), params, setup.checkpoint.digests, None, None)
+    run = folder.parent
+    record = manifest.read(run) if folder.name == EXPORT and (run / manifest.FILE).is_file() else None
+    return Subject(run.name if record else folder.name, params, digest.of_folder(folder), folder, record)
+
+
+def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject | None:
+    """What the model is compared with: the one that is named, or the start model of the run that made it.
+
+    Args:
+      config: with the group ``reference``, null for the run's own.
+      certified: the model.
+      setup: its, whose tokenizer the reference shares.
+
+    Raises:
+      UserError: it cannot be loaded, or has another tokenizer.
+    """
+    if config.reference is not None:
+        checkpoint = load(build(config.reference))
+        _check_tokenizer(setup, checkpoint.tokenizer)
+        params = jax.tree.map(jnp.asarray, checkpoint.params)
+        return Subject(str(config.reference.path), params, checkpoint.digests, None, None)
+    if certified.record is None:
+        return None
+    before = OmegaConf.create(dict(certified.record["config"]))
+    checkpoint = load(build(before.model))
+    _check_tokenizer(setup, checkpoint.tokenizer)
+    splits = build(before.data).splits()
+    digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
+    model = build(before.compute).model(checkpoint.config)
+    start = Setup(replace(checkpoint, params=None), model, splits, digests)
+    params = start_model(before.start, start, jax.tree.map(jnp.asarray, checkpoint.params))
+    return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None)
+
+
+def undefended(certified: Subject) -> Params | None:
+    """The model before its guard, where the manifest tells: what an attacker who has it too may merge with."""
+    if certified.record is None:
+        return None
+    return load(build(OmegaConf.create(dict(certified.record["config"])).model)).params
+
+
+def _called(config: DictConfig) -> str:
+    name = config.model.get("path") or str(config.model._target_).rpartition(".")[2]
+    return f"{Path(name).name}{'' if config.start.defense is None else ', guarded'}"
+
+
+def _check_tokenizer(setup: Setup, other: Any) -> None:
+    if setup.checkpoint.tokenizer.get_vocab() != other.get_vocab():
+        raise UserError(
+            "reference: has another tokenizer than the model, so their answers cannot be compared; choose another."
+        )

@@ -1,0 +1,82 @@
+"""A suite: the attacks, the harmless task and the amounts that a certificate rests on; YAML in ``conf/suite``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from immunax.attacks.grid import Population
+from immunax.attacks.search import Search
+from immunax.attacks.tuning import Tuning
+from immunax.data.dialog import Splits
+from immunax.runtime.errors import UserError
+
+
+class Corpus(Protocol):
+    """Whatever gives splits of dialogs."""
+
+    def splits(self) -> Splits:
+        """The splits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A harmless task that a model is fine-tuned on, for trainability.
+
+    Attributes:
+      corpus: its stream ``retain``, in the splits ``train`` and ``test``, is the task.
+      samples: dialogs of ``train``.
+      tuning: how the model is fine-tuned.
+      seeds: of the choice and the order of the dialogs.
+      examples: dialogs of ``test`` that its loss is measured on.
+      exact: whether they have one right answer each, so that greedy decoding is compared with it.
+      measured: times along the fine-tuning that it is measured, of which a divisor of the steps is used.
+    """
+
+    corpus: Corpus
+    samples: int
+    tuning: Tuning
+    seeds: tuple[int, ...] = (0,)
+    examples: int = 40
+    exact: bool = False
+    measured: int = 4
+
+    def __post_init__(self):
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if min(self.samples, self.examples, self.measured, len(self.seeds)) < 1:
+            raise UserError(
+                "suite.task: expected samples, examples, measured and the number of seeds to be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a model is certified against.
+
+    Attributes:
+      name: of the suite; certificates of one leaderboard share it.
+      attacks: by family, a grid of settings and seeds, or a search. A family has the name of its attack in ``conf/attack``, or
+        of the attack that a defense says it trains against (:mod:`~immunax.defenses.exposure`).
+      task: for trainability, or None.
+      choices: multiple-choice items, with a method ``items(splits)``, or None.
+      harmless_prompts: prompts of the stream ``retain`` that a model should not refuse; 0 for none.
+      measured: times along an attack that the model is measured, of which a divisor of the steps is used.
+      together: cells that run as one program; where a run is stopped, so many are lost at most.
+    """
+
+    name: str
+    attacks: Mapping[str, Population | Search]
+    task: Task | None = None
+    choices: Any = None
+    harmless_prompts: int = 40
+    measured: int = 2
+    together: int = 1
+
+    def __post_init__(self):
+        if not self.attacks:
+            raise UserError("suite.attacks: expected at least one attack.")
+        if min(self.measured, self.together) < 1 or self.harmless_prompts < 0:
+            raise UserError(
+                f"suite.measured={self.measured}, together={self.together}, harmless_prompts={self.harmless_prompts}: "
+                "expected at least 1, 1 and 0."
+            )

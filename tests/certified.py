@@ -1,0 +1,37 @@
+"""Tables of a certificate made by hand, for tests."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from immunax.conditions.policy import Harm, Policy, Utility
+from immunax.conditions.records import CELLS, RECORDS, frame
+
+POLICY = Policy(
+    {"compliance": Harm("refusal"), "substance": Harm("exactness", at_least=0.5)}, Utility("retain_nll"), weak_ratio=4.0
+)
+
+
+def state(cell: str, model: str, family: str, step: int = 0, seed: int = 0, flops: float = 0.0, samples: int = 10):
+    """A row of ``cells``."""
+    return cell, model, family, "{}", seed, step, samples, flops, False
+
+
+def judged(cell: str, step: int, judge: str, values: Sequence[float], split: str = "test"):
+    """Records of one judge, one answer each."""
+    return [(cell, step, split, f"judge/{judge}", f"p{i}", float(value), 1.0) for i, value in enumerate(values)]
+
+
+def measured(cell: str, step: int, measure: str, values: Sequence[float], weight: float = 1.0):
+    """Records of one measure."""
+    return [(cell, step, "test", measure, f"e{i}", float(value), weight) for i, value in enumerate(values)]
+
+
+def share(count: int, of: int) -> list[float]:
+    """``count`` ones, then zeros."""
+    return [1.0] * count + [0.0] * (of - count)
+
+
+def tables(states: Sequence[tuple], *records: Sequence[tuple]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``records`` and ``cells``."""
+    return frame([row for part in records for row in part], RECORDS), frame(states, CELLS)
