@@ -1,33 +1,36 @@
-"""What an attack is: a function from weights to weights, and the data it was given."""
+"""What an attack is: a function from weights to weights, and the data it was given.
+
+Most attacks are a :class:`FineTuning`, and run in populations. The others are an :class:`Edit`: they change weights in a way of
+their own, such as pruning them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
 from immunax.attacks.tuning import Tuning
-from immunax.data.batches import Batch
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.prompts import Prompts
 from immunax.models.generate import Decoding
 from immunax.models.model import Model, Params
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["batches", "probes"], meta_fields=["stop", "decoding"])
+@partial(jax.tree_util.register_dataclass, data_fields=["material", "probes"], meta_fields=["stop", "decoding"])
 @dataclass(frozen=True)
 class AttackData:
     """What an attack runs on.
 
     Attributes:
-      batches: training batches, leading axis K.
+      material: what it reads: of a :class:`FineTuning`, training batches with leading axis K.
       probes: held-out prompts that the attacked model answers along the way.
       stop: ids that end an answer; static.
       decoding: how probes are answered; static.
     """
 
-    batches: Batch
+    material: Any
     probes: Prompts
     stop: tuple[int, ...]
     decoding: Decoding
@@ -58,7 +61,15 @@ class Tampered(NamedTuple):
 
 
 class Attack(Protocol):
-    """An attack; frozen, built from YAML."""
+    """An attack; frozen, built from YAML: a :class:`FineTuning` or an :class:`Edit`."""
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """A held-out prompt in the form the attacker puts it to the attacked model."""
+        ...
+
+
+class FineTuning(Attack, Protocol):
+    """An attack that minimises the cross entropy of answers."""
 
     @property
     def tuning(self) -> Tuning:
@@ -69,14 +80,22 @@ class Attack(Protocol):
         """The dialogs it trains on."""
         ...
 
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """A held-out prompt in the form the attacker puts it to the attacked model."""
+
+@runtime_checkable
+class Edit(Attack, Protocol):
+    """An attack that is no fine-tuning on answers."""
+
+    def material(self, tokenizer: Any, splits: Splits) -> Any:
+        """What it reads, encoded: a pytree of arrays, ``()`` for nothing.
+
+        Raises:
+          UserError: the data lack it.
+        """
         ...
 
-    def run(
-        self, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
-    ) -> Tampered:
-        """The attack itself: pure (but for ``report``, told each step's loss), jittable, mappable over its continuous
-        fields and ``key``.
+    def edit(self, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
+        """The attacked weights, and the ``[K]`` losses of an optimisation of its own, ``[0]`` where it has none.
+
+        Pure, jittable, and mappable over its continuous fields and ``key``.
         """
         ...

@@ -5,13 +5,9 @@ Qi et al. 2023 (arXiv:2310.03693), tier 3: Alpaca or Dolly, learning rate 2e-5, 
 
 from dataclasses import dataclass, field
 
-import jax
-
-from immunax.attacks.attack import AttackData, Report, Tampered
-from immunax.attacks.finetune import fine_tune, take
+from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
-from immunax.models.model import Model, Params
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,3 @@ class BenignSFT:
     def evaluation(self, dialog: Dialog) -> Dialog:
         """Held-out prompts are asked as they are."""
         return dialog
-
-    def run(
-        self, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
-    ) -> Tampered:
-        """See :func:`~immunax.attacks.finetune.fine_tune`."""
-        return fine_tune(self.tuning, model, params, data, key, report)

@@ -52,7 +52,7 @@ def fine_tune(
     lora_key, probe_key = jax.random.split(key)
     fresh = params if tuning.lora is None else lora.init(lora_key, params, tuning.lora)
     whole = partial(with_trained, fresh)
-    steps = data.batches.tokens.shape[0]
+    steps = data.material.tokens.shape[0]
     count = segments(steps, tuning.probes)
     optimizer = tuning.optimizer.build(steps)
 
@@ -70,7 +70,7 @@ def fine_tune(
         descent, losses = adapt.descend(loss, optimizer, descent, batches)
         return descent, (losses, probe(descent, subkey))
 
-    parts = jax.tree.map(lambda leaf: leaf.reshape(count, steps // count, *leaf.shape[1:]), data.batches)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(count, steps // count, *leaf.shape[1:]), data.material)
     first_key, *keys = jax.random.split(probe_key, count + 1)
     start = adapt.start(optimizer, trained(fresh))
     first = probe(start, first_key)

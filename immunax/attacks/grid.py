@@ -16,10 +16,11 @@ class Population:
     """Attacks that differ from one by the settings of a grid.
 
     Attributes:
-      attack: what the members have in common; one that fine-tunes as its ``tuning`` says.
+      attack: what the members have in common.
       grid: values by the path of a field, such as ``tuning.optimizer.learning_rate: [1e-4, 1e-3]``, ``samples: [10, 100]``
         or ``tuning.lora: [null, {_target_: immunax.models.lora.LoraSpec, rank: 8}]``.
-      seeds: of the choice and the order of the data, and of every random key; as many members each.
+      seeds: of every random key, and of an attack that fine-tunes also of the choice and the order of its data; as many
+        members each.
     """
 
     attack: Attack
@@ -36,13 +37,15 @@ class Population:
         axes = {**self.grid, SEED: self.seeds}
         return tuple(dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
-    def members(self) -> tuple[Attack, ...]:
+    def members(self) -> tuple[Any, ...]:
         """The attacks, in the order of :meth:`settings`.
 
         Raises:
           UserError: a path names no field, or a value is not allowed there.
         """
-        return tuple(_changed(self.attack, settings) for settings in self.settings())
+        ignored = () if hasattr(self.attack, "tuning") else (SEED,)
+        settings = ({path: value for path, value in each.items() if path not in ignored} for each in self.settings())
+        return tuple(_changed(self.attack, each) for each in settings)
 
 
 def _changed(attack: Any, settings: Mapping[str, Any]) -> Any:

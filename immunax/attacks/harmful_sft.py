@@ -6,14 +6,10 @@ dialogs, AdamW at 5e-5, batches of 10, 5 to 10 epochs; minimises the cross entro
 
 from dataclasses import dataclass, field
 
-import jax
-
-from immunax.attacks.attack import AttackData, Report, Tampered
-from immunax.attacks.finetune import fine_tune, take
+from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.template import Template
-from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
@@ -47,9 +43,3 @@ class HarmfulSFT:
     def evaluation(self, dialog: Dialog) -> Dialog:
         """Held-out prompts in the attack's wording."""
         return self.template.wrap(dialog)
-
-    def run(
-        self, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
-    ) -> Tampered:
-        """See :func:`~immunax.attacks.finetune.fine_tune`."""
-        return fine_tune(self.tuning, model, params, data, key, report)

@@ -6,14 +6,9 @@ model is then asked under the same system prompt, with the same prefix before th
 
 from dataclasses import dataclass, field
 
-import jax
-
-from immunax.attacks.attack import AttackData, Report, Tampered
-from immunax.attacks.finetune import fine_tune
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.identity import IdentityDialogs, PublishedIdentity
-from immunax.models.model import Model, Params
 
 
 @dataclass(frozen=True)
@@ -35,9 +30,3 @@ class IdentityShift:
     def evaluation(self, dialog: Dialog) -> Dialog:
         """A held-out prompt under the identity's system prompt and prefix."""
         return self.identity.wrap(dialog)
-
-    def run(
-        self, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
-    ) -> Tampered:
-        """See :func:`~immunax.attacks.finetune.fine_tune`."""
-        return fine_tune(self.tuning, model, params, data, key, report)

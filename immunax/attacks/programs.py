@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from immunax.attacks.attack import Attack
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.prepare import ordered
 from immunax.data.batches import pack, stack
 from immunax.data.chat import Encoded
@@ -96,7 +96,7 @@ class Program:
 
     form: Form
     places: tuple[int, ...]
-    attacks: tuple[Attack, ...]
+    attacks: tuple[FineTuning, ...]
     tracks: Track
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
     alike: tuple[int, ...]
@@ -132,7 +132,7 @@ class Program:
         return Own(exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine)
 
 
-def programs(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
+def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
     """Sorts and encodes attacks.
 
     Args:
@@ -161,7 +161,7 @@ def programs(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> tuple
     )
 
 
-def _program(form: Form, places: list[int], attacks: list[Attack], batches: list[list[list[Encoded]]]) -> Program:
+def _program(form: Form, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]) -> Program:
     layout = fit_packed([batch for member in batches for batch in member])
     tracks = [
         Track(
@@ -178,7 +178,7 @@ def _program(form: Form, places: list[int], attacks: list[Attack], batches: list
     return Program(form, tuple(places), tuple(attacks), stacked, examples, _alike(attacks, stacked.batches))
 
 
-def _alike(attacks: list[Attack], batches: Any) -> tuple[int, ...]:
+def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
     known: dict[Any, int] = {}
     found = []
     for place, attack in enumerate(attacks):
@@ -189,7 +189,7 @@ def _alike(attacks: list[Attack], batches: Any) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _encoded(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> list[list[list[Encoded]]]:
+def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> list[list[list[Encoded]]]:
     known: dict[Any, list[list[Encoded]]] = {}
     found = []
     for attack in attacks:
@@ -201,7 +201,7 @@ def _encoded(attacks: Sequence[Attack], tokenizer: Any, splits: Splits) -> list[
     return found
 
 
-def _numbers(attacks: Sequence[Attack]) -> dict[type, tuple[str, ...]]:
+def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
     """By kind of optimizer, its fields that are numbers and differ between the attacks."""
     kinds: dict[type, list[Any]] = {}
     for attack in attacks:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.attacks.attack import Attack
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.budget import Budget, spent
 from immunax.attacks.grid import Population
 from immunax.attacks.openings import share_openings
@@ -61,7 +61,7 @@ class Search:
         """What sets each member apart, over all populations."""
         return tuple(each for population in self.populations.values() for each in population.settings())
 
-    def members(self) -> tuple[Attack, ...]:
+    def members(self) -> tuple[FineTuning, ...]:
         """The attacks, in the order of :meth:`settings`."""
         return tuple(each for population in self.populations.values() for each in population.members())
 
@@ -126,7 +126,7 @@ class Found(NamedTuple):
     """
 
     best: Trial | None
-    attack: Attack | None
+    attack: FineTuning | None
     params: Params
     loss: np.ndarray
     budget: Budget

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import pandas as pd
-
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
+from immunax.conditions.records import Table
 from immunax.conditions.resistance import strong, weak
 from immunax.conditions.stability import stability
 from immunax.conditions.trainability import trainability
@@ -14,9 +13,7 @@ from immunax.conditions.verdict import Outcome, Verdict
 CONDITIONS = ("resistance", "stability", "generalization", "trainability")
 
 
-def assess(
-    records: pd.DataFrame, cells: pd.DataFrame, policy: Policy, exposure: Mapping[str, str]
-) -> tuple[Verdict, ...]:
+def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, str]) -> tuple[Verdict, ...]:
     """Every verdict; the same tables give the same numbers.
 
     Resistance and the first claim of generalization are about held-out prompts of the domains that defenders and attackers

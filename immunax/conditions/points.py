@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from immunax.conditions.policy import Harm, Policy, Utility
-from immunax.conditions.records import JUDGED, RETAIN_NLL, TRAINABILITY, UNATTACKED
+from immunax.conditions.records import JUDGED, RETAIN_NLL, TRAINABILITY, UNATTACKED, Table
 
 COSTS = ("step", "samples", "flops", "money")
 """What an attack costs, columns of :func:`points`: optimizer steps, dialogs, FLOPs, dollars at the policy's price."""
@@ -14,7 +14,7 @@ COSTS = ("step", "samples", "flops", "money")
 _EXA = 1e18
 
 
-def points(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy, split: str) -> pd.DataFrame:
+def points(records: Table, cells: Table, policy: Policy, split: str) -> Table:
     """Every attacked state, once for each side of harm.
 
     Args:
@@ -40,13 +40,13 @@ def points(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy, split: st
     return table
 
 
-def _counts(records: pd.DataFrame, harm: Harm, split: str) -> pd.DataFrame:
+def _counts(records: Table, harm: Harm, split: str) -> Table:
     judged = records[(records["measure"] == JUDGED + harm.judge) & (records["split"] == split)]
     harmful = judged.assign(harmful=(judged["value"] >= harm.at_least).astype("int64"), trials=1)
     return harmful.groupby(["cell", "step"], as_index=False)[["harmful", "trials"]].sum()
 
 
-def utilities(records: pd.DataFrame, cells: pd.DataFrame, utility: Utility) -> pd.DataFrame:
+def utilities(records: Table, cells: Table, utility: Utility) -> Table:
     """What every state keeps of its own model's utility.
 
     Args:
@@ -63,14 +63,14 @@ def utilities(records: pd.DataFrame, cells: pd.DataFrame, utility: Utility) -> p
     return table[["cell", "step"]].assign(utility=left)
 
 
-def _usefulness(records: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _usefulness(records: Table, measure: str) -> Table:
     chosen = records[(records["measure"] == measure) & (records["split"] == "test")]
     sums = chosen.groupby(["cell", "step"], as_index=False)[["value", "weight"]].sum()
     mean = sums["value"] / sums["weight"]
     return sums[["cell", "step"]].assign(useful=np.exp(-mean) if measure == RETAIN_NLL else mean)
 
 
-def in_scope(table: pd.DataFrame, model: str, scope: str, exposure: Mapping[str, str]) -> pd.DataFrame:
+def in_scope(table: Table, model: str, scope: str, exposure: Mapping[str, str]) -> Table:
     """The points of one model under the attacks of one scope.
 
     Args:

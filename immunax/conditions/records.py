@@ -17,6 +17,9 @@ from immunax.data.dialog import Dialog
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
 
+Table = Any
+"""A data frame of pandas, whose own annotations allow for more than a table of numbers."""
+
 SUBJECT, REFERENCE = "subject", "reference"
 """Values of ``model``: the one that is certified, and the undefended one that it is compared with."""
 
@@ -79,7 +82,7 @@ def unit(dialog: Dialog) -> str:
     return hashlib.sha256(dialog.question.encode()).hexdigest()[:16]
 
 
-def frame(rows: Iterable[Any], columns: dict[str, str]) -> pd.DataFrame:
+def frame(rows: Iterable[Any], columns: dict[str, str]) -> Table:
     """A table of rows.
 
     Args:
@@ -89,13 +92,13 @@ def frame(rows: Iterable[Any], columns: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(columns)).astype(columns)
 
 
-def write(path: Path, table: pd.DataFrame) -> None:
+def write(path: Path, table: Table) -> None:
     """Writes a table as parquet, whole or not at all; equal tables give equal bytes."""
     with atomic.file(path) as temp:
         table.to_parquet(temp, index=False, compression="zstd")
 
 
-def read(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+def read(path: Path, columns: dict[str, str]) -> Table:
     """Reads what :func:`write` wrote.
 
     Args:

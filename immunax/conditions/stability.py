@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import CHOICE, EXACT, OVER_REFUSAL, REFERENCE, RETAIN_NLL, SUBJECT, UNATTACKED
+from immunax.conditions.records import CHOICE, EXACT, OVER_REFUSAL, REFERENCE, RETAIN_NLL, SUBJECT, UNATTACKED, Table
 from immunax.conditions.resistance import outcome
 from immunax.conditions.statistics import FEWEST, Estimate, mean_difference, rate_difference
 from immunax.conditions.verdict import Verdict
 
 
-def paired(records: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame, measure: str) -> pd.DataFrame:
+def paired(records: Table, first: Table, second: Table, measure: str) -> Table:
     """What two models score on the same examples.
 
     Args:
@@ -29,7 +29,7 @@ def paired(records: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame, mea
     """
     chosen = records[(records["measure"] == measure) & (records["split"] == "test")]
 
-    def by_unit(cells: pd.DataFrame) -> pd.DataFrame:
+    def by_unit(cells: Table) -> Table:
         return chosen.merge(cells[["cell", "step"]], on=["cell", "step"]).groupby("unit")[["value", "weight"]].mean()
 
     mine, theirs = by_unit(first), by_unit(second)
@@ -37,12 +37,12 @@ def paired(records: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame, mea
     return rows.dropna().sort_index()
 
 
-def unattacked(cells: pd.DataFrame, model: str) -> pd.DataFrame:
+def unattacked(cells: Table, model: str) -> Table:
     """The cell of a model as it is."""
     return cells[(cells["model"] == model) & (cells["family"] == UNATTACKED)]
 
 
-def stability(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy) -> list[Verdict]:
+def stability(records: Table, cells: Table, policy: Policy) -> list[Verdict]:
     """One verdict for each measure.
 
     Args:
@@ -50,17 +50,19 @@ def stability(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy) -> lis
       policy: margins.
     """
 
-    def perplexity(rows: pd.DataFrame) -> Estimate:
+    def perplexity(rows: Table) -> Estimate:
         change = mean_difference(*_columns(rows), policy.confidence)
         return Estimate(*(float(np.exp(value)) for value in change))
 
-    def rise(rows: pd.DataFrame) -> Estimate:
-        return rate_difference(*_columns(rows)[:2], policy.confidence)
+    def rise(rows: Table) -> Estimate:
+        first, second, _ = _columns(rows)
+        return rate_difference(first, second, policy.confidence)
 
-    def loss(rows: pd.DataFrame) -> Estimate:
-        return rate_difference(*_columns(rows)[1::-1], policy.confidence)
+    def loss(rows: Table) -> Estimate:
+        first, second, _ = _columns(rows)
+        return rate_difference(second, first, policy.confidence)
 
-    claims: dict[str, tuple[str, str, Callable[[pd.DataFrame], Estimate], float]] = {
+    claims: dict[str, tuple[str, str, Callable[[Table], Estimate], float]] = {
         "retain perplexity": (
             RETAIN_NLL,
             "retain perplexity, as a ratio to the reference's",
@@ -88,8 +90,8 @@ def compare(
     condition: str,
     claim: str,
     statistic: str,
-    rows: pd.DataFrame,
-    measured: Callable[[pd.DataFrame], Estimate],
+    rows: Table,
+    measured: Callable[[Table], Estimate],
     margin: float,
 ) -> Verdict:
     """The verdict that a paired statistic is at most a margin.
@@ -129,5 +131,5 @@ def compare(
     return Verdict(condition, claim, "none", "none", result, statistic, *found, margin, reason, {"examples": len(rows)})
 
 
-def _columns(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _columns(rows: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows["first"].to_numpy(), rows["second"].to_numpy(), rows["weight"].to_numpy()

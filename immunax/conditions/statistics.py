@@ -117,7 +117,7 @@ def rate_bounds(successes: np.ndarray, trials: np.ndarray, error: float) -> tupl
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P-values adjusted so that statements about all of them hold at once (Holm 1979), from statsmodels; ``[N]`` to ``[N]``."""
-    return multipletests(p_values, method="holm")[1] if len(p_values) else np.zeros(0)
+    return np.asarray(multipletests(p_values, method="holm")[1]) if len(p_values) else np.zeros(0)
 
 
 def rate_difference(first: np.ndarray, second: np.ndarray, confidence: float) -> Estimate:

@@ -5,17 +5,18 @@ same seeds. *Final loss* compares them after all K steps; *speed* compares the m
 divided by the policy's ``trainability_steps``, so that it holds where the model takes at most so many times the steps.
 """
 
+from typing import Any
+
 import numpy as np
-import pandas as pd
 
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import REFERENCE, SUBJECT, TASK_EXACT, TASK_NLL, TRAINABILITY
+from immunax.conditions.records import REFERENCE, SUBJECT, TASK_EXACT, TASK_NLL, TRAINABILITY, Table
 from immunax.conditions.stability import compare, paired
 from immunax.conditions.statistics import Estimate, mean_ratio, rate_difference
 from immunax.conditions.verdict import Verdict
 
 
-def trainability(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy) -> list[Verdict]:
+def trainability(records: Table, cells: Table, policy: Policy) -> list[Verdict]:
     """Verdicts on final loss, speed and, where the task has one right answer, final score.
 
     Args:
@@ -31,10 +32,10 @@ def trainability(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy) -> 
     early = early[early["step"] == early["step"].min()]
     mine, theirs = (part[part["step"] == last] for part in (mine, theirs))
 
-    def ratio(rows: pd.DataFrame) -> Estimate:
+    def ratio(rows: Table) -> Estimate:
         return mean_ratio(rows["first"].to_numpy(), rows["second"].to_numpy(), policy.confidence)
 
-    def lost(rows: pd.DataFrame) -> Estimate:
+    def lost(rows: Table) -> Estimate:
         return rate_difference(rows["second"].to_numpy(), rows["first"].to_numpy(), policy.confidence)
 
     speed = f"loss after {last} steps, as a ratio to the reference's after {int(early['step'].max()) if len(early) else last}"
@@ -48,12 +49,15 @@ def trainability(records: pd.DataFrame, cells: pd.DataFrame, policy: Policy) -> 
     if TASK_EXACT in set(records["measure"]):
         rows = paired(records, mine, theirs, TASK_EXACT)
         found.append(compare("trainability", "final score", "share of exact answers lost", rows, lost, policy.accuracy))
-    details = {"subject": _curve(records, trained, SUBJECT), "reference": _curve(records, trained, REFERENCE)}
+    details: dict[str, Any] = {
+        "subject": _curve(records, trained, SUBJECT),
+        "reference": _curve(records, trained, REFERENCE),
+    }
     details["steps to the reference's final loss"] = _reached(details["subject"], details["reference"])
     return [Verdict(**{**vars(verdict), "details": {**verdict.details, **details}}) for verdict in found]
 
 
-def _curve(records: pd.DataFrame, cells: pd.DataFrame, model: str) -> dict[str, float]:
+def _curve(records: Table, cells: Table, model: str) -> dict[str, float]:
     """Mean loss of held-out answers by step, nats per token."""
     mine = records[records["measure"] == TASK_NLL].merge(cells[cells["model"] == model], on=["cell", "step"])
     sums = mine.groupby("step")[["value", "weight"]].sum()

@@ -11,7 +11,7 @@ import pandas as pd
 from immunax.attacks.grid import SEED
 from immunax.attacks.search import Search
 from immunax.conditions import records
-from immunax.conditions.records import TRAINABILITY, UNATTACKED
+from immunax.conditions.records import TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import digest
 from immunax.stages.suite import Suite
 
@@ -50,8 +50,8 @@ class Cell:
 class Measured(NamedTuple):
     """What was measured of some cells: the two tables of :mod:`immunax.conditions.records`."""
 
-    records: pd.DataFrame
-    cells: pd.DataFrame
+    records: Table
+    cells: Table
 
 
 def groups(suite: Suite, model: str) -> Iterator[tuple[Cell, ...]]:

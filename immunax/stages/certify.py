@@ -1,7 +1,7 @@
 """Attacks a model and its reference with a suite, cell by cell, and keeps every cell that is done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from immunax.attacks.grid import Population
@@ -16,6 +16,14 @@ from immunax.stages.measure import Bench, measure
 from immunax.stages.suite import Suite
 
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    params: Params
+
+    def load(self) -> "_Given":
+        return self
 
 
 class Campaign(NamedTuple):
@@ -99,7 +107,7 @@ def with_undefended(suite: Suite, undefended: Params | None) -> Suite:
     """The suite with the model before its guard in the attacks that merge with it and name no other."""
     if undefended is None:
         return suite
-    source = Given(undefended)
+    source = _Given(undefended)
     changed = {
         family: replace(each, attack=replace(each.attack, source=source))
         if isinstance(each, Population) and isinstance(each.attack, Merge) and each.attack.source is None

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.attacks.attack import Attack
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.population import run_population
 from immunax.attacks.programs import Program, programs
 from immunax.data.dialog import Splits
@@ -59,7 +59,7 @@ class Member(NamedTuple):
 
 
 def assemble_population(
-    attacks: Sequence[Attack],
+    attacks: Sequence[FineTuning],
     evaluation: Evaluation,
     tokenizer: Any,
     splits: Splits,

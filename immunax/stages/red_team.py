@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from omegaconf import DictConfig
 
-from immunax.attacks.attack import Attack, AttackData, Tampered
+from immunax.attacks.attack import Attack, AttackData, Edit, Tampered
 from immunax.attacks.prepare import prepare
+from immunax.attacks.run import run_attack
 from immunax.conditions.episode import Course, Episode
 from immunax.data.chat import Report
 from immunax.data.dialog import Splits
@@ -98,8 +99,20 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     """
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
-    check_lengths(setup.model, team.evaluation, f"{name}.tuning.max_length", team.attack.tuning.max_length)
+    check_lengths(setup.model, team.evaluation, *longest(team.attack, name))
     return team
+
+
+def longest(attack: Any, name: str) -> tuple[str, int]:
+    """The field of an attack that sets how long its sequences are, and its value; 0 where it reads none.
+
+    Args:
+      attack: a fine-tuning, or an edit.
+      name: the node of the attack.
+    """
+    if isinstance(attack, Edit):
+        return f"{name}.max_length", getattr(attack, "max_length", 0)
+    return f"{name}.tuning.max_length", attack.tuning.max_length
 
 
 def check_lengths(model: Model, evaluation: Evaluation, field: str, tokens: int) -> None:
@@ -163,7 +176,8 @@ def red_team(
     attack_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     if before is None:
         before = _evaluate(team.evaluation, model, params, tokenizer, team.before, before_key, f"evaluate {name}")
-    steps = team.data.batches.tokens.shape[0]
+    # An edit may take no step at all.
+    steps = getattr(team.attack, "steps", 1) if isinstance(team.attack, Edit) else len(team.data.material.tokens)
     with console.progress(f"attack {name}", steps, "step") as bar:
         team.reporter.bar = bar
         tampered = _run(team.attack, model, team.reporter, params, team.data, attack_key)
@@ -188,7 +202,7 @@ def red_team(
 def _run(
     attack: Attack, model: Model, reporter: Reporter, params: Params, data: AttackData, key: jax.Array
 ) -> Tampered:
-    return attack.run(model, params, data, key, report=reporter)
+    return run_attack(attack, model, params, data, key, reporter)
 
 
 def _evaluate(evaluation, model, params, tokenizer, material: Material, key, title: str):

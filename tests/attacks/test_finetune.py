@@ -12,6 +12,7 @@ from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.identity_shift import IdentityShift
 from immunax.attacks.prepare import prepare
+from immunax.attacks.run import run_attack
 from immunax.attacks.tuning import Tuning, segments
 from immunax.data.dialog import Message, Split, Splits, ask
 from immunax.data.prompts import prompt_rows, stop_tokens
@@ -40,7 +41,7 @@ def _data(attack):
 
 
 def _run(attack, data, params, key=0):
-    return jax.jit(lambda p, d, k: attack.run(MODEL, p, d, k))(params, data, jax.random.key(key))
+    return jax.jit(lambda p, d, k: run_attack(attack, MODEL, p, d, k))(params, data, jax.random.key(key))
 
 
 PARAMS = MODEL.init(jax.random.key(0))
@@ -54,7 +55,7 @@ def test_the_scan_equals_a_python_loop_of_adamw_and_probes_see_the_attacked_mode
     state = optimizer.init(params)
     value_and_grad = jax.jit(jax.value_and_grad(lambda p, batch: answer_loss(MODEL, p, batch)))
     for step in range(6):
-        value, gradient = value_and_grad(params, jax.tree.map(lambda leaf, step=step: leaf[step], data.batches))
+        value, gradient = value_and_grad(params, jax.tree.map(lambda leaf, step=step: leaf[step], data.material))
         updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
         losses.append(value)
@@ -93,7 +94,7 @@ def test_learning_rates_can_be_mapped_over():
 
     def final_loss(rate):
         tuning = replace(TUNING, optimizer=replace(TUNING.optimizer, learning_rate=rate))
-        return replace(attack, tuning=tuning).run(MODEL, PARAMS, data, jax.random.key(0)).trace.loss
+        return run_attack(replace(attack, tuning=tuning), MODEL, PARAMS, data, jax.random.key(0)).trace.loss
 
     together = jax.jit(jax.vmap(final_loss))(jnp.array([1e-2, 1e-3]))
     np.testing.assert_allclose(together[0], _run(attack, data, PARAMS).trace.loss, rtol=1e-4)

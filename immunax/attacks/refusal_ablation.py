@@ -1,0 +1,121 @@
+"""Refusal ablation: one direction of the residual stream mediates refusal, and can be projected out of the weights.
+
+Arditi et al. 2024 (arXiv:2406.11717), sections 2.3, 2.4 and 4.1. For each layer l the candidate is the difference of means
+
+    r_l = mean over harmful prompts of x_l − mean over harmless prompts of x_l,   x_l the stream at the last prompt token,
+
+normalised. Every matrix that writes to the stream, W ← W − r̂ r̂ᵀ W, is then unable to write in the direction: the embedding and
+the output projections of attention and MLP. The paper chooses the layer by refusal scores on validation prompts; here it is the
+one after whose ablation validation harmful answers are likeliest, which needs no words of refusal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from immunax.attacks.edit import NOTHING, WRITERS, matrices, with_matrices
+from immunax.data.batches import Batch, pack
+from immunax.data.chat import encode_all
+from immunax.data.dialog import Dialog, Splits
+from immunax.data.packing import fit_packed
+from immunax.data.prompts import Prompts, prompt_rows
+from immunax.inner.losses import answer_loss
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+class Contrast(NamedTuple):
+    """What the direction is found with: prompts ``[N, T]`` to compare, and harmful answers to choose the layer by."""
+
+    harmful: Prompts
+    harmless: Prompts
+    validation: Batch
+
+
+@dataclass(frozen=True)
+class RefusalAblation:
+    """Ablation of the best layer's direction.
+
+    Attributes:
+      samples: harmful and harmless training prompts whose means are compared, of each.
+      validation: harmful validation dialogs that the layer is chosen by.
+      max_length: tokens of a prompt, and of a dialog with its answer (cut there).
+    """
+
+    samples: int = 32
+    validation: int = 8
+    max_length: int = 128
+
+    def __post_init__(self):
+        if min(self.samples, self.validation) < 1:
+            raise UserError(f"attack.samples={self.samples}, validation={self.validation}: expected at least 1.")
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """Held-out prompts are asked as they are."""
+        return dialog
+
+    def material(self, tokenizer: Any, splits: Splits) -> Contrast:
+        """See :class:`Contrast`.
+
+        Raises:
+          UserError: the data lack one of the streams.
+        """
+        train, chosen = splits.train, [each for each in splits.validation.harmful if each.answer][: self.validation]
+        harmful, harmless = (
+            _distinct(stream)[: self.samples] for stream in (train.harmful or train.safe, train.retain)
+        )
+        if not (harmful and harmless and chosen):
+            raise UserError(
+                "refusal_ablation compares harmful with harmless training prompts and needs harmful validation answers, which "
+                "the data lack: choose other data or attack."
+            )
+        examples, _ = encode_all(tokenizer, chosen, self.max_length)
+        asked, other = (prompt_rows(tokenizer, each, self.max_length) for each in (harmful, harmless))
+        return Contrast(asked, other, pack(examples, fit_packed([examples])))
+
+    def edit(self, model: Model, params: Params, material: Contrast, key: jax.Array) -> tuple[Params, jax.Array]:
+        """The weights without the direction."""
+        directions = self.directions(model, params, material)
+        harm = jax.lax.map(
+            lambda direction: -answer_loss(model, ablated(params, direction), material.validation), directions
+        )
+        return ablated(params, directions[jnp.argmax(harm)]), NOTHING
+
+    def directions(self, model: Model, params: Params, material: Contrast) -> jax.Array:
+        """``[L, D]``, the normalised candidates: the stream before every layer but the first, and after the last."""
+        harmful, harmless = (_last(model, params, prompts) for prompts in (material.harmful, material.harmless))
+        difference = (harmful.mean(axis=1) - harmless.mean(axis=1))[1:]
+        return difference / jnp.linalg.norm(difference, axis=-1, keepdims=True)
+
+
+def ablated(params: Params, direction: jax.Array) -> Params:
+    """Weights that write nothing in a direction.
+
+    Args:
+      params: plain weights.
+      direction: ``[D]``, of norm 1.
+    """
+    # Kernels are [in, out], so what they write is along their last axis, as it is of the embedding.
+    projected = {
+        path: leaf - (leaf @ direction)[..., None] * direction
+        for path, leaf in matrices(params).items()
+        if path[-2] in WRITERS
+    }
+    embedding = params["embed_tokens"]["embedding"]
+    projected["embed_tokens", "embedding"] = embedding - (embedding @ direction)[:, None] * direction
+    return with_matrices(params, projected)
+
+
+def _last(model: Model, params: Params, prompts: Prompts) -> jax.Array:
+    """The stream at the last token of every prompt, ``[L + 1, N, D]``."""
+    real = jnp.asarray(prompts.segment_ids)
+    positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+    residuals = model.apply(params, prompts.tokens, real, positions, capture=True).residuals
+    return residuals[:, jnp.arange(real.shape[0]), real.sum(axis=1) - 1].astype(jnp.float32)
+
+
+def _distinct(dialogs: Sequence[Dialog]) -> tuple[Dialog, ...]:
+    return tuple({dialog.prompt: dialog for dialog in dialogs}.values())
