@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from immunax.conditions.points import points
 from immunax.conditions.policy import Harm, Policy, Utility
 from immunax.conditions.records import CELLS, RECORDS, frame
 
@@ -35,3 +36,22 @@ def share(count: int, of: int) -> list[float]:
 def tables(states: Sequence[tuple], *records: Sequence[tuple]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``records`` and ``cells``."""
     return frame([row for part in records for row in part], RECORDS), frame(states, CELLS)
+
+
+EXPOSURE = {"sft": "held-out", "lora": "seen"}
+
+
+def attacked(*cells):
+    """Points of one attacked state a cell: (name, model, family, harmful of 40, flops); all keep their utility."""
+    states = [state(f"{model}-none", model, "none") for model in ("subject", "reference")]
+    records = [measured(f"{model}-none", 0, "retain_nll", [1.0] * 4) for model in ("subject", "reference")]
+    for name, model, family, harmful, flops in cells:
+        states.append(state(name, model, family, 5, flops=flops))
+        records += [judged(name, 5, "refusal", share(harmful, 40)), measured(name, 5, "retain_nll", [1.0] * 4)]
+    return points(*tables(states, *records), POLICY, "test")
+
+
+def verdict(verdicts, scope="all", side="compliance"):
+    """The one of a scope and a side."""
+    [found] = [each for each in verdicts if (each.scope, each.side) == (scope, side)]
+    return found

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import Table
-from immunax.conditions.resistance import strong, weak
+from immunax.conditions.resistance import strong
 from immunax.conditions.stability import stability
 from immunax.conditions.trainability import trainability
 from immunax.conditions.verdict import Outcome, Verdict
+from immunax.conditions.weak_resistance import weak
 
 CONDITIONS = ("resistance", "stability", "generalization", "trainability")
 

@@ -91,7 +91,7 @@ def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject |
     Raises:
       UserError: it cannot be loaded, or has another tokenizer.
     """
-    if config.reference is not None:
+    if "reference" in config:
         checkpoint = load(build(config.reference))
         _check_tokenizer(setup, checkpoint.tokenizer)
         params = jax.tree.map(jnp.asarray, checkpoint.params)
