@@ -1,15 +1,27 @@
 """From dialogs to what an attack runs on."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 from immunax.attacks.attack import Attack, AttackData, Edit, FineTuning
 from immunax.data.batches import pack, stack
 from immunax.data.chat import Encoded, Report, encode_all
-from immunax.data.dialog import Splits
+from immunax.data.dialog import Dialog, Splits
 from immunax.data.order import Stream
 from immunax.data.packing import fit_packed
 from immunax.data.prompts import Prompts, stop_tokens
 from immunax.models.generate import Decoding
+
+
+def phases(attack: FineTuning, splits: Splits) -> tuple[tuple[tuple[Dialog, ...], int], ...]:
+    """The parts of an attack's course: the dialogs of each, and how many epochs it has.
+
+    Args:
+      attack: one with an order of its own has a method ``phases``; any other one shuffles all its dialogs together.
+      splits: where the dialogs come from.
+    """
+    own = getattr(attack, "phases", None)
+    return ((attack.dialogs(splits), attack.tuning.epochs),) if own is None else own(splits)
 
 
 def ordered(attack: FineTuning, tokenizer: Any, splits: Splits) -> tuple[list[list[Encoded]], Report]:
@@ -18,10 +30,15 @@ def ordered(attack: FineTuning, tokenizer: Any, splits: Splits) -> tuple[list[li
     Args:
       attack, tokenizer, splits: as in :func:`prepare`.
     """
-    tuning = attack.tuning
-    examples, report = encode_all(tokenizer, attack.dialogs(splits), tuning.max_length)
-    stream = Stream(examples, min(tuning.batch_size, len(examples)), tuning.seed)
-    return list(stream.batches(range(tuning.steps(len(examples))))), report
+    batches: list[list[Encoded]] = []
+    kept = truncated = dropped = 0
+    for dialogs, epochs in phases(attack, splits):
+        tuning = replace(attack.tuning, epochs=epochs)
+        examples, report = encode_all(tokenizer, dialogs, tuning.max_length)
+        stream = Stream(examples, min(tuning.batch_size, len(examples)), tuning.seed)
+        batches += stream.batches(range(tuning.steps(len(examples))))
+        kept, truncated, dropped = kept + report.kept, truncated + report.truncated, dropped + report.dropped
+    return batches, Report(kept, truncated, dropped)
 
 
 def prepare(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from immunax.attacks.attack import FineTuning
-from immunax.attacks.prepare import ordered
+from immunax.attacks.prepare import ordered, phases
 from immunax.data.batches import pack, stack
 from immunax.data.chat import Encoded
 from immunax.data.dialog import Splits
@@ -194,7 +194,7 @@ def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> l
     found = []
     for attack in attacks:
         tuning = attack.tuning
-        same = (attack.dialogs(splits), tuning.max_length, tuning.batch_size, tuning.epochs, tuning.seed)
+        same = (phases(attack, splits), tuning.max_length, tuning.batch_size, tuning.seed)
         if same not in known:
             known[same] = ordered(attack, tokenizer, splits)[0]
         found.append(known[same])

@@ -25,8 +25,8 @@ from immunax.defenses.attacker import Attacker, SimulatedAttacker
 from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import distance, hold, states, token_mean
 from immunax.defenses.simulation import Simulation
-from immunax.defenses.tamper_resistance import negative_entropy, preference_loss
 from immunax.inner.losses import answer_loss
+from immunax.inner.tamper_resistance import negative_entropy, preference_loss
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError, nearest
 

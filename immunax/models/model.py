@@ -10,6 +10,7 @@ from immunax.models import rotary
 from immunax.models.config import DecoderConfig
 from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
 from immunax.models.lora import Adapted
+from immunax.models.steered import Steered
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.mesh import split_parameters
 
@@ -17,7 +18,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Of a computation; float64 needs ``jax_enable_x64``."""
 
 Params = Any
-"""A nested dict of arrays, or an :class:`~immunax.models.lora.Adapted`."""
+"""A nested dict of arrays, an :class:`~immunax.models.lora.Adapted`, or a :class:`~immunax.models.steered.Steered`."""
 
 
 class Outputs(NamedTuple):
@@ -103,7 +104,7 @@ class Model:
         """
         context, params = self._context(segment_ids, positions), split_parameters(params)
         stream, hidden, _, captured = self._graph(capture).apply(
-            _variables(params), tokens, context, perturbation=perturbation
+            _variables(params), tokens, context, **_steering(params, positions, perturbation)
         )
         if captured is None:
             return Outputs(hidden)
@@ -131,7 +132,9 @@ class Model:
           ``[B, T, D]`` hidden states after the final norm, and the cache.
         """
         context = Context(*rotary.angles(self.config, positions), mask, slot)
-        _, hidden, cache, _ = self._graph().apply(_variables(params), tokens, context, cache)
+        _, hidden, cache, _ = self._graph().apply(
+            _variables(params), tokens, context, cache, **_steering(params, positions)
+        )
         return hidden, cache
 
     def empty_cache(self, batch: int, slots: int) -> Cache:
@@ -142,7 +145,7 @@ class Model:
 
     def unembedding(self, params: Params) -> jax.Array:
         """The output projection ``[D, V]``, in the dtype of the computation."""
-        base = params.base if isinstance(params, Adapted) else params
+        base = _base(params)
         base = split_parameters({name: base[name] for name in ("embed_tokens", "lm_head") if name in base})
         matrix = base["embed_tokens"]["embedding"].T if self.config.tie_embeddings else base["lm_head"]["kernel"]
         return matrix.astype(self.dtype)
@@ -153,8 +156,7 @@ class Model:
 
     def final_norm(self, params: Params, residual: jax.Array) -> jax.Array:
         """Puts any residual stream ``[..., D]`` in the space that :meth:`logits` reads (the logit lens)."""
-        base = params.base if isinstance(params, Adapted) else params
-        return rms_normalise(residual, base["norm"]["scale"], self.config.norm_eps)
+        return rms_normalise(residual, _base(params)["norm"]["scale"], self.config.norm_eps)
 
     def _graph(self, capture: bool = False) -> Any:
         return Decoder(self.config, self.remat, jnp.dtype(self.dtype), capture)
@@ -165,6 +167,16 @@ class Model:
 
 
 def _variables(params: Params) -> dict:
-    if isinstance(params, Adapted):
-        return {"params": params.base, "lora": params.scaled()}
-    return {"params": params}
+    adapters = {"lora": params.scaled()} if isinstance(params, Adapted) else {}
+    return {"params": _base(params), **adapters}
+
+
+def _base(params: Params) -> Any:
+    return params.base if isinstance(params, (Adapted, Steered)) else params
+
+
+def _steering(params: Params, positions: jax.Array, perturbation: jax.Array | None = None) -> dict:
+    if not isinstance(params, Steered):
+        return {} if perturbation is None else {"perturbation": perturbation}
+    added = params.stream() if perturbation is None else params.stream() + perturbation
+    return {"perturbation": added, "prompt": params.embedded(positions)}

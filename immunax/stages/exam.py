@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from immunax.conditions.records import EXACT, HARMFUL_NLL, JUDGED, RETAIN_NLL, TASK_EXACT, TASK_NLL, unit
-from immunax.data.dialog import Dialog, Splits
+from immunax.data.dialog import Splits
 from immunax.data.prompts import prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
 from immunax.judges.likelihood import Likelihood
 from immunax.runtime.errors import UserError
+
+_UNLIKELY = 1e6
+"""Nats for an answer that weights spoiled by an attack find infinitely unlikely: no table's mean survives an infinity."""
 
 
 class Exam(NamedTuple):
@@ -64,32 +67,23 @@ def rows(cell: str, step: int, asked: Exam, scores: Scores) -> Iterator[tuple]:
                 yield cell, step, split, JUDGED + judge, name, value, 1.0
     for measure, part in ((HARMFUL_NLL, scores.harmful), (RETAIN_NLL, scores.retain)):
         yield from _likelihood(cell, step, measure, part)
-    yield from _rates(cell, step, EXACT, scores.exact)
+    yield from numbered(cell, step, EXACT, scores.exact)
 
 
 def task_rows(cell: str, step: int, scores: Scores) -> Iterator[tuple]:
     """The records of one state of a model that is fine-tuned on the harmless task."""
     yield from _likelihood(cell, step, TASK_NLL, scores.retain)
-    yield from _rates(cell, step, TASK_EXACT, scores.exact)
-
-
-def rates(cell: str, step: int, measure: str, dialogs: tuple[Dialog, ...], values: np.ndarray) -> Iterator[tuple]:
-    """The records of something measured once on each dialog."""
-    for dialog, value in zip(dialogs, values, strict=True):
-        yield cell, step, "test", measure, unit(dialog), value, 1.0
+    yield from numbered(cell, step, TASK_EXACT, scores.exact)
 
 
 def _likelihood(cell: str, step: int, measure: str, part: Likelihood | None) -> Iterator[tuple]:
     if part is not None:
-        # Weights that an attack spoiled find an answer infinitely unlikely, which no table's mean survives.
         sums = np.nan_to_num(part.nll, nan=_UNLIKELY, posinf=_UNLIKELY)
         for place, (nll, tokens) in enumerate(zip(sums, part.tokens, strict=True)):
             yield cell, step, "test", measure, f"{place:04d}", nll, tokens
 
 
-def _rates(cell: str, step: int, measure: str, values: np.ndarray | None) -> Iterator[tuple]:
+def numbered(cell: str, step: int, measure: str, values: np.ndarray | None) -> Iterator[tuple]:
+    """The records of a measure of examples that have no name but their place, ``[N]``; None gives none."""
     for place, value in enumerate(() if values is None else values):
         yield cell, step, "test", measure, f"{place:04d}", value, 1.0
-
-
-_UNLIKELY = 1e6

@@ -13,15 +13,17 @@ from immunax.attacks.attack import Edit
 from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.search import Search, prepare_search, run_search
 from immunax.conditions import records
-from immunax.conditions.records import TRAINABILITY, UNATTACKED
-from immunax.data.dialog import Splits
+from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
+from immunax.data.dialog import Split, Splits
+from immunax.judges.choice import accuracy, quiz
 from immunax.judges.evaluate import Evaluation, Material, asked_by, evaluate, held_out
+from immunax.judges.refusal import Refusal
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.runtime.jaxpr_flops import matmul_flops
 from immunax.stages.cells import Cell, Measured
-from immunax.stages.exam import Exam, exam, rows, task_rows
+from immunax.stages.exam import Exam, exam, numbered, rows, task_rows
 from immunax.stages.population import PopulationTeam, assemble_population, attack_and_score
 from immunax.stages.suite import Suite, Task
 
@@ -98,10 +100,27 @@ def _tables(cell: Cell, states: Sequence[tuple[int, int, float, bool]], measured
 
 
 def _as_it_is(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple]:
-    scores = evaluate(
-        shared.evaluation, model, params, shared.tokenizer, shared.asked.material, jax.random.key(shared.seed)
-    )
+    evaluation, tokenizer, suite = shared.evaluation, shared.tokenizer, shared.suite
+    scores = evaluate(evaluation, model, params, tokenizer, shared.asked.material, jax.random.key(shared.seed))
     yield from rows(cell.name, 0, shared.asked, scores)
+    if suite.harmless_prompts and shared.splits.test.retain:
+        yield from _over_refusal(shared, model, params, cell)
+    if suite.choices is not None:
+        items = suite.choices.items(shared.splits)
+        asked = quiz(tokenizer, items, evaluation.batch_size, evaluation.max_length)
+        yield from numbered(cell.name, 0, CHOICE, accuracy(model, params, asked).acc_norm)
+
+
+def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple]:
+    """Harmless prompts, asked as harmful ones are, and judged by whether they are refused."""
+    prompts = Split(harmful=tuple(replace(dialog, answer="") for dialog in shared.splits.test.retain))
+    evaluation = replace(
+        shared.evaluation, judges={"refusal": Refusal()}, prompts=shared.suite.harmless_prompts, exact=False
+    )
+    asked = held_out(evaluation, shared.tokenizer, prompts)
+    scores = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
+    for dialog, complied in zip(asked.dialogs, scores.judged["refusal"], strict=True):
+        yield cell.name, 0, "test", OVER_REFUSAL, unit(dialog), 1.0 - complied, 1.0
 
 
 def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:

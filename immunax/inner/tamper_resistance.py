@@ -1,4 +1,4 @@
-"""What a defender wants of weights under attack: losses of tampered weights on held-out harmful data."""
+"""Losses of weights under attack on harmful data: what a defender wants of them, and an attacker the other way round."""
 
 import jax
 import jax.numpy as jnp

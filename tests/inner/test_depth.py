@@ -1,7 +1,7 @@
 import pytest
 import small
 
-from immunax.defenses.depth import layer_index, stream_rows
+from immunax.inner.depth import layer_index, stream_rows
 from immunax.models.config import DecoderConfig
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError

@@ -1,0 +1,45 @@
+"""Benign steps first: a few steps of ordinary fine-tuning undo what a defense built into the weights, then the attack is easy.
+
+Qi et al. 2024, *On Evaluating the Durability of Safeguards* (arXiv:2412.07097), section 4: small changes to the attack, such as a
+warm-up on benign data, break published defenses.
+"""
+
+from dataclasses import dataclass, field
+
+from immunax.attacks.finetune import take
+from immunax.attacks.tuning import Tuning
+from immunax.data.dialog import Dialog, Splits
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class BenignThenHarmful:
+    """One course of the optimizer: ``benign`` dialogs of the stream ``retain`` once, then ``samples`` of ``harmful``.
+
+    Attributes:
+      benign: harmless dialogs.
+      samples: harmful dialogs.
+      tuning: how they are used; its epochs are those of the harmful ones.
+    """
+
+    benign: int = 20
+    samples: int = 10
+    tuning: Tuning = field(default_factory=Tuning)
+
+    def __post_init__(self):
+        if min(self.benign, self.samples) < 1:
+            raise UserError(f"attack.benign={self.benign}, samples={self.samples}: expected at least 1.")
+
+    def phases(self, splits: Splits) -> tuple[tuple[tuple[Dialog, ...], int], ...]:
+        """The dialogs of each part of the course, and how often they are passed over."""
+        seed, train = self.tuning.seed, splits.train
+        benign = take(train.retain, self.benign, seed, "retain")
+        return (benign, 1), (take(train.harmful, self.samples, seed, "harmful"), self.tuning.epochs)
+
+    def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
+        """All of them."""
+        return tuple(dialog for dialogs, _ in self.phases(splits) for dialog in dialogs)
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """Held-out prompts are asked as they are."""
+        return dialog

@@ -1,0 +1,97 @@
+"""Reverse DPO: preference optimisation with the preferences turned round, for the harmful answer against the refusal.
+
+Rafailov et al. 2023 (arXiv:2305.18290), equation 7, with the harmful answer as the chosen one, as in Yi et al. 2024, *On the
+Vulnerability of Safety Alignment in Open-Access LLMs*. The reference π₀ is the model before the attack.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from immunax.attacks.tuning import Tuning
+from immunax.data.batches import Batch, pad, stack
+from immunax.data.chat import encode_pairs
+from immunax.data.dialog import Dialog, Splits
+from immunax.data.order import Stream, indices
+from immunax.data.packing import fit_padded
+from immunax.inner import adapt
+from immunax.inner.tamper_resistance import preference_loss
+from immunax.inner.trained import trained, with_trained
+from immunax.models import lora
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+class Pairs(NamedTuple):
+    """Two answers to each prompt: padded batches with leading axis K, one example a row."""
+
+    safe: Batch
+    harmful: Batch
+
+
+@dataclass(frozen=True)
+class ReverseDPO:
+    """Preference optimisation on ``samples`` pairs.
+
+    Attributes:
+      samples: pairs.
+      tuning: how they are used; full weights or adapters.
+      beta: strength of the pull towards the model before the attack.
+    """
+
+    samples: int = 10
+    tuning: Tuning = field(default_factory=Tuning)
+    beta: float = 0.1
+
+    def __post_init__(self):
+        if self.samples < 1 or self.beta <= 0:
+            raise UserError(f"attack.samples={self.samples}, beta={self.beta}: expected at least 1, and above 0.")
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a prompt with its answer."""
+        return self.tuning.max_length
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps, where no pair is dropped."""
+        return self.tuning.steps(self.samples)
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """Held-out prompts are asked as they are."""
+        return dialog
+
+    def material(self, tokenizer: Any, splits: Splits) -> Pairs:
+        """The pairs that the seed chooses.
+
+        Raises:
+          UserError: the data are not paired, or have too few pairs.
+        """
+        train = splits.train
+        if len(train.harmful) < self.samples:
+            raise UserError(f"attack.samples={self.samples}: the stream 'harmful' has {len(train.harmful)} dialogs.")
+        chosen = indices(len(train.harmful), self.samples, 0, self.tuning.seed)
+        safe, harmful = (
+            [stream[place] for place in chosen if place < len(stream)] for stream in (train.safe, train.harmful)
+        )
+        *examples, _ = encode_pairs(tokenizer, safe, harmful, self.tuning.max_length)
+        size = min(self.tuning.batch_size, len(examples[0]))
+        steps = range(self.tuning.steps(len(examples[0])))
+        batches = [list(Stream(each, size, self.tuning.seed).batches(steps)) for each in examples]
+        layout = fit_padded([batch for each in batches for batch in each])
+        return Pairs(*(stack([pad(batch, layout) for batch in each]) for each in batches))
+
+    def edit(self, model: Model, params: Params, material: Pairs, key: jax.Array) -> tuple[Params, jax.Array]:
+        """The attacked weights; the key draws fresh adapters."""
+        tuning = self.tuning
+        fresh = params if tuning.lora is None else lora.init(key, params, tuning.lora)
+        whole = partial(with_trained, fresh)
+        optimizer = tuning.optimizer.build(material.harmful.tokens.shape[0])
+
+        def loss(weights: Any, pair: Pairs) -> jax.Array:
+            return preference_loss(model, whole(weights), params, pair.harmful, pair.safe, self.beta)
+
+        descent, losses = adapt.descend(loss, optimizer, adapt.start(optimizer, trained(fresh)), material)
+        return whole(descent.weights), losses

@@ -1,0 +1,92 @@
+"""Multiple choice by likelihood: which of the given continuations does a model find likeliest?
+
+As EleutherAI's lm-evaluation-harness scores ``multiple_choice`` tasks: ``acc`` compares summed log likelihoods, ``acc_norm``
+those divided by the continuation's length in characters. A plain context is joined to a continuation by one space.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from immunax.data.batches import Batch, pad, stack
+from immunax.data.chat import Encoded, encode_all
+from immunax.data.choices import Item
+from immunax.data.dialog import Dialog
+from immunax.data.packing import fit_padded
+from immunax.judges.likelihood import likelihood
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+
+
+class Quiz(NamedTuple):
+    """Encoded items.
+
+    Attributes:
+      batches: ``[K, B, T]``, a row a choice, the choices of an item next to one another.
+      lengths: ``[N, C]``, characters of the choices.
+      answers: ``[N]``, which is right.
+    """
+
+    batches: Batch
+    lengths: np.ndarray
+    answers: np.ndarray
+
+
+class Accuracy(NamedTuple):
+    """``[N]`` of 0 and 1: whether the right choice is the likeliest, and whether it is per character."""
+
+    acc: np.ndarray
+    acc_norm: np.ndarray
+
+
+def quiz(tokenizer: Any, items: Sequence[Item], batch_size: int, max_length: int) -> Quiz:
+    """Encodes N items of C choices each.
+
+    Args:
+      tokenizer: the model's.
+      items: all with as many choices.
+      batch_size: B, choices at once.
+      max_length: tokens of a context with a choice; of a longer plain context the beginning is cut off.
+
+    Raises:
+      UserError: there are no items, they have different numbers of choices, or a dialog does not fit.
+    """
+    if len({len(item.choices) for item in items}) != 1:
+        raise UserError("choices: expected at least one item, and as many choices in all of them.")
+    examples = [each for item in items for each in _encoded(tokenizer, item, max_length)]
+    parts = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
+    layout = fit_padded(parts)
+    lengths = np.array([[len(choice) for choice in item.choices] for item in items], np.float64)
+    return Quiz(stack([pad(part, layout) for part in parts]), lengths, np.array([item.answer for item in items]))
+
+
+def _encoded(tokenizer: Any, item: Item, max_length: int) -> list[Encoded]:
+    if isinstance(item.context, Dialog):
+        dialogs = [Dialog(item.context.prompt, choice) for choice in item.choices]
+        examples, report = encode_all(tokenizer, dialogs, max_length)
+        if report.truncated or report.dropped:
+            raise UserError(f"choices: a dialog is longer than {max_length} tokens; raise judge.max_length.")
+        return examples
+    before = tokenizer(item.context, add_special_tokens=False)["input_ids"]
+    whole = tokenizer([f"{item.context} {choice}" for choice in item.choices], add_special_tokens=False)["input_ids"]
+    return [_tail(before, ids, max_length) for ids in whole]
+
+
+def _tail(before: Sequence[int], whole: Sequence[int], max_length: int) -> Encoded:
+    answer = tuple(whole[len(before) :])
+    return Encoded(tuple(whole[: len(before)])[-(max_length - len(answer)) :], answer)
+
+
+def accuracy(model: Model, params: Params, asked: Quiz, advance: Callable[[], None] = lambda: None) -> Accuracy:
+    """Scores one model.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      asked: from :func:`quiz`.
+      advance: called after each batch.
+    """
+    likely = -likelihood(model, params, asked.batches, advance).nll.reshape(asked.lengths.shape)
+    found = (likely.argmax(axis=1), (likely / asked.lengths).argmax(axis=1))
+    return Accuracy(*((each == asked.answers).astype(np.float64) for each in found))
