@@ -2,10 +2,13 @@
 
 from omegaconf import DictConfig
 
-from immunax.runtime import manifest, mesh
+from immunax.conditions.assess import assess
+from immunax.conditions.records import REFERENCE, SUBJECT
+from immunax.models.model import Params
+from immunax.runtime import digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.stages.cells import Store
-from immunax.stages.certify import exposure, run_suite
+from immunax.stages.certify import Weights, exposure, run_suite
 from immunax.stages.measure import bench
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import build, set_up
@@ -15,27 +18,29 @@ from immunax.stages.subject import exported, reference, subject, undefended
 @command("certify", fallbacks={"model": ("hf", "path"), "reference": ("hf", "path")})
 def main(config: DictConfig) -> None:
     """Runs the suite on the model and on its reference, and leaves a certificate in the run's folder."""
-    folder, started = run_directory(), manifest.now()
+    folder = run_directory()
     check_same_run(folder, config)
-    config = exported(config)
-    setup, loaded = set_up(config)
-    certified = subject(config, setup, loaded)
-    other = reference(config, certified, setup)
+    if not (folder / manifest.FILE).exists():
+        manifest.write_manifest(folder, config, {}, {"started": manifest.now()})
+    changed = exported(config)
+    setup, loaded = set_up(changed)
+    certified = subject(changed, setup, loaded)
+    other = reference(changed, certified, setup)
+    base = undefended(changed, certified, loaded)
     suite, evaluation, policy = build(config.suite), build(config.judge), build(config.policy)
-    shared = bench(
-        suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, mesh.build(build(config.mesh))
-    )
-    models = {"subject": certified.params} | ({} if other is None else {"reference": other.params})
-    campaign = run_suite(shared, setup.model, models, Store(folder / "cells"), undefended(certified))
-    from immunax.conditions.assess import assess
+    devices = mesh.build(build(config.mesh))
+    shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
 
-    for v in assess(
-        *campaign.measured,
-        policy,
-        exposure(suite, (certified.record or {}).get("trained_against", config.trained_against)),
-    ):
+    models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})
+    given = None if base is None else _weights(base)
+    campaign = run_suite(shared, setup.model, models, Store(folder / "cells"), given)
+    for v in assess(*campaign.measured, policy, exposure(suite, (certified.record or {}).get("trained_against"))):
         print(v.condition, v.claim, v.scope, v.side, v.outcome, v.value, v.low, v.high, v.reason)
     print(campaign.skipped)
+
+
+def _weights(params: Params) -> Weights:
+    return Weights(params, digest.of_tree(params))
 
 
 if __name__ == "__main__":

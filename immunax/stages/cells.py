@@ -85,6 +85,29 @@ def _jsonable(value: Any) -> Any:
     return [_jsonable(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
+def in_role(measured: Measured, cell: Cell) -> Measured:
+    """The same measurements as those of a cell that differs by the role of its model alone."""
+    return Measured(measured.records.assign(cell=cell.name), measured.cells.assign(cell=cell.name, model=cell.model))
+
+
+def write(measured: Measured, path: Path) -> None:
+    """Writes both tables beside one another; the second file appears last, and says that they are whole."""
+    records.write(path.with_name(path.name + _RECORDS), measured.records)
+    records.write(path.with_name(path.name + _CELLS), measured.cells)
+
+
+def read(path: Path) -> Measured:
+    """Reads what :func:`write` wrote.
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    return Measured(
+        records.read(path.with_name(path.name + _RECORDS), records.RECORDS),
+        records.read(path.with_name(path.name + _CELLS), records.CELLS),
+    )
+
+
 class Store:
     """A folder with the measurements of every cell that is done."""
 
@@ -96,9 +119,8 @@ class Store:
         return self._path(cell.name, _CELLS).exists()
 
     def put(self, cell: Cell, measured: Measured) -> None:
-        """Keeps a cell; its second file appears last, and says that it is whole."""
-        records.write(self._path(cell.name, _RECORDS), measured.records)
-        records.write(self._path(cell.name, _CELLS), measured.cells)
+        """Keeps a cell."""
+        write(measured, self._path(cell.name, ""))
 
     def all(self, cells: list[Cell]) -> Measured:
         """The tables of many cells, in the order given, those that are not done left out.
@@ -107,11 +129,8 @@ class Store:
           UserError: a file cannot be read.
         """
         names = [cell.name for cell in cells if self.holds(cell)]
-        rows, states = (
-            [records.read(self._path(name, end), columns) for name in names]
-            for end, columns in ((_RECORDS, records.RECORDS), (_CELLS, records.CELLS))
-        )
-        return Measured(*(pd.concat(each, ignore_index=True) for each in (rows, states)))
+        tables = [read(self._path(name, "")) for name in names]
+        return Measured(*(pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True)))
 
     def _path(self, name: str, end: str) -> Path:
         return self._folder / f"{name}{end}"

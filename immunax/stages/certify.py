@@ -1,7 +1,8 @@
 """Attacks a model and its reference with a suite, cell by cell, and keeps every cell that is done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from immunax.attacks.grid import Population
@@ -9,21 +10,44 @@ from immunax.attacks.merge import Merge
 from immunax.attacks.search import Search
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
-from immunax.runtime import console
+from immunax.runtime import cache, console, digest, manifest
 from immunax.runtime.errors import UserError
-from immunax.stages.cells import Cell, Measured, Store, groups
+from immunax.stages import cells
+from immunax.stages.cells import Cell, Measured, Store, groups, in_role
 from immunax.stages.measure import Bench, measure
 from immunax.stages.suite import Suite
 
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
 
 
-@dataclass(frozen=True, eq=False)
-class _Given:
-    params: Params
+class Weights(NamedTuple):
+    """Plain weights, and their SHA-256 by :func:`~immunax.runtime.digest.of_tree`."""
 
-    def load(self) -> "_Given":
+    params: Params
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A model in memory as the source of an attack that merges with it; its text is the digest, as cells are told apart by it.
+
+    Attributes:
+      weights: the model.
+    """
+
+    weights: Weights
+
+    @property
+    def params(self) -> Params:
+        """Plain weights."""
+        return self.weights.params
+
+    def load(self) -> "Given":
+        """Itself."""
         return self
+
+    def __repr__(self) -> str:
+        return f"Given({self.weights.digest})"
 
 
 class Campaign(NamedTuple):
@@ -58,14 +82,14 @@ def exposure(suite: Suite, against: Sequence[str] | None) -> dict[str, str]:
 
 
 def run_suite(
-    shared: Bench, model: Model, models: Mapping[str, Params], store: Store, undefended: Params | None = None
+    shared: Bench, model: Model, models: Mapping[str, Weights], store: Store, undefended: Weights | None = None
 ) -> Campaign:
     """Runs every cell that is not done yet.
 
     Args:
       shared: the suite on encoded data.
       model: static.
-      models: plain weights of ``subject`` and, where there is one, of ``reference``.
+      models: weights of ``subject`` and, where there is one, of ``reference``.
       store: where cells are kept.
       undefended: the model before its guard, for attacks that need it.
 
@@ -89,10 +113,10 @@ def run_suite(
 
 
 def _run(
-    shared: Bench, model: Model, params: Params, todo: Sequence[Cell], store: Store, skipped: dict[str, str]
+    shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell], store: Store, skipped: dict[str, str]
 ) -> None:
     try:
-        found = measure(shared, model, params, todo)
+        found = _measured(shared, model, weights, todo)
     except UserError as error:
         if todo[0].attack is None:
             raise
@@ -100,14 +124,37 @@ def _run(
         console.note(f"skipped {todo[0].family}: {error}")
         return
     for cell, measured in zip(todo, found, strict=True):
-        store.put(cell, measured)
+        store.put(cell, in_role(measured, cell))
 
 
-def with_undefended(suite: Suite, undefended: Params | None) -> Suite:
+def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell]) -> list[Measured]:
+    """Measures cells, or takes them from the cache: models share a reference, and a reference may be certified itself."""
+    suite = shared.suite
+    key = {
+        "weights": weights.digest,
+        "cells": [(cell.family, dict(cell.setting), cell.seed, repr(cell.attack)) for cell in todo],
+        "suite": (suite.measured, suite.harmless_prompts, repr(suite.choices), repr(suite.task)),
+        "exam": (repr(shared.evaluation), shared.seed, digest.of_json(asdict(shared.splits))),
+        "model": repr(model),
+        "versions": manifest.versions(),
+    }
+    paths = [str(place) for place in range(len(todo))]
+
+    def write(found: list[Measured], folder: Path) -> None:
+        for measured, path in zip(found, paths, strict=True):
+            cells.write(measured, folder / path)
+
+    def read(folder: Path) -> list[Measured]:
+        return [cells.read(folder / path) for path in paths]
+
+    return cache.get_or_make("cells", key, lambda: measure(shared, model, weights.params, todo), read, write)
+
+
+def with_undefended(suite: Suite, undefended: Weights | None) -> Suite:
     """The suite with the model before its guard in the attacks that merge with it and name no other."""
     if undefended is None:
         return suite
-    source = _Given(undefended)
+    source = Given(undefended)
     changed = {
         family: replace(each, attack=replace(each.attack, source=source))
         if isinstance(each, Population) and isinstance(each.attack, Merge) and each.attack.source is None

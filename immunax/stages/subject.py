@@ -109,8 +109,16 @@ def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject |
     return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None)
 
 
-def undefended(certified: Subject) -> Params | None:
-    """The model before its guard, where the manifest tells: what an attacker who has it too may merge with."""
+def undefended(config: DictConfig, certified: Subject, loaded: Params) -> Params | None:
+    """The model before its guard, where it is known: what an attacker who has it too may merge with.
+
+    Args:
+      config: from :func:`exported`.
+      certified: the model.
+      loaded: as it was loaded.
+    """
+    if config.start.defense is not None:
+        return loaded
     if certified.record is None:
         return None
     return load(build(OmegaConf.create(dict(certified.record["config"])).model)).params
