@@ -1,14 +1,17 @@
 """``python -m immunax.certify model=PATH_OR_ID suite=NAME``: attack a model, and state what was found."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig
 
-from immunax.conditions.assess import assess
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
-from immunax.runtime import digest, manifest, mesh
+from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.stages.cells import Store
 from immunax.stages.certify import Weights, exposure, run_suite
+from immunax.stages.issue import issue
 from immunax.stages.measure import bench
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import build, set_up
@@ -34,9 +37,22 @@ def main(config: DictConfig) -> None:
     models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})
     given = None if base is None else _weights(base)
     campaign = run_suite(shared, setup.model, models, Store(folder / "cells"), given)
-    for v in assess(*campaign.measured, policy, exposure(suite, (certified.record or {}).get("trained_against"))):
-        print(v.condition, v.claim, v.scope, v.side, v.outcome, v.value, v.low, v.high, v.reason)
-    print(campaign.skipped)
+    against = config.trained_against if certified.record is None else certified.record.get("trained_against")
+    faced = exposure(suite, against)
+    stated = issue(
+        folder, config, campaign, certified, other, faced, policy, evaluation, {"data": setup.digests["data"]}
+    )
+    _show(stated)
+
+
+def _show(stated: Mapping[str, Any]) -> None:
+    rows = [
+        [each["condition"], each["claim"], each["scope"], each["side"], each["outcome"], each["reason"]]
+        for each in stated["predicate"]["verdicts"]
+        if each["scope"] in ("all", "held-out", "none")
+    ]
+    title = f"certificate of {stated['predicate']['model']['name']}"
+    console.table(title, ["condition", "claim", "attacks", "side", "outcome", "why"], rows)
 
 
 def _weights(params: Params) -> Weights:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
 
-_FREE = ("outputs", "run", "tracker", "export_dtype")
+_FREE = ("outputs", "run", "tracker", "export_dtype", "key", "policy")
 
 
 def check_same_run(folder: Path, config: DictConfig) -> None:
@@ -17,7 +17,8 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
 
     Args:
       folder: of the run; may be new.
-      config: composed; where the outputs lie, who tracks them and how weights are exported may differ.
+      config: composed; where the outputs lie, who tracks them and how weights are exported
+        may differ; so may the policy and the key of a certificate, which rests on the same records.
 
     Raises:
       UserError: it differs, or the manifest cannot be read.

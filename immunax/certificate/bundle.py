@@ -1,0 +1,60 @@
+"""A Sigstore bundle of a model's folder, by the library ``model-signing``: the Hub's own form of a signature on weights.
+
+It signs the files themselves, so that weights can be checked where no certificate is at hand; the certificate lists the same
+digests. The library takes elliptic-curve keys (P-256, P-384, P-521) or a Sigstore identity, and no ed25519 keys.
+"""
+
+from pathlib import Path
+
+from immunax.runtime.errors import UserError
+
+FILE = "model.sig"
+
+
+def sign_folder(folder: Path, key: Path, bundle: Path) -> None:
+    """Signs every file of a folder.
+
+    Args:
+      folder: of the model.
+      key: PEM file of an elliptic-curve private key.
+      bundle: where the bundle goes.
+
+    Raises:
+      UserError: the extra ``signing`` is not installed, or the key does not fit.
+    """
+    signing, _ = _library()
+    try:
+        signing.Config().use_elliptic_key_signer(private_key=key).sign(folder, bundle)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"bundle key {key}: {error}; expected an unencrypted PEM file of a P-256 private key."
+        ) from error
+
+
+def folder_fault(folder: Path, key: Path, bundle: Path) -> str | None:
+    """Why a bundle does not vouch for a folder; None where it does.
+
+    Args:
+      folder: of the model.
+      key: PEM file of the public key.
+      bundle: from :func:`sign_folder`.
+
+    Raises:
+      UserError: the extra ``signing`` is not installed.
+    """
+    _, verifying = _library()
+    try:
+        verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, bundle)
+    except Exception as error:  # the library has no class of its own for what it refuses
+        return f"{error}"
+    return None
+
+
+def _library():
+    try:
+        from model_signing import signing, verifying
+    except ImportError as error:
+        raise UserError(
+            "signing a model's folder needs the library model-signing: pip install 'immunax[signing]'."
+        ) from error
+    return signing, verifying

@@ -1,0 +1,48 @@
+"""What a certificate does not say, in sentences for a reader."""
+
+from collections.abc import Mapping
+
+from immunax.conditions.policy import Policy
+from immunax.conditions.verdict import Verdict
+
+
+def limits(
+    policy: Policy,
+    skipped: Mapping[str, str],
+    exposure: Mapping[str, str],
+    verdicts: tuple[Verdict, ...],
+    referenced: bool,
+) -> list[str]:
+    """The limits of one certificate.
+
+    Args:
+      policy: its thresholds.
+      skipped: families that could not be run, and why.
+      exposure: by family, ``held-out``, ``seen`` or ``unknown``.
+      verdicts: what was found.
+      referenced: whether there was a model to compare with.
+    """
+    lines = [
+        "Every statement is about the attacks of this suite, with the settings and seeds listed. An attacker who does something "
+        "else, or spends more, may succeed.",
+        f"Intervals are for {policy.confidence:.0%} confidence over prompts like the ones asked; they do not cover errors of the "
+        "judges, whose measured agreement with people is told with each.",
+        f"An attack that leaves less than {policy.utility.keep:.0%} of the model's own utility ({policy.utility.measure}) counts "
+        "as breaking it, not as a success.",
+        "Weights are attacked; prompts written by people or by a search over words are not.",
+    ]
+    if not referenced:
+        lines.append(
+            "There was no reference model, so nothing is said of stability, of trainability or of the cost of attacks."
+        )
+    lines += [f"{family} was skipped: {reason}" for family, reason in skipped.items()]
+    unknown = sorted(family for family, each in exposure.items() if each == "unknown")
+    if unknown:
+        lines.append(f"It is not known whether the model was trained against: {', '.join(unknown)}.")
+    judged = {each.side for each in verdicts if each.value is not None}
+    lines += [
+        f"The judge of {side} ({harm.judge}) applied to no answer, so nothing is said of it."
+        for side, harm in policy.harm.items()
+        if side not in judged
+    ]
+    return lines

@@ -1,0 +1,87 @@
+"""A certificate as an in-toto Statement (v1), in one serialisation.
+
+Statement: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md. The subject is every file of the model; the
+predicate says what was attacked, with what, how it was judged and what was found. A statement that says of itself what its
+digest is, in bytes that could be no others, shows every accidental change; a forger who computes digests anew is stopped by
+a signature alone (:mod:`~immunax.certificate.signing`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from immunax.conditions.verdict import Verdict
+from immunax.runtime import digest
+from immunax.runtime.errors import UserError
+
+FILE = "certificate.json"
+TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://immunax.dev/certificate/v1"
+VERSION = 1
+
+
+def statement(subject: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """The statement, with the predicate's digest in it.
+
+    Args:
+      subject: SHA-256 by file of the model.
+      predicate: all but ``version`` and ``digest``; JSON-able, numbers of NumPy included.
+    """
+    said = {**_plain(predicate), "version": VERSION}
+    return {
+        "_type": TYPE,
+        "subject": [{"name": name, "digest": {"sha256": value}} for name, value in sorted(subject.items())],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {**said, "digest": {"sha256": digest.of_json(said)}},
+    }
+
+
+def own_digest(stated: Mapping[str, Any]) -> str:
+    """What the predicate's digest has to be."""
+    return digest.of_json({name: value for name, value in stated["predicate"].items() if name != "digest"})
+
+
+def canonical(value: Any) -> bytes:
+    """The one serialisation: sorted keys, one space of indentation, finite numbers, a line break at the end."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def parse(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Reads a statement, without checking it.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      Its bytes, and what they say.
+
+    Raises:
+      UserError: there is no such file, or it is no JSON object.
+    """
+    try:
+        raw = path.read_bytes()
+        stated = json.loads(raw)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a certificate ({type(error).__name__}); give the path of {FILE}."
+        ) from error
+    if not isinstance(stated, dict):
+        raise UserError(f"{path}: holds a {type(stated).__name__}; expected the JSON object of a certificate.")
+    return raw, stated
+
+
+def verdicts_to_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Verdicts as JSON-able objects."""
+    return [_plain(vars(each)) for each in verdicts]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,141 @@
+"""Writes a certificate: the records, the statement, its signature, and the pages that people read."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.certificate import signing
+from immunax.certificate.limits import limits
+from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
+from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED
+from immunax.conditions import records
+from immunax.conditions.assess import assess
+from immunax.conditions.policy import Policy
+from immunax.judges.evaluate import Evaluation
+from immunax.runtime import atomic, digest, manifest
+from immunax.stages.cells import Measured
+from immunax.stages.certify import Campaign
+from immunax.stages.subject import Subject
+
+
+def issue(
+    folder: Path,
+    config: DictConfig,
+    campaign: Campaign,
+    certified: Subject,
+    reference: Subject | None,
+    exposure: Mapping[str, str],
+    policy: Policy,
+    evaluation: Evaluation,
+    data: Mapping[str, str],
+) -> dict[str, Any]:
+    """Writes everything into the run's folder; the same campaign gives the same bytes.
+
+    Args:
+      folder: of the run, with its manifest.
+      config: composed.
+      campaign: what the attacks left.
+      certified, reference: the models.
+      exposure: by family, ``held-out``, ``seen`` or ``unknown``.
+      policy: thresholds.
+      evaluation: judges.
+      data: digests of the data.
+
+    Returns:
+      The statement.
+
+    Raises:
+      UserError: the key cannot be read, or the disk is full.
+    """
+    key = None if config.key is None else signing.private_key(Path(config.key).expanduser())
+    tables = {RECORDS: campaign.measured.records, CELLS: campaign.measured.cells}
+    for name, table in tables.items():
+        records.write(folder / name, table)
+    verdicts = assess(*campaign.measured, policy, exposure)
+    about = manifest.read(folder)
+    predicate = {
+        "started": about["started"],
+        "model": {"name": certified.name, "parameters": certified.parameters(), "trained": _trained(certified)},
+        "reference": reference and {"name": reference.name, "digests": dict(reference.digests)},
+        "suite": {"name": config.suite.name, "config": _portable(config, certified, reference)},
+        "policy": asdict(policy),
+        "seed": config.seed,
+        "attacks": _attacks(campaign, exposure),
+        "judges": [judge.card.as_json() for judge in evaluation.judges.values()],
+        "data": {"digests": dict(data)},
+        "records": [
+            {"name": name, "rows": len(table), "digest": {"sha256": digest.of_file(folder / name)}}
+            for name, table in tables.items()
+        ],
+        "environment": {name: about[name] for name in ("versions", "git", "platform")},
+        "verdicts": verdicts_to_json(verdicts),
+        "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None),
+        "reproduce": [
+            "python -m immunax.certify " + " ".join(_overrides(config, certified)),
+            f"python -m immunax.verify {FILE} --model FOLDER --replay 3",
+        ],
+    }
+    stated = statement(certified.digests, predicate)
+    raw = canonical(stated)
+    _write(folder / FILE, raw)
+    if key is None:
+        (folder / signing.FILE).unlink(missing_ok=True)
+    else:
+        _write(folder / signing.FILE, signing.sign(raw, key))
+    return stated
+
+
+def signature(folder: Path) -> str:
+    """What a reader is told of the signature."""
+    return f"Signed; the envelope is {signing.FILE}." if (folder / signing.FILE).exists() else f"Unsigned: {UNSIGNED}."
+
+
+def _attacks(campaign: Campaign, exposure: Mapping[str, str]) -> list[dict[str, Any]]:
+    cells = campaign.measured.cells.drop_duplicates("cell")
+    counts = cells["family"].value_counts()
+    return [
+        {
+            "family": family,
+            "exposure": each,
+            "cells": int(counts.get(family, 0)),
+            "skipped": campaign.skipped.get(family),
+        }
+        for family, each in exposure.items()
+    ]
+
+
+def _trained(certified: Subject) -> dict[str, Any] | None:
+    if certified.record is None:
+        return None
+    name = str(certified.record["config"]["defense"]["_target_"]).rpartition(".")[2]
+    return {"defense": name, "against": list(certified.record.get("trained_against", ()))}
+
+
+def _portable(config: DictConfig, certified: Subject, reference: Subject | None) -> dict[str, Any]:
+    """The configuration without paths of the machine it ran on, which mean nothing elsewhere."""
+    changed = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    if certified.folder is not None:
+        changed["model"]["path"] = certified.name
+    if reference is not None and "reference" in changed:
+        changed["reference"]["path"] = Path(reference.name).name
+    return {**changed, "key": None}
+
+
+def _overrides(config: DictConfig, certified: Subject) -> list[str]:
+    model = (
+        f"model={certified.name}" if certified.folder is not None else f"model={config.model.get('path') or 'organism'}"
+    )
+    return [model, f"suite={config.suite.name}", f"seed={config.seed}"]
+
+
+def _write(path: Path, raw: bytes) -> None:
+    with atomic.file(path) as temp:
+        temp.write_bytes(raw)
+
+
+def measured(folder: Path) -> Measured:
+    """The tables that were written."""
+    return Measured(records.read(folder / RECORDS, records.RECORDS), records.read(folder / CELLS, records.CELLS))

@@ -1,0 +1,81 @@
+"""Runs some cells of a certificate again, and compares what is found with what was stated."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.certificate.verify import Check, tables
+from immunax.conditions.records import JUDGED, SUBJECT, TRAINABILITY, UNATTACKED, Table
+from immunax.runtime import digest
+from immunax.runtime.errors import UserError
+from immunax.stages.cells import Cell, Measured, groups
+from immunax.stages.certify import Weights, with_undefended
+from immunax.stages.measure import bench, measure
+from immunax.stages.setup import build, set_up
+from immunax.stages.subject import subject, undefended
+
+FLIPPED = 0.1
+"""Share of a cell's judged answers that may differ: another processor rounds otherwise, and greedy decoding takes other turns."""
+
+MOVED = 0.05
+"""How far, relative to itself, a cell's mean negative log likelihood may move."""
+
+
+def replay(folder: Path, stated: Mapping[str, Any], count: int, model: Path | None) -> list[Check]:
+    """Runs cells chosen at random.
+
+    Args:
+      folder: of the certificate.
+      stated: the statement.
+      count: how many; all attacked cells of the certified model where there are fewer.
+      model: folder of its files; None where the configuration makes it anew.
+
+    Returns:
+      A check a cell.
+
+    Raises:
+      UserError: the model or the data cannot be loaded.
+    """
+    config = cast(DictConfig, OmegaConf.create(stated["predicate"]["suite"]["config"]))
+    if model is not None:
+        config.model.path = str(model)
+    elif config.model.get("path") == stated["predicate"]["model"]["name"]:
+        raise UserError("--replay: the certificate is of files; give --model FOLDER with them.")
+    setup, loaded = set_up(config)
+    certified = subject(config, setup, loaded)
+    base = undefended(config, certified, loaded)
+    suite = build(config.suite)
+    if base is not None:
+        suite = with_undefended(suite, Weights(base, digest.of_tree(base)))
+    shared = bench(suite, build(config.judge), setup.checkpoint.tokenizer, setup.splits, config.seed)
+    known, states = tables(folder)
+    done = set(states["cell"])
+    planned = [
+        cell
+        for group in groups(suite, SUBJECT)
+        for cell in group
+        if cell.name in done and cell.family not in (UNATTACKED, TRAINABILITY)
+    ]
+    chosen = secrets.SystemRandom().sample(planned, min(count, len(planned)))
+    return [_compared(cell, known, measure(shared, setup.model, certified.params, [cell])[0]) for cell in chosen]
+
+
+def _compared(cell: Cell, known: Table, found: Measured) -> Check:
+    stated = known[known["cell"] == cell.name]
+    names = ["step", "split", "measure", "unit"]
+    both = stated.merge(found.records, on=names, how="outer", suffixes=("", "_anew"), indicator=True)
+    name = f"replay {cell.name}"
+    if not (both["_merge"] == "both").all():
+        return Check(name, "failed", "other examples were measured than the certificate has")
+    judged = both[both["measure"].str.startswith(JUDGED)]
+    flipped = float((judged["value"].round() != judged["value_anew"].round()).mean()) if len(judged) else 0.0
+    sums = both[both["measure"].str.endswith("_nll")].groupby("measure")[["value", "value_anew"]].sum()
+    moved = (
+        float(((sums["value_anew"] - sums["value"]).abs() / sums["value"].clip(lower=1.0)).max()) if len(sums) else 0.0
+    )
+    detail = f"{flipped:.1%} of judged answers differ, likelihoods move by {moved:.2%}"
+    within = flipped <= FLIPPED and moved <= MOVED
+    return Check(name, "passed" if within else "failed", f"{detail} (allowed: {FLIPPED:.0%}, {MOVED:.0%})")

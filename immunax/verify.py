@@ -1,0 +1,89 @@
+"""``python -m immunax.verify PATH/certificate.json``: audit a certificate.
+
+Exit statuses: 0 where no check failed and the policy, if one is given, is met; 1 where not; 2 for a mistake in the command.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from immunax.certificate.gate import unmet
+from immunax.certificate.signing import make_key, public_key
+from immunax.certificate.statement import parse
+from immunax.certificate.verify import Check, assessed, check, failed, with_policy
+from immunax.runtime.errors import UserError
+
+EXIT_FAILED, EXIT_USER = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks, prints one line each, and gives the exit status.
+
+    Args:
+      arguments: of the command line; the process's own by default.
+    """
+    parser = argparse.ArgumentParser(prog="python -m immunax.verify", description="Audit a certificate.")
+    parser.add_argument("certificate", type=Path, nargs="?", help="certificate.json, with its records beside it")
+    parser.add_argument("--model", type=Path, help="folder of the model's files, to compare their digests")
+    parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed it")
+    parser.add_argument("--replay", type=int, default=0, metavar="N", help="run N cells again, chosen at random")
+    parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
+    parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
+    options = parser.parse_args(arguments)
+    try:
+        if options.make_key is not None:
+            print(f"private key {options.make_key}, public key {make_key(options.make_key)}")
+            return 0
+        if options.certificate is None:
+            raise UserError("no certificate: give the path of certificate.json.")
+        return _audit(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER
+
+
+def _audit(options: argparse.Namespace) -> int:
+    key = None if options.key is None else public_key(options.key)
+    checks = check(options.certificate, options.model, key)
+    _show(checks)
+    if failed(checks):
+        return EXIT_FAILED
+    _, stated = parse(options.certificate)
+    if options.replay:
+        from immunax.stages.replay import replay  # the attacks, and jax with them, are only needed here
+
+        replayed = replay(options.certificate.parent, stated, options.replay, options.model)
+        _show(replayed)
+        if failed(replayed):
+            return EXIT_FAILED
+    if options.policy is None:
+        return 0
+    policy = with_policy(stated, _read(options.policy))
+    lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require)
+    _show(
+        [Check("policy", "failed", line) for line in lines] or [Check("policy", "passed", "every requirement is met")]
+    )
+    return EXIT_FAILED if lines else 0
+
+
+def _show(checks: Sequence[Check]) -> None:
+    for each in checks:
+        print(f"{each.result:<12} {each.name}: {each.detail}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"policy {path}: cannot be read as YAML ({type(error).__name__}).") from error
+    if not isinstance(found, dict):
+        raise UserError(f"policy {path}: expected fields of a policy, such as require: {{resistance: holds}}.")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
