@@ -133,7 +133,13 @@ def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell
     key = {
         "weights": weights.digest,
         "cells": [(cell.family, dict(cell.setting), cell.seed, repr(cell.attack)) for cell in todo],
-        "suite": (suite.measured, suite.harmless_prompts, repr(suite.choices), repr(suite.task)),
+        "suite": (
+            suite.measured,
+            suite.transfer_prompts,
+            suite.harmless_prompts,
+            repr(suite.choices),
+            repr(suite.task),
+        ),
         "exam": (repr(shared.evaluation), shared.seed, digest.of_json(asdict(shared.splits))),
         "model": repr(model),
         "versions": manifest.versions(),

@@ -1,6 +1,7 @@
 """What a certificate asks every attacked model, and how its answers become records."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +29,14 @@ class Exam(NamedTuple):
     splits: tuple[str, ...]
 
 
-def exam(evaluation: Evaluation, tokenizer: Any, splits: Splits) -> Exam:
+def exam(evaluation: Evaluation, tokenizer: Any, splits: Splits, transfer: int) -> Exam:
     """The prompts of ``test`` and, where the data have it, of ``transfer``.
 
     Args:
       evaluation: amounts and lengths.
       tokenizer: the model's.
       splits: the data.
+      transfer: how many prompts of ``transfer``; 0 for none.
 
     Raises:
       UserError: the data have no harmful prompts, or the evaluation is told to use another split.
@@ -44,9 +46,9 @@ def exam(evaluation: Evaluation, tokenizer: Any, splits: Splits) -> Exam:
             f"judge.split={evaluation.split!r}: a certificate is about the splits test and transfer; leave it out."
         )
     here = held_out(evaluation, tokenizer, splits.test)
-    if not (splits.transfer.harmful or splits.transfer.safe):
+    if not transfer or not (splits.transfer.harmful or splits.transfer.safe):
         return Exam(here, ("test",) * len(here.dialogs))
-    there = held_out(evaluation, tokenizer, splits.transfer)
+    there = held_out(replace(evaluation, prompts=transfer), tokenizer, splits.transfer)
     dialogs = (*here.dialogs, *there.dialogs)
     material = here._replace(dialogs=dialogs, prompts=prompt_rows(tokenizer, dialogs, evaluation.max_length))
     return Exam(material, ("test",) * len(here.dialogs) + ("transfer",) * len(there.dialogs))

@@ -62,7 +62,9 @@ def bench(
     Raises:
       UserError: the data have no harmful prompts.
     """
-    return Bench(suite, evaluation, tokenizer, splits, exam(evaluation, tokenizer, splits), seed, mesh)
+    return Bench(
+        suite, evaluation, tokenizer, splits, exam(evaluation, tokenizer, splits, suite.transfer_prompts), seed, mesh
+    )
 
 
 def measure(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from immunax.attacks.merge import Merge
 from immunax.certificate.verify import Check, tables
 from immunax.conditions.records import JUDGED, SUBJECT, TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import digest
@@ -16,6 +17,7 @@ from immunax.stages.certify import Weights, with_undefended
 from immunax.stages.measure import bench, measure
 from immunax.stages.setup import build, set_up
 from immunax.stages.subject import subject, undefended
+from immunax.stages.suite import Suite
 
 FLIPPED = 0.1
 """Share of a cell's judged answers that may differ: another processor rounds otherwise, and greedy decoding takes other turns."""
@@ -46,21 +48,27 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, model: Path | No
         raise UserError("--replay: the certificate is of files; give --model FOLDER with them.")
     setup, loaded = set_up(config)
     certified = subject(config, setup, loaded)
-    base = undefended(config, certified, loaded)
     suite = build(config.suite)
-    if base is not None:
-        suite = with_undefended(suite, Weights(base, digest.of_tree(base)))
     shared = bench(suite, build(config.judge), setup.checkpoint.tokenizer, setup.splits, config.seed)
     known, states = tables(folder)
     done = set(states["cell"])
-    planned = [
+    planned = _planned(suite, done)
+    names = {cell.name for cell in secrets.SystemRandom().sample(planned, min(count, len(planned)))}
+    if any(isinstance(cell.attack, Merge) for cell in planned if cell.name in names):
+        base = undefended(config, certified, loaded)
+        planned = _planned(suite if base is None else with_undefended(suite, Weights(base, digest.of_tree(base))), done)
+    chosen = [cell for cell in planned if cell.name in names]
+    return [_compared(cell, known, measure(shared, setup.model, certified.params, [cell])[0]) for cell in chosen]
+
+
+def _planned(suite: Suite, done: set[str]) -> list[Cell]:
+    """The attacked cells of the certified model that the certificate has."""
+    return [
         cell
         for group in groups(suite, SUBJECT)
         for cell in group
         if cell.name in done and cell.family not in (UNATTACKED, TRAINABILITY)
     ]
-    chosen = secrets.SystemRandom().sample(planned, min(count, len(planned)))
-    return [_compared(cell, known, measure(shared, setup.model, certified.params, [cell])[0]) for cell in chosen]
 
 
 def _compared(cell: Cell, known: Table, found: Measured) -> Check:

@@ -59,6 +59,7 @@ class Suite:
         of the attack that a defense says it trains against (:mod:`~immunax.defenses.exposure`).
       task: for trainability, or None.
       choices: multiple-choice items, with a method ``items(splits)``, or None.
+      transfer_prompts: harmful prompts of other domains, for cross-domain generalization; 0 for none.
       harmless_prompts: prompts of the stream ``retain`` that a model should not refuse; 0 for none.
       measured: times along an attack that the model is measured, of which a divisor of the steps is used.
       together: cells that run as one program; where a run is stopped, so many are lost at most.
@@ -68,6 +69,7 @@ class Suite:
     attacks: Mapping[str, Population | Search]
     task: Task | None = None
     choices: Any = None
+    transfer_prompts: int = 40
     harmless_prompts: int = 40
     measured: int = 2
     together: int = 1
@@ -75,8 +77,6 @@ class Suite:
     def __post_init__(self):
         if not self.attacks:
             raise UserError("suite.attacks: expected at least one attack.")
-        if min(self.measured, self.together) < 1 or self.harmless_prompts < 0:
-            raise UserError(
-                f"suite.measured={self.measured}, together={self.together}, harmless_prompts={self.harmless_prompts}: "
-                "expected at least 1, 1 and 0."
-            )
+        for name, least in (("measured", 1), ("together", 1), ("transfer_prompts", 0), ("harmless_prompts", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"suite.{name}={getattr(self, name)}: expected at least {least}.")
