@@ -61,9 +61,8 @@ def check(path: Path, model: Path | None = None, key: Ed25519PublicKey | None = 
     )
     found.append(_signature(path, raw, key))
     found.append(_weights(stated, model))
-    listed = [_listed(path.parent, each) for each in stated["predicate"]["records"]]
-    found += listed
-    if all(each.result == "passed" for each in listed):
+    found += [_listed(path.parent, each) for each in stated["predicate"]["records"]]
+    if not failed(found):
         found.append(_verdicts(path.parent, stated))
     return found
 

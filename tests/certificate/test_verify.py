@@ -1,0 +1,168 @@
+import json
+import shutil
+
+import certified
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from immunax.certificate import signing
+from immunax.certificate.statement import canonical, own_digest
+from immunax.certificate.verify import CELLS, RECORDS, check, failed
+from immunax.runtime.errors import UserError
+from immunax.verify import main
+
+KEY = Ed25519PrivateKey.generate()
+FILES = ("certificate.json", signing.FILE, RECORDS, CELLS, "model/model.safetensors", "model/config.json")
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    return certified.certificate(tmp_path_factory.mktemp("signed"), KEY)
+
+
+def results(path, key=KEY):
+    return check(path, path.parent / "model", key and key.public_key())
+
+
+def leaves(node, at=()):
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    children = list(children)
+    if not children:
+        yield at, node
+    for name, child in children:
+        yield from leaves(child, (*at, name))
+
+
+def changed(value):
+    if isinstance(value, bool) or value is None:
+        return "changed"
+    if isinstance(value, (int, float)):
+        return value + 1
+    return f"{value}x" if isinstance(value, str) else [*value, "x"] if isinstance(value, list) else {"x": 1}
+
+
+def test_an_untouched_certificate_passes_every_check(signed):
+    found = results(signed)
+    assert [each.result for each in found] == ["passed"] * 8
+    assert [each.name for each in found][:5] == ["form", "schema", "digest", "signature", "weights"]
+
+
+def test_what_is_not_given_is_said_to_be_unchecked_and_has_not_passed(signed):
+    named = {each.name: each.result for each in check(signed)}
+    assert named["signature"] == named["weights"] == "not checked"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(FILES), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+def test_every_changed_byte_of_statement_signature_records_and_weights_is_caught(signed, file, place, mask):
+    path = signed.parent / file
+    raw = path.read_bytes()
+    at = int(place * len(raw))
+    try:
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ mask]) + raw[at + 1 :])
+        try:
+            found = results(signed)
+        except UserError:
+            return  # it is no longer a certificate at all, which is said
+        assert failed(found), f"byte {at} of {file}"
+    finally:
+        path.write_bytes(raw)
+
+
+def test_every_changed_field_is_caught_even_where_the_form_is_kept(signed):
+    raw = signed.read_bytes()
+    stated = json.loads(raw)
+    count = 0
+    try:
+        for at, value in leaves(stated):
+            mutated = json.loads(raw)
+            node = mutated
+            for name in at[:-1]:
+                node = node[name]
+            node[at[-1]] = changed(value)
+            signed.write_bytes(canonical(mutated))
+            assert failed(results(signed, None)), at
+            count += 1
+    finally:
+        signed.write_bytes(raw)
+    assert count > 300
+
+
+def test_a_forger_who_computes_the_digest_anew_is_caught_by_the_signature_alone(tmp_path):
+    path = certified.certificate(tmp_path, KEY)
+    stated = json.loads(path.read_bytes())
+    stated["predicate"]["model"]["name"] = "forged"
+    stated["predicate"]["digest"]["sha256"] = own_digest(stated)
+    path.write_bytes(canonical(stated))
+    assert [each.name for each in results(path) if each.result == "failed"] == ["signature"]
+    (tmp_path / signing.FILE).unlink()
+    unsigned = check(path, tmp_path / "model")
+    assert not failed(unsigned)
+    assert "not signed" in next(each for each in unsigned if each.name == "signature").detail
+    (tmp_path / signing.FILE).write_bytes(signing.sign(path.read_bytes(), Ed25519PrivateKey.generate()))
+    assert next(each for each in results(path) if each.name == "signature").result == "failed"
+
+
+def test_a_forged_verdict_does_not_follow_from_the_records(tmp_path):
+    path = certified.certificate(tmp_path)
+    stated = json.loads(path.read_bytes())
+    stated["predicate"]["verdicts"][0]["outcome"] = "holds"
+    stated["predicate"]["verdicts"][0]["value"] = 0.0
+    stated["predicate"]["digest"]["sha256"] = own_digest(stated)
+    path.write_bytes(canonical(stated))
+    found = {each.name: each.result for each in check(path)}
+    assert found["digest"] == "passed"
+    assert found["verdicts"] == "failed"
+
+
+def test_a_file_more_or_less_in_the_models_folder_is_caught(tmp_path):
+    path = certified.certificate(tmp_path)
+    (tmp_path / "model" / "extra.py").write_text("pass")
+    assert failed(results(path, None))
+    shutil.rmtree(tmp_path / "model")
+    assert failed(results(path, None))
+
+
+def test_the_command_tells_each_check_and_its_status_is_the_release_gates(tmp_path, capsys):
+    path = certified.certificate(tmp_path)
+    gate = tmp_path / "policy.yaml"
+    gate.write_text("require: {resistance: holds}\n")
+    assert main([str(path), "--model", str(tmp_path / "model"), "--policy", str(gate)]) == 0
+    shown = capsys.readouterr().out
+    assert "passed       verdicts" in shown
+    assert "passed       policy" in shown
+    gate.write_text("require: {resistance: holds}\nharm: {compliance: {threshold: 0.01}}\n")
+    assert main([str(path), "--policy", str(gate)]) == 1
+    assert "resistance: holds is required" in capsys.readouterr().out
+    (tmp_path / RECORDS).write_bytes(b"")
+    assert main([str(path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("require: {resistence: holds}", "Did you mean 'resistance'"),
+        ("require: {resistance: maybe}", "expected holds or not fails"),
+        ("thresholds: 1", "no field 'thresholds'"),
+        ("harm: {speed: {threshold: 0.1}}", "no side 'speed'"),
+        ("[1]", "expected fields of a policy"),
+    ],
+)
+def test_a_mistaken_policy_is_refused_in_one_line(tmp_path, capsys, policy, message):
+    path = certified.certificate(tmp_path)
+    (tmp_path / "policy.yaml").write_text(policy)
+    assert main([str(path), "--policy", str(tmp_path / "policy.yaml")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_keys_are_made_once_and_never_written_over(tmp_path, capsys):
+    assert main(["--make-key", str(tmp_path / "key.pem")]) == 0
+    private = signing.private_key(tmp_path / "key.pem")
+    path = certified.certificate(tmp_path / "c", private)
+    assert main([str(path), "--key", str(tmp_path / "key.pub.pem")]) == 0
+    assert main(["--make-key", str(tmp_path / "key.pem")]) == 2
+    assert "never written over" in capsys.readouterr().err
+    assert main([str(path), "--key", str(tmp_path / "key.pem")]) == 2
+    assert main([]) == 2
