@@ -1,7 +1,8 @@
 """A model behind any endpoint that speaks OpenAI's chat completions: a provider's, or vLLM's or Ollama's at home.
 
 What a request may cost at most is known before it is sent: no tokenizer makes more tokens of a text than it has bytes, and
-``max_tokens`` bounds the reply. That much is set aside for it and for each time that it may be sent again.
+``max_tokens`` bounds the reply. That much is set aside for it and for each time that it may be sent again. A request that
+fails for good stays set aside until the run ends; a later run counts replies alone.
 """
 
 import os

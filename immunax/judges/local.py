@@ -26,7 +26,7 @@ class LocalModel:
 
     Attributes:
       source: of the model.
-      max_length: tokens of a question; the rubric alone takes some 350.
+      max_length: tokens of a question; the rubric alone takes some 260 of SmolLM2's.
       max_new_tokens: of a reply.
       batch_size: questions at once.
       dtype: of the computation.
