@@ -28,7 +28,7 @@ class Agreement:
       threshold: score from which on the judge says harmful.
       agreement: share of the n on which both say the same.
       low, high: its 95% interval.
-      kappa: Cohen's; None where judge and people each say one thing throughout.
+      kappa: Cohen's; None where people say one thing only.
       auc: area under the curve; None of a judge that gives no more than yes and no, or where people say one thing only.
     """
 
@@ -92,6 +92,6 @@ def compare(
         agreement=float(same.statistic),
         low=float(interval.low),
         high=float(interval.high),
-        kappa=float(cohen_kappa_score(people, said)) if both or 0 < said.sum() < len(said) else None,
+        kappa=float(cohen_kappa_score(people, said)) if both else None,
         auc=float(roc_auc_score(people, found)) if both and graded else None,
     )

@@ -14,6 +14,7 @@ STREAMS = {
     "alpaca": {"train.retain", "validation.retain", "test.retain"},
     "beavertails": {f"{split}.{stream}" for split in SPLITS for stream in ("safe", "harmful", "retain")}
     - {"transfer.retain"},
+    "beavertails_bianchi": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "harmful")},
     "bianchi": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "retain")} | {"test.harmful"},
     "decodingtrust": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "harmful", "retain")},
     "gsm8k": {"train.retain", "validation.retain", "test.retain"},

@@ -1,0 +1,178 @@
+"""A model behind any endpoint that speaks OpenAI's chat completions: a provider's, or vLLM's or Ollama's at home.
+
+What a request may cost at most is known before it is sent: no tokenizer makes more tokens of a text than it has bytes, and
+``max_tokens`` bounds the reply. That much is set aside for it and for each time that it may be sent again. A request that
+fails for good stays set aside until the run ends; a later run counts replies alone.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from immunax.data.dialog import Dialog
+from immunax.judges.budget import Budget
+from immunax.judges.replies import Ledger, Reply, store
+from immunax.judges.rubric import Rating, parse
+from immunax.runtime.errors import UserError
+
+_TEMPLATE_TOKENS = 64
+"""More than any chat template puts around two turns."""
+_MILLION = 1e6
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Needs the extra ``endpoint``.
+
+    Attributes:
+      base_url: such as ``https://api.openai.com/v1``.
+      model: by the endpoint's name for it.
+      price_in, price_out: of a million tokens of question and of reply, in any one currency; 0 for a model at home.
+      cost_cap: the most that replies of this model may cost, all runs with this cache together, in that currency.
+      api_key_variable: environment variable that holds the key; None sends none.
+      attempts: how often a question is asked while its replies are malformed.
+      retries: how often a request is sent again, after a growing pause, when it fails (no connection, a time-out,
+        status 408, 409, 429 or 5xx).
+      timeout: seconds that one request may take.
+      parallel: requests at once.
+      max_tokens: of a reply.
+    """
+
+    base_url: str
+    model: str
+    price_in: float
+    price_out: float
+    cost_cap: float
+    api_key_variable: str | None = "OPENAI_API_KEY"
+    attempts: int = 2
+    retries: int = 4
+    timeout: float = 60.0
+    parallel: int = 4
+    max_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (("attempts", 1), ("retries", 0), ("parallel", 1), ("max_tokens", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"endpoint {name}={getattr(self, name)}: expected at least {least}.")
+        for name in ("price_in", "price_out", "cost_cap"):
+            if getattr(self, name) < 0:
+                raise UserError(f"endpoint {name}={getattr(self, name)}: expected 0 or more.")
+        if self.timeout <= 0:
+            raise UserError(f"endpoint timeout={self.timeout}: expected more than 0 seconds.")
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The model and where it is; what a provider changes behind the name is not seen."""
+        return {"base_url": self.base_url, "model": self.model, "max_tokens": self.max_tokens}
+
+    @property
+    def described(self) -> str:
+        """Model and place."""
+        return f"{self.model} at {self.base_url}"
+
+    def ledger(self) -> Ledger:
+        """What its replies have cost so far, and how many were malformed."""
+        return store(self.identity).ledger()
+
+    def rate(self, asked: Sequence[Dialog]) -> list[Rating | None]:
+        """Asks what was not asked before; equal questions once.
+
+        Args:
+          asked: N questions.
+
+        Returns:
+          N ratings, None where every reply was malformed.
+
+        Raises:
+          UserError: the client or the key is missing, the endpoint fails for good, or the next request might pass
+            ``cost_cap``; replies that came before are kept.
+        """
+        kept = store(self.identity)
+        budget = Budget(self.cost_cap, kept.ledger().cost)
+        # Made once something is to be asked: what is kept already needs neither client nor key.
+        client = _once(self._client)
+
+        def rating(question: Dialog) -> Rating | None:
+            for attempt in range(self.attempts):
+                reply = kept.find(question, attempt)
+                if reply is None:
+                    reply = self._ask(client(), question, budget)
+                    kept.keep(question, attempt, reply)
+                if reply.rating is not None:
+                    return reply.rating
+            return None
+
+        distinct = list(dict.fromkeys(asked))
+        pool = ThreadPoolExecutor(self.parallel)
+        try:
+            found = dict(zip(distinct, pool.map(rating, distinct), strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return [found[question] for question in asked]
+
+    def _ask(self, client: Any, question: Dialog, budget: Budget) -> Reply:
+        import openai
+
+        messages = [{"role": turn.role, "content": turn.content} for turn in question.prompt]
+        bound_in = sum(len(turn.content.encode()) for turn in question.prompt) + _TEMPLATE_TOKENS
+        most = self._cost(bound_in, self.max_tokens) * (1 + self.retries)
+        budget.reserve(most)
+        try:
+            answer = client.chat.completions.with_raw_response.create(
+                model=self.model, messages=messages, max_tokens=self.max_tokens, temperature=0.0
+            )
+        except openai.OpenAIError as error:
+            reason = " ".join(str(error).split())[:160].rstrip(".")
+            raise UserError(
+                f"{self.described} failed ({type(error).__name__}: {reason}); what was paid for is kept. "
+                "Check base_url, model and key, or raise timeout and retries."
+            ) from error
+        text, tokens_in, tokens_out = _content(answer, bound_in, self.max_tokens)
+        # A request that timed out may have been charged all the same.
+        cost = self._cost(tokens_in, tokens_out) * (1 + answer.retries_taken)
+        budget.settle(most, cost)
+        return Reply(parse(text), tokens_in, tokens_out, cost)
+
+    def _cost(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / _MILLION
+
+    def _client(self) -> Any:
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError("an endpoint needs the package openai; run: pip install 'immunax[endpoint]'") from error
+        key = "none" if self.api_key_variable is None else os.environ.get(self.api_key_variable)
+        if not key:
+            raise UserError(
+                f"no API key for {self.base_url}: set the environment variable {self.api_key_variable}, "
+                "or api_key_variable=null where none is needed."
+            )
+        return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+
+
+def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+    lock, made = Lock(), []
+
+    def get() -> Any:
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    return get
+
+
+def _content(answer: Any, bound_in: int, bound_out: int) -> tuple[str, int, int]:
+    """Text and tokens of a reply; the bounds where it does not tell, and no text where it is no chat completion."""
+    try:
+        completion = answer.parse()
+        text = completion.choices[0].message.content or ""
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return "", bound_in, bound_out
+    usage = completion.usage
+    if usage is None:
+        return text, bound_in, bound_out
+    return text, usage.prompt_tokens, usage.completion_tokens

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import tiny_model
+
+from immunax.data.dialog import ask
+from immunax.judges import local
+from immunax.judges.agreement import compare
+from immunax.judges.card import NOT_MEASURED, keep, own_card
+from immunax.judges.llm import LLMJudge
+from immunax.judges.local import LocalModel
+from immunax.judges.rubric import Rating, question
+from immunax.models.generate import Decoding, generate
+from immunax.models.hub import ModelSource
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "cache"))
+    return ModelSource(str(tiny_model.write(tmp_path / "model")))
+
+
+def respondent(source, **fields):
+    return LocalModel(source, **{"max_length": 4000, "max_new_tokens": 3, "batch_size": 2, **fields})
+
+
+def test_a_random_model_gives_no_rating_and_is_asked_once(source, monkeypatch):
+    judge = LLMJudge("substance", respondent(source))
+    prompts, answers = [ask("a cat?"), ask("a mat?"), ask("the user?")], ["the cat", "the mat sat", "asked"]
+    with pytest.warns(UserWarning, match="3 of 3 answers have no rating"):
+        assert np.isnan(judge.score(prompts, answers)).all()
+    monkeypatch.setattr(LocalModel, "_replies", lambda *_: pytest.fail("asked again"))
+    with pytest.warns(UserWarning, match="3 of 3"):
+        LLMJudge("compliance", respondent(source)).score(prompts, answers)
+
+
+def test_replies_are_greedy_decoding_of_each_question_alone_in_order(source):
+    asked = [question(ask("a cat?"), "the mat " * n, 4000) for n in (9, 1, 30)]
+    batched = respondent(source)._replies(asked)
+    alone = [respondent(source, batch_size=1)._replies([each])[0] for each in asked]
+    loaded = source.load()
+    for each, text, single in zip(asked, batched, alone, strict=True):
+        ids = np.asarray([local.prompt_rows(loaded.tokenizer, [each], 4000).tokens[0]])
+        ids = ids[:, : np.flatnonzero(local.prompt_rows(loaded.tokenizer, [each], 4000).segment_ids[0])[-1] + 1]
+        want = generate(Model(loaded.config), loaded.params, ids, np.ones_like(ids), (), Decoding(3))
+        assert text == single
+        assert loaded.tokenizer.decode(np.asarray(want)[0], skip_special_tokens=True).startswith(text)
+
+
+def test_the_models_words_are_what_is_parsed(source, monkeypatch):
+    monkeypatch.setattr(LocalModel, "_replies", lambda self, asked: ['{"compliance": 10, "substance": 5}'] * len(asked))
+    assert respondent(source).rate([question(ask("a"), "b", 9)] * 2) == [Rating(1.0, 0.5)] * 2
+
+
+def test_too_long_a_question_is_an_error(source):
+    with pytest.raises(UserError, match="more than the 20"):
+        LLMJudge("substance", respondent(source, max_length=20)).score([ask("a")], ["b"])
+
+
+def test_a_card_is_of_one_side_model_and_rubric(source):
+    cards = [LLMJudge(side, respondent(source)).card for side in ("compliance", "substance")]
+    assert [card.side for card in cards] == ["compliance", "substance"]
+    assert {card.standing for card in cards} == {NOT_MEASURED}
+    found = compare(np.array([1, 0]), np.array([1.0, 0.0]), source="s", digest="d", side="compliance")
+    keep(own_card(cards[0].name, cards[0].identity), cards[0], [found])
+    assert LLMJudge("compliance", respondent(source)).card.agreements == (found,)
+    for other in (
+        LLMJudge("substance", respondent(source)),
+        LLMJudge("compliance", respondent(source), characters=7),
+        LLMJudge("compliance", respondent(source, max_new_tokens=4)),
+    ):
+        assert other.card.standing == NOT_MEASURED
+
+
+def test_a_side_that_is_none_is_an_error(source):
+    with pytest.raises(UserError, match="'style'; expected compliance or substance"):
+        LLMJudge("style", respondent(source))
