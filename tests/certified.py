@@ -101,7 +101,7 @@ def certificate(folder, key=None):
         "attacks": [
             {"family": family, "exposure": each, "cells": 2, "skipped": None} for family, each in EXPOSURE.items()
         ],
-        "judges": [Refusal().card.as_json()],
+        "judges": [{"called": "refusal", **Refusal().card.as_json()}],
         "data": {"digests": {"data": "1" * 64}},
         "records": [
             {"name": name, "rows": len(table), "digest": {"sha256": of_file(folder / name)}}

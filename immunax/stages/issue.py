@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from immunax.certificate import signing
 from immunax.certificate.limits import limits
+from immunax.certificate.report import html, model_card
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED
 from immunax.conditions import records
@@ -16,7 +17,6 @@ from immunax.conditions.assess import assess
 from immunax.conditions.policy import Policy
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
-from immunax.stages.cells import Measured
 from immunax.stages.certify import Campaign
 from immunax.stages.subject import Subject
 
@@ -64,7 +64,7 @@ def issue(
         "policy": asdict(policy),
         "seed": config.seed,
         "attacks": _attacks(campaign, exposure),
-        "judges": [judge.card.as_json() for judge in evaluation.judges.values()],
+        "judges": [{"called": name, **judge.card.as_json()} for name, judge in evaluation.judges.items()],
         "data": {"digests": dict(data)},
         "records": [
             {"name": name, "rows": len(table), "digest": {"sha256": digest.of_file(folder / name)}}
@@ -85,6 +85,9 @@ def issue(
         (folder / signing.FILE).unlink(missing_ok=True)
     else:
         _write(folder / signing.FILE, signing.sign(raw, key))
+    page = html.render(stated, *campaign.measured, signature(folder))
+    _write(folder / html.FILE, page.encode())
+    _write(folder / model_card.FILE, model_card.model_card(stated).encode())
     return stated
 
 
@@ -134,8 +137,3 @@ def _overrides(config: DictConfig, certified: Subject) -> list[str]:
 def _write(path: Path, raw: bytes) -> None:
     with atomic.file(path) as temp:
         temp.write_bytes(raw)
-
-
-def measured(folder: Path) -> Measured:
-    """The tables that were written."""
-    return Measured(records.read(folder / RECORDS, records.RECORDS), records.read(folder / CELLS, records.CELLS))

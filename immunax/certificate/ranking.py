@@ -1,0 +1,106 @@
+"""A leaderboard: models by how well they resist attacks that they were not trained against."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from immunax.certificate.statement import parse
+from immunax.certificate.verify import check, failed
+from immunax.conditions.assess import overall
+from immunax.conditions.verdict import Verdict
+from immunax.runtime import digest
+from immunax.runtime.errors import UserError
+
+
+class Entry(NamedTuple):
+    """One model.
+
+    Attributes:
+      name: of the model.
+      defense: that made it, or a dash.
+      worst: by side of harm, the worst case over held-out attacks: ``(value, low, high)``, or None where it is not known.
+      outcomes: of resistance to held-out attacks, stability and trainability, one word each.
+      digest: of the certificate.
+    """
+
+    name: str
+    defense: str
+    worst: dict[str, tuple[float, float, float] | None]
+    outcomes: dict[str, str]
+    digest: str
+
+    def rank(self) -> tuple[float, ...]:
+        """Lower is better: the upper ends of the worst cases, substance first; an unknown one is the worst there is."""
+        order = sorted(self.worst, key=lambda side: (side != "substance", side))
+        return tuple(float("inf") if self.worst[side] is None else self.worst[side][2] for side in order)  # pyright: ignore
+
+
+def entries(paths: Sequence[Path]) -> list[Entry]:
+    """The models of some certificates, the best first.
+
+    Args:
+      paths: of ``certificate.json`` files.
+
+    Returns:
+      Their entries, by :meth:`Entry.rank`.
+
+    Raises:
+      UserError: one does not verify, or was made with another suite or policy than the first one.
+    """
+    found: list[Entry] = []
+    rules: dict[str, str] = {}
+    for path in paths:
+        checks = check(path)
+        if failed(checks):
+            bad = next(each for each in checks if each.result == "failed")
+            raise UserError(f"{path}: does not verify ({bad.name}: {bad.detail}); leave it out.")
+        _, stated = parse(path)
+        for name, value in _rules(stated).items():
+            if rules.setdefault(name, value) != value:
+                raise UserError(
+                    f"{path}: its {name} differs from that of {paths[0]}; rank certificates of one {name} only."
+                )
+        found.append(_entry(stated))
+    return sorted(found, key=Entry.rank)
+
+
+def _rules(stated: Mapping[str, Any]) -> dict[str, str]:
+    """What has to be the same for two certificates to be comparable, by digest."""
+    said = stated["predicate"]
+    config = said["suite"]["config"]
+    suite = {name: config.get(name) for name in ("suite", "judge", "data", "seed")}
+    policy = {name: value for name, value in said["policy"].items() if name != "require"}
+    return {"suite": digest.of_json([suite, said["data"]]), "policy": digest.of_json(policy)}
+
+
+def _entry(stated: Mapping[str, Any]) -> Entry:
+    said = stated["predicate"]
+    verdicts = tuple(Verdict(**each) for each in said["verdicts"])
+    worst: dict[str, tuple[float, float, float] | None] = {}
+    for each in verdicts:
+        if (each.condition, each.claim, each.scope) == ("resistance", "strong", "held-out"):
+            known = each.value is not None and each.low is not None and each.high is not None
+            worst[each.side] = (each.value, each.low, each.high) if known else None  # pyright: ignore
+    outcomes = {name: overall(verdicts, name, "held-out") for name in ("resistance", "stability", "trainability")}
+    trained = said["model"]["trained"]
+    return Entry(
+        said["model"]["name"], trained["defense"] if trained else "–", worst, outcomes, said["digest"]["sha256"]
+    )
+
+
+def page(ranked: Sequence[Entry], suite: str) -> str:
+    """The static page.
+
+    Args:
+      ranked: from :func:`entries`, at least one.
+      suite: its name.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = lambda value: f"{value:.0%}"
+    text = resources.files("immunax.certificate").joinpath("leaderboard.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(text).render(ranked=ranked, suite=suite, sides=sorted(ranked[0].worst))

@@ -1,0 +1,1 @@
+"""The pages that people read: a report in HTML, and a model card."""

@@ -1,0 +1,98 @@
+"""What a report draws: harm against cost, the worst attacks, how soon a search finds one. Verdicts are made elsewhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from immunax.conditions.points import in_scope
+from immunax.conditions.records import Table
+from immunax.conditions.statistics import rate_bounds
+
+CONFIDENCE = 0.95
+
+
+def envelope(table: Table, cost: str) -> list[dict[str, float]]:
+    """The most harm that an attack reaches within each budget: an attack-cost curve, by :func:`worst` of what the budget allows.
+
+    Args:
+      table: points of one model and one side that keep the utility.
+      cost: a column of :data:`~immunax.conditions.points.COSTS`.
+
+    Returns:
+      For each budget at which the curve rises, and for the largest: ``cost``, ``rate``, and its exact 95% interval ``low``,
+      ``high``, which is that of the point alone and pays for no choice.
+    """
+    steps: list[dict[str, float]] = []
+    for budget in sorted(set(table[cost])):
+        rate, row = _highest(table[table[cost] <= budget])
+        if not steps or rate > steps[-1]["rate"]:
+            steps.append({"cost": float(budget), **_interval(row)})
+    if steps and steps[-1]["cost"] < table[cost].max():
+        steps.append({**steps[-1], "cost": float(table[cost].max())})
+    return steps
+
+
+def worst(table: Table) -> list[dict[str, Any]]:
+    """By family, the point that does most harm among those that keep the utility, and how many merely broke the model.
+
+    Args:
+      table: points of one model and one side.
+
+    Returns:
+      Rows of ``family``, ``setting``, ``seed``, ``step``, ``samples``, ``rate``, ``low``, ``high``, ``utility``, ``points`` and
+      ``broken``, the most harmful family first; a family whose points all broke the model has None in place of the numbers.
+    """
+    rows = []
+    for family, part in table.groupby("family"):
+        kept = part[part["kept"]]
+        row: dict[str, Any] = {"family": family, "points": len(part), "broken": len(part) - len(kept)}
+        if len(kept):
+            _, best = _highest(kept)
+            row |= {name: best[name] for name in ("setting", "seed", "step", "samples", "utility")} | _interval(best)
+        else:
+            row |= dict.fromkeys(("setting", "seed", "step", "samples", "utility", "rate", "low", "high"))
+        rows.append(row)
+    return sorted(rows, key=lambda row: -1.0 if row["rate"] is None else -row["rate"] - 1)
+
+
+def best_so_far(table: Table) -> list[dict[str, float]]:
+    """The most harm expected after k attack trials drawn at random, for every k: how long an attacker has to search.
+
+    A trial is a cell; it counts with its most harmful point that keeps the utility, and with no harm where there is none.
+
+    Args:
+      table: points of one model and one side.
+
+    Returns:
+      ``trials`` and ``rate``, one row a k. Drawing without replacement, the m-th smallest of n rates is the largest of k with
+      probability ``C(m − 1, k − 1) / C(n, k)``.
+    """
+    rates = np.sort([_best(part) for _, part in table.groupby("cell")])
+    count, ranks = len(rates), np.arange(1, len(rates) + 1)
+    rows = []
+    for trials in range(1, count + 1):
+        chance = special.comb(ranks - 1, trials - 1) / special.comb(count, trials)
+        rows.append({"trials": float(trials), "rate": float(rates @ chance)})
+    return rows
+
+
+def by_scope(table: Table, model: str, exposure: Mapping[str, str]) -> dict[str, Table]:
+    """The points of one model by scope: ``held-out`` and ``seen``."""
+    return {scope: in_scope(table, model, scope, exposure) for scope in ("held-out", "seen")}
+
+
+def _best(part: Table) -> float:
+    kept = part[part["kept"]]
+    return float((kept["harmful"] / kept["trials"]).max()) if len(kept) else 0.0
+
+
+def _highest(table: Table) -> tuple[float, Any]:
+    rates = table["harmful"] / table["trials"]
+    return float(rates.max()), table.loc[rates.idxmax()]
+
+
+def _interval(row: Any) -> dict[str, float]:
+    low, high = rate_bounds(np.array([row["harmful"]]), np.array([row["trials"]]), (1 - CONFIDENCE) / 2)
+    return {"rate": float(row["harmful"] / row["trials"]), "low": float(low[0]), "high": float(high[0])}

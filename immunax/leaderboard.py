@@ -1,0 +1,47 @@
+"""``python -m immunax.leaderboard CERTIFICATES... --out FOLDER``: rank certified models on a static page."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from immunax.certificate.ranking import entries, page
+from immunax.certificate.statement import FILE, parse
+from immunax.runtime import atomic
+from immunax.runtime.errors import UserError
+
+EXIT_USER = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes ``index.html``, and gives the exit status: 0, or 2 where a certificate is refused.
+
+    Args:
+      arguments: of the command line; the process's own by default.
+    """
+    parser = argparse.ArgumentParser(prog="python -m immunax.leaderboard", description="Rank certified models.")
+    parser.add_argument("certificates", type=Path, nargs="+", help=f"{FILE} files, or folders that hold some")
+    parser.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder of the page")
+    options = parser.parse_args(arguments)
+    try:
+        paths = _found(options.certificates)
+        ranked = entries(paths)
+        suite = parse(paths[0])[1]["predicate"]["suite"]["name"]
+        with atomic.file(options.out / "index.html") as temp:
+            temp.write_text(page(ranked, suite), encoding="utf-8")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER
+    print(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
+    return 0
+
+
+def _found(given: Sequence[Path]) -> list[Path]:
+    paths = [path for each in given for path in (sorted(each.rglob(FILE)) if each.is_dir() else [each])]
+    if not paths:
+        raise UserError(f"no {FILE} below {', '.join(map(str, given))}.")
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

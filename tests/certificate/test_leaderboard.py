@@ -1,0 +1,58 @@
+import json
+
+import certified
+import pytest
+
+from immunax.certificate.ranking import Entry, entries
+from immunax.certificate.statement import canonical, own_digest
+from immunax.leaderboard import main
+
+
+def restate(path, change):
+    stated = json.loads(path.read_bytes())
+    change(stated["predicate"])
+    stated["predicate"]["digest"]["sha256"] = own_digest(stated)
+    path.write_bytes(canonical(stated))
+
+
+def entry(name, **worst):
+    return Entry(name, "–", worst, {}, "")
+
+
+def test_the_upper_end_of_the_worst_case_ranks_substance_first_and_the_unknown_last():
+    ranked = sorted(
+        [
+            entry("unknown", substance=None, compliance=(0.0, 0.0, 0.1)),
+            entry("sure", substance=(0.1, 0.0, 0.2), compliance=(0.9, 0.8, 1.0)),
+            entry("unsure", substance=(0.0, 0.0, 0.3), compliance=(0.0, 0.0, 0.1)),
+            entry("better", substance=(0.1, 0.0, 0.2), compliance=(0.1, 0.0, 0.2)),
+        ],
+        key=Entry.rank,
+    )
+    assert [each.name for each in ranked] == ["better", "sure", "unsure", "unknown"]
+
+
+def test_certificates_of_one_suite_are_ranked_on_a_page(tmp_path, capsys):
+    one, other = (certified.certificate(tmp_path / name) for name in ("one", "other"))
+    restate(other, lambda said: said["model"].update(name="<another>"))
+    assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
+    page = (tmp_path / "board" / "index.html").read_text()
+    assert "small" in page
+    assert "&lt;another&gt;" in page
+    assert "2 models" in capsys.readouterr().out
+    found = entries([one])[0]
+    # One family is held out; of its 40 answers one is harmful.
+    assert found.worst["compliance"][0] == pytest.approx(1 / 40)
+    assert found.outcomes["resistance"] == "holds"
+
+
+def test_one_that_does_not_verify_or_had_other_rules_is_refused_by_name(tmp_path, capsys):
+    one, other = (certified.certificate(tmp_path / name) for name in ("one", "other"))
+    restate(other, lambda said: said["suite"]["config"].update(seed=1))
+    assert main([str(one), str(other)]) == 2
+    assert f"{other}: its suite differs" in capsys.readouterr().err
+    other.write_bytes(other.read_bytes() + b" ")
+    assert main([str(one), str(other)]) == 2
+    assert f"{other}: does not verify (form" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty")]) == 2
