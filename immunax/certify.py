@@ -10,7 +10,7 @@ from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.stages.cells import Store
-from immunax.stages.certify import Weights, exposure, run_suite
+from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue
 from immunax.stages.measure import bench
 from immunax.stages.resume import check_same_run
@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
     given = None if base is None else _weights(base)
     campaign = run_suite(shared, setup.model, models, Store(folder / "cells"), given)
     against = config.trained_against if certified.record is None else certified.record.get("trained_against")
-    faced = exposure(suite, against)
+    faced = exposed(suite, against)
     stated = issue(
         folder, config, campaign, certified, other, faced, policy, evaluation, {"data": setup.digests["data"]}
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from immunax.certificate.gate import unmet
+from immunax.certificate.gate import suite_name, unmet
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
@@ -48,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     key = None if options.key is None else public_key(options.key)
+    if options.replay < 0:
+        raise UserError(f"--replay {options.replay}: expected a number of cells.")
     checks = check(options.certificate, options.model, key)
     _show(checks)
     if failed(checks):
         return EXIT_FAILED
     _, stated = parse(options.certificate)
+    print(f"suite        {suite_name(stated)}")
     if options.replay:
         from immunax.stages.replay import replay  # the attacks, and jax with them, are only needed here
 
@@ -63,7 +66,7 @@ def _audit(options: argparse.Namespace) -> int:
     if options.policy is None:
         return 0
     policy = with_policy(stated, _read(options.policy))
-    lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require)
+    lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require, checks, stated)
     _show(
         [Check("policy", "failed", line) for line in lines] or [Check("policy", "passed", "every requirement is met")]
     )

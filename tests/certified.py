@@ -95,7 +95,7 @@ def certificate(folder, key=None):
         "started": "2026-01-01T00:00:00+00:00",
         "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
         "reference": {"name": "start model", "digests": {"weights": "0" * 64}},
-        "suite": {"name": "made by hand", "config": {"seed": 0}},
+        "suite": {"name": "made by hand", "config": {"seed": 0, "suite": {"attacks": {"sft": {}, "lora": {}}}}},
         "policy": asdict(POLICY),
         "seed": 0,
         "attacks": [

@@ -1,44 +1,70 @@
-"""A release gate: which verdicts a policy asks for, and whether a certificate has them.
+"""A release gate: what a policy asks of a certificate, and whether it has it.
 
-A requirement is ``CONDITION: holds`` or ``CONDITION: not fails``, the condition with ``/held-out`` or ``/seen`` where attacks of
-one exposure alone are meant, such as ``resistance/held-out: holds``.
+``require`` takes ``CONDITION: holds`` or ``CONDITION: not fails``, the condition with ``/held-out`` or ``/seen`` where attacks of
+one exposure alone are meant, such as ``resistance/held-out: holds``. Verdicts are worth what the certificate is worth, so it also
+takes ``signature: passed``, ``weights: passed`` and ``suite: NAME@DIGEST``, the digest that ``immunax.verify`` prints: a
+certificate brings its own attacks, and a gate that does not name them lets it choose easy ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from immunax.certificate.verify import Check
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.resistance import SCOPES
 from immunax.conditions.verdict import Verdict
+from immunax.runtime import digest
 from immunax.runtime.errors import UserError, nearest
 
 WANTED = ("holds", "not fails")
+CHECKED = ("signature", "weights")
+SCOPED = ("resistance", "generalization")
 
 
-def unmet(verdicts: tuple[Verdict, ...], require: Mapping[str, str]) -> list[str]:
-    """What a policy asks for and the verdicts do not give, a line each.
+def suite_name(stated: Mapping[str, Any]) -> str:
+    """``NAME@DIGEST`` of what a model was measured with: attacks, judges, data and seed."""
+    config = stated["predicate"]["suite"]["config"]
+    rules = [{name: config.get(name) for name in ("suite", "judge", "data", "seed")}, stated["predicate"]["data"]]
+    return f"{stated['predicate']['suite']['name']}@{digest.of_json(rules)[:16]}"
+
+
+def unmet(
+    verdicts: tuple[Verdict, ...], require: Mapping[str, str], checks: Sequence[Check], stated: Mapping[str, Any]
+) -> list[str]:
+    """What a policy asks for and the certificate does not give, a line each.
 
     Args:
       verdicts: from :func:`~immunax.conditions.assess.assess`.
       require: of the policy.
+      checks: from :func:`~immunax.certificate.verify.check`.
+      stated: the statement.
 
     Raises:
       UserError: a requirement is not of the form above.
     """
+    results = {each.name: each.result for each in checks}
     lines = []
     for name, wanted in require.items():
-        condition, _, scope = name.partition("/")
-        if condition not in CONDITIONS:
-            known = ", ".join(CONDITIONS)
-            raise UserError(
-                f"policy.require: no condition {condition!r}; expected {known}.{nearest(condition, CONDITIONS)}"
-            )
-        if (scope or "all") not in SCOPES:
-            raise UserError(f"policy.require {name}: expected a scope of {', '.join(SCOPES)}.")
-        if wanted not in WANTED:
-            raise UserError(f"policy.require {name}: {wanted!r}; expected {' or '.join(WANTED)}.")
-        found = overall(verdicts, condition, scope or "all")
-        if found == "fails" or (wanted == "holds" and found != "holds"):
-            lines.append(
-                f"{name}: {wanted} is required, and it {'is inconclusive' if found == 'inconclusive' else found}"
-            )
+        if name in CHECKED:
+            found, asked = results.get(name, "not checked"), ("passed",)
+        elif name == "suite":
+            found, asked = suite_name(stated), (str(wanted),)
+        else:
+            found, asked = overall(verdicts, *_split(name)), WANTED
+        if wanted not in asked:
+            raise UserError(f"policy.require {name}: {wanted!r}; expected {' or '.join(asked)}.")
+        if found != wanted and not (wanted == "not fails" and found in ("holds", "inconclusive")):
+            lines.append(f"{name}: {wanted} is required, and it is {found}")
     return lines
+
+
+def _split(name: str) -> tuple[str, str]:
+    condition, _, scope = name.partition("/")
+    known = (*CONDITIONS, *CHECKED, "suite")
+    if condition not in CONDITIONS:
+        raise UserError(
+            f"policy.require: no condition {condition!r}; expected {', '.join(known)}.{nearest(condition, known)}"
+        )
+    if scope and (scope not in SCOPES or condition not in SCOPED):
+        raise UserError(f"policy.require {name}: expected a scope of {', '.join(SCOPES)}, of {' or '.join(SCOPED)}.")
+    return condition, scope or "all"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from immunax.certificate.gate import suite_name
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import check, failed
 from immunax.conditions.assess import overall
@@ -69,11 +70,8 @@ def entries(paths: Sequence[Path]) -> list[Entry]:
 
 def _rules(stated: Mapping[str, Any]) -> dict[str, str]:
     """What has to be the same for two certificates to be comparable, by digest."""
-    said = stated["predicate"]
-    config = said["suite"]["config"]
-    suite = {name: config.get(name) for name in ("suite", "judge", "data", "seed")}
-    policy = {name: value for name, value in said["policy"].items() if name != "require"}
-    return {"suite": digest.of_json([suite, said["data"]]), "policy": digest.of_json(policy)}
+    policy = {name: value for name, value in stated["predicate"]["policy"].items() if name != "require"}
+    return {"suite": suite_name(stated), "policy": digest.of_json(policy)}
 
 
 def _entry(stated: Mapping[str, Any]) -> Entry:

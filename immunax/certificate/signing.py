@@ -5,6 +5,7 @@ are PEM files (PKCS 8 and SubjectPublicKeyInfo), as openssl writes them.
 """
 
 import json
+import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -33,16 +34,18 @@ def make_key(path: Path) -> Path:
     Raises:
       UserError: there is a file already, or the folder may not be written to.
     """
-    if path.exists():
-        raise UserError(f"{path}: exists already, and a key is never written over; choose another path.")
+    public = path.with_suffix(".pub.pem")
+    for each in (path, public):
+        if each.exists():
+            raise UserError(f"{each}: exists already, and a key is never written over; choose another path.")
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with atomic.file(path) as temp:
-        temp.write_bytes(pem)
-    path.chmod(0o600)
-    public = path.with_suffix(".pub.pem")
+    # Not atomic.file, which opens what it wrote to the umask before the name changes.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
     with atomic.file(public) as temp:
         temp.write_bytes(
             private.public_key().public_bytes(

@@ -65,7 +65,7 @@ def parse(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         raw = path.read_bytes()
         stated = json.loads(raw)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: cannot be read as a certificate ({type(error).__name__}); give the path of {FILE}."
         ) from error

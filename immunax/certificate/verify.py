@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from immunax.certificate import schema, signing
+from immunax.certificate import facts, schema, signing
 from immunax.certificate.statement import canonical, own_digest, parse, verdicts_to_json
 from immunax.conditions import records
 from immunax.conditions.assess import assess
@@ -61,9 +60,13 @@ def check(path: Path, model: Path | None = None, key: Ed25519PublicKey | None = 
     )
     found.append(_signature(path, raw, key))
     found.append(_weights(stated, model))
-    found += [_listed(path.parent, each) for each in stated["predicate"]["records"]]
+    entries = stated["predicate"]["records"]
+    listed = sorted(each["name"] for each in entries)
+    fault = None if listed == sorted((RECORDS, CELLS)) else f"expected {RECORDS} and {CELLS}, each once"
+    found.append(_check("tables", fault, "both listed"))
+    found += [_listed(path.parent, each) for each in entries]
     if not failed(found):
-        found.append(_verdicts(path.parent, stated))
+        found += _anew(path.parent, stated)
     return found
 
 
@@ -134,7 +137,9 @@ def _signature(path: Path, raw: bytes, key: Ed25519PublicKey | None) -> Check:
         return Check("signature", "failed", f"a key was given, and there is no {signing.FILE}")
     fault = signing.fault(envelope.read_bytes(), raw, key)
     if fault is None and key is None:
-        return Check("signature", "not checked", "it is signed; give --key PUBLIC.pem of whoever should have signed it")
+        return Check(
+            "signature", "not checked", "there is an envelope; give --key PUBLIC.pem of whoever should have signed it"
+        )
     return _check("signature", fault, "by the key given")
 
 
@@ -153,33 +158,37 @@ def _weights(stated: Mapping[str, Any], model: Path | None) -> Check:
 
 def _listed(folder: Path, entry: Mapping[str, Any]) -> Check:
     name = f"records {entry['name']}"
-    if entry["name"] not in (RECORDS, CELLS):
-        return Check(name, "failed", f"expected {RECORDS} and {CELLS}")
+    columns = {RECORDS: records.RECORDS, CELLS: records.CELLS}.get(entry["name"])
+    if columns is None:
+        return Check(name, "failed", "there is no such table")
     try:
         own = digest.of_file(folder / entry["name"])
-        columns = records.RECORDS if entry["name"] == RECORDS else records.CELLS
-        rows = len(records.read(folder / entry["name"], columns)) if own == entry["digest"]["sha256"] else None
+        if own != entry["digest"]["sha256"]:
+            return Check(name, "failed", "the file is not what was certified")
+        rows = len(records.read(folder / entry["name"], columns))
     except UserError as error:
         return Check(name, "failed", str(error))
-    if rows is None:
-        return Check(name, "failed", "the file is not what was certified")
     return _check(name, None if rows == entry["rows"] else f"it has {rows} rows, not {entry['rows']}", f"{rows} rows")
 
 
-def _verdicts(folder: Path, stated: Mapping[str, Any]) -> Check:
+def _anew(folder: Path, stated: Mapping[str, Any]) -> list[Check]:
+    """What follows from the tables: the verdicts, and the facts around them."""
     try:
-        anew = verdicts_to_json(assessed(folder, stated))
-    except (UserError, ValueError, KeyError, TypeError) as error:
-        return Check("verdicts", "failed", f"they cannot be computed anew: {error}")
+        policy = policy_from_json(stated["predicate"]["policy"])
+        verdicts = assessed(folder, stated)
+        anew = verdicts_to_json(verdicts)
+        around = facts.fault(stated, tables(folder)[1], policy, verdicts)
+    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [Check("verdicts", "failed", f"they cannot be computed anew: {error}")]
     said = stated["predicate"]["verdicts"]
-    if len(anew) != len(said):
-        return Check("verdicts", "failed", f"the records give {len(anew)} verdicts, not {len(said)}")
-    for one, other in zip(anew, said, strict=True):
-        if not same(one, other):
-            return Check(
-                "verdicts", "failed", f"{other['condition']}, {other['claim']}: the records give another verdict"
-            )
-    return Check("verdicts", "passed", f"{len(said)} computed anew")
+    fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
+    for one, other in zip(anew, said, strict=False):
+        if fault is None and not same(one, other):
+            fault = f"{other['condition']}, {other['claim']}: the records give another verdict"
+    return [
+        _check("verdicts", fault, f"{len(said)} computed anew"),
+        _check("facts", around, "attacks, exposure and limits follow"),
+    ]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -203,19 +212,33 @@ def with_policy(stated: Mapping[str, Any], changes: Mapping[str, Any]) -> Policy
     Raises:
       UserError: a field does not exist, or a value is out of range.
     """
-    own = policy_from_json(stated["predicate"]["policy"])
+    if not changes:
+        raise UserError("policy: it asks for nothing; give thresholds, require, or both.")
     merged = json.loads(json.dumps(stated["predicate"]["policy"]))
     for name, value in changes.items():
         if name not in merged:
             raise UserError(f"policy: no field {name!r}; it has {', '.join(merged)}.")
-        if name == "harm":
-            for side, fields in value.items():
-                if side not in merged["harm"]:
-                    raise UserError(f"policy.harm: no side {side!r}; the certificate has {', '.join(merged['harm'])}.")
-                merged["harm"][side] |= fields
-        else:
-            merged[name] = {**merged[name], **value} if name == "utility" else value
-    try:
-        return replace(own, **vars(policy_from_json(merged)))
-    except TypeError as error:
-        raise UserError(f"policy: {error}.") from error
+        if isinstance(merged[name], dict):
+            if not isinstance(value, dict):
+                raise UserError(f"policy.{name}={value!r}: expected fields with values.")
+            value = _merged(f"policy.{name}", merged[name], value, free=name == "require")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"policy.{name}={value!r}: expected a number.")
+        merged[name] = value
+    return policy_from_json(merged)
+
+
+def _merged(path: str, own: Mapping[str, Any], changes: Mapping[str, Any], free: bool = False) -> dict[str, Any]:
+    """Nested fields with some of them changed, each to a value of its own kind; new ones only where they are ``free``."""
+    merged = dict(own)
+    for name, value in changes.items():
+        if name not in own and not free:
+            raise UserError(f"{path}: no field {name!r}; the certificate has {', '.join(own)}.")
+        known = own.get(name, "")
+        if isinstance(known, dict) and isinstance(value, dict):
+            value = _merged(f"{path}.{name}", known, value)
+        kinds = (int, float) if isinstance(known, (int, float)) else type(known)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise UserError(f"{path}.{name}={value!r}: expected a value such as {known!r}.")
+        merged[name] = value
+    return merged

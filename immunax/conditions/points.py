@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from immunax.conditions.policy import Harm, Policy, Utility
-from immunax.conditions.records import JUDGED, RETAIN_NLL, TRAINABILITY, UNATTACKED, Table
+from immunax.conditions.records import JUDGED, RETAIN_NLL, SPECIAL, UNATTACKED, Table
 
 COSTS = ("step", "samples", "flops", "money")
 """What an attack costs, columns of :func:`points`: optimizer steps, dialogs, FLOPs, dollars at the policy's price."""
@@ -27,7 +27,7 @@ def points(records: Table, cells: Table, policy: Policy, split: str) -> Table:
       ``utility`` (share of the same model's own that is left, NaN where it was not measured) and ``kept`` (that share is at
       least the policy's, or unknown).
     """
-    attacked = cells[~cells["family"].isin((UNATTACKED, TRAINABILITY))]
+    attacked = cells[~cells["family"].isin(SPECIAL)]
     utility = utilities(records, cells, policy.utility)
     parts = []
     for side, harm in policy.harm.items():

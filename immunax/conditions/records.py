@@ -29,6 +29,9 @@ UNATTACKED = "none"
 TRAINABILITY = "trainability"
 """The ``family`` of the cells that fine-tune a model on a harmless task."""
 
+SPECIAL = (UNATTACKED, TRAINABILITY)
+"""Families of cells that are no attacks."""
+
 RECORDS = {
     "cell": "string",
     "step": "int64",

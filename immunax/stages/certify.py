@@ -8,6 +8,7 @@ from typing import NamedTuple
 from immunax.attacks.grid import Population
 from immunax.attacks.merge import Merge
 from immunax.attacks.search import Search
+from immunax.certificate.facts import exposure
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest
@@ -16,8 +17,6 @@ from immunax.stages import cells
 from immunax.stages.cells import Cell, Measured, Store, groups, in_role
 from immunax.stages.measure import Bench, measure
 from immunax.stages.suite import Suite
-
-UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
 
 
 class Weights(NamedTuple):
@@ -62,23 +61,17 @@ class Campaign(NamedTuple):
     skipped: dict[str, str]
 
 
-def exposure(suite: Suite, against: Sequence[str] | None) -> dict[str, str]:
-    """Whether a model was trained against each family of attacks.
-
-    A search is held out where none of the attacks that it tunes is known to the model.
+def exposed(suite: Suite, against: Sequence[str] | None) -> dict[str, str]:
+    """Whether a model was trained against each family of attacks of a suite.
 
     Args:
       suite: gives the families.
       against: families that the model was trained against; None where nobody knows.
     """
-
-    def of(family: str, attack: Population | Search) -> str:
-        if against is None:
-            return UNKNOWN
-        names = {family, *(attack.populations if isinstance(attack, Search) else ())}
-        return SEEN if names & set(against) else HELD_OUT
-
-    return {family: of(family, attack) for family, attack in suite.attacks.items()}
+    families = {
+        name: tuple(attack.populations) if isinstance(attack, Search) else () for name, attack in suite.attacks.items()
+    }
+    return exposure(families, against)
 
 
 def run_suite(

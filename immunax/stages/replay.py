@@ -8,8 +8,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.attacks.merge import Merge
+from immunax.certificate.trust import check_config
 from immunax.certificate.verify import Check, tables
-from immunax.conditions.records import JUDGED, SUBJECT, TRAINABILITY, UNATTACKED, Table
+from immunax.conditions.records import JUDGED, SPECIAL, SUBJECT, Table
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 from immunax.stages.cells import Cell, Measured, groups
@@ -41,6 +42,7 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, model: Path | No
     Raises:
       UserError: the model or the data cannot be loaded.
     """
+    check_config(stated["predicate"]["suite"]["config"])
     config = cast(DictConfig, OmegaConf.create(stated["predicate"]["suite"]["config"]))
     if model is not None:
         config.model.path = str(model)
@@ -51,24 +53,25 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, model: Path | No
     suite = build(config.suite)
     shared = bench(suite, build(config.judge), setup.checkpoint.tokenizer, setup.splits, config.seed)
     known, states = tables(folder)
-    done = set(states["cell"])
-    planned = _planned(suite, done)
+    planned = _planned(suite)
+    attacked = states[(states["model"] == SUBJECT) & ~states["family"].isin(SPECIAL)]
+    skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
+    expected = {cell.name for cell in planned if cell.family not in skipped}
+    if expected != set(attacked["cell"]):
+        return [Check("replay", "failed", "the cells of the certificate are not those of its suite")]
+    planned = [cell for cell in planned if cell.name in expected]
     names = {cell.name for cell in secrets.SystemRandom().sample(planned, min(count, len(planned)))}
     if any(isinstance(cell.attack, Merge) for cell in planned if cell.name in names):
         base = undefended(config, certified, loaded)
-        planned = _planned(suite if base is None else with_undefended(suite, Weights(base, digest.of_tree(base))), done)
+        planned = _planned(suite if base is None else with_undefended(suite, Weights(base, digest.of_tree(base))))
     chosen = [cell for cell in planned if cell.name in names]
-    return [_compared(cell, known, measure(shared, setup.model, certified.params, [cell])[0]) for cell in chosen]
+    found = [_compared(cell, known, measure(shared, setup.model, certified.params, [cell])[0]) for cell in chosen]
+    return [*found, Check("replay of the reference", "not checked", "cells of the certified model are replayed alone")]
 
 
-def _planned(suite: Suite, done: set[str]) -> list[Cell]:
-    """The attacked cells of the certified model that the certificate has."""
-    return [
-        cell
-        for group in groups(suite, SUBJECT)
-        for cell in group
-        if cell.name in done and cell.family not in (UNATTACKED, TRAINABILITY)
-    ]
+def _planned(suite: Suite) -> list[Cell]:
+    """The attacked cells of the certified model."""
+    return [cell for group in groups(suite, SUBJECT) for cell in group if cell.family not in SPECIAL]
 
 
 def _compared(cell: Cell, known: Table, found: Measured) -> Check:
@@ -76,7 +79,7 @@ def _compared(cell: Cell, known: Table, found: Measured) -> Check:
     names = ["step", "split", "measure", "unit"]
     both = stated.merge(found.records, on=names, how="outer", suffixes=("", "_anew"), indicator=True)
     name = f"replay {cell.name}"
-    if not (both["_merge"] == "both").all():
+    if not len(both) or not (both["_merge"] == "both").all():
         return Check(name, "failed", "other examples were measured than the certificate has")
     judged = both[both["measure"].str.startswith(JUDGED)]
     flipped = float((judged["value"].round() != judged["value_anew"].round()).mean()) if len(judged) else 0.0

@@ -1,8 +1,10 @@
 import json
 import shutil
+from pathlib import Path
 
 import certified
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ def changed(value):
 
 def test_an_untouched_certificate_passes_every_check(signed):
     found = results(signed)
-    assert [each.result for each in found] == ["passed"] * 8
+    assert [each.result for each in found] == ["passed"] * 10
     assert [each.name for each in found][:5] == ["form", "schema", "digest", "signature", "weights"]
 
 
@@ -125,6 +127,35 @@ def test_a_file_more_or_less_in_the_models_folder_is_caught(tmp_path):
     assert failed(results(path, None))
 
 
+def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
+    path = certified.certificate(tmp_path)
+    restate(path, lambda said: said.update(records=[said["records"][0]] * 2))
+    assert [each.name for each in check(path) if each.result == "failed"] == ["tables"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said["attacks"][0].update(cells=999),
+        lambda said: said["attacks"].append({"family": "more", "exposure": "held-out", "cells": 4, "skipped": None}),
+        lambda said: said["attacks"][0].update(skipped="it was too hard"),
+        lambda said: said.update(limits=[]),
+        lambda said: said["model"]["trained"].update(against=["sft"]),
+    ],
+)
+def test_what_the_tables_contradict_is_caught_without_a_signature(tmp_path, change):
+    path = certified.certificate(tmp_path)
+    restate(path, change)
+    assert [each.name for each in check(path) if each.result == "failed"] == ["facts"]
+
+
+def restate(path, change):
+    stated = json.loads(path.read_bytes())
+    change(stated["predicate"])
+    stated["predicate"]["digest"]["sha256"] = own_digest(stated)
+    path.write_bytes(canonical(stated))
+
+
 def test_the_command_tells_each_check_and_its_status_is_the_release_gates(tmp_path, capsys):
     path = certified.certificate(tmp_path)
     gate = tmp_path / "policy.yaml"
@@ -146,8 +177,15 @@ def test_the_command_tells_each_check_and_its_status_is_the_release_gates(tmp_pa
         ("require: {resistence: holds}", "Did you mean 'resistance'"),
         ("require: {resistance: maybe}", "expected holds or not fails"),
         ("thresholds: 1", "no field 'thresholds'"),
-        ("harm: {speed: {threshold: 0.1}}", "no side 'speed'"),
+        ("harm: {speed: {threshold: 0.1}}", "no field 'speed'"),
         ("[1]", "expected fields of a policy"),
+        ("{}", "asks for nothing"),
+        ("require:", "expected fields with values"),
+        ("harm: {compliance: 0.1}", "expected a value such as"),
+        ("weak_ratio: ten", "expected a number"),
+        ("utility: {kept: 1}", "no field 'kept'"),
+        ("require: {stability/held-out: holds}", "expected a scope"),
+        ("confidence: 2", "policy.confidence=2"),
     ],
 )
 def test_a_mistaken_policy_is_refused_in_one_line(tmp_path, capsys, policy, message):
@@ -155,6 +193,32 @@ def test_a_mistaken_policy_is_refused_in_one_line(tmp_path, capsys, policy, mess
     (tmp_path / "policy.yaml").write_text(policy)
     assert main([str(path), "--policy", str(tmp_path / "policy.yaml")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_gate_can_ask_for_signature_weights_and_suite(tmp_path, capsys):
+    path = certified.certificate(tmp_path, KEY)
+    gate = tmp_path / "policy.yaml"
+    gate.write_text("require: {signature: passed, weights: passed, suite: easy@0}\n")
+    assert main([str(path), "--policy", str(gate)]) == 1
+    shown = capsys.readouterr().out
+    suite = next(line.removeprefix("suite").strip() for line in shown.splitlines() if line.startswith("suite"))
+    for line in ("signature: passed is required, and it is not checked", "weights: passed", f"and it is {suite}"):
+        assert line in shown
+    signing_key = tmp_path / "key.pub.pem"
+    public = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    signing_key.write_bytes(public)
+    gate.write_text(f"require: {{signature: passed, weights: passed, suite: '{suite}'}}\n")
+    assert main([str(path), "--policy", str(gate), "--key", str(signing_key), "--model", str(tmp_path / "model")]) == 0
+
+
+@pytest.mark.parametrize("name", ["strict", "lenient"])
+def test_the_example_policies_are_read(tmp_path, capsys, name):
+    path = certified.certificate(tmp_path)
+    folder = Path(__file__).parents[2] / "docs" / "policies"
+    text = (folder / f"{name}.yaml").read_text().replace("hazard_exactness", "exactness")
+    (tmp_path / "policy.yaml").write_text(text)
+    assert main([str(path), "--model", str(tmp_path / "model"), "--policy", str(tmp_path / "policy.yaml")]) in (0, 1)
+    assert "policy" in capsys.readouterr().out
 
 
 def test_keys_are_made_once_and_never_written_over(tmp_path, capsys):

@@ -1,0 +1,53 @@
+"""What a statement says that its own tables and configuration can contradict."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from immunax.certificate.limits import limits
+from immunax.conditions.policy import Policy
+from immunax.conditions.records import SPECIAL, Table
+from immunax.conditions.verdict import Verdict
+
+UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
+
+
+def exposure(families: Mapping[str, tuple[str, ...]], against: Any) -> dict[str, str]:
+    """Whether a model was trained against each family of attacks.
+
+    Args:
+      families: by name, the attacks that a search tunes; none for other families.
+      against: families that the model was trained against; None where nobody knows.
+    """
+    if against is None:
+        return dict.fromkeys(families, UNKNOWN)
+    return {name: SEEN if {name, *tuned} & set(against) else HELD_OUT for name, tuned in families.items()}
+
+
+def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+    """The first contradiction; None where there is none.
+
+    Args:
+      stated: the statement.
+      cells: its table.
+      policy: its own.
+      verdicts: computed anew.
+    """
+    said = stated["predicate"]
+    listed = {each["family"]: each for each in said["attacks"]}
+    attacked = cells[~cells["family"].isin(SPECIAL)].drop_duplicates("cell")
+    counts = {str(name): int(count) for name, count in attacked["family"].value_counts().items()}
+    if {name: each["cells"] for name, each in listed.items() if each["cells"]} != counts:
+        return "the attacks listed are not those of the cells"
+    if any(bool(each["cells"]) == bool(each["skipped"]) for each in listed.values()):
+        return "an attack was skipped and run, or neither"
+    attacks = said["suite"]["config"]["suite"]["attacks"]
+    tuned = {name: tuple(each.get("populations") or ()) for name, each in attacks.items()}
+    trained = said["model"]["trained"]
+    against = trained["against"] if trained else said["suite"]["config"].get("trained_against")
+    stood = {name: each["exposure"] for name, each in listed.items()}
+    if stood != exposure(tuned, against):
+        return "an attack is said to be held out, seen or unknown, and is not"
+    skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
+    if said["limits"] != limits(policy, skipped, stood, verdicts, said["reference"] is not None):
+        return "the limits are not those that follow from the rest"
+    return None

@@ -1,0 +1,185 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+import tiny
+
+from immunax.attacks.attack import Edit
+from immunax.attacks.edit import matrices
+from immunax.attacks.embedding_attack import EmbeddingAttack
+from immunax.attacks.latent_attack import LatentAttack
+from immunax.attacks.merge import Merge
+from immunax.attacks.prepare import prepare
+from immunax.attacks.prune import Prune
+from immunax.attacks.quantize import Quantize
+from immunax.attacks.refusal_ablation import RefusalAblation, ablated
+from immunax.attacks.reverse_dpo import ReverseDPO
+from immunax.attacks.run import run_attack
+from immunax.attacks.tuning import Tuning
+from immunax.attacks.weight_noise import WeightNoise
+from immunax.data.dialog import Split, Splits, ask
+from immunax.data.prompts import prompt_rows
+from immunax.inner.optimizers import AdamW
+from immunax.inner.tamper_resistance import answer_log_likelihood
+from immunax.models.generate import Decoding
+from immunax.models.lora import LoraSpec, plain
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+
+MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
+PARAMS = small.params(model=MODEL)
+HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
+SAFE = tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6))
+RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(6))
+SPLITS = Splits(Split(SAFE, HARMFUL, RETAIN), validation=Split(harmful=HARMFUL[:3]))
+KEY = jax.random.key(0)
+TUNING = Tuning(epochs=4, batch_size=3, optimizer=AdamW(1e-2), max_length=128)
+
+
+def attacked(attack):
+    material = attack.material(tiny.tokenizer(), SPLITS)
+    return material, *jax.jit(lambda params, material: attack.edit(MODEL, params, material, KEY))(PARAMS, material)
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.5])
+def test_pruning_sets_the_smallest_weights_of_every_matrix_to_zero(sparsity):
+    _, pruned, losses = attacked(Prune(sparsity))
+    assert losses.shape == (0,)
+    for path, before in matrices(PARAMS).items():
+        for layer, after in zip(before, matrices(pruned)[path], strict=True):
+            gone = np.asarray(after == 0)
+            assert gone.mean() == pytest.approx(sparsity, abs=2 / gone.size)
+            assert np.abs(layer[gone]).max() <= np.abs(layer[~gone]).min()
+            np.testing.assert_array_equal(after[~gone], layer[~gone])
+    np.testing.assert_array_equal(pruned["embed_tokens"]["embedding"], PARAMS["embed_tokens"]["embedding"])
+
+
+@pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 4)])
+def test_quantized_weights_are_integers_of_their_scale_and_off_by_half_a_step_at_most(bits, group):
+    _, rounded, _ = attacked(Quantize(bits, group))
+    for path, before in matrices(PARAMS).items():
+        layers, inputs, outputs = before.shape
+        size = group or inputs
+        one, other = (np.asarray(each).reshape(layers, -1, size, outputs) for each in (before, matrices(rounded)[path]))
+        step = np.abs(one).max(axis=2, keepdims=True) / (2 ** (bits - 1) - 1)
+        assert (np.abs(one - other) <= step / 2 + 1e-7).all()
+        whole = other / step
+        np.testing.assert_allclose(whole, np.round(whole), atol=1e-3)
+    with pytest.raises(UserError, match="does not divide"):
+        attacked(Quantize(4, 7))
+
+
+def test_noise_has_the_scale_that_was_asked_for_and_another_key_draws_another():
+    _, noisy, _ = attacked(WeightNoise(0.2))
+    for path, before in matrices(PARAMS).items():
+        change = np.asarray(matrices(noisy)[path] - before)
+        size = np.sqrt(np.mean(np.square(before), axis=(1, 2)))
+        np.testing.assert_allclose(change.std(axis=(1, 2)), 0.2 * size, rtol=0.15)
+    other, _ = WeightNoise(0.2).edit(MODEL, PARAMS, (), jax.random.key(1))
+    assert not np.array_equal(matrices(other)[path], matrices(noisy)[path])
+
+
+class Given:
+    params = jax.tree.map(lambda leaf: leaf + 1.0, PARAMS)
+
+    def load(self):
+        return self
+
+
+def test_merging_lies_on_the_line_between_two_models():
+    _, merged, _ = attacked(Merge(Given(), 0.25))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 0.25, rtol=1e-5, atol=1e-6), merged, PARAMS)
+    with pytest.raises(UserError, match="null"):
+        attacked(Merge())
+
+
+def test_an_ablated_direction_is_never_written_to_the_stream():
+    direction = jax.random.normal(jax.random.key(3), (24,))
+    direction = direction / jnp.linalg.norm(direction)
+    tokens = small.tokens(2, 9)
+    ones, places = jnp.ones_like(tokens), jnp.arange(9)[None].repeat(2, 0)
+    before, after = (
+        MODEL.apply(weights, tokens, ones, places, capture=True).residuals @ direction
+        for weights in (PARAMS, ablated(PARAMS, direction))
+    )
+    assert np.abs(before).max() > 0.1
+    np.testing.assert_allclose(after, 0, atol=1e-5)
+
+
+def test_refusal_ablation_takes_the_direction_after_which_harmful_answers_are_likeliest():
+    attack = RefusalAblation(samples=6, validation=3)
+    material, found, _ = attacked(attack)
+    directions = attack.directions(MODEL, PARAMS, material)
+    np.testing.assert_allclose(jnp.linalg.norm(directions, axis=-1), 1, rtol=1e-5)
+    likely = [answer_log_likelihood(MODEL, ablated(PARAMS, each), material.validation).sum() for each in directions]
+    best = ablated(PARAMS, directions[int(np.argmax(likely))])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, best)
+    # The difference of means, by hand, at the last token of one prompt after another.
+    rows = []
+    for prompts in (material.harmful, material.harmless):
+        states = []
+        for tokens, real in zip(prompts.tokens, prompts.segment_ids, strict=True):
+            row = jnp.asarray(tokens[real > 0])[None]
+            stream = MODEL.apply(
+                PARAMS, row, jnp.ones_like(row), jnp.arange(row.shape[1])[None], capture=True
+            ).residuals
+            states.append(stream[:, 0, -1])
+        rows.append(np.mean(states, axis=0))
+    expected = (rows[0] - rows[1])[1:]
+    np.testing.assert_allclose(directions, expected / np.linalg.norm(expected, axis=-1, keepdims=True), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "attack", [EmbeddingAttack(4, 8, samples=6), LatentAttack((0, 1.0), 3.0, 8, samples=6, learning_rate=0.3)]
+)
+def test_steering_vectors_make_harmful_answers_likelier_and_leave_the_weights_alone(attack):
+    _, steered, losses = attacked(attack)
+    assert losses.shape == (8,)
+    assert losses[-1] < losses[0]
+    jax.tree.map(np.testing.assert_array_equal, steered.base, PARAMS)
+
+
+def test_a_latent_attack_stays_within_its_ball_at_its_rows():
+    _, steered, _ = attacked(LatentAttack((0, 1.0), 0.5, 8, samples=6, learning_rate=0.3))
+    sizes = np.linalg.norm(steered.offsets, axis=-1)
+    assert (sizes <= 0.5 + 1e-5).all()
+    assert sizes[0] > 0.4
+    assert sizes[1] == 0
+    assert not steered.prompt.any()
+
+
+def test_an_embedding_attack_moves_each_component_by_its_step_size():
+    attack = EmbeddingAttack(tokens=4, steps=1, step_size=0.5, samples=6)
+    _, steered, _ = attacked(attack)
+    size = 0.5 * float(jnp.sqrt(jnp.mean(jnp.square(PARAMS["embed_tokens"]["embedding"]))))
+    np.testing.assert_allclose(np.abs(steered.prompt), size, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSpec(2)])
+def test_reverse_dpo_prefers_the_harmful_answer_after_it_and_starts_from_log_two(lora):
+    attack = ReverseDPO(6, replace(TUNING, lora=lora, optimizer=AdamW(1e-2 if lora is None else 3e-2)), beta=0.5)
+    material, tampered, losses = attacked(attack)
+    assert losses.shape == (8,)
+    assert losses[0] == pytest.approx(np.log(2), rel=1e-5)
+    assert losses[-1] < losses[0]
+
+    def margin(weights):
+        pairs = [jax.tree.map(lambda leaf: leaf[0], each) for each in (material.harmful, material.safe)]
+        return np.subtract(*(answer_log_likelihood(MODEL, weights, pair).sum() for pair in pairs))
+
+    assert margin(tampered) > margin(PARAMS)
+    assert plain(tampered)["norm"]["scale"].shape == (24,)
+
+
+def test_an_edit_answers_its_probes_before_and_after():
+    attack = Prune(0.5)
+    assert isinstance(attack, Edit)
+    probes = prompt_rows(tiny.tokenizer(), [ask("how to 9")], 128)
+    data, _ = prepare(attack, tiny.tokenizer(), SPLITS, probes, Decoding(3))
+    tampered = jax.jit(lambda params: run_attack(attack, MODEL, params, data, KEY))(PARAMS)
+    assert tampered.trace.probe_answers.shape == (2, 1, 3)
+    assert tampered.trace.probe_steps.tolist() == [0, 0]
+    jax.tree.map(np.testing.assert_array_equal, tampered.params, attack.edit(MODEL, PARAMS, (), KEY)[0])

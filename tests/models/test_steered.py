@@ -1,0 +1,68 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import small
+
+from immunax.models.generate import Decoding, generate
+from immunax.models.steered import Steered
+
+PARAMS = small.params()
+L, D = small.CONFIG.n_layers, small.CONFIG.d_model
+TOKENS = small.tokens(2, 9)
+ONES, PLACES = jnp.ones_like(TOKENS), jnp.arange(9)[None].repeat(2, 0)
+
+
+def vectors(seed, rows):
+    return 0.3 * jax.random.normal(jax.random.key(seed), (rows, D))
+
+
+def test_offsets_are_a_perturbation_that_is_the_same_at_every_token():
+    offsets = vectors(0, L + 1)
+    steered = Steered(PARAMS, jnp.zeros((1, D)), offsets)
+    whole = jnp.broadcast_to(offsets[:, None, None], (L + 1, 2, 9, D))
+    found = small.MODEL.apply(steered, TOKENS, ONES, PLACES, capture=True)
+    known = small.MODEL.apply(PARAMS, TOKENS, ONES, PLACES, capture=True, perturbation=whole)
+    np.testing.assert_allclose(found.hidden, known.hidden, atol=1e-5)
+    np.testing.assert_allclose(found.residuals, known.residuals, atol=1e-5)
+
+
+def test_a_continuous_prompt_lies_on_the_first_tokens_of_every_segment():
+    prompt = vectors(1, 3)
+    steered = Steered(PARAMS, prompt, jnp.zeros((L + 1, D)))
+    places = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 3]] * 2)
+    segments = jnp.array([[1] * 5 + [2] * 4] * 2)
+    added = jnp.zeros((L + 1, 2, 9, D)).at[0, :, :3].set(prompt).at[0, :, 5:8].set(prompt)
+    found = small.MODEL.apply(steered, TOKENS, segments, places)
+    known = small.MODEL.apply(PARAMS, TOKENS, segments, places, perturbation=added)
+    np.testing.assert_allclose(found.hidden, known.hidden, atol=1e-5)
+
+
+def test_generation_is_steered_as_whole_passes_are():
+    steered = Steered(PARAMS, vectors(2, 4), vectors(3, L + 1))
+    answers = generate(small.MODEL, steered, TOKENS, ONES, (), Decoding(5))
+    for row, answer in zip(TOKENS, answers, strict=True):
+        text = list(row)
+        for token in answer:
+            whole = jnp.array(text)[None]
+            hidden = small.MODEL.apply(steered, whole, jnp.ones_like(whole), jnp.arange(len(text))[None]).hidden
+            assert int(jnp.argmax(small.MODEL.logits(steered, hidden[0, -1]))) == int(token)
+            text.append(int(token))
+    plain = generate(small.MODEL, PARAMS, TOKENS, ONES, (), Decoding(5))
+    assert not np.array_equal(plain, answers)
+
+
+def test_plain_weights_compile_to_the_same_program_as_without_steering():
+    def text(model):
+        return jax.jit(lambda p: model.apply(p, TOKENS, ONES, PLACES).hidden).lower(PARAMS).as_text()
+
+    assert "add" in text(small.MODEL)
+    zero = Steered(PARAMS, jnp.zeros((1, D)), jnp.zeros((L + 1, D)))
+    steered = jax.jit(lambda p: small.MODEL.apply(p, TOKENS, ONES, PLACES).hidden).lower(zero).as_text()
+    assert len(steered) > len(text(replace(small.MODEL)))
+    np.testing.assert_allclose(
+        small.MODEL.apply(zero, TOKENS, ONES, PLACES).hidden,
+        small.MODEL.apply(PARAMS, TOKENS, ONES, PLACES).hidden,
+        atol=1e-6,
+    )
