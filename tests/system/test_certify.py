@@ -1,0 +1,108 @@
+"""Certification as a third party does it: certify, be killed, go on, verify, replay, and pass a gate or not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SHORT = (
+    "model=organism",
+    "suite=smoke",
+    "model.trainer.steps=4",
+    "model.objective.examples=8",
+    "start.trainer.steps=2",
+    "judge.prompts=4",
+    "judge.examples=4",
+    "judge.batch_size=4",
+    "judge.decoding.max_new_tokens=4",
+    "suite.transfer_prompts=2",
+    "suite.harmless_prompts=4",
+    "suite.choices.count=3",
+    "suite.task.samples=4",
+    "suite.task.examples=4",
+    "suite.task.tuning.epochs=2",
+    "suite.task.measured=2",
+    "suite.measured=2",
+    "suite.attacks.harmful_sft.attack.tuning.epochs=2",
+    "suite.attacks.harmful_sft_lora.attack.tuning.epochs=2",
+)
+
+
+def environment(home: Path) -> dict[str, str]:
+    settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "220"}
+    settings["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    return settings
+
+
+def run(home: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"immunax.{module}", *arguments]
+    return subprocess.run(command, cwd=home, env=environment(home), text=True, capture_output=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    home = tmp_path_factory.mktemp("certified")
+    key = run(home, "verify", "--make-key", "key.pem")
+    assert key.returncode == 0, key.stderr
+    done = run(home, "certify", *SHORT, "run=whole", "key=key.pem")
+    assert done.returncode == 0, done.stderr
+    return home, done
+
+
+def test_a_certificate_states_verifies_and_is_replayed(certified):
+    home, done = certified
+    assert "certificate of Pretrained, guarded" in done.stdout
+    assert "skipped" not in done.stderr
+    folder = home / "outputs" / "whole"
+    names = {each.name for each in folder.iterdir()}
+    assert {"certificate.json", "certificate.dsse.json", "report.html", "MODEL_CARD.md", "records.parquet"} <= names
+    said = json.loads((folder / "certificate.json").read_text())["predicate"]
+    assert {each["family"]: each["cells"] for each in said["attacks"]} == {
+        "harmful_sft": 6, "harmful_sft_lora": 4, "prune": 2, "quantize": 2, "refusal_ablation": 1, "merge": 1,
+    }  # fmt: skip
+    assert {each["exposure"] for each in said["attacks"]} == {"unknown"}
+    assert str(home) not in (folder / "certificate.json").read_text()
+    checked = run(home, "verify", "outputs/whole/certificate.json", "--key", "key.pub.pem", "--replay", "1")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "replay subject-" in checked.stdout
+    assert "failed" not in checked.stdout
+
+
+def test_a_run_that_is_killed_repeats_no_cell_and_gives_the_same_certificate(certified, tmp_path):
+    home, _ = certified
+    shutil.copytree(home / "cache" / "xla", tmp_path / "cache" / "xla")
+    command = [sys.executable, "-m", "immunax.certify", *SHORT, "run=killed"]
+    killed = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    cells = tmp_path / "outputs" / "killed" / "cells"
+    deadline = time.monotonic() + 300
+    while len(list(cells.glob("*.cells.parquet"))) < 3 and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = {each.name: each.stat().st_mtime_ns for each in cells.glob("*.cells.parquet")}
+    assert len(before) >= 3
+    assert not (tmp_path / "outputs" / "killed" / "certificate.json").exists()
+    done = run(tmp_path, "certify", *SHORT, "run=killed")
+    assert done.returncode == 0, done.stderr
+    after = {each.name: each.stat().st_mtime_ns for each in cells.glob("*.cells.parquet")}
+    assert {name: after[name] for name in before} == before
+    one, other = (
+        json.loads((folder / "certificate.json").read_text())["predicate"]
+        for folder in (home / "outputs" / "whole", tmp_path / "outputs" / "killed")
+    )
+    for said in (one, other):
+        # The hour, and the name of the run.
+        del said["started"], said["digest"]
+        said["suite"]["config"]["run"] = None
+    assert one == other
+    changed = run(tmp_path, "certify", *SHORT, "run=killed", "suite.measured=1")
+    assert changed.returncode == 2
+    assert "suite.measured" in changed.stderr
