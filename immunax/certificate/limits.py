@@ -45,4 +45,15 @@ def limits(
         for side, harm in policy.harm.items()
         if side not in judged
     ]
+    untested = [
+        each.side
+        for each in verdicts
+        if (each.claim, each.scope) == ("weak", "all") and each.side in judged and not each.details["flops"]["families"]
+    ]
+    if referenced:
+        lines += [
+            f"No attack is shown to bring out {side} from the reference either, so nothing shows that this model's defense "
+            "is what prevents it."
+            for side in untested
+        ]
     return lines

@@ -41,20 +41,23 @@ def worst(table: Table) -> list[dict[str, Any]]:
       table: points of one model and one side.
 
     Returns:
-      Rows of ``family``, ``setting``, ``seed``, ``step``, ``samples``, ``rate``, ``low``, ``high``, ``utility``, ``points`` and
-      ``broken``, the most harmful family first; a family whose points all broke the model has None in place of the numbers.
+      Rows of ``family``, ``setting``, ``seed``, ``step``, ``samples``, ``rate``, ``low``, ``high``, ``utility``, ``points``,
+      ``broken`` and ``broken_rate`` (the most harm of points that broke it), the most harmful family first; one whose points all
+      broke the model has None in place of the other numbers.
     """
     rows = []
     for family, part in table.groupby("family"):
         kept = part[part["kept"]]
-        row: dict[str, Any] = {"family": family, "points": len(part), "broken": len(part) - len(kept)}
+        spoiled = part[~part["kept"]]
+        row: dict[str, Any] = {"family": family, "points": len(part), "broken": len(spoiled)}
+        row["broken_rate"] = _highest(spoiled)[0] if len(spoiled) else None
         if len(kept):
             _, best = _highest(kept)
             row |= {name: best[name] for name in ("setting", "seed", "step", "samples", "utility")} | _interval(best)
         else:
             row |= dict.fromkeys(("setting", "seed", "step", "samples", "utility", "rate", "low", "high"))
         rows.append(row)
-    return sorted(rows, key=lambda row: -1.0 if row["rate"] is None else -row["rate"] - 1)
+    return sorted(rows, key=lambda row: (row["rate"] is None, -(row["rate"] or row["broken_rate"] or 0.0)))
 
 
 def best_so_far(table: Table) -> list[dict[str, float]]:

@@ -30,6 +30,7 @@ def test_the_worst_point_of_a_family_keeps_the_utility_and_broken_ones_are_count
         records += [judged(cell, 5, "refusal", share(harmful, 40)), measured(cell, 5, "retain_nll", [nll] * 4)]
     found = worst(points(*tables(states, *records), POLICY, "test"))
     assert [(row["family"], row["rate"], row["broken"]) for row in found] == [("sft", 0.25, 1), ("lora", None, 1)]
+    assert [row["broken_rate"] for row in found] == [1.0, 1.0]
 
 
 def test_the_best_so_far_is_the_mean_over_all_orders_of_the_trials():
