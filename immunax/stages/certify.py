@@ -87,7 +87,7 @@ def run_suite(
       undefended: the model before its guard, for attacks that need it.
 
     Returns:
-      :class:`Campaign`. A family that the data or the model do not allow is skipped, and said to be.
+      :class:`Campaign`. A family of which the data or the model do not allow every cell is skipped whole, and said to be.
 
     Raises:
       UserError: the model cannot be measured even as it is.
@@ -102,7 +102,8 @@ def run_suite(
             if todo and first.family not in skipped:
                 _run(shared, model, models[first.model], todo, store, skipped)
             bar.advance(len(group))
-    return Campaign(store.all([cell for group in planned for cell in group]), skipped)
+    done = [cell for group in planned for cell in group if cell.family not in skipped]
+    return Campaign(store.all(done), skipped)
 
 
 def _run(

@@ -114,7 +114,7 @@ def _trained(certified: Subject) -> dict[str, Any] | None:
     if certified.record is None:
         return None
     name = str(certified.record["config"]["defense"]["_target_"]).rpartition(".")[2]
-    return {"defense": name, "against": list(certified.record.get("trained_against", ()))}
+    return {"defense": name, "against": certified.record.get("trained_against")}
 
 
 def _portable(config: DictConfig, certified: Subject, reference: Subject | None) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+import jax
+import numpy as np
+import pytest
+import tiny
+import tiny_model
+
+from immunax.attacks.grid import Population
+from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.prune import Prune
+from immunax.attacks.quantize import Quantize
+from immunax.attacks.tuning import Tuning
+from immunax.conditions.records import JUDGED, RETAIN_NLL
+from immunax.data.dialog import Split, Splits, ask
+from immunax.inner.optimizers import AdamW
+from immunax.judges.evaluate import Evaluation
+from immunax.judges.refusal import Refusal
+from immunax.models.generate import Decoding
+from immunax.models.model import Model
+from immunax.stages import certify
+from immunax.stages.cells import Store, groups
+from immunax.stages.certify import Weights, exposed, run_suite
+from immunax.stages.measure import bench
+from immunax.stages.suite import Suite
+
+MODEL = Model(tiny_model.CONFIG)
+HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
+RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(6))
+SPLITS = Splits(Split(harmful=HARMFUL, retain=RETAIN), test=Split(harmful=HARMFUL[:3], retain=RETAIN[:4]))
+EVALUATION = Evaluation({"refusal": Refusal()}, prompts=3, examples=3, batch_size=3, decoding=Decoding(2))
+TUNING = Tuning(epochs=2, batch_size=2, optimizer=AdamW(1e-3), max_length=128)
+SUITE = Suite(
+    "small",
+    {
+        "harmful_sft": Population(HarmfulSFT(4, TUNING), {"samples": [2, 4]}, (0, 1)),
+        "prune": Population(Prune(), {"sparsity": [0.1, 0.5]}, (0,)),
+        # Two groups of one cell: the first is possible, the second is not.
+        "quantize": Population(Quantize(), {"group": [None, 5]}, (0,)),
+    },
+    together=1,
+)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    params = MODEL.init(jax.random.key(0))
+    return Weights(params, "one")
+
+
+def campaign(tmp_path, weights, monkeypatch):
+    monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "cache"))
+    shared = bench(SUITE, EVALUATION, tiny.tokenizer(), SPLITS, 0)
+    return run_suite(shared, MODEL, {"subject": weights, "reference": weights}, Store(tmp_path / "cells"))
+
+
+def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_path, weights, monkeypatch):
+    calls = []
+    real = certify.measure
+    monkeypatch.setattr(certify, "measure", lambda *rest: calls.append(rest[-1]) or real(*rest))
+    found = campaign(tmp_path, weights, monkeypatch)
+    assert list(found.skipped) == ["quantize"]
+    assert "does not divide" in found.skipped["quantize"]
+    cells = found.measured.cells
+    assert set(cells["family"]) == {"none", "harmful_sft", "prune"}
+    by_model = {
+        name: part.drop(columns=["cell", "model"]).reset_index(drop=True) for name, part in cells.groupby("model")
+    }
+    assert by_model["subject"].equals(by_model["reference"])
+    # One of the model as it is, four and two attacks, and the two of the family that could not be run whole.
+    assert len(calls) == 9
+    sft = cells[(cells["family"] == "harmful_sft") & (cells["model"] == "subject")]
+    assert sorted(set(zip(sft["samples"], sft["step"], strict=True))) == [(2, 1), (2, 2), (4, 2), (4, 4)]
+    assert (sft.sort_values("step").groupby("cell")["flops"].diff().dropna() > 0).all()
+    records = found.measured.records
+    assert set(records["measure"]) == {f"{JUDGED}refusal", RETAIN_NLL, "harmful_nll", "over_refusal"}
+    assert not records["value"].isna().any()
+    calls.clear()
+    again = campaign(tmp_path, weights, monkeypatch)
+    assert [each[0].family for each in calls] == ["quantize"]
+    assert again.measured.records.equals(found.measured.records)
+
+
+def test_an_attack_that_was_trained_against_is_seen_and_a_search_by_what_it_tunes():
+    assert exposed(SUITE, None) == dict.fromkeys(SUITE.attacks, "unknown")
+    assert exposed(SUITE, ["prune"]) == {"harmful_sft": "held-out", "prune": "seen", "quantize": "held-out"}
+
+
+def test_cells_have_names_of_their_own():
+    names = [cell.name for role in ("subject", "reference") for group in groups(SUITE, role) for cell in group]
+    assert len(set(names)) == len(names) == 2 * 9
+    assert np.char.startswith(names, ("subject")).sum() == 9
