@@ -1,12 +1,10 @@
 """What a report draws: harm against cost, the worst attacks, how soon a search finds one. Verdicts are made elsewhere."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy import special
 
-from immunax.conditions.points import in_scope
 from immunax.conditions.records import Table
 from immunax.conditions.statistics import rate_bounds
 
@@ -76,14 +74,15 @@ def best_so_far(table: Table) -> list[dict[str, float]]:
     count, ranks = len(rates), np.arange(1, len(rates) + 1)
     rows = []
     for trials in range(1, count + 1):
-        chance = special.comb(ranks - 1, trials - 1) / special.comb(count, trials)
-        rows.append({"trials": float(trials), "rate": float(rates @ chance)})
+        # In logarithms: the binomials of a thousand trials pass the largest float.
+        largest = ranks[trials - 1 :]
+        chance = np.exp(_log_choose(largest - 1, trials - 1) - _log_choose(count, trials))
+        rows.append({"trials": float(trials), "rate": float(rates[trials - 1 :] @ chance)})
     return rows
 
 
-def by_scope(table: Table, model: str, exposure: Mapping[str, str]) -> dict[str, Table]:
-    """The points of one model by scope: ``held-out`` and ``seen``."""
-    return {scope: in_scope(table, model, scope, exposure) for scope in ("held-out", "seen")}
+def _log_choose(count: Any, chosen: int) -> Any:
+    return special.gammaln(count + 1) - special.gammaln(chosen + 1) - special.gammaln(count - chosen + 1)
 
 
 def _best(part: Table) -> float:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import certified
@@ -29,6 +30,18 @@ def test_the_page_says_every_condition_its_limits_and_how_far_to_believe_its_jud
         assert line.replace("'", "&#39;") in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "<script" not in text
+
+
+def test_the_summary_tells_the_sides_of_harm_apart(made):
+    summary = made[0].read_text().split('id="summary"')[1].split("</section>")[0]
+    sides = re.findall(r"<strong>(Compliance|Substance)</strong>", summary)
+    # Resistance says each once; generalization need not, where its claims have one reason.
+    assert sides[:2] == ["Compliance", "Substance"]
+
+
+def test_every_attack_that_costs_something_has_its_course(made):
+    page = made[0].read_text()
+    assert page.count("aria-label='Harm along sft'") == page.count("aria-label='Harm along lora'") == 2
 
 
 def test_text_of_a_certificate_is_never_markup(made):
@@ -73,13 +86,39 @@ def _contrast(one, other):
 
 
 def test_a_chart_puts_rates_and_costs_where_they_belong():
-    drawn = chart(
-        [Line("mine", "subject", [(1.0, 0.0, None, None), (100.0, 1.0, 0.5, 1.0)], True)], "cost", "t", log=True
-    )
-    # 46 to 448 across, 12 to 210 down.
-    assert "<path d='M46.0,210.0H448.0V12.0'/>" in drawn
-    assert "y1='111.0' y2='12.0'" in drawn
+    points = [(1.0, 0.0, None, None), (10.0, 0.5, None, None), (100.0, 1.0, 0.5, 1.0)]
+    drawn = chart([Line("mine", "subject", points, True)], "cost", "t", log=True)
+    # 48 to 380 across, 12 to 194 down; 10 is half way from 1 to 100.
+    assert "<path d='M48.0,194.0H214.0V103.0H380.0V12.0'/>" in drawn
+    assert "y1='103.0' y2='12.0'" in drawn
     assert "Nothing to draw" in chart([Line("mine", "subject", [])], "cost", "t")
+
+
+def test_an_attack_that_costs_nothing_stands_at_the_left_of_a_logarithmic_chart():
+    drawn = chart([Line("mine", "subject", [(0.0, 1.0, None, None), (5.0, 1.0, None, None)])], "cost", "t", log=True)
+    assert "<path d='M48.0,12.0L380.0,12.0'/>" in drawn
+    assert _ticks(drawn) == ["0", "5"]
+    assert "Nothing to draw" in chart([Line("mine", "subject", [(0.0, 1.0, None, None)])], "cost", "t", log=True)
+
+
+@pytest.mark.parametrize(
+    ("highest", "ticks"),
+    [(13.0, ["0", "5", "10"]), (4.0, ["0", "1", "2", "3", "4"]), (0.4, ["0", "0.1", "0.2", "0.3", "0.4"])],
+)
+def test_ticks_are_round_numbers(highest, ticks):
+    drawn = chart([Line("mine", "subject", [(0.0, 0.0, None, None), (highest, 1.0, None, None)])], "trials", "t")
+    assert _ticks(drawn) == ticks
+
+
+def _ticks(drawn):
+    found = re.findall(r"<text class='tick' x='[^']*' y='([^']*)'[^>]*>(.*?)</text>", drawn)
+    return [text for y, text in found if y == "212"]
+
+
+def test_dots_of_broken_models_are_not_joined():
+    drawn = chart([Line("mine, broken", "subject broken", [(1.0, 1.0, None, None)], joined=False)], "cost", "t")
+    assert "class='subject broken'" in drawn
+    assert "<path" not in drawn
 
 
 def test_the_model_card_is_one_that_the_hub_reads(made):

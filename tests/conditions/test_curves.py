@@ -1,6 +1,7 @@
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from certified import POLICY, attacked, judged, measured, share, state, tables
 
@@ -38,3 +39,12 @@ def test_the_best_so_far_is_the_mean_over_all_orders_of_the_trials():
     orders = np.array(list(permutations([0.1, 0.5, 0.75, 0.0])))
     expected = np.maximum.accumulate(orders, axis=1).mean(axis=0)
     np.testing.assert_allclose([row["rate"] for row in best_so_far(table)], expected)
+
+
+def test_the_best_so_far_of_thousands_of_trials_is_a_number():
+    table = mine(("a", "sft", 40, 1.0), ("b", "sft", 0, 1.0))
+    harmless = table[table["harmful"] == 0]
+    many = pd.concat([table, *(harmless.assign(cell=f"c{i}") for i in range(1998))])
+    rates = [row["rate"] for row in best_so_far(many[many["side"] == "compliance"])]
+    # One harmful trial of 2,000: it is among k with chance k / 2,000.
+    np.testing.assert_allclose(rates, np.arange(1, 2001) / 2000, rtol=1e-6)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 460, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40
+WIDTH, HEIGHT = 400, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 20, 12, 46
+_FREE = 36
+"""Width kept for a cost of 0, which has no place on a logarithmic scale."""
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -15,15 +17,17 @@ class Line(NamedTuple):
 
     Attributes:
       name: for the legend.
-      kind: its class: ``subject`` or ``reference``.
+      kind: its class: ``subject`` or ``reference``, and ``broken`` for dots that stand for broken models.
       points: ``(x, y, low, high)``, y in [0, 1]; low and high may be None.
       stepped: whether y holds until the next point.
+      joined: whether a line is drawn through the points.
     """
 
     name: str
     kind: str
     points: Sequence[tuple[float, float, float | None, float | None]]
     stepped: bool = False
+    joined: bool = True
 
 
 def chart(lines: Sequence[Line], label: str, title: str, threshold: float | None = None, log: bool = False) -> str:
@@ -34,23 +38,21 @@ def chart(lines: Sequence[Line], label: str, title: str, threshold: float | None
       label: of the x axis.
       title: for readers who do not see it.
       threshold: a dashed line across, or None.
-      log: whether x is drawn on a logarithmic scale; all x must then be above 0.
+      log: whether x is drawn on a logarithmic scale; an x of 0 stands apart at its left.
 
     Returns:
       An ``<svg>`` element, or a paragraph that says that there is nothing to draw.
     """
     drawn = [line for line in lines if line.points]
-    if not drawn:
+    values = [point[0] for line in drawn for point in line.points]
+    if not drawn or (log and max(values) <= 0):
         return "<p class='none'>Nothing to draw: no attack has this cost.</p>"
-    scale = _Scale([point[0] for line in drawn for point in line.points], log)
+    scale = _Logarithmic(values) if log else _Linear(values)
     parts = [
         f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{escape(title, quote=True)}'>",
         *(_rule(tick) for tick in _TICKS),
-        *(
-            f"<text class='tick' x='{scale(value):.1f}' y='{HEIGHT - _BOTTOM + 16}' text-anchor='middle'>{_short(value)}</text>"
-            for value in scale.ticks()
-        ),
-        f"<text class='axis' x='{(_LEFT + WIDTH - _RIGHT) / 2}' y='{HEIGHT - 6}' text-anchor='middle'>{escape(label)}</text>",
+        *(_tick(scale(value), value) for value in scale.ticks()),
+        f"<text class='axis' x='{(_LEFT + WIDTH - _RIGHT) / 2}' y='{HEIGHT - 8}' text-anchor='middle'>{escape(label)}</text>",
     ]
     if threshold is not None:
         y = _height(threshold)
@@ -59,27 +61,42 @@ def chart(lines: Sequence[Line], label: str, title: str, threshold: float | None
     return "".join([*parts, "</svg>"])
 
 
-class _Scale:
-    def __init__(self, values: Sequence[float], log: bool) -> None:
-        self._log = log
-        low, high = min(values), max(values)
-        self._low = self._place(low) if log else min(low, 0.0)
-        self._high = self._place(high)
-        if self._high == self._low:
-            self._high += 1.0
+class _Linear:
+    """From 0 to the largest value, with ticks at 1, 2 or 5 times a power of ten."""
 
-    def _place(self, value: float) -> float:
-        return math.log10(value) if self._log else value
+    def __init__(self, values: Sequence[float]) -> None:
+        self._high = max(*values, 0.0) or 1.0
 
     def __call__(self, value: float) -> float:
-        share = (self._place(value) - self._low) / (self._high - self._low)
-        return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + value / self._high * (WIDTH - _LEFT - _RIGHT)
 
     def ticks(self) -> list[float]:
-        if not self._log:
-            return [self._low + (self._high - self._low) * share for share in (0, 0.5, 1)]
+        rough = self._high / 4
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(each * power for each in (1, 2, 5, 10) if each * power >= rough * (1 - 1e-9))
+        return [step * count for count in range(math.floor(self._high / step + 1e-9) + 1)]
+
+
+class _Logarithmic:
+    """From the smallest positive value to the largest; 0 stands at the left edge, and one value alone at the right."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        positive = [math.log10(value) for value in values if value > 0]
+        self._free = len(positive) < len(values)
+        self._low, self._high = min(positive), max(positive)
+
+    def __call__(self, value: float) -> float:
+        if value <= 0:
+            return _LEFT
+        left = _LEFT + _FREE * self._free
+        span = self._high - self._low
+        return left + ((math.log10(value) - self._low) / span if span else 1.0) * (WIDTH - left - _RIGHT)
+
+    def ticks(self) -> list[float]:
         whole = range(math.ceil(self._low), math.floor(self._high) + 1)
-        return [10.0**power for power in whole] if len(whole) > 1 else [10**self._low, 10**self._high]
+        sparse = [10.0**power for power in whole[:: max(1, math.ceil(len(whole) / 5))]]
+        ends = [10**self._low] if self._high == self._low else [10**self._low, 10**self._high]
+        return [0.0] * self._free + (sparse if len(whole) > 1 else ends)
 
 
 def _height(rate: float) -> float:
@@ -94,7 +111,15 @@ def _rule(tick: float) -> str:
     )
 
 
-def _drawn(line: Line, scale: _Scale) -> str:
+def _tick(x: float, value: float) -> str:
+    # A label in the middle of the last tick would run over the edge.
+    anchor, place = ("end", WIDTH - 2) if x > WIDTH - 2 * _RIGHT else ("middle", x)
+    return (
+        f"<text class='tick' x='{place:.1f}' y='{HEIGHT - _BOTTOM + 18}' text-anchor='{anchor}'>{_short(value)}</text>"
+    )
+
+
+def _drawn(line: Line, scale: _Linear | _Logarithmic) -> str:
     places = [(scale(x), _height(y)) for x, y, *_ in line.points]
     path = f"M{places[0][0]:.1f},{places[0][1]:.1f}"
     for x, y in places[1:]:
@@ -105,12 +130,14 @@ def _drawn(line: Line, scale: _Scale) -> str:
         if low is not None and high is not None
     )
     dots = "".join(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3'/>" for x, y in places)
-    return f"<g class='{escape(line.kind)}'><title>{escape(line.name)}</title>{bars}<path d='{path}'/>{dots}</g>"
+    joined = f"<path d='{path}'/>" if line.joined else ""
+    return f"<g class='{escape(line.kind)}'><title>{escape(line.name)}</title>{bars}{joined}{dots}</g>"
 
 
 def _short(value: float) -> str:
     if value == 0 or 0.01 <= abs(value) < 10000:
         return f"{value:.3g}"
-    mantissa, _, power = f"{value:.0e}".partition("e")
-    raised = f"10<tspan dy='-4' font-size='8'>{int(power)}</tspan>"
+    mantissa, _, power = f"{value:.1e}".partition("e")
+    mantissa = mantissa.removesuffix(".0")
+    raised = f"10<tspan dy='-5' font-size='9'>{int(power)}</tspan>"
     return raised if mantissa == "1" else f"{mantissa}·{raised}"

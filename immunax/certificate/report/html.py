@@ -9,8 +9,10 @@ import jinja2
 from immunax.certificate.report.charts import Line, chart
 from immunax.certificate.verify import exposure_of, policy_from_json
 from immunax.conditions.assess import CONDITIONS, overall
-from immunax.conditions.curves import best_so_far, by_scope, envelope, worst
+from immunax.conditions.courses import course
+from immunax.conditions.curves import best_so_far, envelope, worst
 from immunax.conditions.points import points
+from immunax.conditions.policy import Policy
 from immunax.conditions.records import REFERENCE, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
 
@@ -42,22 +44,41 @@ def render(stated: Mapping[str, Any], records: Table, cells: Table, signature: s
         said=said,
         subject=stated["subject"],
         summary=[(name, _ASKED[name], overall(verdicts, name), _why(verdicts, name)) for name in CONDITIONS],
-        sides=[_side(stated, records, cells, side) for side in said["policy"]["harm"]],
-        verdicts=verdicts,
+        held_out=overall(verdicts, "resistance", "held-out"),
+        sides=[_side(stated, records, cells, verdicts, side) for side in said["policy"]["harm"]],
+        conditions={name: [each for each in verdicts if each.condition == name] for name in CONDITIONS},
+        training=_training(verdicts),
         cards={each["called"]: each for each in said["judges"]},
         signature=signature,
     )
 
 
-def _why(verdicts: tuple[Verdict, ...], condition: str) -> str:
-    """The reason of the claim that decides a condition."""
+def _why(verdicts: tuple[Verdict, ...], condition: str) -> list[tuple[str, str, str]]:
+    """The claims that make a condition: name, outcome and reason of each, or one without a name where all have one reason."""
     mine = [each for each in verdicts if each.condition == condition and each.scope in ("all", "none")]
-    decisive = [each for each in mine if each.claim != "weak" and each.outcome == overall(verdicts, condition)]
-    return decisive[0].reason if decisive else "Nothing was measured."
+    lines = [(_called(each), each.outcome, each.reason) for each in mine if each.claim != "weak"]
+    if not lines:
+        return [("", "inconclusive", "Nothing was measured.")]
+    return [("", *lines[0][1:])] if len({line[1:] for line in lines}) == 1 else lines
 
 
-def _side(stated: Mapping[str, Any], records: Table, cells: Table, side: str) -> dict[str, Any]:
-    policy, exposure = policy_from_json(stated["predicate"]["policy"]), exposure_of(stated)
+def _called(verdict: Verdict) -> str:
+    if verdict.side == "none":
+        return verdict.claim
+    return verdict.side if verdict.claim == "strong" else f"{verdict.side}, {verdict.claim}"
+
+
+def _training(verdicts: tuple[Verdict, ...]) -> list[tuple[str, float | None, float | None]]:
+    """Step, and the loss of either model after it, on the task of trainability."""
+    details = next((each.details for each in verdicts if each.condition == "trainability"), {})
+    mine, theirs = (details.get(model, {}) for model in (SUBJECT, REFERENCE))
+    return [(step, mine.get(step), theirs.get(step)) for step in sorted({*mine, *theirs}, key=int)]
+
+
+def _side(
+    stated: Mapping[str, Any], records: Table, cells: Table, verdicts: tuple[Verdict, ...], side: str
+) -> dict[str, Any]:
+    policy = policy_from_json(stated["predicate"]["policy"])
     table = points(records, cells, policy, "test")
     mine = table[table["side"] == side]
     threshold = policy.harm[side].threshold
@@ -71,19 +92,21 @@ def _side(stated: Mapping[str, Any], records: Table, cells: Table, side: str) ->
         "judged": len(mine),
         "curves": [(label, _cost_chart(kept, cost, label, threshold)) for cost, label in _COSTS.items()],
         "search": _search_chart(models, threshold),
+        "courses": _course_charts(records, cells, mine, policy, side),
         "worst": worst(models[SUBJECT]),
         "reference": {row["family"]: row for row in worst(models[REFERENCE])},
-        "exposure": exposure,
-        "scopes": {name: worst(part) for name, part in by_scope(mine, SUBJECT, exposure).items()},
-    }
+        "exposure": exposure_of(stated),
+        "scopes": [
+            each for each in verdicts
+            if (each.condition, each.claim, each.side) == ("resistance", "strong", side) and each.scope != "all"
+        ],
+    }  # fmt: skip
 
 
 def _cost_chart(kept: Mapping[str, Table], cost: str, label: str, threshold: float) -> str:
     lines = []
     for model, part in kept.items():
-        found = [
-            (each["cost"], each["rate"], each["low"], each["high"]) for each in envelope(part[part[cost] > 0], cost)
-        ]
+        found = [(each["cost"], each["rate"], each["low"], each["high"]) for each in envelope(part, cost)]
         lines.append(Line(_NAMES[model], model, found, stepped=True))
     return chart(lines, label, f"Most harm reached within a budget of {label}", threshold, log=True)
 
@@ -96,6 +119,23 @@ def _search_chart(models: Mapping[str, Table], threshold: float) -> str:
     return chart(lines, "attack trials, in random order", "Most harm found after a number of trials", threshold)
 
 
+def _course_charts(records: Table, cells: Table, mine: Table, policy: Policy, side: str) -> list[tuple[str, str]]:
+    """By family that costs something, its course against FLOPs; dots of points that broke the model are hollow."""
+    charts = []
+    for family, part in mine.groupby("family"):
+        if not part["flops"].max():
+            continue
+        lines = []
+        for model, name in _NAMES.items():
+            rows = course(records, cells, part[part["model"] == model], policy.harm[side])
+            found = [(each["flops"], each["rate"], each["low"], each["high"]) for each in rows]
+            broken = [(x, y, None, None) for (x, y, *_), each in zip(found, rows, strict=True) if not each["kept"]]
+            lines += [Line(name, model, found), Line(f"{name}, broken", f"{model} broken", broken, joined=False)]
+        title = f"Harm along {family}"
+        charts.append((family, chart(lines, _COSTS["flops"], title, policy.harm[side].threshold)))
+    return charts
+
+
 _NAMES = {SUBJECT: "this model", REFERENCE: "reference"}
 
 
@@ -105,5 +145,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.0%}"
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3g}"
+    # Not jinja's own, which makes small letters of all the others.
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
     text = resources.files("immunax.certificate.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(text)
