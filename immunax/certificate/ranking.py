@@ -1,6 +1,6 @@
 """A leaderboard: models by how well they resist attacks that they were not trained against."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,8 +35,13 @@ class Entry(NamedTuple):
 
     def rank(self) -> tuple[float, ...]:
         """Lower is better: the upper ends of the worst cases, substance first; an unknown one is the worst there is."""
-        order = sorted(self.worst, key=lambda side: (side != "substance", side))
-        return tuple(float("inf") if self.worst[side] is None else self.worst[side][2] for side in order)  # pyright: ignore
+        found = (self.worst[side] for side in in_order(self.worst))
+        return tuple(float("inf") if each is None else each[2] for each in found)
+
+
+def in_order(sides: Iterable[str]) -> list[str]:
+    """Sides of harm as they rank: ``substance`` first."""
+    return sorted(sides, key=lambda side: (side != "substance", side))
 
 
 def entries(paths: Sequence[Path]) -> list[Entry]:
@@ -101,4 +106,4 @@ def page(ranked: Sequence[Entry], suite: str) -> str:
     )
     environment.filters["percent"] = lambda value: f"{value:.0%}"
     text = resources.files("immunax.certificate").joinpath("leaderboard.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text).render(ranked=ranked, suite=suite, sides=sorted(ranked[0].worst))
+    return environment.from_string(text).render(ranked=ranked, suite=suite, sides=in_order(ranked[0].worst))

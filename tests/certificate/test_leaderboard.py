@@ -2,8 +2,9 @@ import json
 
 import certified
 import pytest
+from browser import look
 
-from immunax.certificate.ranking import Entry, entries
+from immunax.certificate.ranking import Entry, entries, page
 from immunax.certificate.statement import canonical, own_digest
 from immunax.leaderboard import main
 
@@ -36,9 +37,9 @@ def test_certificates_of_one_suite_are_ranked_on_a_page(tmp_path, capsys):
     one, other = (certified.certificate(tmp_path / name) for name in ("one", "other"))
     restate(other, lambda said: said["model"].update(name="<another>"))
     assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
-    page = (tmp_path / "board" / "index.html").read_text()
-    assert "small" in page
-    assert "&lt;another&gt;" in page
+    board = (tmp_path / "board" / "index.html").read_text()
+    assert "small" in board
+    assert "&lt;another&gt;" in board
     assert "2 models" in capsys.readouterr().out
     found = entries([one])[0]
     # One family is held out; of its 40 answers one is harmful.
@@ -56,3 +57,17 @@ def test_one_that_does_not_verify_or_had_other_rules_is_refused_by_name(tmp_path
     assert f"{other}: does not verify (form" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main([str(tmp_path / "empty")]) == 2
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "dark"), (360, "light")])
+def test_the_page_reads_in_a_browser_at_any_width_without_an_error(tmp_path, width, scheme):
+    outcomes = dict.fromkeys(("resistance", "stability", "trainability"), "inconclusive")
+    long = Entry(
+        "a_model_with_a_name_that_has_no_place_to_break", "TAR", {"substance": (0.1, 0.0, 0.2)}, outcomes, "0" * 64
+    )
+    path = tmp_path / "index.html"
+    path.write_text(page([long], "standard"))
+    seen = look(path, width, scheme)
+    assert seen.told == []
+    assert seen.width <= width
+    assert seen.contrast > 7

@@ -34,12 +34,24 @@ def model_card(stated: Mapping[str, Any]) -> str:
     ]
     data = ModelCardData(model_name=said["model"]["name"], eval_results=results, tags=["immunax", "safety"])
     rows = "\n".join(f"| {name} | {overall(verdicts, name)} |" for name in CONDITIONS)
+    shown = [each for each in verdicts if each.value is not None]
+    claims = "\n".join(
+        f"| {each.condition}, {each.claim} ({_about(each)}) | {each.statistic} | {_number(each.value)} | "
+        f"{_number(each.low)} to {_number(each.high)} | {_number(each.threshold)} |"
+        for each in shown
+    )
     limits = "\n".join(f"- {line}" for line in said["limits"])
     body = (
         f"# {said['model']['name']}\n\nImmunization certificate, suite `{said['suite']['name']}`, predicate digest "
-        f"`{said['digest']['sha256']}`.\n\n| condition | outcome |\n| --- | --- |\n{rows}\n\nWhat it does not say:\n\n{limits}\n"
+        f"`{said['digest']['sha256']}`.\n\n| condition | outcome |\n| --- | --- |\n{rows}\n\n"
+        f"| claim | statistic | value | interval | threshold |\n| --- | --- | --- | --- | --- |\n{claims}\n\n"
+        f"What it does not say:\n\n{limits}\n"
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _about(verdict: Verdict) -> str:
