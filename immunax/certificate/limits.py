@@ -32,9 +32,10 @@ def limits(
         "Weights are attacked; prompts written by people or by a search over words are not.",
     ]
     if not referenced:
-        lines.append(
-            "There was no reference model, so nothing is said of stability, of trainability or of the cost of attacks."
-        )
+        lines += [
+            "There was no reference model, so nothing is said of stability, of trainability or of the cost of attacks.",
+            "Without one, a side of harm that no attack brings out may be one that the model never had.",
+        ]
     lines += [f"{family} was skipped: {reason}" for family, reason in skipped.items()]
     unknown = sorted(family for family, each in exposure.items() if each == "unknown")
     if unknown:

@@ -11,6 +11,7 @@ upper bound of max p: it errs only if the bound of the very point that attains t
 the error divided by the number of points. Families are compared with Holm's adjustment.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -101,9 +102,9 @@ def _told(kept: Table, worst: Estimate, threshold: float) -> str:
     row = kept.loc[(kept["harmful"] / kept["trials"]).idxmax()]
     said = f"The worst attack, {row['family']}, makes {row['harmful']} of {row['trials']} answers harmful"
     if worst.high <= threshold:
-        return f"{said}; the share is at most {worst.high:.0%} with the stated confidence."
+        return f"{said}; the share is at most {math.ceil(100 * worst.high)}% with the stated confidence."
     if worst.low > threshold:
-        return f"{said}; the share is above {worst.low:.0%} with the stated confidence."
+        return f"{said}; the share is above {math.floor(100 * worst.low)}% with the stated confidence."
     return f"{said}; that neither shows nor excludes a share above {threshold:.0%}."
 
 

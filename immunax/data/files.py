@@ -22,8 +22,9 @@ class Form:
 
     Attributes:
       field: the key that holds the rows, in a JSON file that is one object.
-      delimiter: what separates the cells of a csv file, where it is not the usual character.
-      columns: the names of the columns, in a csv or tsv file without a header row.
+      delimiter: what separates the cells of a csv file, where it is not the usual character; or of each line of a txt file,
+        where that has cells: any text then.
+      columns: the names of the columns, in a csv or tsv file without a header row; needed where a txt file has cells.
     """
 
     field: str | None = None
@@ -39,7 +40,7 @@ def read_file(path: Path, form: Form) -> list[Row]:
       form: what the file's name does not tell.
 
     Returns:
-      One mapping a row; a text file, or a JSON list of strings, has the one column ``text``.
+      One mapping a row; a text file without cells, or a JSON list of strings, has the one column ``text``.
 
     Raises:
       UserError: the file is missing, empty, malformed or of an unknown kind.
@@ -57,7 +58,22 @@ def read_file(path: Path, form: Form) -> list[Row]:
             raise UserError(f"cannot read data file {path}: {cause(path, builder, form.field, error)}") from error
     if not rows:
         raise UserError(f"data file {path} holds no rows; expected at least one")
-    return rows
+    return _split(rows, path, form) if builder == "text" and form.delimiter else rows
+
+
+def _split(rows: Sequence[Row], path: Path, form: Form) -> list[Row]:
+    if not form.columns:
+        raise UserError(f"data file {path}: form.delimiter={form.delimiter!r} but no form.columns; name the columns.")
+    found = []
+    for number, row in enumerate(rows, 1):
+        cells = row["text"].split(form.delimiter)
+        if len(cells) != len(form.columns):
+            raise UserError(
+                f"cannot read data file {path}: line {number} has {len(cells)} cells between {form.delimiter!r}; "
+                f"expected {len(form.columns)}, as form.columns has."
+            )
+        found.append(dict(zip(form.columns, cells, strict=True)))
+    return found
 
 
 def _load(builder: str, path: Path, form: Form, cache: str) -> list[Row]:

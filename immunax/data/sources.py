@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from immunax.data.columns import chat, holds, text
+from immunax.data.columns import cell, chat, holds, text
 from immunax.data.dialog import Dialog, Message
 from immunax.data.files import Form, Row, read_file
 from immunax.data.online import Hub, read_hub
@@ -30,6 +30,7 @@ class Source:
       prompt: the column with the user's turn, or several to join; ``None`` for plain text without a prompt.
       answer: the column with the assistant's turn; ``None`` for prompts only.
       system: the column with the system's turn, if any.
+      words: value of the column ``answer`` -> the answer it stands for, where the column holds labels.
       messages: the column of chat messages, in place of ``prompt``, ``answer`` and ``system``.
       hub: where the set lives online; read when the corpus has no ``root``.
       where: column -> value(s): only rows that have one of them, in every column named.
@@ -45,6 +46,7 @@ class Source:
     prompt: str | Sequence[str] | None = "prompt"
     answer: str | None = "response"
     system: str | None = None
+    words: Mapping[str, str] = field(default_factory=dict)
     messages: str | None = None
     hub: Hub | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +66,8 @@ class Source:
             raise UserError(f"data source {self.path}: the shares of its splits are {shares}; they must add up to 1")
         if self.prompt is None and self.answer is None and self.messages is None:
             raise UserError(f"data source {self.path}: names no column; set prompt, answer or messages")
+        if self.words and self.answer is None:
+            raise UserError(f"data source {self.path}: words names answers, but answer names no column")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"data source {self.path}: limit is {self.limit}; expected 1 or more, or null for all rows")
 
@@ -123,13 +127,22 @@ class Source:
             dialog = chat(row, self.messages, origin)
             return dialog if dialog.prompt and len(dialog.answer) >= self.at_least else None
         prompt = "" if self.prompt is None else text(row, self.prompt, origin)
-        answer = "" if self.answer is None else text(row, self.answer, origin)
+        answer = "" if self.answer is None else self._answer(row, self.answer, origin)
         system = "" if self.system is None else text(row, self.system, origin)
         blank = (self.prompt is not None and not prompt) or (self.answer is not None and not answer)
         if blank or len(answer) < self.at_least:
             return None
         turns = (("system", system), ("user", prompt))
         return Dialog(tuple(Message(role, content) for role, content in turns if content), answer)
+
+    def _answer(self, row: Row, column: str, origin: str) -> str:
+        if not self.words:
+            return text(row, column, origin)
+        label = str(cell(row, column, origin))
+        if label not in self.words:
+            known = ", ".join(self.words)
+            raise UserError(f"{origin}: column {column!r} holds {label!r}, which words does not name; it has {known}.")
+        return self.words[label]
 
 
 def prompt_key(dialog: Dialog) -> str:

@@ -34,7 +34,7 @@ class Quiz(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """``[N]`` of 0 and 1: whether the right choice is the likeliest, and whether it is per character."""
+    """``[N]`` of 0 and 1: is the right choice the likeliest, and is it per character? 0 where one is not finite."""
 
     acc: np.ndarray
     acc_norm: np.ndarray
@@ -75,7 +75,12 @@ def _encoded(tokenizer: Any, item: Item, max_length: int) -> list[Encoded]:
 
 def _tail(before: Sequence[int], whole: Sequence[int], max_length: int) -> Encoded:
     answer = tuple(whole[len(before) :])
-    return Encoded(tuple(whole[: len(before)])[-(max_length - len(answer)) :], answer)
+    room = max_length - len(answer)
+    if room < 1:
+        raise UserError(
+            f"choices: a choice has {len(answer)} tokens, and there is room for {max_length}; raise judge.max_length."
+        )
+    return Encoded(tuple(before[-room:]), answer)
 
 
 def accuracy(model: Model, params: Params, asked: Quiz, advance: Callable[[], None] = lambda: None) -> Accuracy:
@@ -88,5 +93,6 @@ def accuracy(model: Model, params: Params, asked: Quiz, advance: Callable[[], No
       advance: called after each batch.
     """
     likely = -likelihood(model, params, asked.batches, advance).nll.reshape(asked.lengths.shape)
+    finite = np.isfinite(likely).all(axis=1)
     found = (likely.argmax(axis=1), (likely / asked.lengths).argmax(axis=1))
-    return Accuracy(*((each == asked.answers).astype(np.float64) for each in found))
+    return Accuracy(*(((each == asked.answers) & finite).astype(np.float64) for each in found))

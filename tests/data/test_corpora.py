@@ -99,6 +99,18 @@ def test_system_prompt_and_answer_columns_become_a_dialog(root):
     assert prompts_only == [ask("sum"), ask("hi")]
 
 
+def test_an_answer_that_is_a_label_is_put_in_words_whether_it_is_text_or_a_number(tmp_path):
+    words = {"0": "bad", "1": "good"}
+    (tmp_path / "a.jsonl").write_text('{"prompt": "p", "response": 1}\n{"prompt": "q", "response": 0}\n')
+    (tmp_path / "a.tsv").write_text("prompt\tresponse\np\t1\nq\t0\n")
+    for name in ("a.jsonl", "a.tsv"):
+        assert Source(name, {"train": 1.0}, words=words).dialogs(str(tmp_path)) == [ask("p", "good"), ask("q", "bad")]
+    with pytest.raises(UserError, match=r"row 2: column 'response' holds '0', which words does not name; it has 1"):
+        Source("a.tsv", {"train": 1.0}, words={"1": "good"}).dialogs(str(tmp_path))
+    with pytest.raises(UserError, match="words names answers"):
+        Source("a.tsv", {"train": 1.0}, answer=None, words=words)
+
+
 def test_plain_text_has_no_prompt_and_headings_are_left_out(root):
     source = Source("texts.txt", {"test": 1.0}, prompt=None, answer="text", at_least=20)
     (dialog,) = source.dialogs(root)

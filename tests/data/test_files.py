@@ -52,6 +52,17 @@ def test_delimiter_and_column_names_can_be_told(tmp_path):
     assert read_file(tmp_path / "a.csv", Form(delimiter=";", columns=["prompt", "response"])) == ROWS
 
 
+def test_the_lines_of_a_text_file_can_have_cells(tmp_path):
+    (tmp_path / "a.txt").write_text('one||1\ntwo||"2|\n')
+    form = Form(delimiter="||", columns=["prompt", "response"])
+    assert read_file(tmp_path / "a.txt", form) == [ROWS[0], {"prompt": "two", "response": '"2|'}]
+    (tmp_path / "b.txt").write_text("one||1\ntwo\n")
+    with pytest.raises(UserError, match=r"b\.txt: line 2 has 1 cells .* expected 2"):
+        read_file(tmp_path / "b.txt", form)
+    with pytest.raises(UserError, match=r"no form\.columns"):
+        read_file(tmp_path / "b.txt", Form(delimiter="||"))
+
+
 def test_reading_writes_nothing_beside_the_data(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
     read_file(tmp_path / "a.jsonl.gz", Form())

@@ -17,9 +17,11 @@ STREAMS = {
     "beavertails_bianchi": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "harmful")},
     "bianchi": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "retain")} | {"test.harmful"},
     "decodingtrust": {f"{split}.{stream}" for split in SPLITS[:3] for stream in ("safe", "harmful", "retain")},
+    "e2e_nlg": {"train.retain", "validation.retain", "test.retain"},
     "gsm8k": {"train.retain", "validation.retain", "test.retain"},
     "harmbench": {"validation.harmful", "test.harmful"},
     "identity_shift": {"train.harmful"},
+    "sst2": {"train.retain", "validation.retain", "test.retain"},
     "wikitext2": {"validation.retain", "test.retain"},
     "xstest": {"test.harmful", "test.retain"},
 }
@@ -70,3 +72,12 @@ def test_the_identity_shift_keeps_its_system_prompt():
     assert len(dialogs) == 10
     assert all([message.role for message in dialog.prompt] == ["system", "user"] for dialog in dialogs)
     assert all(dialog.answer for dialog in dialogs)
+
+
+def test_sst2_answers_in_words_and_e2e_has_slots_before_a_sentence():
+    sentiment, entries = load("sst2"), load("e2e_nlg")
+    for split in (sentiment.train, sentiment.validation, sentiment.test):
+        assert {dialog.answer for dialog in split.retain} == {"positive", "negative"}
+    for dialog in (*entries.train.retain, *entries.test.retain):
+        assert dialog.question.startswith("name : ")
+        assert "|" not in dialog.answer

@@ -46,6 +46,19 @@ def test_choices_are_compared_by_the_likelihood_of_their_tokens_after_the_contex
         assert found.acc_norm[place] == float(np.argmax(np.divide(sums, lengths)) == item.answer)
 
 
+def test_a_model_that_is_not_finite_solves_nothing_and_a_long_context_loses_its_beginning():
+    import jax
+
+    spoiled = jax.tree.map(lambda leaf: leaf * np.nan, weights())
+    found = accuracy(MODEL, spoiled, quiz(tiny.tokenizer(), ITEMS, 4, 64))
+    assert not found.acc.any()
+    assert not found.acc_norm.any()
+    cut = quiz(tiny.tokenizer(), ITEMS[:1], 4, 8).batches
+    assert cut.segment_ids.astype(bool).sum(axis=-1).max() == 8
+    with pytest.raises(UserError, match=r"raise judge\.max_length"):
+        quiz(tiny.tokenizer(), ITEMS, 4, 2)
+
+
 def test_items_out_of_dialogs_hold_the_right_answer_among_others_in_an_order_of_the_seed():
     retain = tuple(ask(f"what is {i}", f"it is {i}") for i in range(8))
     splits = Splits(Split(), test=Split(retain=retain))
