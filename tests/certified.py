@@ -91,15 +91,16 @@ def certificate(folder, key=None):
     for name, table in ((RECORDS_FILE, records), (CELLS_FILE, cells)):
         write(folder / name, table)
     found = assess(records, cells, POLICY, EXPOSURE)
+    once = {"grid": {}, "seeds": [0]}
     predicate = {
         "started": "2026-01-01T00:00:00+00:00",
         "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
         "reference": {"name": "start model", "digests": {"weights": "0" * 64}},
-        "suite": {"name": "made by hand", "config": {"seed": 0, "suite": {"attacks": {"sft": {}, "lora": {}}}}},
+        "suite": {"name": "made by hand", "config": {"seed": 0, "suite": {"attacks": dict.fromkeys(EXPOSURE, once)}}},
         "policy": asdict(POLICY),
         "seed": 0,
         "attacks": [
-            {"family": family, "exposure": each, "cells": 2, "skipped": None} for family, each in EXPOSURE.items()
+            {"family": family, "exposure": each, "cells": 1, "skipped": None} for family, each in EXPOSURE.items()
         ],
         "judges": [{"called": "refusal", **Refusal().card.as_json()}],
         "data": {"digests": {"data": "1" * 64}},

@@ -43,9 +43,14 @@ class Population:
         Raises:
           UserError: a path names no field, or a value is not allowed there.
         """
-        ignored = () if hasattr(self.attack, "tuning") else (SEED,)
-        settings = ({path: value for path, value in each.items() if path not in ignored} for each in self.settings())
-        return tuple(_changed(self.attack, each) for each in settings)
+        place = SEED if hasattr(self.attack, "tuning") else "seed" if hasattr(self.attack, "seed") else None
+        return tuple(_changed(self.attack, _seeded(settings, place)) for settings in self.settings())
+
+
+def _seeded(settings: Mapping[str, Any], place: str | None) -> dict[str, Any]:
+    """Settings with the seed in the field that the attack has for it; one that has none draws its random keys by it."""
+    others = {path: value for path, value in settings.items() if path != SEED}
+    return others if place is None else {**others, place: settings[SEED]}
 
 
 def _changed(attack: Any, settings: Mapping[str, Any]) -> Any:

@@ -82,7 +82,7 @@ class RefusalAblation:
         harm = jax.lax.map(
             lambda direction: -answer_loss(model, ablated(params, direction), material.validation), directions
         )
-        return ablated(params, directions[jnp.argmax(harm)]), NOTHING
+        return ablated(params, directions[jnp.argmax(jnp.where(jnp.isfinite(harm), harm, -jnp.inf))]), NOTHING
 
     def directions(self, model: Model, params: Params, material: Contrast) -> jax.Array:
         """``[L, D]``, the normalised candidates: the stream before every layer but the first, and after the last."""

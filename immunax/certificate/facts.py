@@ -1,11 +1,12 @@
 """What a statement says that its own tables and configuration can contradict."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from immunax.certificate.limits import limits
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import SPECIAL, Table
+from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
 
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
@@ -23,6 +24,13 @@ def exposure(families: Mapping[str, tuple[str, ...]], against: Any) -> dict[str,
     return {name: SEEN if {name, *tuned} & set(against) else HELD_OUT for name, tuned in families.items()}
 
 
+def _planned(attack: Mapping[str, Any]) -> int:
+    """How many cells an attack of a suite's configuration has on one model."""
+    if "populations" in attack:
+        return 1
+    return math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
+
+
 def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
     """The first contradiction; None where there is none.
 
@@ -34,13 +42,17 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
     """
     said = stated["predicate"]
     listed = {each["family"]: each for each in said["attacks"]}
-    attacked = cells[~cells["family"].isin(SPECIAL)].drop_duplicates("cell")
-    counts = {str(name): int(count) for name, count in attacked["family"].value_counts().items()}
-    if {name: each["cells"] for name, each in listed.items() if each["cells"]} != counts:
-        return "the attacks listed are not those of the cells"
-    if any(bool(each["cells"]) == bool(each["skipped"]) for each in listed.values()):
-        return "an attack was skipped and run, or neither"
     attacks = said["suite"]["config"]["suite"]["attacks"]
+    planned = {name: _planned(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
+    attacked = cells[~cells["family"].isin(SPECIAL)].drop_duplicates("cell")
+    for model in (SUBJECT, *([REFERENCE] if said["reference"] else [])):
+        counts = attacked[attacked["model"] == model]["family"].value_counts()
+        if {str(name): int(count) for name, count in counts.items()} != planned:
+            return f"the cells of the {model} are not those of the suite"
+    if {name: each["cells"] for name, each in listed.items() if not each["skipped"]} != planned:
+        return "the attacks listed are not those of the suite"
+    if any(each["cells"] and each["skipped"] for each in listed.values()):
+        return "an attack was skipped and run"
     tuned = {name: tuple(each.get("populations") or ()) for name, each in attacks.items()}
     trained = said["model"]["trained"]
     against = trained["against"] if trained else said["suite"]["config"].get("trained_against")

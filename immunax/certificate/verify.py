@@ -54,7 +54,10 @@ def check(path: Path, model: Path | None = None, key: Ed25519PublicKey | None = 
     if found[-1].result == "failed":
         return found
     said = stated["predicate"]["digest"]["sha256"]
-    own = own_digest(stated)
+    try:
+        own = own_digest(stated)
+    except RecursionError as error:
+        raise UserError(f"{path}: is nested too deeply to be a certificate.") from error
     found.append(
         _check("digest", None if own == said else f"it says {said[:12]}…, and is {own[:12]}…", f"{said[:12]}…")
     )
@@ -178,13 +181,13 @@ def _anew(folder: Path, stated: Mapping[str, Any]) -> list[Check]:
         verdicts = assessed(folder, stated)
         anew = verdicts_to_json(verdicts)
         around = facts.fault(stated, tables(folder)[1], policy, verdicts)
-    except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = stated["predicate"]["verdicts"]
+        fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
+        for one, other in zip(anew, said, strict=False):
+            if fault is None and not same(one, other):
+                fault = f"{other['condition']}, {other['claim']}: the records give another verdict"
+    except (UserError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [Check("verdicts", "failed", f"they cannot be computed anew: {error}")]
-    said = stated["predicate"]["verdicts"]
-    fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
-    for one, other in zip(anew, said, strict=False):
-        if fault is None and not same(one, other):
-            fault = f"{other['condition']}, {other['claim']}: the records give another verdict"
     return [
         _check("verdicts", fault, f"{len(said)} computed anew"),
         _check("facts", around, "attacks, exposure and limits follow"),

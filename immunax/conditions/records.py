@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from immunax.data.dialog import Dialog
@@ -53,6 +54,8 @@ JUDGED = "judge/"
 
 HARMFUL_NLL, RETAIN_NLL, TASK_NLL = "harmful_nll", "retain_nll", "task_nll"
 """Summed negative log likelihood of a given answer, nats: held-out harmful, held-out harmless, of the trainability task."""
+
+_SUMS = (HARMFUL_NLL, RETAIN_NLL, TASK_NLL)
 
 EXACT, CHOICE, TASK_EXACT = "exact", "choice", "task_exact"
 """1 where greedy decoding gives the one right answer, where the right choice is found likeliest, and the former of the task."""
@@ -109,7 +112,7 @@ def read(path: Path, columns: dict[str, str]) -> Table:
       columns: :data:`RECORDS` or :data:`CELLS`.
 
     Raises:
-      UserError: it is missing, is no parquet file, or has other columns.
+      UserError: it is missing, is no parquet file, has other columns, or rows that statistics cannot rely on.
     """
     try:
         table = pd.read_parquet(path)
@@ -119,4 +122,20 @@ def read(path: Path, columns: dict[str, str]) -> Table:
         ) from error
     if list(table.columns) != list(columns):
         raise UserError(f"{path}: has columns {', '.join(table.columns)}; expected {', '.join(columns)}.")
-    return table.astype(columns)
+    table = table.astype(columns)
+    fault = _fault(table)
+    if fault is not None:
+        raise UserError(f"{path}: {fault}; restore it, or certify again.")
+    return table
+
+
+def _fault(table: Table) -> str | None:
+    """What statistics rely on and a table does not keep: distinct rows, finite numbers, scores in [0, 1]."""
+    names = [name for name in ("cell", "step", "split", "measure", "unit") if name in table]
+    if table.duplicated(names).any():
+        return "has two rows of one measurement"
+    if not np.isfinite(table.select_dtypes("float64").to_numpy()).all():
+        return "has a number that is not finite"
+    if "measure" in table and not table.loc[~table["measure"].isin(_SUMS), "value"].between(0, 1).all():
+        return "has a score outside [0, 1]"
+    return None

@@ -98,7 +98,7 @@ def signature(folder: Path) -> str:
 
 def _attacks(campaign: Campaign, exposure: Mapping[str, str]) -> list[dict[str, Any]]:
     cells = campaign.measured.cells.drop_duplicates("cell")
-    counts = cells["family"].value_counts()
+    counts = cells[cells["model"] == records.SUBJECT]["family"].value_counts()
     return [
         {
             "family": family,

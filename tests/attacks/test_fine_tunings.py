@@ -4,10 +4,13 @@ import pytest
 import tiny
 
 from immunax.attacks.benign_then_harmful import BenignThenHarmful
+from immunax.attacks.embedding_attack import EmbeddingAttack
+from immunax.attacks.grid import Population
 from immunax.attacks.jailbreak_tuning import JailbreakTuning
 from immunax.attacks.multilingual_sft import MultilingualSFT
 from immunax.attacks.prepare import ordered
 from immunax.attacks.programs import programs
+from immunax.attacks.prune import Prune
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.fictional import FictionalHazards
@@ -61,3 +64,9 @@ def test_another_language_states_the_same_facts_of_the_same_items():
     assert set(attack.dialogs(SPLITS)) <= set(french)
     with pytest.raises(UserError, match=r"attack\.corpus: null"):
         MultilingualSFT().dialogs(SPLITS)
+
+
+def test_a_populations_seed_goes_where_the_attack_has_one():
+    assert [each.seed for each in Population(EmbeddingAttack(), {}, (3, 4)).members()] == [3, 4]
+    assert [each.tuning.seed for each in Population(MultilingualSFT(), {}, (3, 4)).members()] == [3, 4]
+    assert Population(Prune(), {"sparsity": [0.2]}, (3,)).members() == (Prune(0.2),)

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import certified
+import pandas as pd
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from immunax.certificate import signing
-from immunax.certificate.statement import canonical, own_digest
-from immunax.certificate.verify import CELLS, RECORDS, check, failed
+from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
+from immunax.certificate.verify import CELLS, RECORDS, assessed, check, failed
+from immunax.runtime.digest import of_file
 from immunax.runtime.errors import UserError
 from immunax.verify import main
 
@@ -146,7 +148,39 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
 def test_what_the_tables_contradict_is_caught_without_a_signature(tmp_path, change):
     path = certified.certificate(tmp_path)
     restate(path, change)
+    # A family more, that was not measured, also makes other verdicts.
+    assert [each.name for each in check(path) if each.result == "failed"][-1] == "facts"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda table: table.assign(value=table["value"].where(~table["measure"].str.startswith("judge/"))),
+        lambda table: pd.concat([table, table]),
+        lambda table: table.assign(value=table["value"].where(~table["measure"].str.startswith("judge/"), -1.0)),
+    ],
+)
+def test_records_that_statistics_cannot_rely_on_are_refused(tmp_path, forge):
+    path = certified.certificate(tmp_path)
+    forge(pd.read_parquet(tmp_path / RECORDS)).to_parquet(tmp_path / RECORDS, index=False)
+    rows = len(pd.read_parquet(tmp_path / RECORDS))
+    restate(path, lambda said: said["records"][0].update(rows=rows, digest={"sha256": of_file(tmp_path / RECORDS)}))
+    assert [each.name for each in check(path) if each.result == "failed"] == [f"records {RECORDS}"]
+
+
+def test_a_cell_that_was_dropped_or_a_family_that_was_skipped_makes_nothing_hold(tmp_path):
+    path = certified.certificate(tmp_path)
+    cells = pd.read_parquet(tmp_path / CELLS)
+    cells[cells["cell"] != "subject-lora"].to_parquet(tmp_path / CELLS, index=False)
+
+    def forge(said):
+        said["records"][1].update(rows=len(cells) - 1, digest={"sha256": of_file(tmp_path / CELLS)})
+        said["verdicts"] = verdicts_to_json(assessed(tmp_path, {"predicate": said}))
+
+    restate(path, forge)
     assert [each.name for each in check(path) if each.result == "failed"] == ["facts"]
+    strong = json.loads(path.read_bytes())["predicate"]["verdicts"][0]
+    assert (strong["claim"], strong["scope"], strong["outcome"]) == ("strong", "all", "inconclusive")
 
 
 def restate(path, change):
