@@ -74,6 +74,7 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     assert "failed" not in checked.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_repeats_no_cell_and_gives_the_same_certificate(certified, tmp_path):
     home, _ = certified
     shutil.copytree(home / "cache" / "xla", tmp_path / "cache" / "xla")
