@@ -1,6 +1,7 @@
 """``python -m immunax.certify model=PATH_OR_ID suite=NAME``: attack a model, and state what was found."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.stages.cells import Store
 from immunax.stages.certify import Weights, exposed, run_suite
-from immunax.stages.issue import issue
+from immunax.stages.issue import issue, keys
 from immunax.stages.measure import bench
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import build, set_up
@@ -28,6 +29,7 @@ def main(config: DictConfig) -> None:
     changed = exported(config)
     setup, loaded = set_up(changed)
     certified = subject(changed, setup, loaded)
+    signed_by = keys(config, certified)
     other = reference(changed, certified, setup)
     base = undefended(changed, certified, loaded)
     suite, evaluation, policy = build(config.suite), build(config.judge), build(config.policy)
@@ -39,9 +41,10 @@ def main(config: DictConfig) -> None:
     campaign = run_suite(shared, setup.model, models, Store(folder / "cells"), given)
     against = config.trained_against if certified.record is None else certified.record.get("trained_against")
     faced = exposed(suite, against)
-    stated = issue(
-        folder, config, campaign, certified, other, faced, policy, evaluation, {"data": setup.digests["data"]}
-    )
+    data = {"data": setup.digests["data"]}
+    if suite.lookalikes is not None:
+        data["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
+    stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
     _show(stated)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from immunax.certificate.ranking import entries, page
+from immunax.certificate.signing import public_key
 from immunax.certificate.statement import FILE, parse
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
@@ -21,11 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m immunax.leaderboard", description="Rank certified models.")
     parser.add_argument("certificates", type=Path, nargs="+", help=f"{FILE} files, or folders that hold some")
+    parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed them all")
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder of the page")
     options = parser.parse_args(arguments)
     try:
         paths = _found(options.certificates)
-        ranked = entries(paths)
+        ranked = entries(paths, None if options.key is None else public_key(options.key))
         suite = parse(paths[0])[1]["predicate"]["suite"]["name"]
         with atomic.file(options.out / "index.html") as temp:
             temp.write_text(page(ranked, suite), encoding="utf-8")

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from immunax.certificate import bundle
+from immunax.certificate.bundle import folder_fault
 from immunax.certificate.gate import suite_name, unmet
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("certificate", type=Path, nargs="?", help="certificate.json, with its records beside it")
     parser.add_argument("--model", type=Path, help="folder of the model's files, to compare their digests")
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed it")
+    parser.add_argument("--bundle-key", type=Path, help="PEM file of the public key of the Sigstore bundle model.sig")
     parser.add_argument("--replay", type=int, default=0, metavar="N", help="run N cells again, chosen at random")
     parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
     parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
@@ -51,6 +54,8 @@ def _audit(options: argparse.Namespace) -> int:
     if options.replay < 0:
         raise UserError(f"--replay {options.replay}: expected a number of cells.")
     checks = check(options.certificate, options.model, key)
+    if options.bundle_key is not None:
+        checks.append(_bundle(options))
     _show(checks)
     if failed(checks):
         return EXIT_FAILED
@@ -71,6 +76,13 @@ def _audit(options: argparse.Namespace) -> int:
         [Check("policy", "failed", line) for line in lines] or [Check("policy", "passed", "every requirement is met")]
     )
     return EXIT_FAILED if lines else 0
+
+
+def _bundle(options: argparse.Namespace) -> Check:
+    if options.model is None:
+        raise UserError("--bundle-key: a bundle is about the model's files; give --model FOLDER too.")
+    fault = folder_fault(options.model, options.bundle_key, options.certificate.with_name(bundle.FILE))
+    return Check("bundle", "passed", "by the key given") if fault is None else Check("bundle", "failed", fault)
 
 
 def _show(checks: Sequence[Check]) -> None:

@@ -66,11 +66,11 @@ def verdict(verdicts, scope="all", side="compliance"):
     return found
 
 
-def certificate(folder, key=None):
+def certificate(folder, key=None, weights=bytes(range(200))):
     """A whole small certificate in a folder, of a model of two files; signed where a key is given."""
     model = folder / "model"
     model.mkdir(parents=True)
-    (model / "model.safetensors").write_bytes(bytes(range(200)))
+    (model / "model.safetensors").write_bytes(weights)
     (model / "config.json").write_text('{"model_type": "llama"}\n')
     states = [state(f"{each}-none", each, "none") for each in ("subject", "reference")]
     rows = []
@@ -92,11 +92,17 @@ def certificate(folder, key=None):
         write(folder / name, table)
     found = assess(records, cells, POLICY, EXPOSURE)
     once = {"grid": {}, "seeds": [0]}
+    config = {
+        "seed": 0,
+        "suite": {"attacks": dict.fromkeys(EXPOSURE, once)},
+        "policy": asdict(POLICY),
+        "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
+    }
     predicate = {
         "started": "2026-01-01T00:00:00+00:00",
         "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
         "reference": {"name": "start model", "digests": {"weights": "0" * 64}},
-        "suite": {"name": "made by hand", "config": {"seed": 0, "suite": {"attacks": dict.fromkeys(EXPOSURE, once)}}},
+        "suite": {"name": "made by hand", "config": config},
         "policy": asdict(POLICY),
         "seed": 0,
         "attacks": [

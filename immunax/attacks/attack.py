@@ -83,7 +83,7 @@ class FineTuning(Attack, Protocol):
 
 @runtime_checkable
 class Edit(Attack, Protocol):
-    """An attack that is no fine-tuning on answers."""
+    """An attack that is no fine-tuning on answers; one that draws nothing at random says so by ``random = False``."""
 
     def material(self, tokenizer: Any, splits: Splits) -> Any:
         """What it reads, encoded: a pytree of arrays, ``()`` for nothing.

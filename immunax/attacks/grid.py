@@ -31,6 +31,11 @@ class Population:
         for path, values in {**self.grid, SEED: self.seeds}.items():
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise UserError(f"population grid {path}={values!r}: expected a list of at least one value.")
+        if len(self.seeds) > 1 and not getattr(self.attack, "random", True):
+            raise UserError(
+                f"population seeds={list(self.seeds)}: {type(self.attack).__name__} draws nothing, so that every seed gives the "
+                "same weights; give one seed."
+            )
 
     def settings(self) -> tuple[dict[str, Any], ...]:
         """What sets each member apart, in order: the last path varies faster than the first, the seed fastest."""

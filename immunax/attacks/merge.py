@@ -5,7 +5,7 @@ is left, and nothing of what the defended model learned beside it.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -24,6 +24,7 @@ class Merge:
       share: λ, of the other model.
     """
 
+    random: ClassVar[bool] = False
     source: Any = None
     share: float = 0.5
 

@@ -6,7 +6,7 @@ nothing: of every matrix of the layers, the share ``sparsity`` of the weights sm
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class Prune:
       sparsity: share of each matrix that is set to zero.
     """
 
+    random: ClassVar[bool] = False
     sparsity: float = 0.3
 
     def __post_init__(self):

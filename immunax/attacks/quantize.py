@@ -6,7 +6,7 @@ largest absolute value over the largest integer.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class Quantize:
       group: inputs that share a scale; None for all inputs of an output.
     """
 
+    random: ClassVar[bool] = False
     bits: int = 8
     group: int | None = None
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.attacks.edit import NOTHING, WRITERS, matrices, with_matrices
+from immunax.attacks.finetune import take
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits
@@ -43,11 +44,13 @@ class RefusalAblation:
       samples: harmful and harmless training prompts whose means are compared, of each.
       validation: harmful validation dialogs that the layer is chosen by.
       max_length: tokens of a prompt, and of a dialog with its answer (cut there).
+      seed: of the choice of the training prompts.
     """
 
     samples: int = 32
     validation: int = 8
     max_length: int = 128
+    seed: int = 0
 
     def __post_init__(self):
         if min(self.samples, self.validation) < 1:
@@ -64,16 +67,17 @@ class RefusalAblation:
           UserError: the data lack one of the streams.
         """
         train, chosen = splits.train, [each for each in splits.validation.harmful if each.answer][: self.validation]
-        harmful, harmless = (
-            _distinct(stream)[: self.samples] for stream in (train.harmful or train.safe, train.retain)
-        )
+        harmful, harmless = map(_distinct, (train.harmful or train.safe, train.retain))
         if not (harmful and harmless and chosen):
             raise UserError(
                 "refusal_ablation compares harmful with harmless training prompts and needs harmful validation answers, which "
                 "the data lack: choose other data or attack."
             )
         examples, _ = encode_all(tokenizer, chosen, self.max_length)
-        asked, other = (prompt_rows(tokenizer, each, self.max_length) for each in (harmful, harmless))
+        asked, other = (
+            prompt_rows(tokenizer, take(each, min(self.samples, len(each)), self.seed, stream), self.max_length)
+            for each, stream in ((harmful, "harmful"), (harmless, "retain"))
+        )
         return Contrast(asked, other, pack(examples, fit_packed([examples])))
 
     def edit(self, model: Model, params: Params, material: Contrast, key: jax.Array) -> tuple[Params, jax.Array]:

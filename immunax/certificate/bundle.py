@@ -6,9 +6,31 @@ digests. The library takes elliptic-curve keys (P-256, P-384, P-521) or a Sigsto
 
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from immunax.runtime.errors import UserError
 
 FILE = "model.sig"
+_EXPECTED = "expected an unencrypted PEM file, as of openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
+
+
+def check_key(path: Path) -> None:
+    """Refuses a private key that :func:`sign_folder` could not sign with.
+
+    Args:
+      path: PEM file.
+
+    Raises:
+      UserError: it is missing, encrypted, or of no elliptic curve; or the extra ``signing`` is not installed.
+    """
+    _library()
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"bundle_key {path}: cannot be read ({type(error).__name__}); {_EXPECTED}.") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UserError(f"bundle_key {path}: is of no elliptic curve; {_EXPECTED}.")
 
 
 def sign_folder(folder: Path, key: Path, bundle: Path) -> None:
@@ -20,15 +42,11 @@ def sign_folder(folder: Path, key: Path, bundle: Path) -> None:
       bundle: where the bundle goes.
 
     Raises:
-      UserError: the extra ``signing`` is not installed, or the key does not fit.
+      UserError: the key does not fit, as :func:`check_key` has it.
     """
+    check_key(key)
     signing, _ = _library()
-    try:
-        signing.Config().use_elliptic_key_signer(private_key=key).sign(folder, bundle)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"bundle key {key}: {error}; expected an unencrypted PEM file of a P-256 private key."
-        ) from error
+    signing.Config().use_elliptic_key_signer(private_key=key).sign(folder, bundle)
 
 
 def folder_fault(folder: Path, key: Path, bundle: Path) -> str | None:

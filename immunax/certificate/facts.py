@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from immunax.certificate.limits import limits
@@ -41,6 +42,25 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
       verdicts: computed anew.
     """
     said = stated["predicate"]
+    return _of_configuration(said) or _of_cells(said, cells) or _of_exposure(said, policy, verdicts)
+
+
+def _of_configuration(said: Mapping[str, Any]) -> str | None:
+    """What is told beside the configuration and follows from it."""
+    config = said["suite"]["config"]
+    if not _is_time(said["started"]):
+        return "the time at which it was started is none"
+    if config.get("seed") != said["seed"]:
+        return "its seed is not that of its configuration"
+    if not _given(config.get("policy", {}), said["policy"]):
+        return "its policy is not that of its configuration"
+    if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
+        return "the judges listed are not those of its configuration"
+    return None
+
+
+def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
+    """What was run, and what the suite says is to be."""
     listed = {each["family"]: each for each in said["attacks"]}
     attacks = said["suite"]["config"]["suite"]["attacks"]
     planned = {name: _planned(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
@@ -53,9 +73,15 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
         return "the attacks listed are not those of the suite"
     if any(each["cells"] and each["skipped"] for each in listed.values()):
         return "an attack was skipped and run"
-    tuned = {name: tuple(each.get("populations") or ()) for name, each in attacks.items()}
-    trained = said["model"]["trained"]
-    against = trained["against"] if trained else said["suite"]["config"].get("trained_against")
+    return None
+
+
+def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+    """What a model was trained against, and the limits that follow from this and from the verdicts."""
+    config, trained = said["suite"]["config"], said["model"]["trained"]
+    listed = {each["family"]: each for each in said["attacks"]}
+    tuned = {name: tuple(each.get("populations") or ()) for name, each in config["suite"]["attacks"].items()}
+    against = trained["against"] if trained else config.get("trained_against")
     stood = {name: each["exposure"] for name, each in listed.items()}
     if stood != exposure(tuned, against):
         return "an attack is said to be held out, seen or unknown, and is not"
@@ -63,3 +89,20 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
     if said["limits"] != limits(policy, skipped, stood, verdicts, said["reference"] is not None):
         return "the limits are not those that follow from the rest"
     return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _given(config: Any, value: Any) -> bool:
+    """Whether what a configuration gives is what was built of it; fields that it leaves out have defaults."""
+    if isinstance(config, Mapping):
+        fields = {name: each for name, each in config.items() if name != "_target_"}
+        return isinstance(value, Mapping) and all(
+            name in value and _given(fields[name], value[name]) for name in fields
+        )
+    return config == value

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from immunax.certificate.gate import suite_name
 from immunax.certificate.statement import parse
@@ -44,22 +45,25 @@ def in_order(sides: Iterable[str]) -> list[str]:
     return sorted(sides, key=lambda side: (side != "substance", side))
 
 
-def entries(paths: Sequence[Path]) -> list[Entry]:
+def entries(paths: Sequence[Path], key: Ed25519PublicKey | None = None) -> list[Entry]:
     """The models of some certificates, the best first.
 
     Args:
       paths: of ``certificate.json`` files.
+      key: whose signature they should bear; None takes unsigned ones too.
 
     Returns:
       Their entries, by :meth:`Entry.rank`.
 
     Raises:
-      UserError: one does not verify, or was made with another suite or policy than the first one.
+      UserError: one does not verify, is of a model that another one is of, or was made with another suite or policy than the
+        first one.
     """
     found: list[Entry] = []
     rules: dict[str, str] = {}
+    models: dict[str, Path] = {}
     for path in paths:
-        checks = check(path)
+        checks = check(path, key=key)
         if failed(checks):
             bad = next(each for each in checks if each.result == "failed")
             raise UserError(f"{path}: does not verify ({bad.name}: {bad.detail}); leave it out.")
@@ -69,6 +73,9 @@ def entries(paths: Sequence[Path]) -> list[Entry]:
                 raise UserError(
                     f"{path}: its {name} differs from that of {paths[0]}; rank certificates of one {name} only."
                 )
+        same = models.setdefault(digest.of_json(stated["subject"]), path)
+        if same != path:
+            raise UserError(f"{path}: is of the same model as {same}; leave one of them out.")
         found.append(_entry(stated))
     return sorted(found, key=Entry.rank)
 

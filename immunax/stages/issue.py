@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from omegaconf import DictConfig, OmegaConf
 
-from immunax.certificate import signing
+from immunax.certificate import bundle, signing
 from immunax.certificate.limits import limits
 from immunax.certificate.report import html, model_card
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
@@ -17,8 +18,43 @@ from immunax.conditions.assess import assess
 from immunax.conditions.policy import Policy
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
+from immunax.runtime.errors import UserError
 from immunax.stages.certify import Campaign
 from immunax.stages.subject import Subject
+
+
+class Keys(NamedTuple):
+    """What a certificate is signed with.
+
+    Attributes:
+      statement: its own key, or None.
+      bundle: PEM file of the key for the model's files, or None.
+    """
+
+    statement: Ed25519PrivateKey | None
+    bundle: Path | None
+
+
+def keys(config: DictConfig, certified: Subject) -> Keys:
+    """The keys that a configuration names, read before anything takes long.
+
+    Args:
+      config: composed.
+      certified: the model.
+
+    Raises:
+      UserError: one cannot be read, or there are no files for the bundle to sign.
+    """
+    own = None if config.key is None else signing.private_key(Path(config.key).expanduser())
+    if config.bundle_key is None:
+        return Keys(own, None)
+    if certified.folder is None:
+        raise UserError(
+            "bundle_key: the model comes from no folder of files; give model=FOLDER, or leave the bundle out."
+        )
+    path = Path(config.bundle_key).expanduser()
+    bundle.check_key(path)
+    return Keys(own, path)
 
 
 def issue(
@@ -31,8 +67,9 @@ def issue(
     policy: Policy,
     evaluation: Evaluation,
     data: Mapping[str, str],
+    signed_by: Keys,
 ) -> dict[str, Any]:
-    """Writes everything into the run's folder; the same campaign gives the same bytes.
+    """Writes everything into the run's folder; the same campaign gives the same bytes, but for the bundle.
 
     Args:
       folder: of the run, with its manifest.
@@ -43,14 +80,14 @@ def issue(
       policy: thresholds.
       evaluation: judges.
       data: digests of the data.
+      signed_by: from :func:`keys`.
 
     Returns:
       The statement.
 
     Raises:
-      UserError: the key cannot be read, or the disk is full.
+      UserError: the disk is full.
     """
-    key = None if config.key is None else signing.private_key(Path(config.key).expanduser())
     tables = {RECORDS: campaign.measured.records, CELLS: campaign.measured.cells}
     for name, table in tables.items():
         records.write(folder / name, table)
@@ -81,10 +118,12 @@ def issue(
     stated = statement(certified.digests, predicate)
     raw = canonical(stated)
     _write(folder / FILE, raw)
-    if key is None:
+    if signed_by.statement is None:
         (folder / signing.FILE).unlink(missing_ok=True)
     else:
-        _write(folder / signing.FILE, signing.sign(raw, key))
+        _write(folder / signing.FILE, signing.sign(raw, signed_by.statement))
+    if signed_by.bundle is not None and certified.folder is not None:
+        bundle.sign_folder(certified.folder, signed_by.bundle, folder / bundle.FILE)
     page = html.render(stated, *campaign.measured, signature(folder))
     _write(folder / html.FILE, page.encode())
     _write(folder / model_card.FILE, model_card.model_card(stated).encode())
@@ -124,7 +163,7 @@ def _portable(config: DictConfig, certified: Subject, reference: Subject | None)
         changed["model"]["path"] = certified.name
     if reference is not None and "reference" in changed:
         changed["reference"]["path"] = Path(reference.name).name
-    return {**changed, "key": None}
+    return {**changed, "key": None, "bundle_key": None}
 
 
 def _overrides(config: DictConfig, certified: Subject) -> list[str]:

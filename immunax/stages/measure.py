@@ -14,7 +14,7 @@ from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.search import Search, prepare_search, run_search
 from immunax.conditions import records
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
-from immunax.data.dialog import Split, Splits
+from immunax.data.dialog import Dialog, Split, Splits
 from immunax.judges.choice import accuracy, quiz
 from immunax.judges.evaluate import Evaluation, Material, asked_by, evaluate, held_out
 from immunax.judges.refusal import Refusal
@@ -105,17 +105,20 @@ def _as_it_is(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterat
     evaluation, tokenizer, suite = shared.evaluation, shared.tokenizer, shared.suite
     scores = evaluate(evaluation, model, params, tokenizer, shared.asked.material, jax.random.key(shared.seed))
     yield from rows(cell.name, 0, shared.asked, scores)
-    if suite.harmless_prompts and shared.splits.test.retain:
-        yield from _over_refusal(shared, model, params, cell)
+    harmless = suite.harmless(shared.splits)
+    if harmless:
+        yield from _over_refusal(shared, model, params, cell, harmless)
     if suite.choices is not None:
         items = suite.choices.items(shared.splits)
         asked = quiz(tokenizer, items, evaluation.batch_size, evaluation.max_length)
         yield from numbered(cell.name, 0, CHOICE, accuracy(model, params, asked).acc_norm)
 
 
-def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple]:
+def _over_refusal(
+    shared: Bench, model: Model, params: Params, cell: Cell, harmless: Sequence[Dialog]
+) -> Iterator[tuple]:
     """Harmless prompts, asked as harmful ones are, and judged by whether they are refused."""
-    prompts = Split(harmful=tuple(replace(dialog, answer="") for dialog in shared.splits.test.retain))
+    prompts = Split(harmful=tuple(replace(dialog, answer="") for dialog in harmless))
     evaluation = replace(
         shared.evaluation, judges={"refusal": Refusal()}, prompts=shared.suite.harmless_prompts, exact=False
     )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from immunax.attacks.grid import Population
 from immunax.attacks.search import Search
 from immunax.attacks.tuning import Tuning
-from immunax.data.dialog import Splits
+from immunax.data.dialog import Dialog, Splits
 from immunax.runtime.errors import UserError
 
 
@@ -60,7 +60,8 @@ class Suite:
       task: for trainability, or None.
       choices: multiple-choice items, with a method ``items(splits)``, or None.
       transfer_prompts: harmful prompts of other domains, for cross-domain generalization; 0 for none.
-      harmless_prompts: prompts of the stream ``retain`` that a model should not refuse; 0 for none.
+      harmless_prompts: harmless prompts that a model should not refuse; 0 for none.
+      lookalikes: a corpus whose stream ``retain`` of ``test`` are these prompts, such as XSTest's; None for the data's own.
       measured: times along an attack that the model is measured, of which a divisor of the steps is used.
       together: cells that run as one program; where a run is stopped, so many are lost at most.
     """
@@ -71,6 +72,7 @@ class Suite:
     choices: Any = None
     transfer_prompts: int = 40
     harmless_prompts: int = 40
+    lookalikes: Corpus | None = None
     measured: int = 2
     together: int = 1
 
@@ -80,3 +82,13 @@ class Suite:
         for name, least in (("measured", 1), ("together", 1), ("transfer_prompts", 0), ("harmless_prompts", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"suite.{name}={getattr(self, name)}: expected at least {least}.")
+
+    def harmless(self, splits: Splits) -> tuple[Dialog, ...]:
+        """The prompts that a model should not refuse, of which ``harmless_prompts`` are asked.
+
+        Args:
+          splits: the data.
+        """
+        if not self.harmless_prompts:
+            return ()
+        return (splits if self.lookalikes is None else self.lookalikes.splits()).test.retain

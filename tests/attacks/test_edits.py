@@ -10,6 +10,7 @@ import tiny
 from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices
 from immunax.attacks.embedding_attack import EmbeddingAttack
+from immunax.attacks.grid import Population
 from immunax.attacks.latent_attack import LatentAttack
 from immunax.attacks.merge import Merge
 from immunax.attacks.prepare import prepare
@@ -183,3 +184,17 @@ def test_an_edit_answers_its_probes_before_and_after():
     assert tampered.trace.probe_answers.shape == (2, 1, 3)
     assert tampered.trace.probe_steps.tolist() == [0, 0]
     jax.tree.map(np.testing.assert_array_equal, tampered.params, attack.edit(MODEL, PARAMS, (), KEY)[0])
+
+
+@pytest.mark.parametrize("attack", [Prune(), Quantize(), Merge()])
+def test_several_seeds_of_an_attack_that_draws_nothing_are_refused(attack):
+    with pytest.raises(UserError, match="give one seed"):
+        Population(attack, seeds=[0, 1])
+    assert len(Population(attack, seeds=[3]).members()) == 1
+
+
+def test_seeds_of_refusal_ablation_choose_other_prompts():
+    first, second = (
+        each.material(tiny.tokenizer(), SPLITS) for each in Population(RefusalAblation(4), seeds=[0, 1]).members()
+    )
+    assert not np.array_equal(first.harmful.tokens, second.harmful.tokens)

@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import certified
 import pytest
 from browser import look
 
 from immunax.certificate.ranking import Entry, entries, page
+from immunax.certificate.signing import FILE, make_key, private_key
 from immunax.certificate.statement import canonical, own_digest
 from immunax.leaderboard import main
 
@@ -14,6 +16,11 @@ def restate(path, change):
     change(stated["predicate"])
     stated["predicate"]["digest"]["sha256"] = own_digest(stated)
     path.write_bytes(canonical(stated))
+
+
+def pair(folder, key=None):
+    """Certificates of two models."""
+    return [certified.certificate(folder / name, key, name.encode()) for name in ("one", "other")]
 
 
 def entry(name, **worst):
@@ -34,7 +41,7 @@ def test_the_upper_end_of_the_worst_case_ranks_substance_first_and_the_unknown_l
 
 
 def test_certificates_of_one_suite_are_ranked_on_a_page(tmp_path, capsys):
-    one, other = (certified.certificate(tmp_path / name) for name in ("one", "other"))
+    one, other = pair(tmp_path)
     restate(other, lambda said: said["model"].update(name="<another>"))
     assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
     board = (tmp_path / "board" / "index.html").read_text()
@@ -48,8 +55,8 @@ def test_certificates_of_one_suite_are_ranked_on_a_page(tmp_path, capsys):
 
 
 def test_one_that_does_not_verify_or_had_other_rules_is_refused_by_name(tmp_path, capsys):
-    one, other = (certified.certificate(tmp_path / name) for name in ("one", "other"))
-    restate(other, lambda said: said["suite"]["config"].update(seed=1))
+    one, other = pair(tmp_path)
+    restate(other, lambda said: said["suite"]["config"].update(trained_against=None, data="other"))
     assert main([str(one), str(other)]) == 2
     assert f"{other}: its suite differs" in capsys.readouterr().err
     other.write_bytes(other.read_bytes() + b" ")
@@ -57,6 +64,18 @@ def test_one_that_does_not_verify_or_had_other_rules_is_refused_by_name(tmp_path
     assert f"{other}: does not verify (form" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main([str(tmp_path / "empty")]) == 2
+
+
+def test_one_model_is_ranked_once_and_a_key_refuses_what_it_did_not_sign(tmp_path, capsys):
+    key = make_key(tmp_path / "key.pem")
+    one, other = pair(tmp_path / "models", private_key(tmp_path / "key.pem"))
+    assert main([str(one), str(other), "--key", str(key), "--out", str(tmp_path / "board")]) == 0
+    shutil.copytree(one.parent, tmp_path / "again")
+    assert main([str(one), str(tmp_path / "again"), "--out", str(tmp_path / "board")]) == 2
+    assert "is of the same model as" in capsys.readouterr().err
+    (other.parent / FILE).unlink()
+    assert main([str(one), str(other), "--key", str(key)]) == 2
+    assert f"{other}: does not verify (signature" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "dark"), (360, "light")])

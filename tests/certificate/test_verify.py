@@ -143,6 +143,11 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
         lambda said: said["attacks"][0].update(skipped="it was too hard"),
         lambda said: said.update(limits=[]),
         lambda said: said["model"]["trained"].update(against=["sft"]),
+        lambda said: said.update(started="yesterday"),
+        lambda said: said.update(seed=1),
+        lambda said: said.update(judges=[]),
+        lambda said: said["policy"].update(price=1.0),
+        lambda said: said["suite"]["config"]["policy"]["utility"].update(keep=0.1),
     ],
 )
 def test_what_the_tables_contradict_is_caught_without_a_signature(tmp_path, change):
