@@ -13,9 +13,6 @@ from immunax.models.model import Model, Params
 WRITERS = ("o_proj", "down_proj")
 """Projections that write to the residual stream; the embedding does too."""
 
-NOTHING: jax.Array = jnp.zeros(0)
-"""The losses of an attack that optimises nothing."""
-
 
 def run_edit(
     attack: Edit, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
@@ -39,6 +36,11 @@ def run_edit(
         for weights, subkey in ((params, first_key), (attacked, last_key))
     ]
     return Tampered(attacked, Trace(losses, jnp.array([0, len(losses)]), jnp.stack(answers)))
+
+
+def nothing() -> jax.Array:
+    """The losses ``[0]`` of an attack that optimises nothing."""
+    return jnp.zeros(0)
 
 
 def matrices(params: Params) -> dict[tuple[str, ...], jax.Array]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from immunax.attacks.edit import NOTHING
+from immunax.attacks.edit import nothing
 from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -57,4 +57,4 @@ class Merge:
             raise UserError("attack.source: its weights have other names or shapes than the model's; choose another.")
         return jax.tree.map(
             lambda mine, theirs: (1 - self.share) * mine + self.share * theirs, params, material
-        ), NOTHING
+        ), nothing()

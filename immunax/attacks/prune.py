@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from immunax.attacks.edit import NOTHING, matrices, with_matrices
+from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -43,7 +43,7 @@ class Prune:
     def edit(self, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
         """The pruned weights."""
         pruned = {path: jax.lax.map(self._pruned, leaf) for path, leaf in matrices(params).items()}
-        return with_matrices(params, pruned), NOTHING
+        return with_matrices(params, pruned), nothing()
 
     def _pruned(self, matrix: jax.Array) -> jax.Array:
         size = jnp.abs(matrix)

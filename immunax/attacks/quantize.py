@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from immunax.attacks.edit import NOTHING, matrices, with_matrices
+from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -51,7 +51,7 @@ class Quantize:
           UserError: ``group`` does not divide the inputs of a matrix.
         """
         rounded = {path: self._rounded(path, leaf) for path, leaf in matrices(params).items()}
-        return with_matrices(params, rounded), NOTHING
+        return with_matrices(params, rounded), nothing()
 
     def _rounded(self, path: tuple[str, ...], stack: jax.Array) -> jax.Array:
         layers, inputs, outputs = stack.shape

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.attacks.edit import NOTHING, WRITERS, matrices, with_matrices
+from immunax.attacks.edit import WRITERS, matrices, nothing, with_matrices
 from immunax.attacks.finetune import take
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
@@ -86,7 +86,7 @@ class RefusalAblation:
         harm = jax.lax.map(
             lambda direction: -answer_loss(model, ablated(params, direction), material.validation), directions
         )
-        return ablated(params, directions[jnp.argmax(jnp.where(jnp.isfinite(harm), harm, -jnp.inf))]), NOTHING
+        return ablated(params, directions[jnp.argmax(jnp.where(jnp.isfinite(harm), harm, -jnp.inf))]), nothing()
 
     def directions(self, model: Model, params: Params, material: Contrast) -> jax.Array:
         """``[L, D]``, the normalised candidates: the stream before every layer but the first, and after the last."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from immunax.attacks.edit import NOTHING, matrices, with_matrices
+from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -42,7 +42,7 @@ class WeightNoise:
         stacks = matrices(params)
         keys = jax.random.split(key, len(stacks))
         noisy = {path: self._noisy(leaf, each) for (path, leaf), each in zip(sorted(stacks.items()), keys, strict=True)}
-        return with_matrices(params, noisy), NOTHING
+        return with_matrices(params, noisy), nothing()
 
     def _noisy(self, stack: jax.Array, key: jax.Array) -> jax.Array:
         size = jnp.sqrt(jnp.mean(jnp.square(stack), axis=(1, 2), keepdims=True))

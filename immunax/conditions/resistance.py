@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from immunax.conditions.points import in_scope
 from immunax.conditions.policy import Policy
@@ -138,8 +138,8 @@ def families(table: Table, policy: Policy) -> dict[str, dict]:
         worst = worst_rate(kept, policy.confidence)
         found[family] |= {"rate": worst.value, "low": worst.low, "high": worst.high}
         # All of its points must lie below, so the least certain one tells; any one above is enough, so the surest one does.
-        resists[family] = float(stats.binom.cdf(harmful, trials, threshold).max())
-        succeeds[family] = min(1.0, float(stats.binom.sf(harmful - 1, trials, threshold).min()) * len(kept))
+        resists[family] = float(scipy.stats.binom.cdf(harmful, trials, threshold).max())
+        succeeds[family] = min(1.0, float(scipy.stats.binom.sf(harmful - 1, trials, threshold).min()) * len(kept))
     for name, values in (("p_resists", resists), ("p_succeeds", succeeds)):
         for family, value in zip(values, holm(np.array(list(values.values()))), strict=True):
             found[family][name] = float(value)

@@ -4,8 +4,7 @@ import gc
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
+import scipy
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -43,7 +42,7 @@ def rate(outcomes: np.ndarray) -> Estimate:
     known = outcomes[~np.isnan(outcomes)]
     if not len(known):
         return NOTHING
-    interval = stats.binomtest(int(known.sum()), len(known)).proportion_ci(CONFIDENCE, "exact")
+    interval = scipy.stats.binomtest(int(known.sum()), len(known)).proportion_ci(CONFIDENCE, "exact")
     return Estimate(float(known.mean()), float(interval.low), float(interval.high))
 
 
@@ -89,7 +88,7 @@ def ratio(numerators: np.ndarray, denominators: np.ndarray, confidence: float = 
     value = float(numerators.sum() / denominators.sum())
     if len(numerators) == 1 or np.ptp(numerators / denominators) == 0:
         return Estimate(value, value, value)
-    interval = stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         (numerators, denominators),
         lambda top, bottom, axis: top.sum(axis=axis) / bottom.sum(axis=axis),
         paired=True,
@@ -111,13 +110,16 @@ def rate_bounds(successes: np.ndarray, trials: np.ndarray, error: float) -> tupl
     Returns:
       Lower and upper bounds, ``[N]``.
     """
-    low = stats.beta.ppf(error, successes, trials - successes + 1)
-    high = stats.beta.ppf(1 - error, successes + 1, trials - successes)
+    low = scipy.stats.beta.ppf(error, successes, trials - successes + 1)
+    high = scipy.stats.beta.ppf(1 - error, successes + 1, trials - successes)
     return np.where(successes == 0, 0.0, low), np.where(successes == trials, 1.0, high)
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """P-values adjusted so that statements about all of them hold at once (Holm 1979), from statsmodels; ``[N]`` to ``[N]``."""
+    # A second of every command's start, where few commands come here.
+    from statsmodels.stats.multitest import multipletests
+
     if not len(p_values):
         return np.zeros(0)
     # The library collects garbage in every call, which takes a tenth of a second while jax's objects are looked through.

@@ -9,8 +9,7 @@ harmless one, needs no threshold: 0.5 is a coin.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+import scipy
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,15 @@ def compare(
     Raises:
       ValueError: the judge scores none of the answers.
     """
+    # Half a second of every command's start, where few commands come here.
+    from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
     given = ~np.isnan(scores)
     if not given.any():
         raise ValueError(f"{source}: the judge gives no score at all")
     people, found = np.asarray(labels, bool)[given], np.asarray(scores, np.float64)[given]
     said = found >= threshold
-    same = binomtest(int((said == people).sum()), len(people))
+    same = scipy.stats.binomtest(int((said == people).sum()), len(people))
     interval = same.proportion_ci(0.95, method="exact")
     both = 0 < people.sum() < len(people)
     graded = len(np.unique(found)) > 2

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from immunax.conditions.episode import Episode, Summary, summarise
 from immunax.data.dialog import Dialog
@@ -141,6 +139,10 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
       title: above both panels.
       episodes: by model.
     """
+    # A second of every command's start, where it is needed at the end.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     canvas = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = canvas.subplots(1, 2)
     for (name, episode), colour in zip(episodes.items(), _COLOURS, strict=False):

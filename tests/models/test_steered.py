@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,16 +51,7 @@ def test_generation_is_steered_as_whole_passes_are():
     assert not np.array_equal(plain, answers)
 
 
-def test_plain_weights_compile_to_the_same_program_as_without_steering():
-    def text(model):
-        return jax.jit(lambda p: model.apply(p, TOKENS, ONES, PLACES).hidden).lower(PARAMS).as_text()
-
-    assert "add" in text(small.MODEL)
+def test_vectors_of_zero_change_nothing():
     zero = Steered(PARAMS, jnp.zeros((1, D)), jnp.zeros((L + 1, D)))
-    steered = jax.jit(lambda p: small.MODEL.apply(p, TOKENS, ONES, PLACES).hidden).lower(zero).as_text()
-    assert len(steered) > len(text(replace(small.MODEL)))
-    np.testing.assert_allclose(
-        small.MODEL.apply(zero, TOKENS, ONES, PLACES).hidden,
-        small.MODEL.apply(PARAMS, TOKENS, ONES, PLACES).hidden,
-        atol=1e-6,
-    )
+    found, plain = (small.MODEL.apply(each, TOKENS, ONES, PLACES).hidden for each in (zero, PARAMS))
+    np.testing.assert_allclose(found, plain, atol=1e-6)
