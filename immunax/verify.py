@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed it")
     parser.add_argument("--bundle-key", type=Path, help="PEM file of the public key of the Sigstore bundle model.sig")
     parser.add_argument("--replay", type=int, default=0, metavar="N", help="run N cells again, chosen at random")
+    parser.add_argument("--reference", type=Path, help="files of the reference, to replay its cells too")
     parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
     parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
     options = parser.parse_args(arguments)
@@ -64,7 +65,7 @@ def _audit(options: argparse.Namespace) -> int:
     if options.replay:
         from immunax.stages.replay import replay  # the attacks, and jax with them, are only needed here
 
-        replayed = replay(options.certificate.parent, stated, options.replay, options.model)
+        replayed = replay(options.certificate.parent, stated, options.replay, options.model, options.reference)
         _show(replayed)
         if failed(replayed):
             return EXIT_FAILED

@@ -1,7 +1,6 @@
 """Eight forced CPU devices for every test, set before anything imports jax."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -16,14 +15,11 @@ _kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.st
 os.environ["XLA_FLAGS"] = " ".join(["--xla_backend_optimization_level=0", *_kept, f"{_DEVICES}=8"])
 make_room()
 
-_MAPS = Path("/proc/self/maps")
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs():
-    """Every compiled program holds memory maps, of which Linux gives a process 65,530: one more is a crash in the compiler."""
-    yield
-    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > 20_000:
-        import jax
+    """All files of tests compile more programs than a process may hold."""
+    from immunax.runtime import programs  # it imports jax, which has to see the variables above
 
-        jax.clear_caches()
+    yield
+    programs.release_if_crowded()

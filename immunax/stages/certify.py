@@ -11,7 +11,7 @@ from immunax.attacks.search import Search
 from immunax.certificate.facts import exposure
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
-from immunax.runtime import cache, console, digest, manifest
+from immunax.runtime import cache, console, digest, manifest, programs
 from immunax.runtime.errors import UserError
 from immunax.stages import cells
 from immunax.stages.cells import Cell, Measured, Store, groups, in_role
@@ -102,6 +102,7 @@ def run_suite(
             if todo and first.family not in skipped:
                 _run(shared, model, models[first.model], todo, store, skipped)
             bar.advance(len(group))
+            programs.release_if_crowded()
     done = [cell for group in planned for cell in group if cell.family not in skipped]
     return Campaign(store.all(done), skipped)
 

@@ -162,7 +162,7 @@ def _portable(config: DictConfig, certified: Subject, reference: Subject | None)
     if certified.folder is not None:
         changed["model"]["path"] = certified.name
     if reference is not None and "reference" in changed:
-        changed["reference"]["path"] = Path(reference.name).name
+        changed["reference"]["path"] = reference.name
     return {**changed, "key": None, "bundle_key": None}
 
 

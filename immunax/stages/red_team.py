@@ -187,7 +187,7 @@ def red_team(
     if not finite.all():
         raise UserError(
             f"the attack on {name} diverged: its loss is {trace.loss[~finite][0]} at step {np.argmin(finite) + 1}, and says "
-            "nothing of resistance; lower its tuning.optimizer.learning_rate."
+            "nothing of resistance; lower its learning rate or step size."
         )
     after = _evaluate(
         team.evaluation, model, tampered.params, tokenizer, team.after, after_key, f"evaluate attacked {name}"

@@ -10,14 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from immunax.attacks.merge import Merge
 from immunax.certificate.trust import check_config
 from immunax.certificate.verify import Check, tables
-from immunax.conditions.records import JUDGED, SPECIAL, SUBJECT, Table
+from immunax.conditions.records import JUDGED, REFERENCE, SPECIAL, SUBJECT, Table
+from immunax.models.hub import ModelSource
+from immunax.models.model import Params
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 from immunax.stages.cells import Cell, Measured, groups
 from immunax.stages.certify import Weights, with_undefended
 from immunax.stages.measure import bench, measure
-from immunax.stages.setup import build, set_up
-from immunax.stages.subject import subject, undefended
+from immunax.stages.setup import Setup, build, set_up
+from immunax.stages.subject import Subject, reference, subject, undefended
 from immunax.stages.suite import Suite
 
 FLIPPED = 0.1
@@ -27,20 +29,23 @@ MOVED = 0.05
 """How far, relative to itself, a cell's mean negative log likelihood may move."""
 
 
-def replay(folder: Path, stated: Mapping[str, Any], count: int, model: Path | None) -> list[Check]:
-    """Runs cells chosen at random.
+def replay(
+    folder: Path, stated: Mapping[str, Any], count: int, model: Path | None, other: Path | None = None
+) -> list[Check]:
+    """Runs cells chosen at random, of the certified model and, where its files are given, of the reference.
 
     Args:
       folder: of the certificate.
       stated: the statement.
-      count: how many; all attacked cells of the certified model where there are fewer.
-      model: folder of its files; None where the configuration makes it anew.
+      count: how many; all attacked cells where there are fewer.
+      model: folder of the certified model's files; None where the configuration makes it anew.
+      other: files of the reference, or None.
 
     Returns:
-      A check a cell.
+      A check a cell, and one for everything that could not be replayed.
 
     Raises:
-      UserError: the model or the data cannot be loaded.
+      UserError: a model or the data cannot be loaded.
     """
     check_config(stated["predicate"]["suite"]["config"])
     config = cast(DictConfig, OmegaConf.create(stated["predicate"]["suite"]["config"]))
@@ -50,28 +55,52 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, model: Path | No
         raise UserError("--replay: the certificate is of files; give --model FOLDER with them.")
     setup, loaded = set_up(config)
     certified = subject(config, setup, loaded)
-    suite = build(config.suite)
+    if certified.record is not None:
+        check_config(certified.record["config"]["model"])  # a stranger's folder may come with its run's manifest
+    models, found = {SUBJECT: certified.params}, []
+    if other is not None:
+        params = _reference(config, stated, certified, setup, other)
+        if params is None:
+            return [Check("replay of the reference", "failed", f"{other} is not the model that it was compared with")]
+        models[REFERENCE] = params
+    elif stated["predicate"]["reference"] is not None:
+        found.append(Check("replay of the reference", "not checked", "give --reference PATH with its files"))
+    base = undefended(config, certified, loaded)
+    suite = with_undefended(build(config.suite), None if base is None else Weights(base, digest.of_tree(base)))
     shared = bench(suite, build(config.judge), setup.checkpoint.tokenizer, setup.splits, config.seed)
     known, states = tables(folder)
-    planned = _planned(suite)
-    attacked = states[(states["model"] == SUBJECT) & ~states["family"].isin(SPECIAL)]
     skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
-    expected = {cell.name for cell in planned if cell.family not in skipped}
-    if expected != set(attacked["cell"]):
+    planned = [cell for role in models for cell in _attacked(suite, role) if cell.family not in skipped]
+    attacked = states[states["model"].isin(list(models)) & ~states["family"].isin(SPECIAL)]
+    if {cell.name for cell in planned} != set(attacked["cell"]):
         return [Check("replay", "failed", "the cells of the certificate are not those of its suite")]
-    planned = [cell for cell in planned if cell.name in expected]
-    names = {cell.name for cell in secrets.SystemRandom().sample(planned, min(count, len(planned)))}
-    if any(isinstance(cell.attack, Merge) for cell in planned if cell.name in names):
-        base = undefended(config, certified, loaded)
-        planned = _planned(suite if base is None else with_undefended(suite, Weights(base, digest.of_tree(base))))
-    chosen = [cell for cell in planned if cell.name in names]
-    found = [_compared(cell, known, measure(shared, setup.model, certified.params, [cell])[0]) for cell in chosen]
-    return [*found, Check("replay of the reference", "not checked", "cells of the certified model are replayed alone")]
+    able = [cell for cell in planned if not (isinstance(cell.attack, Merge) and cell.attack.source is None)]
+    if len(able) < len(planned):
+        found.append(Check("replay of merge", "not checked", "the model before its guard is not known here"))
+    for cell in secrets.SystemRandom().sample(able, min(count, len(able))):
+        found.append(_compared(cell, known, measure(shared, setup.model, models[cell.model], [cell])[0]))
+    return found
 
 
-def _planned(suite: Suite) -> list[Cell]:
-    """The attacked cells of the certified model."""
-    return [cell for group in groups(suite, SUBJECT) for cell in group if cell.family not in SPECIAL]
+def _reference(
+    config: DictConfig, stated: Mapping[str, Any], certified: Subject, setup: Setup, path: Path
+) -> Params | None:
+    """The reference's weights from files; None where they are not those that the statement lists."""
+    said = stated["predicate"]["reference"]
+    if said is None:
+        raise UserError("--reference: the certificate has none; leave it out.")
+    source = {"_target_": f"{ModelSource.__module__}.{ModelSource.__name__}", "path": str(path)}
+    found = reference(cast(DictConfig, OmegaConf.merge(config, {"reference": source})), certified, setup)
+    if found is None:
+        return None
+    # A start model that a run made for itself has no files of its own to be listed by.
+    made = {"weights": digest.of_tree(found.params)}
+    return found.params if said["digests"] in (made, dict(found.digests)) else None
+
+
+def _attacked(suite: Suite, model: str) -> list[Cell]:
+    """The attacked cells of one model."""
+    return [cell for group in groups(suite, model) for cell in group if cell.family not in SPECIAL]
 
 
 def _compared(cell: Cell, known: Table, found: Measured) -> Check:

@@ -14,7 +14,7 @@ from immunax.data.dialog import Splits
 from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.model import Model, Params
-from immunax.runtime import cache, console, digest, manifest
+from immunax.runtime import cache, console, digest, manifest, programs
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.errors import UserError
 from immunax.runtime.metrics import Metrics
@@ -83,6 +83,7 @@ def set_up(config: DictConfig) -> tuple[Setup, Params]:
       UserError: either cannot be loaded.
     """
     cache.enable_compilation_cache()
+    programs.release_if_crowded()  # for a sweep, whose jobs are one process
     with console.phase("load data"):
         splits = build(config.data).splits()
     with console.phase("load model"):

@@ -95,7 +95,9 @@ def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject |
         checkpoint = load(build(config.reference))
         _check_tokenizer(setup, checkpoint.tokenizer)
         params = jax.tree.map(jnp.asarray, checkpoint.params)
-        return Subject(str(config.reference.path), params, checkpoint.digests, None, None)
+        path = Path(config.reference.path).expanduser()
+        name = path.name if path.exists() else str(config.reference.path)
+        return Subject(name, params, checkpoint.digests, None, None)
     if certified.record is None:
         return None
     before = OmegaConf.create(dict(certified.record["config"]))

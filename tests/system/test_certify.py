@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_model
 
 SHORT = (
     "model=organism",
@@ -72,6 +73,33 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "replay subject-" in checked.stdout
     assert "failed" not in checked.stdout
+
+
+def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_not_the_reference(tmp_path):
+    tiny_model.write(tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "start")
+    chosen = [f"~suite.attacks.{name}" for name in ("harmful_sft", "harmful_sft_lora", "refusal_ablation", "merge")]
+    fitting = ("data=fictional", "data.items=40", "judge=standard", "judge.max_length=500", "suite.choices=null")
+    same = [each for each in SHORT if each.startswith(("judge.", "suite.transfer", "suite.harmless"))]
+    done = run(
+        tmp_path, "certify", "model=model", "reference=start", "suite=smoke", *fitting, *same, *chosen,
+        "suite.task=null", "policy.utility.measure=retain_nll", "suite.attacks.quantize.grid.bits=[8]",
+        "suite.attacks.prune.grid.sparsity=[0.1]", "run=files",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    asked = ("outputs/files/certificate.json", "--model", "model", "--replay", "9", "--reference")
+    checked = run(tmp_path, "verify", *asked, "start")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert (
+        checked.stdout.count("passed       replay subject-")
+        == checked.stdout.count("passed       replay reference-")
+        == 2
+    )
+    weights = tmp_path / "start" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    checked = run(tmp_path, "verify", *asked, "start")
+    assert checked.returncode == 1
+    assert "is not the model that it was compared with" in checked.stdout
 
 
 @pytest.mark.slow

@@ -285,3 +285,13 @@ def test_a_mistake_ends_with_one_clear_line(trained, home, overrides, message):
     assert message in errors[0]
     assert "Traceback" not in err + out
     assert not (home / "outputs" / "nan" / "model").exists()
+
+
+def test_importing_the_commands_starts_no_device():
+    code = (
+        "import immunax.train, immunax.attack, immunax.certify, immunax.compile\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
