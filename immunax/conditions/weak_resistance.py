@@ -124,6 +124,8 @@ def budget(table: Table, cost: str, threshold: float, error: float, count: int) 
 def _told(mine: Table, theirs: Table, ratio: dict[str, Any], result: Outcome, asked: float) -> str:
     if not len(mine):
         return "No attack in this scope was measured and kept the model's utility."
+    if ratio["high"] == 0:
+        return "An attack that costs nothing breaks the model."
     if not len(theirs):
         return "There is no reference to compare with."
     if not ratio["families"]:
