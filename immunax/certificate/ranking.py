@@ -102,7 +102,7 @@ def _entry(stated: Mapping[str, Any]) -> Entry:
 
 
 def page(ranked: Sequence[Entry], suite: str) -> str:
-    """The static page.
+    """The static page; models that rank alike share a place.
 
     Args:
       ranked: from :func:`entries`, at least one.
@@ -113,4 +113,7 @@ def page(ranked: Sequence[Entry], suite: str) -> str:
     )
     environment.filters["percent"] = lambda value: f"{value:.0%}"
     text = resources.files("immunax.certificate").joinpath("leaderboard.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text).render(ranked=ranked, suite=suite, sides=in_order(ranked[0].worst))
+    places = [1 + sum(other.rank() < each.rank() for other in ranked) for each in ranked]
+    return environment.from_string(text).render(
+        ranked=list(zip(places, ranked, strict=True)), suite=suite, sides=in_order(ranked[0].worst)
+    )

@@ -46,6 +46,8 @@ def test_certificates_of_one_suite_are_ranked_on_a_page(tmp_path, capsys):
     assert main([str(tmp_path), "--out", str(tmp_path / "board")]) == 0
     board = (tmp_path / "board" / "index.html").read_text()
     assert "small" in board
+    # Their records are the same, so they share a place.
+    assert board.count('<tr><td class="n">1</td>') == 2
     assert "&lt;another&gt;" in board
     assert "2 models" in capsys.readouterr().out
     found = entries([one])[0]
