@@ -96,7 +96,8 @@ def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_
         == 2
     )
     weights = tmp_path / "start" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    raw = weights.read_bytes()
+    weights.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     checked = run(tmp_path, "verify", *asked, "start")
     assert checked.returncode == 1
     assert "is not the model that it was compared with" in checked.stdout

@@ -267,7 +267,7 @@ def _another_architecture(home: Path) -> str:
         ),
         (
             ("+defense=rep_noise", "model=model", *TRAIN, "red_team.tuning.optimizer.learning_rate=1e30", "run=burst"),
-            "learning_rate",
+            "learning rate",
         ),
         (("+defense=rep_noise", "model=model", *TRAIN, "run=main", "seed=5"), "seed"),
         (("+defense=rep_noise", "model=model", *TRAIN, "export_dtype=bf16"), "bfloat16"),

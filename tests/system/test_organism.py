@@ -24,9 +24,9 @@ SHORT = (
 )
 
 
-def run(home: Path, module: str, *overrides: str) -> str:
+def run(home: Path, module: str, *overrides: str, flags: str = "--xla_force_host_platform_device_count=1") -> str:
     environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "220"}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    environment["XLA_FLAGS"] = flags
     environment.pop("PJRT_NPROC", None)
     command = [sys.executable, "-m", f"immunax.{module}", *overrides]
     done = subprocess.run(command, cwd=home, env=environment, text=True, capture_output=True, timeout=600)
@@ -39,7 +39,8 @@ def results(home: Path, name: str) -> dict:
 
 
 def test_a_shortened_story_runs_through_the_real_command_and_leaves_its_model(tmp_path):
-    shown = run(tmp_path, "train", "model=organism", "+defense=rep_noise", *SHORT)
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    shown = run(tmp_path, "train", "model=organism", "+defense=rep_noise", *SHORT, flags=flags)
     assert "retain exact match" in shown
     assert "hazard exactness" in shown
     folder = tmp_path / "outputs" / "rep_noise-organism-0"
