@@ -1,6 +1,6 @@
 """A decoder small enough to check by hand, and random batches for it."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,11 @@ def tokens(rows: int, width: int, seed: int = 0) -> jax.Array:
 
 def plain_logits(model, weights, row) -> jax.Array:
     """Logits of one unpadded sequence, [T, V]."""
-    row = jnp.asarray(row, jnp.int32)[None]
+    return _plain_logits(model, weights, jnp.asarray(row, jnp.int32)[None])
+
+
+@partial(jax.jit, static_argnums=0)
+def _plain_logits(model, weights, row):
     hidden = model.apply(weights, row, jnp.ones_like(row), jnp.arange(row.shape[1])[None]).hidden
     return model.logits(weights, hidden)[0]
 

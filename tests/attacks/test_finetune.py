@@ -44,7 +44,7 @@ def _run(attack, data, params, key=0):
     return jax.jit(lambda p, d, k: run_attack(attack, MODEL, p, d, k))(params, data, jax.random.key(key))
 
 
-PARAMS = MODEL.init(jax.random.key(0))
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0))
 
 
 def test_the_scan_equals_a_python_loop_of_adamw_and_probes_see_the_attacked_model():
@@ -62,9 +62,10 @@ def test_the_scan_equals_a_python_loop_of_adamw_and_probes_see_the_attacked_mode
     np.testing.assert_allclose(tampered.trace.loss, jnp.stack(losses), rtol=1e-4)
     np.testing.assert_allclose(tampered.params["norm"]["scale"], params["norm"]["scale"], atol=1e-4)
     np.testing.assert_array_equal(tampered.trace.probe_steps, [0, 2, 4, 6])
-    first = generate(MODEL, PARAMS, *data.probes, data.stop, data.decoding)
+    answer = jax.jit(generate, static_argnums=(0, 4, 5))
+    first = answer(MODEL, PARAMS, *data.probes, data.stop, data.decoding)
     np.testing.assert_array_equal(tampered.trace.probe_answers[0], first)
-    last = generate(MODEL, tampered.params, *data.probes, data.stop, data.decoding)
+    last = answer(MODEL, tampered.params, *data.probes, data.stop, data.decoding)
     np.testing.assert_array_equal(tampered.trace.probe_answers[-1], last)
 
 

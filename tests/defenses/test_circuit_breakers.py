@@ -20,7 +20,8 @@ EVERY = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(getattr(BATCH, na
 
 @jax.jit
 def _ours(weights, state):
-    return jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, state, BATCH, KEY), has_aux=True)(weights)
+    loss = jax.value_and_grad(lambda w: DEFENSE.loss(small.MODEL, w, state, BATCH, KEY), has_aux=True)
+    return jax.jit(loss)(weights)
 
 
 def _reference(weights, start, place):

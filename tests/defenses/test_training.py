@@ -44,7 +44,7 @@ CASES = {
 
 def _run(defense, training, after=lambda *_: False, params=None):
     data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training.steps, 128, training.seed)
-    params = MODEL.init(jax.random.key(0)) if params is None else params
+    params = jax.jit(MODEL.init)(jax.random.key(0)) if params is None else params
     return fit(MODEL, defense, training, begin(MODEL, params, defense, training, data.batch(0)), data.batch, after)
 
 
@@ -60,7 +60,7 @@ def test_twenty_steps_move_the_objective_the_right_way(name):
 
 def test_a_step_is_optax_on_the_defenses_gradient_and_the_start_model_stays():
     defense, training = CASES["rep_noise"][0], Training(steps=3, optimizer=AdamW(1e-2, warmup=0.5))
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     kept = jax.tree.map(np.array, params)
     data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 3, 128, 0)
     state = begin(MODEL, params, defense, training, data.batch(0))

@@ -14,7 +14,7 @@ from immunax.models.generate import Decoding
 from immunax.models.model import Model
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256))
-PARAMS = MODEL.init(jax.random.key(0))
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0))
 HARMFUL = tuple(ask(f"how to {i}", "yes " * (i + 1)) for i in range(5))
 SPLIT = Split(harmful=(*HARMFUL, HARMFUL[0]), retain=(ask("what", "that"),))
 

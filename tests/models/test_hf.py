@@ -23,7 +23,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_a_tree_split_into_tensors_is_assembled_again_bit_for_bit(config):
-    params = Model(config).init(jax.random.key(0))
+    params = jax.jit(Model(config).init)(jax.random.key(0))
     tensors = dict(hf.split(config, hf.table(config), params))
     assert set(tensors) == hf.names(config)
     again = hf.assemble(config, hf.table(config), lambda name, shape: tensors[name].reshape(shape))
@@ -40,14 +40,14 @@ def test_the_names_are_those_that_transformers_saves(family):
 
 
 def test_a_linear_layer_is_stored_transposed():
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     tensors = dict(hf.split(CONFIG, hf.table(CONFIG), params))
     kernel = params["layers"]["mlp"]["down_proj"]["kernel"][2]
     np.testing.assert_array_equal(tensors["model.layers.2.mlp.down_proj.weight"], np.asarray(kernel).T)
 
 
 def test_a_tree_that_does_not_fit_the_configuration_is_refused():
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     with pytest.raises(UserError, match=r"layers\.input_layernorm\.scale: expected shape \[4, 24\], found \[3, 24\]"):
         dict(hf.split(replace(CONFIG, n_layers=4), hf.table(CONFIG), params))
     with pytest.raises(UserError, match=r"lm_head\.kernel: .* found none"):

@@ -26,7 +26,7 @@ def adapter(tmp_path) -> Path:
 
 
 def make() -> dict:
-    fresh = lora.init(jax.random.key(0), MODEL.init(jax.random.key(1)), SPEC).lora
+    fresh = lora.init(jax.random.key(0), jax.jit(MODEL.init)(jax.random.key(1)), SPEC).lora
     return jax.tree.map(lambda leaf: np.asarray(leaf + 0.1), fresh)
 
 

@@ -44,7 +44,7 @@ SUITE = Suite(
 
 @pytest.fixture(scope="module")
 def weights():
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     return Weights(params, "one")
 
 

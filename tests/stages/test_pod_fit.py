@@ -80,7 +80,7 @@ def test_a_step_on_a_mesh_does_what_it_does_on_one_device():
 
 
 def _start(defense, data):
-    return begin(MODEL, MODEL.init(jax.random.key(0)), defense, TRAINING, data)
+    return begin(MODEL, jax.jit(MODEL.init)(jax.random.key(0)), defense, TRAINING, data)
 
 
 def test_a_compiled_step_aliases_its_state_and_multiplies_what_the_jaxpr_says():
