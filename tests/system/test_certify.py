@@ -75,6 +75,7 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     assert "failed" not in checked.stdout
 
 
+@pytest.mark.slow
 def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_not_the_reference(tmp_path):
     tiny_model.write(tmp_path / "model")
     shutil.copytree(tmp_path / "model", tmp_path / "start")
