@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from immunax.certificate import bundle
-from immunax.certificate.bundle import folder_fault
 from immunax.certificate.gate import suite_name, unmet
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse
@@ -82,7 +81,7 @@ def _audit(options: argparse.Namespace) -> int:
 def _bundle(options: argparse.Namespace) -> Check:
     if options.model is None:
         raise UserError("--bundle-key: a bundle is about the model's files; give --model FOLDER too.")
-    fault = folder_fault(options.model, options.bundle_key, options.certificate.with_name(bundle.FILE))
+    fault = bundle.folder_fault(options.model, options.bundle_key, options.certificate.with_name(bundle.FILE))
     return Check("bundle", "passed", "by the key given") if fault is None else Check("bundle", "failed", fault)
 
 

@@ -132,7 +132,7 @@ def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell
             suite.measured,
             suite.transfer_prompts,
             suite.harmless_prompts,
-            digest.of_json([asdict(each) for each in suite.harmless(shared.splits)]),
+            digest.of_json([asdict(each) for each in shared.harmless]),
             repr(suite.choices),
             repr(suite.task),
         ),

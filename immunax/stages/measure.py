@@ -38,6 +38,7 @@ class Bench:
       tokenizer: the model's.
       splits: the data.
       asked: the exam.
+      harmless: prompts that a model should not refuse.
       seed: of every random key.
       mesh: populations are sharded over its axis ``attack``; or None.
     """
@@ -47,6 +48,7 @@ class Bench:
     tokenizer: Any
     splits: Splits
     asked: Exam
+    harmless: tuple[Dialog, ...]
     seed: int
     mesh: Mesh | None = None
 
@@ -62,9 +64,8 @@ def bench(
     Raises:
       UserError: the data have no harmful prompts.
     """
-    return Bench(
-        suite, evaluation, tokenizer, splits, exam(evaluation, tokenizer, splits, suite.transfer_prompts), seed, mesh
-    )
+    asked = exam(evaluation, tokenizer, splits, suite.transfer_prompts)
+    return Bench(suite, evaluation, tokenizer, splits, asked, suite.harmless(splits), seed, mesh)
 
 
 def measure(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
@@ -105,20 +106,17 @@ def _as_it_is(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterat
     evaluation, tokenizer, suite = shared.evaluation, shared.tokenizer, shared.suite
     scores = evaluate(evaluation, model, params, tokenizer, shared.asked.material, jax.random.key(shared.seed))
     yield from rows(cell.name, 0, shared.asked, scores)
-    harmless = suite.harmless(shared.splits)
-    if harmless:
-        yield from _over_refusal(shared, model, params, cell, harmless)
+    if shared.harmless:
+        yield from _over_refusal(shared, model, params, cell)
     if suite.choices is not None:
         items = suite.choices.items(shared.splits)
         asked = quiz(tokenizer, items, evaluation.batch_size, evaluation.max_length)
         yield from numbered(cell.name, 0, CHOICE, accuracy(model, params, asked).acc_norm)
 
 
-def _over_refusal(
-    shared: Bench, model: Model, params: Params, cell: Cell, harmless: Sequence[Dialog]
-) -> Iterator[tuple]:
+def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple]:
     """Harmless prompts, asked as harmful ones are, and judged by whether they are refused."""
-    prompts = Split(harmful=tuple(replace(dialog, answer="") for dialog in harmless))
+    prompts = Split(harmful=tuple(replace(dialog, answer="") for dialog in shared.harmless))
     evaluation = replace(
         shared.evaluation, judges={"refusal": Refusal()}, prompts=shared.suite.harmless_prompts, exact=False
     )
