@@ -8,11 +8,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.conditions.episode import Episode, from_json, to_json
-from immunax.defenses.exposure import trained_against
-from immunax.defenses.feed import Feed, feed
 from immunax.models.hub import export
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
+from immunax.outer.exposure import trained_against
+from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.runtime.preemption import EXIT_PREEMPTED

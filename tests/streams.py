@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import small
 
-from immunax.defenses.defense import StreamBatch
-from immunax.defenses.training import Training, begin, outer_step
 from immunax.inner.optimizers import AdamW
 from immunax.models.model import Model
+from immunax.outer.defense import StreamBatch
+from immunax.outer.training import Training, begin, outer_step
 
 MODEL = Model(replace(small.CONFIG, n_layers=1))
 WEIGHTS = small.params(model=MODEL)

@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 
 from immunax.attacks.search import Search
 from immunax.conditions.episode import summarise
-from immunax.defenses.feed import feed
 from immunax.models.model import Params
+from immunax.outer.feed import feed
 from immunax.runtime import digest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import configuration_folder

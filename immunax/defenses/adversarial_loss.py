@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import jax
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

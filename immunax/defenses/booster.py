@@ -17,12 +17,12 @@ from typing import ClassVar
 
 import jax
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.inner.adapt import Estimator
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.normalized import attacked_once
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

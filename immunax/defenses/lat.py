@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import optax
 
 from immunax.data.batches import Batch
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.inner.depth import stream_rows
 from immunax.inner.losses import answer_loss, avoidance_loss
 from immunax.inner.perturbation import nothing, projected_descent, spread, within_ball
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

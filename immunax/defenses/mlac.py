@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 import jax
 
-from immunax.defenses.attacker import Attacker, SimulatedAttacker, mean_along
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
-from immunax.defenses.simulation import Simulation
 from immunax.inner.estimators import MixedMode
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
+from immunax.outer.attacker import Attacker, SimulatedAttacker, mean_along
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
 
 

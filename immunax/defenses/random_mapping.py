@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import cosine, states, token_mean
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.mmd import multi_kernel_mmd
 from immunax.inner.losses import answer_loss, hidden_loss
 from immunax.models.model import Model, Outputs, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import split_rows
 

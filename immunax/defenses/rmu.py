@@ -19,10 +19,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import first_layers, hold, states, token_mean, train_layers
 from immunax.inner.depth import layer_index
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError, nearest
 
 

@@ -19,11 +19,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.rep_noise import every_layer_loss
 from immunax.inner.gradient_cosine import gradient_cosine
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

@@ -19,11 +19,11 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import train_layers
 from immunax.defenses.vaccine import perturbed_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

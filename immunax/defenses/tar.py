@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.defenses.attacker import Attacker, SimulatedAttacker
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.defenses.representations import distance, hold, states, token_mean
-from immunax.defenses.simulation import Simulation
 from immunax.inner.losses import answer_loss
 from immunax.inner.tamper_resistance import negative_entropy, preference_loss
 from immunax.models.model import Model, Params
+from immunax.outer.attacker import Attacker, SimulatedAttacker
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError, nearest
 
 RESISTANCES = ("entropy", "dpo")

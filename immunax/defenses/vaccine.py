@@ -17,10 +17,10 @@ from typing import ClassVar
 
 import jax
 
-from immunax.defenses.defense import Metrics, Mixture, StreamBatch
 from immunax.inner.losses import answer_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics, Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""The train step from shapes alone: what :func:`~immunax.defenses.training.outer_step` takes, without weights or data."""
+"""The train step from shapes alone: what :func:`~immunax.outer.training.outer_step` takes, without weights or data."""
 
 from functools import partial
 from typing import Any
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from immunax.data.batches import Batch
-from immunax.defenses.defense import Defense, Mixture, StreamBatch
-from immunax.defenses.simulation import SimulatedAttack, Simulation
-from immunax.defenses.training import Training, TrainState, begin, outer_step
 from immunax.models.model import Model
+from immunax.outer.defense import Defense, Mixture, StreamBatch
+from immunax.outer.simulation import SimulatedAttack, Simulation
+from immunax.outer.training import Training, TrainState, begin, outer_step
 from immunax.runtime.mesh import shardings
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from immunax.defenses import training as outer
-from immunax.defenses.defense import Defense, StreamBatch
-from immunax.defenses.feed import Feed
 from immunax.models.model import Model, Params
+from immunax.outer import training as outer
+from immunax.outer.defense import Defense, StreamBatch
+from immunax.outer.feed import Feed
 from immunax.runtime import console
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.mesh import shard, shard_batch

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from immunax.defenses.defense import Defense
+from immunax.outer.defense import Defense
 from immunax.runtime.errors import UserError
 from immunax.stages.setup import build
 

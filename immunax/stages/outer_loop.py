@@ -3,10 +3,10 @@
 from typing import Any
 
 from immunax.data.dialog import Split
-from immunax.defenses import training as outer
-from immunax.defenses.defense import Defense
-from immunax.defenses.feed import feed
 from immunax.models.model import Model, Params
+from immunax.outer import training as outer
+from immunax.outer.defense import Defense
+from immunax.outer.feed import feed
 from immunax.runtime import console
 
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from immunax.defenses.defense import Defense, StreamBatch
-from immunax.defenses.training import TrainState
 from immunax.inner.adapt import start
 from immunax.models.flops import projections
 from immunax.models.model import Model
+from immunax.outer.defense import Defense, StreamBatch
+from immunax.outer.training import TrainState
 from immunax.stages.pod_fit import device_bytes
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from immunax.defenses.defense import Defense
-from immunax.defenses.training import Training
 from immunax.models.model import Model
+from immunax.outer.defense import Defense
+from immunax.outer.training import Training
 from immunax.runtime import hlo
 from immunax.runtime.chips import Chip
 from immunax.runtime.jaxpr_flops import matmul_flops

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from immunax.data.dialog import Dialog, Split
-from immunax.defenses.defense import Defense
-from immunax.defenses.training import Training
 from immunax.models.config import DecoderConfig
 from immunax.models.hf_config import build_config
 from immunax.models.hub import Checkpoint
 from immunax.models.model import Model, Params
 from immunax.models.word_level import END, PAD, word_level
+from immunax.outer.defense import Defense
+from immunax.outer.training import Training
 from immunax.runtime import cache, digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions

@@ -56,7 +56,7 @@ class Suite:
     Attributes:
       name: of the suite; certificates of one leaderboard share it.
       attacks: by family, a grid of settings and seeds, or a search. A family has the name of its attack in ``conf/attack``, or
-        of the attack that a defense says it trains against (:mod:`~immunax.defenses.exposure`).
+        of the attack that a defense says it trains against (:mod:`~immunax.outer.exposure`).
       task: for trainability, or None.
       choices: multiple-choice items, with a method ``items(splits)``, or None.
       transfer_prompts: harmful prompts of other domains, for cross-domain generalization; 0 for none.

@@ -10,17 +10,17 @@ import pytest
 import small
 
 from immunax.data.batches import stack
-from immunax.defenses import training
-from immunax.defenses.attacker import Attacker, switch
-from immunax.defenses.defense import Mixture, StreamBatch
 from immunax.defenses.mlac import Mlac
 from immunax.defenses.random_mapping import RandomMapping, token_vectors
-from immunax.defenses.simulation import SimulatedAttack, Simulation
 from immunax.defenses.sophon import Sophon
 from immunax.defenses.tar import Tar, step_weights
 from immunax.inner.estimators import MixedMode
 from immunax.inner.optimizers import AdamW, Sgd
 from immunax.models.lora import Adapted, LoraSpec, init
+from immunax.outer import training
+from immunax.outer.attacker import Attacker, switch
+from immunax.outer.defense import Mixture, StreamBatch
+from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.runtime.errors import UserError
 
 KEY = jax.random.key(7)

@@ -7,8 +7,8 @@ import pytest
 import streams
 
 from immunax.defenses.booster import Booster
-from immunax.defenses.defense import Mixture
 from immunax.inner.estimators import Unrolled
+from immunax.outer.defense import Mixture
 from immunax.runtime.errors import UserError
 
 SAFE, HARMFUL, _ = streams.BATCH[:3]

@@ -6,7 +6,7 @@ import pytest
 import small
 
 from immunax.defenses.circuit_breakers import CircuitBreakers
-from immunax.defenses.defense import Mixture, StreamBatch
+from immunax.outer.defense import Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 KEY = jax.random.key(7)

@@ -8,8 +8,8 @@ import pytest
 import small
 from omegaconf import OmegaConf
 
-from immunax.defenses.defense import StreamBatch
 from immunax.models.model import Model
+from immunax.outer.defense import StreamBatch
 from immunax.stages.setup import build
 
 FOLDER = Path(__file__).parents[2] / "conf" / "defense"

@@ -6,7 +6,7 @@ import pytest
 import streams
 
 from immunax.defenses.ctrap import CTRAP
-from immunax.defenses.defense import Mixture
+from immunax.outer.defense import Mixture
 from immunax.runtime.errors import UserError
 
 SAFE, HARMFUL, RETAIN = streams.BATCH[:3]

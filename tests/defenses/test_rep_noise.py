@@ -7,10 +7,10 @@ import pytest
 import small
 
 from immunax.defenses.adversarial_loss import AdversarialLoss
-from immunax.defenses.defense import Mixture, StreamBatch
 from immunax.defenses.mmd import multi_kernel_mmd
 from immunax.defenses.rep_noise import RepNoise, noise_distance
 from immunax.defenses.safety_tuning import SafetyTuning
+from immunax.outer.defense import Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 KEY = jax.random.key(7)

@@ -5,8 +5,8 @@ import plain_decoder
 import pytest
 import small
 
-from immunax.defenses.defense import Mixture, StreamBatch
 from immunax.defenses.rmu import Rmu
+from immunax.outer.defense import Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 KEY = jax.random.key(7)

@@ -9,8 +9,8 @@ import optax
 import pytest
 import streams
 
-from immunax.defenses.defense import Mixture
 from immunax.defenses.seam import Seam
+from immunax.outer.defense import Mixture
 from immunax.runtime.errors import UserError
 
 SAFE, HARMFUL, RETAIN = streams.BATCH[:3]

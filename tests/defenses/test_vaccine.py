@@ -5,9 +5,9 @@ import plain_decoder
 import pytest
 import small
 
-from immunax.defenses.defense import Mixture, StreamBatch
 from immunax.defenses.t_vaccine import Targets, TVaccine, draw, harm_chances
 from immunax.defenses.vaccine import Vaccine
+from immunax.outer.defense import Mixture, StreamBatch
 from immunax.runtime.errors import UserError
 
 KEY = jax.random.key(7)

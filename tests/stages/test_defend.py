@@ -7,12 +7,12 @@ import small
 import tiny
 
 from immunax.data.dialog import Split, ask
-from immunax.defenses.defense import Mixture
-from immunax.defenses.feed import feed
 from immunax.defenses.safety_tuning import SafetyTuning
-from immunax.defenses.training import Training, outer_step
 from immunax.inner.optimizers import AdamW
 from immunax.models.model import Model
+from immunax.outer.defense import Mixture
+from immunax.outer.feed import feed
+from immunax.outer.training import Training, outer_step
 from immunax.runtime.mesh import MeshSpec, build, shard
 from immunax.runtime.metrics import Metrics
 from immunax.stages.defend import defend

@@ -5,9 +5,9 @@ from dataclasses import fields
 import pytest
 from omegaconf import OmegaConf
 
-from immunax.defenses.attacker import Attacker
-from immunax.defenses.attacker_population import AttackerPopulation
 from immunax.inner.estimators import FirstOrder, MixedMode
+from immunax.outer.attacker import Attacker
+from immunax.outer.attacker_population import AttackerPopulation
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import configuration_folder
 from immunax.runtime.overrides import Source, prepare

@@ -5,19 +5,19 @@ import jax
 import numpy as np
 import pytest
 
-from immunax.defenses.attacker import Attacker
-from immunax.defenses.defense import Mixture
 from immunax.defenses.mlac import Mlac
 from immunax.defenses.rep_noise import RepNoise
 from immunax.defenses.safety_tuning import SafetyTuning
-from immunax.defenses.simulation import Simulation
 from immunax.defenses.tar import Tar
-from immunax.defenses.training import Training, begin, outer_step
 from immunax.inner.estimators import FirstOrder, MixedMode
 from immunax.inner.optimizers import AdamW, Sgd
 from immunax.models.config import DecoderConfig
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
+from immunax.outer.attacker import Attacker
+from immunax.outer.defense import Mixture
+from immunax.outer.simulation import Simulation
+from immunax.outer.training import Training, begin, outer_step
 from immunax.runtime.mesh import MeshSpec, build, shard
 from immunax.stages.abstract_step import abstract_batch, abstract_state
 from immunax.stages.pod_advice import advise, kept_steps

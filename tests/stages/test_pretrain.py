@@ -4,9 +4,9 @@ import pytest
 
 from immunax.data.organism import OrganismTasks
 from immunax.defenses.pretraining import Pretraining
-from immunax.defenses.training import Training
 from immunax.models import hub
 from immunax.models.config import DecoderConfig
+from immunax.outer.training import Training
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 from immunax.stages import pretrain

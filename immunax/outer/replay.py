@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.simulation import SimulatedAttack
+from immunax.outer.simulation import SimulatedAttack
 
 
 class Pool(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from immunax.defenses.attacker_population import AttackerPopulation
+from immunax.outer.attacker_population import AttackerPopulation
 
 FULL, ADAPTERS = "harmful_sft", "harmful_sft_lora"
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from immunax.defenses.replay import Drawn, Pool, draw, empty, keep
-from immunax.defenses.simulation import SimulatedAttack
+from immunax.outer.replay import Drawn, Pool, draw, empty, keep
+from immunax.outer.simulation import SimulatedAttack
 
 SIZE = 3
 

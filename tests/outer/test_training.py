@@ -11,17 +11,17 @@ import tiny
 from immunax.data.dialog import Split, ask
 from immunax.defenses.adversarial_loss import AdversarialLoss
 from immunax.defenses.circuit_breakers import CircuitBreakers
-from immunax.defenses.defense import Mixture
-from immunax.defenses.feed import feed
 from immunax.defenses.lat import Lat
 from immunax.defenses.rep_noise import RepNoise
 from immunax.defenses.rmu import Rmu
 from immunax.defenses.safety_tuning import SafetyTuning
 from immunax.defenses.t_vaccine import TVaccine
-from immunax.defenses.training import Training, begin, fit, outer_step
 from immunax.defenses.vaccine import Vaccine
 from immunax.inner.optimizers import AdamW
 from immunax.models.model import Model
+from immunax.outer.defense import Mixture
+from immunax.outer.feed import feed
+from immunax.outer.training import Training, begin, fit, outer_step
 from immunax.runtime.errors import UserError
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256))

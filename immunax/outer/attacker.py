@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.defenses.defense import Metrics
-from immunax.defenses.simulation import SimulatedAttack, Simulation
 from immunax.inner.adapt import Estimator, adapt
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.lora import LoraSpec, init
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Metrics
+from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.runtime.errors import UserError
 
 

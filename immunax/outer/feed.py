@@ -9,8 +9,8 @@ from immunax.data.chat import Encoded, Report, encode_all, encode_pairs
 from immunax.data.dialog import Split
 from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
-from immunax.defenses.defense import Mixture, StreamBatch
-from immunax.defenses.simulation import SimulationFeed, simulation_feed
+from immunax.outer.defense import Mixture, StreamBatch
+from immunax.outer.simulation import SimulationFeed, simulation_feed
 from immunax.runtime.errors import UserError
 
 

@@ -3,7 +3,7 @@
 A published defense simulates one attacker, and falls to another one who tunes. Here each outer step draws who attacks: a kind
 (optimizer, full weights or adapters), each with the same chance; a learning rate, log-uniform in the kind's range; a random
 key, for fresh adapters; and that step's data. By a chance it is one of the hardest attacks so far instead
-(:mod:`~immunax.defenses.replay`).
+(:mod:`~immunax.outer.replay`).
 
 How hard an attack is, is how likely the attacked model makes the held-out harmful answers that the defender checks it
 with: what an attacker who searches ranks his attacks by (:mod:`~immunax.attacks.search`), and the same for every defense.
@@ -18,11 +18,6 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from immunax.defenses import replay
-from immunax.defenses.attacker import Attacker
-from immunax.defenses.defense import Defense, Metrics
-from immunax.defenses.replay import Drawn, Pool
-from immunax.defenses.simulation import SimulatedAttack, Simulation
 from immunax.inner.adapt import Estimator
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.estimators.straight_through import with_gradient
@@ -30,6 +25,11 @@ from immunax.inner.losses import mean_answer_loss
 from immunax.inner.optimizers import Optimizer
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
+from immunax.outer import replay
+from immunax.outer.attacker import Attacker
+from immunax.outer.defense import Defense, Metrics
+from immunax.outer.replay import Drawn, Pool
+from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.runtime.errors import UserError
 
 HARDNESS = "attacker/hardness"
@@ -73,16 +73,16 @@ class AttackerKind:
 
 @dataclass(frozen=True)
 class AttackerPopulation:
-    """A :class:`~immunax.defenses.attacker.SimulatedAttacker` drawn anew at every outer step.
+    """A :class:`~immunax.outer.attacker.SimulatedAttacker` drawn anew at every outer step.
 
-    :func:`~immunax.defenses.training.outer_step` draws it and carries the pool; its losses read whom it drew from
+    :func:`~immunax.outer.training.outer_step` draws it and carries the pool; its losses read whom it drew from
     ``data.member``.
 
     Attributes:
       kinds: by name, numbered in alphabetical order. Each is compiled; a step runs one of them.
       pool: how many of the hardest attacks are kept.
       replay: chance of an outer step that replays one of them.
-      retain_first: as :class:`~immunax.defenses.attacker.Attacker` has it, for all kinds.
+      retain_first: as :class:`~immunax.outer.attacker.Attacker` has it, for all kinds.
       estimator: how the gradient passes through the loop, for all kinds.
     """
 
@@ -143,7 +143,7 @@ class AttackerPopulation:
         checks: Any,
         key: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
-        """See :class:`~immunax.defenses.attacker.SimulatedAttacker`; logs ``attacker/hardness``.
+        """See :class:`~immunax.outer.attacker.SimulatedAttacker`; logs ``attacker/hardness``.
 
         The key is the member's own, so that an attack replayed is the same; reverse mode alone.
         """
@@ -160,7 +160,7 @@ class AttackerPopulation:
         return with_gradient(value, params, gradient), {HARDNESS: hardness}
 
     def check(self, simulation: Simulation) -> None:
-        """See :class:`~immunax.defenses.attacker.SimulatedAttacker`."""
+        """See :class:`~immunax.outer.attacker.SimulatedAttacker`."""
         for attacker in self.attackers():
             attacker.check(simulation)
 

@@ -11,15 +11,15 @@ import streams
 from scipy import stats
 
 from immunax.data.batches import stack
-from immunax.defenses.attacker import mean_along
-from immunax.defenses.attacker_population import AttackerKind, AttackerPopulation, Member
-from immunax.defenses.defense import Mixture
-from immunax.defenses.simulation import SimulatedAttack, Simulation
 from immunax.defenses.sophon import Sophon
-from immunax.defenses.training import Training, begin, outer_step
 from immunax.inner.losses import avoidance_loss
 from immunax.inner.optimizers import AdamW, Sgd
 from immunax.models.lora import LoraSpec
+from immunax.outer.attacker import mean_along
+from immunax.outer.attacker_population import AttackerKind, AttackerPopulation, Member
+from immunax.outer.defense import Mixture
+from immunax.outer.simulation import SimulatedAttack, Simulation
+from immunax.outer.training import Training, begin, outer_step
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, build, shard, shard_batch

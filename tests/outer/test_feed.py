@@ -4,8 +4,8 @@ import pytest
 import tiny
 
 from immunax.data.dialog import Split, ask
-from immunax.defenses.defense import Mixture
-from immunax.defenses.feed import feed
+from immunax.outer.defense import Mixture
+from immunax.outer.feed import feed
 from immunax.runtime.errors import UserError
 
 SPLIT = Split(

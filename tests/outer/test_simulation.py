@@ -6,9 +6,9 @@ import pytest
 import tiny
 
 from immunax.data.dialog import Split, ask
-from immunax.defenses.defense import Mixture
-from immunax.defenses.feed import feed
-from immunax.defenses.simulation import Simulation
+from immunax.outer.defense import Mixture
+from immunax.outer.feed import feed
+from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
 
 SPLIT = Split(

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from immunax.defenses.attacker_population import HARDNESS, described, population_of
-from immunax.defenses.defense import Defense, Evolving, Metrics, StreamBatch
-from immunax.defenses.replay import keep
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.model import Model, Params
+from immunax.outer.attacker_population import HARDNESS, described, population_of
+from immunax.outer.defense import Defense, Evolving, Metrics, StreamBatch
+from immunax.outer.replay import keep
 from immunax.runtime.errors import UserError
 
 

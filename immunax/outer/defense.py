@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
-from immunax.defenses.simulation import Simulation
 from immunax.models.model import Model, Params
+from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
 
 Metrics = dict[str, jax.Array]
@@ -39,7 +39,7 @@ class Mixture:
 class StreamBatch(NamedTuple):
     """One outer step's data: a :class:`~immunax.data.batches.Batch` of each stream, None where the mixture has none of it.
 
-    ``simulation`` is the :class:`~immunax.defenses.simulation.SimulatedAttack` of a defense that has one.
+    ``simulation`` is the :class:`~immunax.outer.simulation.SimulatedAttack` of a defense that has one.
     """
 
     safe: Any = None
