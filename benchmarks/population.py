@@ -33,13 +33,13 @@ from omegaconf import OmegaConf
 from peak import matrix_peak
 from population_cost import Cost, Products, Updates, draw
 
-from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
-from immunax.attacks.openings import share_openings
-from immunax.attacks.population import Assault
 from immunax.attacks.prepare import ordered
-from immunax.attacks.programs import Own, Program, programs
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.grid import Population
+from immunax.campaign.openings import share_openings
+from immunax.campaign.population import Assault
+from immunax.campaign.programs import Own, Program, programs
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
 from immunax.inner.member import Track

@@ -5,7 +5,7 @@ from pathlib import Path
 from jax.sharding import Mesh
 from omegaconf import DictConfig
 
-from immunax.attacks.search import Search
+from immunax.campaign.search import Search
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory

@@ -15,7 +15,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from immunax.attacks.search import Search
+from immunax.campaign.search import Search
 from immunax.conditions.episode import summarise
 from immunax.models.model import Params
 from immunax.outer.feed import feed

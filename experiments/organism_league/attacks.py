@@ -8,7 +8,7 @@ import numpy as np
 from defenses import configuration, organism
 from omegaconf import OmegaConf
 
-from immunax.attacks.grid import Population
+from immunax.campaign.grid import Population
 from immunax.conditions.statistics import crossed_mean
 from immunax.models.model import Params
 from immunax.stages.population import PopulationTeam, assemble_population, attack_and_score

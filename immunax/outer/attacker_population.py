@@ -6,7 +6,7 @@ key, for fresh adapters; and that step's data. By a chance it is one of the hard
 (:mod:`~immunax.outer.replay`).
 
 How hard an attack is, is how likely the attacked model makes the held-out harmful answers that the defender checks it
-with: what an attacker who searches ranks his attacks by (:mod:`~immunax.attacks.search`), and the same for every defense.
+with: what an attacker who searches ranks his attacks by (:mod:`~immunax.campaign.search`), and the same for every defense.
 """
 
 from collections.abc import Callable, Mapping

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from immunax.attacks.grid import SEED
-from immunax.attacks.search import Search
+from immunax.campaign.grid import SEED
+from immunax.campaign.search import Search
 from immunax.conditions import records
 from immunax.conditions.records import TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import digest

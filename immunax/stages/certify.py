@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from immunax.attacks.grid import Population
 from immunax.attacks.merge import Merge
-from immunax.attacks.search import Search
+from immunax.campaign.grid import Population
+from immunax.campaign.search import Search
 from immunax.certificate.facts import exposure
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from immunax.attacks.attack import Edit
 from immunax.attacks.benign_sft import BenignSFT
-from immunax.attacks.search import Search, prepare_search, run_search
+from immunax.campaign.search import Search, prepare_search, run_search
 from immunax.conditions import records
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Dialog, Split, Splits

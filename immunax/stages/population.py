@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
-from immunax.attacks.population import run_population
-from immunax.attacks.programs import Program, programs
+from immunax.campaign.population import run_population
+from immunax.campaign.programs import Program, programs
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, held_out

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.attacks.search import Found, Search, prepare_search, run_search
+from immunax.campaign.search import Found, Search, prepare_search, run_search
 from immunax.conditions.episode import Course, Episode
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from immunax.attacks.grid import Population
-from immunax.attacks.search import Search
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.grid import Population
+from immunax.campaign.search import Search
 from immunax.data.dialog import Dialog, Splits
 from immunax.runtime.errors import UserError
 

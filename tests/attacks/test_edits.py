@@ -10,7 +10,6 @@ import tiny
 from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices
 from immunax.attacks.embedding_attack import EmbeddingAttack
-from immunax.attacks.grid import Population
 from immunax.attacks.latent_attack import LatentAttack
 from immunax.attacks.merge import Merge
 from immunax.attacks.prepare import prepare
@@ -21,6 +20,7 @@ from immunax.attacks.reverse_dpo import ReverseDPO
 from immunax.attacks.run import run_attack
 from immunax.attacks.tuning import Tuning
 from immunax.attacks.weight_noise import WeightNoise
+from immunax.campaign.grid import Population
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import prompt_rows
 from immunax.inner.optimizers import AdamW

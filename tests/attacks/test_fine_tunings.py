@@ -5,13 +5,13 @@ import tiny
 
 from immunax.attacks.benign_then_harmful import BenignThenHarmful
 from immunax.attacks.embedding_attack import EmbeddingAttack
-from immunax.attacks.grid import Population
 from immunax.attacks.jailbreak_tuning import JailbreakTuning
 from immunax.attacks.multilingual_sft import MultilingualSFT
 from immunax.attacks.prepare import ordered
-from immunax.attacks.programs import programs
 from immunax.attacks.prune import Prune
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.grid import Population
+from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.fictional import FictionalHazards
 from immunax.data.fictional.french import FrenchHazards

@@ -6,11 +6,11 @@ import pytest
 import tiny
 import tiny_model
 
-from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.grid import Population
 from immunax.conditions.records import JUDGED, OVER_REFUSAL, RETAIN_NLL, unit
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.optimizers import AdamW

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.attacks.openings import share_openings
-from immunax.attacks.programs import Form, Own, Program
 from immunax.attacks.tuning import segments
+from immunax.campaign.openings import share_openings
+from immunax.campaign.programs import Form, Own, Program
 from immunax.inner.member import Progress, Track, begin, follow
 from immunax.inner.memory import compile_members
 from immunax.models.model import Model, Params
@@ -97,7 +97,7 @@ def run_population(
     """Attacks one set of weights with every member; each equals its attack run alone.
 
     Args:
-      parts: from :func:`~immunax.attacks.programs.programs`.
+      parts: from :func:`~immunax.campaign.programs.programs`.
       model: static.
       params: plain weights; untouched.
       key: the member of seed s gets ``fold_in(key, s)``.

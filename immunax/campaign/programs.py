@@ -77,7 +77,7 @@ class Own(NamedTuple):
         return params if self.adapters is None else self.adapters
 
     def first(self, openings: Any) -> Opening | None:
-        """One member's first loss and gradient, out of those of :mod:`~immunax.attacks.openings`, if they are shared."""
+        """One member's first loss and gradient, out of those of :mod:`~immunax.campaign.openings`, if they are shared."""
         return None if self.opening is None else jax.tree.map(lambda leaf: leaf[self.opening], openings)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from immunax.attacks.programs import Program
+from immunax.campaign.programs import Program
 from immunax.data.batches import Batch
 from immunax.inner.halving import Rung, Stretch
 from immunax.models.flops import forward_flops, training_flops
@@ -44,7 +44,7 @@ def spent(
 
     Args:
       part: the members.
-      shared: whether members shared first steps, by :func:`~immunax.attacks.openings.share_openings`.
+      shared: whether members shared first steps, by :func:`~immunax.campaign.openings.share_openings`.
       rungs: of their search.
       stretches: which members each rung saw, on the host.
       model: gives the shape that FLOPs are counted from.

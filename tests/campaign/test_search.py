@@ -7,10 +7,10 @@ import pytest
 import small
 import tiny
 
-from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
-from immunax.attacks.search import Search, prepare_search, run_search
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.grid import Population
+from immunax.campaign.search import Search, prepare_search, run_search
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.halving import Halving

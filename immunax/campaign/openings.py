@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.attacks.programs import Form, Own, Program
+from immunax.campaign.programs import Form, Own, Program
 from immunax.inner.member import Opening
 from immunax.inner.memory import compile_members, usable_bytes
 from immunax.models.model import Model, Params
@@ -43,7 +43,7 @@ def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: 
       mesh: groups are sharded over its axis ``attack``.
 
     Returns:
-      ``own`` and the openings ``[G, ...]`` that :meth:`~immunax.attacks.programs.Own.first` picks from. Where no two members
+      ``own`` and the openings ``[G, ...]`` that :meth:`~immunax.campaign.programs.Own.first` picks from. Where no two members
       start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
     """
     leaders = sorted(set(part.alike))

@@ -16,10 +16,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
-from immunax.attacks.budget import Budget, spent
-from immunax.attacks.grid import Population
-from immunax.attacks.openings import share_openings
-from immunax.attacks.programs import Form, Own, Program, programs
+from immunax.campaign.budget import Budget, spent
+from immunax.campaign.grid import Population
+from immunax.campaign.openings import share_openings
+from immunax.campaign.programs import Form, Own, Program, programs
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits

@@ -10,13 +10,13 @@ import small
 import tiny
 
 from immunax.attacks.finetune import fine_tune
-from immunax.attacks.grid import Population
 from immunax.attacks.harmful_sft import HarmfulSFT
-from immunax.attacks.openings import share_openings
-from immunax.attacks.population import Assault, run_population
 from immunax.attacks.prepare import prepare
-from immunax.attacks.programs import programs
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.grid import Population
+from immunax.campaign.openings import share_openings
+from immunax.campaign.population import Assault, run_population
+from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import prompt_rows
 from immunax.inner.optimizers import AdamW
