@@ -5,15 +5,15 @@ import sys
 
 from omegaconf import DictConfig
 
+from immunax.pod import report as pod_report
+from immunax.pod.abstract_step import abstract_batch, abstract_state
+from immunax.pod.advice import advise
+from immunax.pod.chips import chip_of, compile_only_devices
+from immunax.pod.fit import compile_step
 from immunax.runtime import atomic, console, manifest, mesh
-from immunax.runtime.chips import chip_of, compile_only_devices
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import command, run_directory
-from immunax.stages import pod_report
-from immunax.stages.abstract_step import abstract_batch, abstract_state
 from immunax.stages.defender import defender
-from immunax.stages.pod_advice import advise
-from immunax.stages.pod_fit import compile_step
 from immunax.stages.setup import build, check_context
 
 EXIT_NOT_FIT = 3

@@ -10,10 +10,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from immunax.models.cross_entropy import gather_columns, token_entropy, token_nll, token_unlikelihood, weighted_nll
-from immunax.runtime.hlo import parse
+from immunax.pod.hlo import parse
+from immunax.pod.traffic import traffic
 from immunax.runtime.jaxpr_flops import matmul_flops
 from immunax.runtime.mesh import MeshSpec, build
-from immunax.runtime.traffic import traffic
 
 
 def _case(shape, d_model=8, vocab=19, seed=0):

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 from immunax.models.model import Model
 from immunax.outer.defense import Defense
 from immunax.outer.training import Training
-from immunax.runtime import hlo
-from immunax.runtime.chips import Chip
+from immunax.pod import hlo
+from immunax.pod.abstract_step import abstract_batch, abstract_state, trace_step
+from immunax.pod.chips import Chip
+from immunax.pod.traffic import Traffic, traffic
 from immunax.runtime.jaxpr_flops import matmul_flops
-from immunax.runtime.traffic import Traffic, traffic
-from immunax.stages.abstract_step import abstract_batch, abstract_state, trace_step
 
 _TEMPORARIES = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
 _TOTAL = re.compile(r"Used ([\d.]+)([KMGT]?) of")
@@ -66,7 +66,7 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
 
     Args:
       model, defense, training: as ``immunax.train`` builds them.
-      devices: of :func:`~immunax.runtime.chips.compile_only_devices`.
+      devices: of :func:`~immunax.pod.chips.compile_only_devices`.
 
     Raises:
       UserError: the defense refuses this model.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from immunax.runtime.hlo import Array, Computation, Instruction, Program
+from immunax.pod.hlo import Array, Computation, Instruction, Program
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all", "ragged-all-to-all")
 _FREE = {

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from immunax.runtime.hlo import Computation, Instruction, Program
-from immunax.runtime.instruction_costs import COLLECTIVES, hbm_bytes, product_flops
-from immunax.runtime.replica_groups import group
+from immunax.pod.hlo import Computation, Instruction, Program
+from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, product_flops
+from immunax.pod.replica_groups import group
 
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 
@@ -50,7 +50,7 @@ def traffic(program: Program, mesh_shape: Mapping[str, int]) -> Traffic:
     """Counts a program.
 
     Args:
-      program: from :func:`~immunax.runtime.hlo.parse`.
+      program: from :func:`~immunax.pod.hlo.parse`.
       mesh_shape: sizes by axis, in the mesh's order; device i of the program is the i-th of the mesh.
     """
 

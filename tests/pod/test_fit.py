@@ -18,10 +18,10 @@ from immunax.outer.attacker import Attacker
 from immunax.outer.defense import Mixture
 from immunax.outer.simulation import Simulation
 from immunax.outer.training import Training, begin, outer_step
+from immunax.pod.abstract_step import abstract_batch, abstract_state
+from immunax.pod.advice import advise, kept_steps
+from immunax.pod.fit import compile_step, device_bytes, refused_memory
 from immunax.runtime.mesh import MeshSpec, build, shard
-from immunax.stages.abstract_step import abstract_batch, abstract_state
-from immunax.stages.pod_advice import advise, kept_steps
-from immunax.stages.pod_fit import compile_step, device_bytes, refused_memory
 
 MODEL = Model(DecoderConfig("llama", 64, 16, 32, 2, 4, 4, 8, 32), remat="full")
 MESH = build(MeshSpec(data=1, fsdp=4, tensor=2))

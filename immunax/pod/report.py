@@ -4,9 +4,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from immunax.pod.chips import Chip
+from immunax.pod.fit import Fit, roofline
 from immunax.runtime import console
-from immunax.runtime.chips import Chip
-from immunax.stages.pod_fit import Fit, roofline
 
 _GIB = 2**30
 

@@ -10,7 +10,7 @@ from immunax.models.flops import projections
 from immunax.models.model import Model
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.training import TrainState
-from immunax.stages.pod_fit import device_bytes
+from immunax.pod.fit import device_bytes
 
 
 class Saving(NamedTuple):

@@ -2,7 +2,7 @@ import importlib.util
 
 import pytest
 
-from immunax.runtime.chips import chip_of, compile_only_devices
+from immunax.pod.chips import chip_of, compile_only_devices
 from immunax.runtime.errors import UserError
 
 

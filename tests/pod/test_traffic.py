@@ -5,10 +5,10 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from immunax.runtime.hlo import parse
+from immunax.pod.hlo import parse
+from immunax.pod.replica_groups import group
+from immunax.pod.traffic import traffic
 from immunax.runtime.mesh import MeshSpec, build
-from immunax.runtime.replica_groups import group
-from immunax.runtime.traffic import traffic
 
 MESH = build(MeshSpec(data=2, fsdp=2, tensor=2))
 SHAPE = dict(MESH.shape)
