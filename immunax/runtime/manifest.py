@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from immunax.runtime import atomic
 from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
+from immunax.runtime.moved import current
 
 FILE = "manifest.json"
 _PACKAGES = ("immunax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -76,7 +77,7 @@ def read(run_dir: Path | str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
         if isinstance(record["config"], dict):
-            return record
+            return {**record, "config": current(record["config"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: choose another run, or delete {run_dir}.") from error
     raise UserError(f"{path} holds no configuration: choose another run, or delete {run_dir}.")

@@ -15,6 +15,7 @@ from immunax.models.hub import ModelSource
 from immunax.models.model import Params
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
+from immunax.runtime.moved import current
 from immunax.stages.cells import Cell, Measured, groups
 from immunax.stages.certify import Weights, with_undefended
 from immunax.stages.measure import bench, measure
@@ -47,8 +48,9 @@ def replay(
     Raises:
       UserError: a model or the data cannot be loaded.
     """
-    check_config(stated["predicate"]["suite"]["config"])
-    config = cast(DictConfig, OmegaConf.create(stated["predicate"]["suite"]["config"]))
+    recorded = current(stated["predicate"]["suite"]["config"])
+    check_config(recorded)
+    config = cast(DictConfig, OmegaConf.create(recorded))
     if model is not None:
         config.model.path = str(model)
     elif config.model.get("path") == stated["predicate"]["model"]["name"]:

@@ -1,0 +1,34 @@
+"""Where things stood before: recorded configurations name classes by paths that may have moved since, and mean the same ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    f"immunax.{old}.{module}": f"immunax.{new}.{module}"
+    for old, new, modules in (
+        (
+            "defenses",
+            "outer",
+            ("attacker", "attacker_population", "defense", "exposure", "feed", "replay", "simulation", "training"),
+        ),
+        ("attacks", "campaign", ("budget", "grid", "openings", "population", "programs", "search")),
+    )
+    for module in modules
+}
+"""Modules that a configuration could name, by their old path."""
+
+
+def current(node: Any) -> Any:
+    """A plain configuration with every old path of a ``_target_`` replaced by today's.
+
+    Args:
+      node: nested dicts and lists, as a manifest or a certificate recorded them.
+    """
+    if isinstance(node, Mapping):
+        return {key: _path(value) if key == "_target_" else current(value) for key, value in node.items()}
+    return [current(each) for each in node] if isinstance(node, (list, tuple)) else node
+
+
+def _path(target: Any) -> Any:
+    module, _, name = str(target).rpartition(".")
+    return f"{MOVED[module]}.{name}" if module in MOVED else target
