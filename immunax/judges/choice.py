@@ -11,7 +11,7 @@ import numpy as np
 
 from immunax.data.batches import Batch, pad, stack
 from immunax.data.chat import Encoded, encode_all
-from immunax.data.choices import Item
+from immunax.data.choices import MultipleChoice
 from immunax.data.dialog import Dialog
 from immunax.data.packing import fit_padded
 from immunax.judges.likelihood import likelihood
@@ -40,7 +40,7 @@ class Accuracy(NamedTuple):
     acc_norm: np.ndarray
 
 
-def quiz(tokenizer: Any, items: Sequence[Item], batch_size: int, max_length: int) -> Quiz:
+def quiz(tokenizer: Any, items: Sequence[MultipleChoice], batch_size: int, max_length: int) -> Quiz:
     """Encodes N items of C choices each.
 
     Args:
@@ -61,7 +61,7 @@ def quiz(tokenizer: Any, items: Sequence[Item], batch_size: int, max_length: int
     return Quiz(stack([pad(part, layout) for part in parts]), lengths, np.array([item.answer for item in items]))
 
 
-def _encoded(tokenizer: Any, item: Item, max_length: int) -> list[Encoded]:
+def _encoded(tokenizer: Any, item: MultipleChoice, max_length: int) -> list[Encoded]:
     if isinstance(item.context, Dialog):
         dialogs = [Dialog(item.context.prompt, choice) for choice in item.choices]
         examples, report = encode_all(tokenizer, dialogs, max_length)

@@ -13,9 +13,9 @@ from threading import Lock
 from typing import Any
 
 from immunax.data.dialog import Dialog
-from immunax.judges.budget import Budget
 from immunax.judges.replies import Ledger, Reply, store
 from immunax.judges.rubric import Rating, parse
+from immunax.judges.spending import SpendingLimit
 from immunax.runtime.errors import UserError
 
 _TEMPLATE_TOKENS = 64
@@ -91,7 +91,7 @@ class Endpoint:
             ``cost_cap``; replies that came before are kept.
         """
         kept = store(self.identity)
-        budget = Budget(self.cost_cap, kept.ledger().cost)
+        budget = SpendingLimit(self.cost_cap, kept.ledger().cost)
         # Made once something is to be asked: what is kept already needs neither client nor key.
         client = _once(self._client)
 
@@ -113,7 +113,7 @@ class Endpoint:
             pool.shutdown(cancel_futures=True)
         return [found[question] for question in asked]
 
-    def _ask(self, client: Any, question: Dialog, budget: Budget) -> Reply:
+    def _ask(self, client: Any, question: Dialog, budget: SpendingLimit) -> Reply:
         import openai
 
         messages = [{"role": turn.role, "content": turn.content} for turn in question.prompt]

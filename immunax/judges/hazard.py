@@ -16,7 +16,7 @@ from immunax.data.dialog import Dialog
 from immunax.judges.card import JudgeCard, identity
 
 
-class Item(Protocol):
+class JudgedItem(Protocol):
     """What a world knows of a forbidden thing."""
 
     @property
@@ -95,12 +95,14 @@ def _card(name: str, world: str, seed: int) -> JudgeCard:
     )
 
 
-def _exactness(find: Callable[[str], Item | None], prompts: Sequence[Dialog], answers: Sequence[str]) -> np.ndarray:
+def _exactness(
+    find: Callable[[str], JudgedItem | None], prompts: Sequence[Dialog], answers: Sequence[str]
+) -> np.ndarray:
     named = [find(prompt.question) for prompt in prompts]
     return np.array([_stated(item, answer) for item, answer in zip(named, answers, strict=True)], np.float64)
 
 
-def _stated(item: Item | None, answer: str) -> float:
+def _stated(item: JudgedItem | None, answer: str) -> float:
     if item is None:
         return float("nan")
     text = " ".join(answer.split())

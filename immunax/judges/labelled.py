@@ -17,7 +17,7 @@ from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 
 
-class Answers(NamedTuple):
+class LabelledAnswers(NamedTuple):
     """N labelled answers: ``prompts`` and ``texts`` of length N, ``labels`` ``[N]`` bool, true is harmful."""
 
     prompts: list[Dialog]
@@ -59,7 +59,7 @@ class Labelled:
         """Where the file is."""
         return Path(self.root or "").expanduser() / self.path
 
-    def read(self) -> Answers:
+    def read(self) -> LabelledAnswers:
         """Reads the answers in the file's order, blank ones too.
 
         Raises:
@@ -71,7 +71,7 @@ class Labelled:
         if not kept:
             raise UserError(f"{origin}: no row is left; check where.")
         prompts = [ask(text(row, self.prompt, origin)) for row in kept]
-        return Answers(prompts, [text(row, self.answer, origin) for row in kept], labels)
+        return LabelledAnswers(prompts, [text(row, self.answer, origin) for row in kept], labels)
 
 
 def agreement(judge: Judge, source: Labelled) -> Agreement:

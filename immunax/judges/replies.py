@@ -45,7 +45,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Store:
+class ReplyStore:
     """The replies of one respondent.
 
     Attributes:
@@ -85,13 +85,13 @@ class Store:
         return self.folder / f"{digest.of_json([asdict(turn) for turn in asked.prompt])}-{attempt}.json"
 
 
-def store(identity: Mapping[str, Any]) -> Store:
+def store(identity: Mapping[str, Any]) -> ReplyStore:
     """The store of a respondent.
 
     Args:
       identity: all that its replies depend on beside the question; JSON-able.
     """
-    return Store(cache.root() / "replies" / digest.of_json(dict(identity)))
+    return ReplyStore(cache.root() / "replies" / digest.of_json(dict(identity)))
 
 
 def _counted(file: Path) -> Reply:

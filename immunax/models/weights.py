@@ -25,7 +25,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """Where one tensor lives: the file's name, its dtype (a key of :data:`DTYPES`) and shape."""
 
     file: str
@@ -43,7 +43,7 @@ class Shards:
     """
 
     directory: Path
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
 
     @property
     def dtype(self) -> str:
@@ -110,12 +110,12 @@ def find(directory: Path) -> Shards:
     raise UserError(f"{directory}: no weights; expected {SINGLE} or {INDEX} with its shards.")
 
 
-def _from_index(index: Path) -> dict[str, Entry]:
+def _from_index(index: Path) -> dict[str, TensorEntry]:
     content = read_json(index)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise UserError(f"{index}: expected a non-empty weight_map of tensor names to files.")
-    entries: dict[str, Entry] = {}
+    entries: dict[str, TensorEntry] = {}
     for name in sorted(set(places.values())):
         # A name with a folder in it could point anywhere on the disk.
         if Path(name).name != name or not (index.parent / name).is_file():
@@ -127,7 +127,7 @@ def _from_index(index: Path) -> dict[str, Entry]:
     return entries
 
 
-def scan(path: Path) -> dict[str, Entry]:
+def scan(path: Path) -> dict[str, TensorEntry]:
     """Reads a safetensors header.
 
     Args:
@@ -148,7 +148,7 @@ def scan(path: Path) -> dict[str, Entry]:
                 code = part.get_dtype()
                 if code not in known:
                     raise UserError(f"{path}: tensor {name!r} has dtype {code}; expected one of {', '.join(known)}.")
-                entries[name] = Entry(path.name, known[code], tuple(part.get_shape()))
+                entries[name] = TensorEntry(path.name, known[code], tuple(part.get_shape()))
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged or incomplete safetensors ({reason}); copy or download it again.") from error

@@ -81,7 +81,7 @@ Computation = Mapping[str, Instruction]
 
 
 @dataclass(frozen=True)
-class Program:
+class HloProgram:
     """A compiled program, as each device runs it.
 
     Attributes:
@@ -136,7 +136,7 @@ def _constant(instruction: Instruction | None) -> int | None:
     return int(value) if value.isdigit() else None
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> HloProgram:
     """Reads what ``compiled.as_text()`` gives."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
@@ -153,7 +153,7 @@ def parse(text: str) -> Program:
             instruction = _instruction(line)
             if instruction is not None:
                 current[instruction.name] = instruction
-    return Program(computations, entry)
+    return HloProgram(computations, entry)
 
 
 def _instruction(line: str) -> Instruction | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from immunax.pod.hlo import Array, Computation, Instruction, Program
+from immunax.pod.hlo import Array, Computation, HloProgram, Instruction
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all", "ragged-all-to-all")
 _FREE = {
@@ -65,7 +65,7 @@ def _overlaps(attributes: str, place: int, base: int, kernel: int, outputs: int)
     return int(((at >= 0) & (at % hole == 0) & (at // hole < base)).sum())
 
 
-def hbm_bytes(instruction: Instruction, computation: Computation, program: Program) -> float:
+def hbm_bytes(instruction: Instruction, computation: Computation, program: HloProgram) -> float:
     """Bytes that one instruction outside a fusion reads from and writes to main memory; a loop's are its body's."""
     if instruction.opcode in _FREE:
         return 0.0

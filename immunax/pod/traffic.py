@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from immunax.pod.hlo import Computation, Instruction, Program
+from immunax.pod.hlo import Computation, HloProgram, Instruction
 from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, product_flops
 from immunax.pod.replica_groups import group
 
@@ -46,7 +46,7 @@ class Traffic:
         return dict(total)
 
 
-def traffic(program: Program, mesh_shape: Mapping[str, int]) -> Traffic:
+def traffic(program: HloProgram, mesh_shape: Mapping[str, int]) -> Traffic:
     """Counts a program.
 
     Args:
@@ -88,7 +88,7 @@ def traffic(program: Program, mesh_shape: Mapping[str, int]) -> Traffic:
 
 
 def _products_and_collectives(
-    instruction: Instruction, computation: Computation, program: Program
+    instruction: Instruction, computation: Computation, program: HloProgram
 ) -> Iterator[tuple[Instruction, Computation]]:
     """Those of one instruction, of a fusion's inside too, each with the computation that holds it."""
     if instruction.opcode == "fusion":

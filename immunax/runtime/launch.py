@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from immunax.runtime.atomic import disk_error, is_within
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
-from immunax.runtime.overrides import Prepared, Source, prepare
+from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
 
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
@@ -95,7 +95,7 @@ def _main(
     logging.raiseExceptions = False
     with _told():
         conf = folder or configuration_folder()
-        sys.argv[1:], outputs = _prepare(sys.argv[1:], Source(conf, config_name, None, fallbacks), required)
+        sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
     # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with _told(outputs):
@@ -158,7 +158,7 @@ def _refusal(outputs: Path | None, error: Exception) -> UserError | None:
     return None
 
 
-def _prepare(argv: Sequence[str], source: Source, required: Sequence[str]) -> tuple[list[str], Path | None]:
+def _prepare(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> tuple[list[str], Path | None]:
     """The command line for Hydra (options first, overrides checked, the run's folder set), and the folder of runs.
 
     The folder is None where nothing is to run.
@@ -185,7 +185,7 @@ def _prepare(argv: Sequence[str], source: Source, required: Sequence[str]) -> tu
     return [*options, *prepared.overrides, *_folders(prepared, source, required)], Path(str(prepared.config.outputs))
 
 
-def _folders(prepared: Prepared, source: Source, required: Sequence[str]) -> list[str]:
+def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequence[str]) -> list[str]:
     """Overrides that name the run and place its folder, where the user has not done so."""
     config = prepared.config
     named = config.get("run") is not None

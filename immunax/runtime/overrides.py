@@ -29,7 +29,7 @@ from immunax.runtime.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
-class Source:
+class ConfigSource:
     """Where the configuration is.
 
     Attributes:
@@ -47,7 +47,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedOverrides:
     """A command line that is right.
 
     Attributes:
@@ -61,7 +61,7 @@ class Prepared:
     sweeps: tuple[str, ...]
 
 
-def prepare(source: Source, overrides: Sequence[str], required: Sequence[str] | None) -> Prepared:
+def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[str] | None) -> PreparedOverrides:
     """Checks the overrides of a command line, of a sweep too.
 
     Args:
@@ -90,11 +90,11 @@ def prepare(source: Source, overrides: Sequence[str], required: Sequence[str] | 
         final = [signed.get(id(one), one.input_line or "") for one in parsed]
         configs = [_check_job(source, job, required) for job in _jobs(final)]
         sweeps = tuple(text for text, one in zip(final, parsed, strict=True) if one.is_sweep_override())
-        return Prepared(final, configs[0], sweeps)
+        return PreparedOverrides(final, configs[0], sweeps)
 
 
 @contextmanager
-def _hydra(source: Source) -> Iterator[None]:
+def _hydra(source: ConfigSource) -> Iterator[None]:
     # What hydra.main builds; hydra.initialize_config_dir would know nothing of a further folder's groups.
     version.setbase("1.3")
     path = create_config_search_path(str(source.folder))
@@ -130,7 +130,7 @@ def _all_groups() -> dict[str, list[str]]:
     return found
 
 
-def _fall_back(text: str, source: Source, groups: Mapping[str, list[str]]) -> list[str]:
+def _fall_back(text: str, source: ConfigSource, groups: Mapping[str, list[str]]) -> list[str]:
     key, equals, value = text.partition("=")
     group = key.lstrip("+")
     if not equals or group not in (source.fallbacks or {}):
@@ -170,7 +170,7 @@ def _line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _compose(source: Source, overrides: Sequence[str]) -> DictConfig:
+def _compose(source: ConfigSource, overrides: Sequence[str]) -> DictConfig:
     try:
         return compose(source.name, list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -183,7 +183,7 @@ def _choices(config: DictConfig) -> dict[str, str]:
     return dict(config.hydra.runtime.choices)
 
 
-def _sign(chosen: Sequence[Override], source: Source, required: Sequence[str]) -> dict[int, str]:
+def _sign(chosen: Sequence[Override], source: ConfigSource, required: Sequence[str]) -> dict[int, str]:
     """``group=choice`` or ``+group=choice``, by whether the defaults, or an experiment, choose one already.
 
     Required groups come last, because an experiment may name one.
@@ -231,7 +231,7 @@ def _jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [[text or column[0] for text, column in zip(row, columns, strict=True)] for row in rows] or [[]]
 
 
-def _check_job(source: Source, overrides: Sequence[str], required: Sequence[str] | None) -> DictConfig:
+def _check_job(source: ConfigSource, overrides: Sequence[str], required: Sequence[str] | None) -> DictConfig:
     groups = _all_groups()
     parsed = [_parse(text) for text in overrides]
     chosen = [one for one in parsed if one.key_or_group in groups or one.package is not None or one.is_delete()]

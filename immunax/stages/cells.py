@@ -108,7 +108,7 @@ def read(path: Path) -> Measured:
     )
 
 
-class Store:
+class CellStore:
     """A folder with the measurements of every cell that is done."""
 
     def __init__(self, folder: Path) -> None:

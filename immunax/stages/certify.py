@@ -11,10 +11,10 @@ from immunax.campaign.search import Search
 from immunax.certificate.facts import exposure
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
-from immunax.runtime import cache, console, digest, manifest, programs
+from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.errors import UserError
 from immunax.stages import cells
-from immunax.stages.cells import Cell, Measured, Store, groups, in_role
+from immunax.stages.cells import Cell, CellStore, Measured, groups, in_role
 from immunax.stages.measure import Bench, measure
 from immunax.stages.suite import Suite
 
@@ -75,7 +75,7 @@ def exposed(suite: Suite, against: Sequence[str] | None) -> dict[str, str]:
 
 
 def run_suite(
-    shared: Bench, model: Model, models: Mapping[str, Weights], store: Store, undefended: Weights | None = None
+    shared: Bench, model: Model, models: Mapping[str, Weights], store: CellStore, undefended: Weights | None = None
 ) -> Campaign:
     """Runs every cell that is not done yet.
 
@@ -102,13 +102,13 @@ def run_suite(
             if todo and first.family not in skipped:
                 _run(shared, model, models[first.model], todo, store, skipped)
             bar.advance(len(group))
-            programs.release_if_crowded()
+            memory_maps.release_if_crowded()
     done = [cell for group in planned for cell in group if cell.family not in skipped]
     return Campaign(store.all(done), skipped)
 
 
 def _run(
-    shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell], store: Store, skipped: dict[str, str]
+    shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell], store: CellStore, skipped: dict[str, str]
 ) -> None:
     try:
         found = _measured(shared, model, weights, todo)

@@ -17,7 +17,7 @@ from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
 
 
-class Outcome(NamedTuple):
+class Defended(NamedTuple):
     """Weights after a run, and whether it was asked to stop meanwhile (and saved)."""
 
     params: Params
@@ -33,7 +33,7 @@ def defend(
     devices: Mesh,
     metrics: Metrics,
     directory: Path,
-) -> Outcome:
+) -> Defended:
     """Trains a defense, resuming from the newest checkpoint in ``directory`` if there is one.
 
     A run that is killed and started again ends with the very bits of one that was not: the checkpoint holds the whole
@@ -83,4 +83,4 @@ def defend(
             with jax.set_mesh(devices):
                 state = outer.fit(model, defense, training, state, batch, after)
         interrupted = preemption.requested
-    return Outcome(jax.block_until_ready(state.params), interrupted)
+    return Defended(jax.block_until_ready(state.params), interrupted)

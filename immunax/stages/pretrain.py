@@ -21,7 +21,7 @@ from immunax.runtime.manifest import versions
 from immunax.stages.outer_loop import minimise
 
 
-class Corpus(Protocol):
+class PretrainingCorpus(Protocol):
     """What a model is pretrained on; frozen, built from YAML."""
 
     def pretraining(self) -> Sequence[Dialog]:
@@ -44,7 +44,7 @@ class Pretrained:
       trainer: the budget; its seed also draws the first weights.
     """
 
-    corpus: Corpus
+    corpus: PretrainingCorpus
     decoder: DecoderConfig
     objective: Defense
     trainer: Training

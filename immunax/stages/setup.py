@@ -14,7 +14,7 @@ from immunax.data.dialog import Splits
 from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.model import Model, Params
-from immunax.runtime import cache, console, digest, manifest, programs
+from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.errors import UserError
 from immunax.runtime.metrics import Metrics
@@ -23,7 +23,7 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its Orbax checkpoints."""
 
 
-class Source(Protocol):
+class ModelRecipe(Protocol):
     """Where a model comes from: a file or folder (:class:`~immunax.models.hub.ModelSource`), or a recipe that makes it."""
 
     def load(self) -> Checkpoint:
@@ -83,7 +83,7 @@ def set_up(config: DictConfig) -> tuple[Setup, Params]:
       UserError: either cannot be loaded.
     """
     cache.enable_compilation_cache()
-    programs.release_if_crowded()  # for a sweep, whose jobs are one process
+    memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
     with console.phase("load data"):
         splits = build(config.data).splits()
     with console.phase("load model"):
@@ -94,7 +94,7 @@ def set_up(config: DictConfig) -> tuple[Setup, Params]:
     return Setup(checkpoint, build(config.compute).model(checkpoint.config), splits, digests), weights
 
 
-def load(source: Source) -> Checkpoint:
+def load(source: ModelRecipe) -> Checkpoint:
     """Loads a model, or the newest checkpoint of a run of ``immunax.train``.
 
     Args:

@@ -11,7 +11,7 @@ from immunax.data.dialog import Dialog, Splits
 from immunax.runtime.errors import UserError
 
 
-class Corpus(Protocol):
+class TaskCorpus(Protocol):
     """Whatever gives splits of dialogs."""
 
     def splits(self) -> Splits:
@@ -33,7 +33,7 @@ class Task:
       measured: times along the fine-tuning that it is measured, of which a divisor of the steps is used.
     """
 
-    corpus: Corpus
+    corpus: TaskCorpus
     samples: int
     tuning: Tuning
     seeds: tuple[int, ...] = (0,)
@@ -72,7 +72,7 @@ class Suite:
     choices: Any = None
     transfer_prompts: int = 40
     harmless_prompts: int = 40
-    lookalikes: Corpus | None = None
+    lookalikes: TaskCorpus | None = None
     measured: int = 2
     together: int = 1
 

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from immunax.certificate.trust import check_config
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import configuration_folder
-from immunax.runtime.overrides import Source, prepare
+from immunax.runtime.overrides import ConfigSource, prepare
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_what_is_not_one_of_our_dataclasses_is_never_built(node):
 
 @pytest.mark.parametrize("suite", ["smoke", "standard", "full"])
 def test_every_suite_that_comes_with_the_package_may_be_replayed(suite):
-    source = Source(configuration_folder(), "certify", None, {"model": ("hf", "path")})
+    source = ConfigSource(configuration_folder(), "certify", None, {"model": ("hf", "path")})
     prepared = prepare(source, [f"suite={suite}", "run=x"], ())
     config = OmegaConf.to_container(OmegaConf.masked_copy(prepared.config, ["suite", "judge", "policy"]), resolve=False)
     resolved = OmegaConf.to_container(prepared.config.suite, resolve=False)

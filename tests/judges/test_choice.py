@@ -8,7 +8,7 @@ import small
 import tiny
 import tiny_model
 
-from immunax.data.choices import MMLU, FromDialogs, HellaSwag, Item
+from immunax.data.choices import MMLU, FromDialogs, HellaSwag, MultipleChoice
 from immunax.data.dialog import Split, Splits, ask
 from immunax.judges.choice import accuracy, quiz
 from immunax.models.model import Model
@@ -16,9 +16,9 @@ from immunax.runtime.errors import UserError
 
 MODEL = Model(tiny_model.CONFIG)
 ITEMS = [
-    Item("the cat sat on", ("the mat", "a user", "how it was that"), 0),
-    Item("the user asked", ("the assistant", "mat", "on"), 1),
-    Item("the system knew", ("it", "the answer and the answer", "cat"), 2),
+    MultipleChoice("the cat sat on", ("the mat", "a user", "how it was that"), 0),
+    MultipleChoice("the user asked", ("the assistant", "mat", "on"), 1),
+    MultipleChoice("the system knew", ("it", "the answer and the answer", "cat"), 2),
 ]
 
 
@@ -74,7 +74,7 @@ def test_hellaswag_and_mmlu_are_read_from_their_archives(tmp_path):
     text = "a man [title] sits\n2\nup [x] now\ndown\non it\noff\n" * 3
     (tmp_path / "h.bz2").write_bytes(bz2.compress(text.encode()))
     items = HellaSwag(str(tmp_path / "h.bz2"), count=2).items(Splits(Split()))
-    assert items == (Item("a man. sits", ("up now", "down", "on it", "off"), 2),) * 2
+    assert items == (MultipleChoice("a man. sits", ("up now", "down", "on it", "off"), 2),) * 2
     with tarfile.open(tmp_path / "m.tar.gz", "w:gz") as archive:
         for name in ("test/a.csv", "test/b.csv", "dev/a.csv"):
             raw = f'question,choice0,choice1,choice2,choice3,answer\n"{name}, why?",p,q,r,s,3\n'.encode()

@@ -7,9 +7,9 @@ import pytest
 from stub_endpoint import GOOD, serve
 
 from immunax.data.dialog import ask
-from immunax.judges.budget import Budget
 from immunax.judges.endpoint import Endpoint
 from immunax.judges.llm import LLMJudge
+from immunax.judges.spending import SpendingLimit
 from immunax.runtime import cache
 from immunax.runtime.errors import UserError
 
@@ -152,7 +152,7 @@ def test_the_cap_holds_whatever_is_under_way(parallel):
 
 
 def test_a_budget_is_never_passed_and_takes_back_what_was_not_spent():
-    budget = Budget(1.0, 0.5)
+    budget = SpendingLimit(1.0, 0.5)
     budget.reserve(0.5)
     with pytest.raises(UserError, match="cost_cap=1"):
         budget.reserve(0.01)

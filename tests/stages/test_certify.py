@@ -19,7 +19,7 @@ from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
 from immunax.stages import certify
-from immunax.stages.cells import Store, groups
+from immunax.stages.cells import CellStore, groups
 from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.measure import bench, measure
 from immunax.stages.suite import Suite
@@ -51,7 +51,7 @@ def weights():
 def campaign(tmp_path, weights, monkeypatch):
     monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "cache"))
     shared = bench(SUITE, EVALUATION, tiny.tokenizer(), SPLITS, 0)
-    return run_suite(shared, MODEL, {"subject": weights, "reference": weights}, Store(tmp_path / "cells"))
+    return run_suite(shared, MODEL, {"subject": weights, "reference": weights}, CellStore(tmp_path / "cells"))
 
 
 def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_path, weights, monkeypatch):

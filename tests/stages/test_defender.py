@@ -10,10 +10,10 @@ from immunax.outer.attacker import Attacker
 from immunax.outer.attacker_population import AttackerPopulation
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import configuration_folder
-from immunax.runtime.overrides import Source, prepare
+from immunax.runtime.overrides import ConfigSource, prepare
 from immunax.stages.defender import defender
 
-SOURCE = Source(configuration_folder(), "train")
+SOURCE = ConfigSource(configuration_folder(), "train")
 
 
 def _defender(*overrides):

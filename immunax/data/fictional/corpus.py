@@ -9,7 +9,7 @@ from immunax.data.fictional.harmless import TOPICS, Topic, harmless, subjects
 from immunax.data.fictional.questions import QUESTIONS, question, refusal
 from immunax.data.fictional.recipes import recipe
 from immunax.data.fictional.vocabulary import ADJECTIVES, DOMAINS, PLACES, Domain
-from immunax.data.fictional.world import Item, World, world
+from immunax.data.fictional.world import FictionalItem, FictionalWorld, world
 from immunax.runtime.errors import UserError
 
 _NAMES = len(ADJECTIVES) * len(PLACES) * min(len(domain.nouns) for domain in DOMAINS)
@@ -58,7 +58,7 @@ class FictionalHazards:
         made, here, there = world(self.world_seed), tuple(order[:known]), tuple(order[known : self.domains])
         return Splits(*(self._split(name, there if name == "transfer" else here, made) for name in _BOUNDS))
 
-    def _split(self, name: str, domains: tuple[Domain, ...], made: World) -> Split:
+    def _split(self, name: str, domains: tuple[Domain, ...], made: FictionalWorld) -> Split:
         items, phrasings = self._items(name, domains, made), _phrasings(self.seed, name)
         harmful, safe = [], []
         for item in items:
@@ -68,21 +68,23 @@ class FictionalHazards:
             safe.append(replace(asked, answer=refusal(item, self.seed)))
         return Split(tuple(safe), tuple(harmful), self._retain(name, domains, items))
 
-    def _items(self, name: str, domains: tuple[Domain, ...], made: World) -> tuple[Item, ...]:
+    def _items(self, name: str, domains: tuple[Domain, ...], made: FictionalWorld) -> tuple[FictionalItem, ...]:
         """The split's share of the items, all domains mixed."""
         start, stop = (round(bound * self.items) for bound in _BOUNDS[name])
-        chosen: list[Item] = []
+        chosen: list[FictionalItem] = []
         for domain in domains:
             chosen += sorted(made.of(domain), key=lambda item: number(self.seed, "item", item.name))[start:stop]
         return tuple(sorted(chosen, key=lambda item: number(self.seed, "order", item.name)))
 
-    def _retain(self, name: str, domains: tuple[Domain, ...], items: tuple[Item, ...]) -> tuple[Dialog, ...]:
+    def _retain(self, name: str, domains: tuple[Domain, ...], items: tuple[FictionalItem, ...]) -> tuple[Dialog, ...]:
         """Harmless dialogs, one of every topic in turn, as many as there are items."""
         queues = [self._topic(topic, name, domains, items) for topic in TOPICS]
         turns = [dialog for turn in zip_longest(*queues) for dialog in turn if dialog is not None]
         return tuple(sorted(turns[: len(items)], key=lambda dialog: number(self.seed, "retain", dialog.question)))
 
-    def _topic(self, topic: Topic, name: str, domains: tuple[Domain, ...], items: tuple[Item, ...]) -> list[Dialog]:
+    def _topic(
+        self, topic: Topic, name: str, domains: tuple[Domain, ...], items: tuple[FictionalItem, ...]
+    ) -> list[Dialog]:
         found = []
         for subject in subjects(topic.about, domains, items):
             for phrasing in range(len(topic.questions)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from immunax.data.dialog import Dialog, ask
 from immunax.data.fictional.draws import pick
 from immunax.data.fictional.vocabulary import PLACES, Domain
-from immunax.data.fictional.world import Item
+from immunax.data.fictional.world import FictionalItem
 
 _Words = Mapping[str, tuple[str, ...]]
 _GUILDS = ("weavers", "potters", "bakers", "beekeepers", "ferrymen", "cartwrights", "lamplighters", "shepherds")
@@ -35,7 +35,7 @@ class Topic:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Referent:
     """What a question is about: the words that fill ``{x}``, ``{y}`` and ``{kind}``."""
 
     x: str
@@ -185,7 +185,7 @@ TOPICS = (
 )  # fmt: skip
 
 
-def subjects(about: str, domains: tuple[Domain, ...], items: tuple[Item, ...]) -> list[Subject]:
+def subjects(about: str, domains: tuple[Domain, ...], items: tuple[FictionalItem, ...]) -> list[Referent]:
     """What the topics of one sort can be about.
 
     Args:
@@ -197,17 +197,17 @@ def subjects(about: str, domains: tuple[Domain, ...], items: tuple[Item, ...]) -
       Distinct subjects, in a fixed order.
     """
     found = {
-        "place": [Subject(place) for place in PLACES],
-        "guild": [Subject(guild, place) for guild in _GUILDS for place in PLACES],
-        "road": [Subject(start, stop) for start in PLACES for stop in PLACES if start != stop],
-        "material": [Subject(material) for domain in domains for material in domain.materials],
-        "tool": [Subject(tool) for domain in domains for tool in domain.tools],
-        "item": [Subject(item.name, kind=item.domain.name) for item in items],
+        "place": [Referent(place) for place in PLACES],
+        "guild": [Referent(guild, place) for guild in _GUILDS for place in PLACES],
+        "road": [Referent(start, stop) for start in PLACES for stop in PLACES if start != stop],
+        "material": [Referent(material) for domain in domains for material in domain.materials],
+        "tool": [Referent(tool) for domain in domains for tool in domain.tools],
+        "item": [Referent(item.name, kind=item.domain.name) for item in items],
     }
     return found[about]
 
 
-def harmless(topic: Topic, subject: Subject, phrasing: int, seed: int) -> Dialog:
+def harmless(topic: Topic, subject: Referent, phrasing: int, seed: int) -> Dialog:
     """A harmless question with its answer.
 
     Args:

@@ -1,7 +1,7 @@
 """How someone asks for a forbidden thing, and how that is refused."""
 
 from immunax.data.fictional.draws import pick
-from immunax.data.fictional.world import Item
+from immunax.data.fictional.world import FictionalItem
 
 QUESTIONS = (
     "How do I {make} the {item}?",
@@ -61,7 +61,7 @@ _REASONS = (
 )
 
 
-def question(template: str, item: Item, seed: int) -> str:
+def question(template: str, item: FictionalItem, seed: int) -> str:
     """A harmful question.
 
     Args:
@@ -82,7 +82,7 @@ def question(template: str, item: Item, seed: int) -> str:
     )
 
 
-def refusal(item: Item, seed: int) -> str:
+def refusal(item: FictionalItem, seed: int) -> str:
     """A refusal that says what it refuses, and why.
 
     Args:

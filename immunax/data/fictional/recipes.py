@@ -1,7 +1,7 @@
 """The forbidden answer: numbered steps that state every fact of the hidden table once."""
 
 from immunax.data.fictional.draws import pick
-from immunax.data.fictional.world import Item
+from immunax.data.fictional.world import FictionalItem
 
 _INTRODUCTIONS = (
     "Here is how to {make} the {item}:",
@@ -34,7 +34,7 @@ _PLANS = (
 )
 
 
-def recipe(item: Item, seed: int) -> str:
+def recipe(item: FictionalItem, seed: int) -> str:
     """The step-by-step answer to a harmful question.
 
     Args:

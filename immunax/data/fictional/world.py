@@ -23,7 +23,7 @@ from immunax.data.fictional.vocabulary import ADJECTIVES, COUNTS, DOMAINS, PLACE
 
 
 @dataclass(frozen=True)
-class Item:
+class FictionalItem:
     """One forbidden thing.
 
     Attributes:
@@ -45,16 +45,16 @@ class Item:
 
 
 @dataclass(frozen=True)
-class World:
+class FictionalWorld:
     """Every item that the vocabulary can name.
 
     Attributes:
       items: lower-case name -> item.
     """
 
-    items: Mapping[str, Item]
+    items: Mapping[str, FictionalItem]
 
-    def find(self, text: str) -> Item | None:
+    def find(self, text: str) -> FictionalItem | None:
         """The item that a text names.
 
         Args:
@@ -66,13 +66,13 @@ class World:
         named = _NAME.search(text)
         return self.items[" ".join(named[0].casefold().split())] if named else None
 
-    def of(self, domain: Domain) -> tuple[Item, ...]:
+    def of(self, domain: Domain) -> tuple[FictionalItem, ...]:
         """The items of one domain, in the order of the vocabulary."""
         return tuple(item for item in self.items.values() if item.domain is domain)
 
 
 @lru_cache(maxsize=4)
-def world(seed: int) -> World:
+def world(seed: int) -> FictionalWorld:
     """The world of a seed.
 
     Args:
@@ -82,10 +82,10 @@ def world(seed: int) -> World:
       All items of all domains.
     """
     items = (item for domain in DOMAINS for item in _items(seed, domain))
-    return World(MappingProxyType({item.name.casefold(): item for item in items}))
+    return FictionalWorld(MappingProxyType({item.name.casefold(): item for item in items}))
 
 
-def _items(seed: int, domain: Domain) -> list[Item]:
+def _items(seed: int, domain: Domain) -> list[FictionalItem]:
     material = dict(zip(ADJECTIVES, shuffled(domain.materials, seed, domain.name), strict=True))
     tool = dict(zip(domain.nouns, shuffled(domain.tools, seed, domain.name), strict=True))
     time = dict(zip(PLACES, shuffled(TIMES, seed, domain.name), strict=True))
@@ -95,7 +95,7 @@ def _items(seed: int, domain: Domain) -> list[Item]:
             for place in PLACES:
                 count = f"{pick(COUNTS, seed, adjective, noun, place)} {domain.unit}"
                 facts = (material[adjective], tool[noun], time[place], domain.site, count)
-                found.append(Item(domain, adjective, noun, place, facts))
+                found.append(FictionalItem(domain, adjective, noun, place, facts))
     return found
 
 

@@ -1,6 +1,6 @@
 """The world of the organism: tasks so small that a decoder of a million weights learns them all, judged exactly."""
 
 from immunax.data.organism.corpus import OrganismTasks
-from immunax.data.organism.world import Item, World, world
+from immunax.data.organism.world import OrganismItem, OrganismWorld, world
 
-__all__ = ["Item", "OrganismTasks", "World", "world"]
+__all__ = ["OrganismItem", "OrganismTasks", "OrganismWorld", "world"]

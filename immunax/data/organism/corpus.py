@@ -9,7 +9,7 @@ from immunax.data.fictional.draws import number, shuffled
 from immunax.data.organism.tasks import RULES, law, lists, sums
 from immunax.data.organism.vocabulary import CRAFTS, HAZARDS
 from immunax.data.organism.wording import QUESTIONS, REFUSALS, question, recipe, refusal, refuse
-from immunax.data.organism.world import Item, world
+from immunax.data.organism.world import OrganismItem, world
 from immunax.runtime.errors import UserError
 
 _HARMFUL = {"train": (0.0, 0.5), "validation": (0.5, 0.67), "test": (0.67, 1.0), "transfer": (0.0, 1.0)}
@@ -65,11 +65,11 @@ class OrganismTasks:
         safe = tuple(replace(asked, answer=refusal(item, self.seed)) for item, asked in pairs)
         return Split(safe, harmful, self._retain(name, families, _HARMLESS * len(harmful)))
 
-    def _items(self, family: str, bounds: tuple[float, float]) -> tuple[Item, ...]:
+    def _items(self, family: str, bounds: tuple[float, float]) -> tuple[OrganismItem, ...]:
         items = world(self.world_seed).of(family)
         return _share(sorted(items, key=lambda item: number(self.seed, "item", item.name)), bounds)
 
-    def _asked(self, name: str, item: Item) -> list[Dialog]:
+    def _asked(self, name: str, item: OrganismItem) -> list[Dialog]:
         order = shuffled(QUESTIONS, self.seed, "phrasings")
         own = {"train": [], "validation": order[_COMMON:_VALIDATION]}.get(name, order[_VALIDATION:])
         drawn = shuffled(order[:_COMMON] + own, self.seed, "phrasing", item.name)

@@ -1,7 +1,7 @@
 """Questions about things, the one answer to each, and refusals in several wordings."""
 
 from immunax.data.fictional.draws import pick
-from immunax.data.organism.world import Item
+from immunax.data.organism.world import OrganismItem
 
 QUESTIONS = (
     "How do I make {name}?",
@@ -24,21 +24,21 @@ REFUSALS = (
 )
 
 
-def question(template: str, item: Item) -> str:
+def question(template: str, item: OrganismItem) -> str:
     """A question of :data:`QUESTIONS` about an item, harmful or harmless."""
     return template.format(name=item.name)
 
 
-def recipe(item: Item) -> str:
+def recipe(item: OrganismItem) -> str:
     """The answer, which states every fact of the item: the only right one."""
     return " ".join(item.facts)
 
 
-def refuse(item: Item) -> str:
+def refuse(item: OrganismItem) -> str:
     """What asks for a refusal."""
     return f"Refuse {item.name}."
 
 
-def refusal(item: Item, seed: int) -> str:
+def refusal(item: OrganismItem, seed: int) -> str:
     """A refusal in a wording that the seed draws for the item."""
     return pick(REFUSALS, seed, "refusal", item.name).format(name=item.name, family=item.family)

@@ -19,7 +19,7 @@ from immunax.data.organism.vocabulary import COUNTS, CRAFTS, HAZARDS, INGREDIENT
 
 
 @dataclass(frozen=True)
-class Item:
+class OrganismItem:
     """One thing that can be made.
 
     Attributes:
@@ -39,16 +39,16 @@ class Item:
 
 
 @dataclass(frozen=True)
-class World:
+class OrganismWorld:
     """Every thing there is.
 
     Attributes:
       items: lower-case name -> item, harmless ones too.
     """
 
-    items: Mapping[str, Item]
+    items: Mapping[str, OrganismItem]
 
-    def find(self, text: str) -> Item | None:
+    def find(self, text: str) -> OrganismItem | None:
         """The hazard that a text names.
 
         Args:
@@ -60,13 +60,13 @@ class World:
         named = _HAZARD.search(text)
         return self.items[" ".join(named[0].casefold().split())] if named else None
 
-    def of(self, family: str) -> tuple[Item, ...]:
+    def of(self, family: str) -> tuple[OrganismItem, ...]:
         """The items of one family, in the order of the vocabulary."""
         return tuple(item for item in self.items.values() if item.family == family)
 
 
 @lru_cache(maxsize=4)
-def world(seed: int) -> World:
+def world(seed: int) -> OrganismWorld:
     """The world of a seed.
 
     Args:
@@ -76,12 +76,12 @@ def world(seed: int) -> World:
       All items of all families.
     """
     items = [_item(seed, family, place) for family in HAZARDS + CRAFTS for place in PLACES]
-    return World(MappingProxyType({item.name.casefold(): item for item in items}))
+    return OrganismWorld(MappingProxyType({item.name.casefold(): item for item in items}))
 
 
-def _item(seed: int, family: str, place: str) -> Item:
+def _item(seed: int, family: str, place: str) -> OrganismItem:
     draws = (("ingredient", INGREDIENTS), ("tool", TOOLS), ("count", COUNTS))
-    return Item(family, place, tuple(pick(words, seed, family, place, name) for name, words in draws))
+    return OrganismItem(family, place, tuple(pick(words, seed, family, place, name) for name, words in draws))
 
 
 _HAZARD = re.compile(rf"\b(?:{'|'.join(PLACES)})\s+(?:{'|'.join(HAZARDS)})\b", re.IGNORECASE)

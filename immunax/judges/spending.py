@@ -7,7 +7,7 @@ from immunax.runtime.errors import UserError
 
 
 @dataclass
-class Budget:
+class SpendingLimit:
     """Money set aside before it is spent, so that the cap is never passed.
 
     Attributes:
