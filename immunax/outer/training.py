@@ -11,9 +11,7 @@ import optax
 
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.model import Model, Params
-from immunax.outer.attacker_population import HARDNESS, described, population_of
-from immunax.outer.defense import Defense, Evolving, Metrics, StreamBatch
-from immunax.outer.replay import keep
+from immunax.outer.defense import Defense, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -53,7 +51,7 @@ class TrainState(NamedTuple):
       optimizer: optax state.
       defense: what the defense carries.
       key: the run's random key; step t uses ``fold_in(key, t)``.
-      pool: the simulated attacks that are kept for replay; ``()`` where the defense has no population of attackers.
+      pool: what its simulated attacker carries, such as attacks kept for replay; ``()`` for nothing.
     """
 
     step: jax.Array
@@ -69,8 +67,7 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
     key, init_key = jax.random.split(jax.random.key(training.seed))
     optimizer = training.optimizer.build(training.steps)
     params = jax.tree.map(jnp.copy, params)
-    population = population_of(defense)
-    pool = () if population is None else population.empty_pool(batch.simulation)
+    pool = () if defense.attacker is None else defense.attacker.empty_pool(batch.simulation)
     carried = defense.init(model, params, batch, init_key)
     return TrainState(jnp.int32(0), params, optimizer.init(params), carried, key, pool)
 
@@ -78,7 +75,7 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def outer_step(
     model: Model, defense: Defense, training: Training, state: TrainState, batch: StreamBatch
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Scalars]:
     """One outer step; the old state's memory becomes the new one's.
 
     Args:
@@ -89,13 +86,17 @@ def outer_step(
     Returns:
       The state after the step, and scalars: ``loss``, ``grad_norm``, the defense's own and its attackers'.
     """
-    key, carried, pool = jax.random.fold_in(state.key, state.step), state.defense, state.pool
-    population, drawn = population_of(defense), None
-    if population is not None:
-        key, draw_key = jax.random.split(key)
-        drawn = population.draw(pool, batch.simulation, draw_key)
+    key, carried, pool, attacker = (
+        jax.random.fold_in(state.key, state.step),
+        state.defense,
+        state.pool,
+        defense.attacker,
+    )
+    drawn = None
+    if attacker is not None:
+        drawn, key = attacker.draw(pool, batch.simulation, key)
         batch = batch._replace(simulation=drawn.attack)
-    if isinstance(defense, Evolving):
+    if defense.evolves:
         key, advance_key = jax.random.split(key)
         carried = defense.advance(model, state.params, carried, batch, state.step, training.steps, advance_key)
 
@@ -105,9 +106,9 @@ def outer_step(
     (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, optimizer = training.optimizer.build(training.steps).update(gradient, state.optimizer, state.params)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **metrics}
-    if drawn is not None:
-        pool = keep(pool, drawn, metrics[HARDNESS])
-        metrics |= described(drawn, pool)
+    if attacker is not None and drawn is not None:
+        pool, seen = attacker.keep(pool, drawn, metrics)
+        metrics |= seen
     params = optax.apply_updates(state.params, updates)
     state = state._replace(step=state.step + 1, params=params, optimizer=optimizer, defense=carried, pool=pool)
     return state, metrics
