@@ -1,5 +1,6 @@
 """The outer loop: a defense's loss, minimised step by step, resumable bit for bit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -120,31 +121,48 @@ def fit(
     training: Training,
     state: TrainState,
     batch: Callable[[int], StreamBatch],
-    after: Callable[[int, TrainState, dict[str, float]], bool],
-) -> TrainState:
-    """Steps from ``state.step`` to ``training.steps``.
+    log: Callable[[int, dict[str, float]], None],
+    stop: Callable[[int], bool] = lambda step: False,
+) -> tuple[TrainState, dict[str, float]]:
+    """Steps from ``state.step`` to ``training.steps``, with the host a step behind the device.
+
+    While the device takes a step, the host makes the next one's data and reads the scalars of the one before.
 
     Args:
       model, defense, training: static.
-      state: from :func:`begin` or a checkpoint; donated.
+      state: from :func:`begin`, a checkpoint or a call that was stopped, with steps left to take; donated.
       batch: data of a step, by its number from 0.
-      after: called with the number of steps done, the state and the step's scalars; true ends the loop early. The
-        state is only valid during the call.
+      log: called after every step, in order, with the number of steps done and the step's scalars.
+      stop: asked once for every step on its way, by the number of steps done after it, whether to stop there.
 
     Returns:
-      The last state.
+      The state after the last step, and that step's scalars; they are finite.
 
     Raises:
-      UserError: the loss is not finite; ``after`` is not called for that step.
+      UserError: the loss is not finite; that step is not logged.
     """
-    for step in range(int(state.step), training.steps):
-        state, metrics = outer_step(model, defense, training, state, batch(step))
-        scalars = {name: float(value) for name, value in metrics.items()}
-        if not jnp.isfinite(scalars["loss"]) or not jnp.isfinite(scalars["grad_norm"]):
-            raise UserError(
-                f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step + 1}: "
-                "lower its optimizer.learning_rate."
-            )
-        if after(step + 1, state, scalars):
-            break
-    return state
+    done, before = int(state.step), None
+    data = batch(done)
+    while True:
+        state, metrics = outer_step(model, defense, training, state, data)
+        done += 1
+        last = done == training.steps or stop(done)
+        if not last:
+            data = batch(done)
+        if before is not None:
+            log(done - 1, _read(done - 1, before))
+        if last:
+            scalars = _read(done, metrics)
+            log(done, scalars)
+            return state, scalars
+        before = metrics
+
+
+def _read(step: int, metrics: Scalars) -> dict[str, float]:
+    scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
+        raise UserError(
+            f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step}: "
+            "lower its optimizer.learning_rate."
+        )
+    return scalars
