@@ -123,7 +123,7 @@ class Classifier:
             "side": self.side,
             "strength": self.strength,
         }
-        return cache.get_or_make("classifier", key, lambda: self._train(chosen), _read, _write)
+        return cache.get_or_make("classifier", key, lambda: self._train(chosen), _read, _write, [self])
 
     def _choose(self, name: str, split: Split) -> Examples:
         kept: list[tuple[Dialog, ...]] = []
