@@ -79,13 +79,16 @@ def _data_counts(data: Feed, team: RedTeam) -> dict[str, Any]:
 
 def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
     """The start model under attack: the same for every defense, so it is cached by content."""
-    chosen = {name: config[name] for name in ("attack", "red_team", "judge", "probes", "seed") if name in config}
+    names = ("attack", "red_team", "judge", "probes", "seed")
+    chosen = OmegaConf.to_container(
+        OmegaConf.create({name: config[name] for name in names if name in config}), resolve=True
+    )
     material = team.before.prompts, team.after.prompts, team.before.harmful, team.before.retain
     key = {
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
         "encoded": digest.of_tree((team.data, material)),
-        "config": OmegaConf.to_container(OmegaConf.create(chosen), resolve=True),
+        "config": chosen,
         "model": repr(setup.model),
         "versions": manifest.versions(),
     }
@@ -99,6 +102,7 @@ def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Param
         lambda: red_team(team, setup.model, start, setup.checkpoint.tokenizer, START, config.seed),
         lambda folder: from_json(json.loads((folder / "episode.json").read_text())),
         write,
+        [red_team, chosen],
     )
 
 
