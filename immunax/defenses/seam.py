@@ -55,7 +55,7 @@ class Seam(Defense):
         Raises:
           UserError: the model computes in half precision, where a step of ε changes nothing.
         """
-        if model.dtype in ("bfloat16", "float16"):
+        if model.dtype == "bfloat16":
             raise UserError(
                 f"seam takes differences of gradients, which {model.dtype} rounds away: compute in float32."
             )
