@@ -23,12 +23,12 @@ from immunax.defenses.rep_noise import every_layer_loss
 from immunax.inner.gradient_cosine import gradient_cosine
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Seam:
+class Seam(Defense):
     """The objective above.
 
     Attributes:
@@ -63,7 +63,7 @@ class Seam:
 
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting."""
         harmful = batch.harmful
         safe = answer_loss(model, params, batch.safe)
