@@ -6,7 +6,7 @@ dialogs themselves are data.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from immunax.attacks.prepare import ordered, phases
 from immunax.data.batches import pack, stack
 from immunax.data.chat import Encoded
 from immunax.data.dialog import Splits
-from immunax.data.packing import fit_packed
+from immunax.data.packing import few, fit_packed
 from immunax.inner.adapt import Loss
 from immunax.inner.losses import answer_loss
 from immunax.inner.member import FLAT, Opening, Track, rates, template
@@ -33,18 +33,14 @@ class Form:
     """What members of one program have in common; static.
 
     Attributes:
-      attack: the kind.
       optimizer: without what is data.
       numbers: its fields that are data.
       targets: the projections that get an adapter, or None where the full weights are trained.
-      steps: K.
     """
 
-    attack: type
     optimizer: Any
     numbers: tuple[str, ...]
     targets: tuple[str, ...] | None
-    steps: int
 
     def whole(self, params: Params, own: "Own", trained: Any) -> Params:
         """The weights that a model takes: what is trained, or the shared weights with it as their adapters."""
@@ -89,7 +85,8 @@ class Program:
       form: static.
       places: which of the attacks given these are.
       attacks: the members.
-      tracks: ``[A, ...]``, with batches ``[A, K, B, T]``.
+      steps: K.
+      tracks: ``[A, ...]``, with batches ``[A, K', B, T]``, K' at least K and one of few.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
       alike: by member, the first one that starts from the same weights on the same batch.
     """
@@ -97,6 +94,7 @@ class Program:
     form: Form
     places: tuple[int, ...]
     attacks: tuple[FineTuning, ...]
+    steps: int
     tracks: Track
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
     alike: tuple[int, ...]
@@ -148,26 +146,31 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
     """
     batches = _encoded(attacks, tokenizer, splits)
     numbers = _numbers(attacks)
-    groups: dict[Form, list[int]] = {}
+    groups: dict[tuple[Form, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
         names = numbers[type(tuning.optimizer)]
         targets = None if tuning.lora is None else tuning.lora.targets
-        form = Form(type(attack), template(tuning.optimizer, names), names, targets, len(batches[place]))
-        groups.setdefault(form, []).append(place)
+        form = Form(template(tuning.optimizer, names), names, targets)
+        groups.setdefault((form, len(batches[place])), []).append(place)
     return tuple(
-        _program(form, places, [attacks[place] for place in places], [batches[place] for place in places])
-        for form, places in groups.items()
+        _program(*kind, places, [attacks[place] for place in places], [batches[place] for place in places])
+        for kind, places in groups.items()
     )
 
 
-def _program(form: Form, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]) -> Program:
+def _program(
+    form: Form, steps: int, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]
+) -> Program:
     layout = fit_packed([batch for member in batches for batch in member])
+    layout = replace(layout, answers=few(layout.answers))
+    # Steps past the last are never taken: numbers of steps, of dialogs and of answer tokens are few, and so are the programs.
+    past = few(steps) - steps
     tracks = [
         Track(
-            np.asarray(rates(attack.tuning.optimizer, form.steps)),
+            np.pad(np.asarray(rates(attack.tuning.optimizer, steps)), (0, past)),
             {name: np.float32(getattr(attack.tuning.optimizer, name)) for name in form.numbers},
-            stack([pack(batch, layout) for batch in member]),
+            stack([pack(batch, layout) for batch in [*member, *member[:1] * past]]),
         )
         for attack, member in zip(attacks, batches, strict=True)
     ]
@@ -175,7 +178,7 @@ def _program(form: Form, places: list[int], attacks: list[FineTuning], batches: 
         tuple(tuple((len(each.tokens), len(each.answer)) for each in batch) for batch in member) for member in batches
     )
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tracks)
-    return Program(form, tuple(places), tuple(attacks), stacked, examples, _alike(attacks, stacked.batches))
+    return Program(form, tuple(places), tuple(attacks), steps, stacked, examples, _alike(attacks, stacked.batches))
 
 
 def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:

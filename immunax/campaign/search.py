@@ -232,7 +232,7 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
     trials: list[Trial] = []
     budget, seen = Budget(0, 0, 0.0), []
     for part in prepared.parts:
-        rungs = search.halving.rungs(len(part.places), part.form.steps)
+        rungs = search.halving.rungs(len(part.places), part.steps)
         own, openings = share_openings(part, model, params, part.own(params, key, measure.harmful), mesh)
         ground = Ground(params, openings, measure.retain, limit)
         program = compile_search(Hunt(part.form, model), rungs, part.tracks, own, ground, mesh=mesh)
