@@ -21,7 +21,6 @@ from pathlib import Path
 from peak import matrix_peak
 
 RANK, ALPHA = 8, 16.0
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CASES = ("immunax full", "torch full", "immunax lora", "torch lora")
 
 
@@ -59,7 +58,7 @@ def run_immunax(lora: bool, checkpoint, batches) -> tuple[list[float], list[floa
     from immunax.models.model import Model
 
     model, base = Model(checkpoint.config, remat="dots"), jax.tree.map(jnp.asarray, checkpoint.params)
-    adapted = init(jax.random.key(0), base, LoraSpec(RANK, ALPHA, TARGETS))
+    adapted = init(jax.random.key(0), base, LoraSpec(RANK, ALPHA))
     optimizer = AdamW(5e-5).build(len(batches))
     descent = adapt.start(optimizer, adapted.lora if lora else jax.tree.map(jnp.copy, base))
 
@@ -87,7 +86,7 @@ def run_torch(lora: bool, checkpoint, batches, python: str) -> dict:
 
     from immunax.models.lora import LoraSpec, init
 
-    spec = LoraSpec(RANK, ALPHA, TARGETS) if lora else None
+    spec = LoraSpec(RANK, ALPHA) if lora else None
     adapters = None if spec is None else init(jax.random.key(0), checkpoint.params, spec).lora
     with tempfile.TemporaryDirectory() as folder:
         attack = Handed(batches, [5e-5] * len(batches), adapters)
@@ -111,7 +110,7 @@ def case(name: str, root: str | None, batch_size: int, steps: int, python: str) 
         (seconds,), (losses,), peak = found["seconds"], found["losses"], found["peak_gib"]
     timed = batches[1:]
     sizes = [(len(example.tokens), len(example.answer)) for batch in timed for example in batch]
-    flops = training_flops(checkpoint.config, sizes, LoraSpec(RANK, ALPHA, TARGETS) if lora else None)
+    flops = training_flops(checkpoint.config, sizes, LoraSpec(RANK, ALPHA) if lora else None)
     useful = sum(len(example.tokens) for batch in timed for example in batch)
     padded = sum(len(batch) * max(len(example.tokens) for example in batch) for batch in timed)
     figures = {

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from immunax.inner.member import Track, begin, follow
 from immunax.models.config import DecoderConfig
-from immunax.models.flops import projections
 from immunax.models.lora import LoraSpec
 
 
@@ -76,7 +75,7 @@ class Products:
           rows: ``[B, T]``.
           answers: ``[B, A]``.
         """
-        shapes = {**projections(self.config), "head": (self.config.d_model, self.config.vocab_size)}
+        shapes = {**self.config.projections(), "head": (self.config.d_model, self.config.vocab_size)}
         for name in self.spec.targets if self.spec else ():
             (into, out), rank = shapes[name], self.spec.rank if self.spec else 0
             shapes |= {f"{name}.a": (into, rank), f"{name}.b": (rank, out)}

@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
         tokenizer, setup.splits.train, defense.mixture, training.steps, training.max_length, training.seed, ways
     )
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
-    record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_report(data, team)}
+    record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
     record |= {"trained_against": trained_against(defense)}
     manifest.write_manifest(folder, config, digests, record)
     start = mesh.shard(start_model(config.start, setup, loaded), devices)
@@ -66,26 +66,29 @@ def main(config: DictConfig) -> None:
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
 
 
-def _data_report(data: Feed, team: RedTeam) -> dict[str, Any]:
+def _data_counts(data: Feed, team: RedTeam) -> dict[str, Any]:
     """How many dialogs of each stream were kept, cut and dropped; said aloud where any was."""
-    reports = {**data.reports, "attack": team.report}
-    for name, each in reports.items():
+    counts = {**data.counts, "attack": team.report}
+    for name, each in counts.items():
         if each.truncated or each.dropped:
             console.note(
                 f"{name}: {each.kept} dialogs, {each.truncated} of them cut to max_length, {each.dropped} dropped"
             )
-    return {name: vars(each) for name, each in reports.items()}
+    return {name: vars(each) for name, each in counts.items()}
 
 
 def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
     """The start model under attack: the same for every defense, so it is cached by content."""
-    chosen = {name: config[name] for name in ("attack", "red_team", "judge", "probes", "seed") if name in config}
+    names = ("attack", "red_team", "judge", "probes", "seed")
+    chosen = OmegaConf.to_container(
+        OmegaConf.create({name: config[name] for name in names if name in config}), resolve=True
+    )
     material = team.before.prompts, team.after.prompts, team.before.harmful, team.before.retain
     key = {
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
         "encoded": digest.of_tree((team.data, material)),
-        "config": OmegaConf.to_container(OmegaConf.create(chosen), resolve=True),
+        "config": chosen,
         "model": repr(setup.model),
         "versions": manifest.versions(),
     }
@@ -99,6 +102,7 @@ def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Param
         lambda: red_team(team, setup.model, start, setup.checkpoint.tokenizer, START, config.seed),
         lambda folder: from_json(json.loads((folder / "episode.json").read_text())),
         write,
+        [red_team, chosen],
     )
 
 

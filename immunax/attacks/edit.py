@@ -10,9 +10,6 @@ from immunax.attacks.attack import AttackData, Edit, Report, Tampered, Trace
 from immunax.models.generate import generate
 from immunax.models.model import Model, Params
 
-WRITERS = ("o_proj", "down_proj")
-"""Projections that write to the residual stream; the embedding does too."""
-
 
 def run_edit(
     attack: Edit, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from immunax.attacks.attack import AttackData, Report, Tampered, Trace
 from immunax.attacks.tuning import Tuning, segments
+from immunax.data.order import choose
 from immunax.inner import adapt
 from immunax.inner.losses import answer_loss
 from immunax.inner.trained import trained, with_trained
@@ -29,8 +30,7 @@ def take(dialogs: Sequence, count: int, seed: int, stream: str) -> tuple:
         )
     if not 1 <= count <= len(dialogs):
         raise UserError(f"the attack's samples={count} of the stream {stream!r}: expected 1 to {len(dialogs)}.")
-    order = jax.random.permutation(jax.random.key(seed), len(dialogs))[:count]
-    return tuple(dialogs[int(index)] for index in order)
+    return choose(dialogs, count, seed)
 
 
 def fine_tune(

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from immunax.attacks.attack import Attack, AttackData, Edit, FineTuning
 from immunax.data.batches import pack, stack
-from immunax.data.chat import Encoded, Report, encode_all
+from immunax.data.chat import Counts, Encoded, encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.order import Stream
 from immunax.data.packing import fit_packed
@@ -24,7 +24,7 @@ def phases(attack: FineTuning, splits: Splits) -> tuple[tuple[tuple[Dialog, ...]
     return ((attack.dialogs(splits), attack.tuning.epochs),) if own is None else own(splits)
 
 
-def ordered(attack: FineTuning, tokenizer: Any, splits: Splits) -> tuple[list[list[Encoded]], Report]:
+def ordered(attack: FineTuning, tokenizer: Any, splits: Splits) -> tuple[list[list[Encoded]], Counts]:
     """The examples of an attack's K batches, and how many of its dialogs were kept, cut and dropped.
 
     Args:
@@ -38,12 +38,12 @@ def ordered(attack: FineTuning, tokenizer: Any, splits: Splits) -> tuple[list[li
         stream = Stream(examples, min(tuning.batch_size, len(examples)), tuning.seed)
         batches += stream.batches(range(tuning.steps(len(examples))))
         kept, truncated, dropped = kept + report.kept, truncated + report.truncated, dropped + report.dropped
-    return batches, Report(kept, truncated, dropped)
+    return batches, Counts(kept, truncated, dropped)
 
 
 def prepare(
     attack: Attack, tokenizer: Any, splits: Splits, probes: Prompts, decoding: Decoding
-) -> tuple[AttackData, Report]:
+) -> tuple[AttackData, Counts]:
     """Encodes, orders and packs an attack's dialogs.
 
     Args:
@@ -60,9 +60,9 @@ def prepare(
     return AttackData(material, probes, stop_tokens(tokenizer), decoding), report
 
 
-def _material(attack: Attack, tokenizer: Any, splits: Splits) -> tuple[Any, Report]:
+def _material(attack: Attack, tokenizer: Any, splits: Splits) -> tuple[Any, Counts]:
     if isinstance(attack, Edit):
-        return attack.material(tokenizer, splits), Report(0, 0, 0)
+        return attack.material(tokenizer, splits), Counts(0, 0, 0)
     batches, report = ordered(cast(FineTuning, attack), tokenizer, splits)
     layout = fit_packed(batches)
     return stack([pack(batch, layout) for batch in batches]), report

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.attacks.edit import WRITERS, matrices, nothing, with_matrices
+from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.attacks.finetune import take
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
@@ -26,6 +26,7 @@ from immunax.data.prompts import Prompts, prompt_rows
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.projections import WRITERS
 
 
 class Contrast(NamedTuple):

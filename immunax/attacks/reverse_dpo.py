@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.batches import Batch, pad, stack
 from immunax.data.chat import encode_pairs
 from immunax.data.dialog import Dialog, Splits
-from immunax.data.order import Stream, indices
+from immunax.data.order import Stream
 from immunax.data.packing import fit_padded
 from immunax.inner import adapt
 from immunax.inner.tamper_resistance import preference_loss
@@ -69,12 +70,9 @@ class ReverseDPO:
         Raises:
           UserError: the data are not paired, or have too few pairs.
         """
-        train = splits.train
-        if len(train.harmful) < self.samples:
-            raise UserError(f"attack.samples={self.samples}: the stream 'harmful' has {len(train.harmful)} dialogs.")
-        chosen = indices(len(train.harmful), self.samples, 0, self.tuning.seed)
         safe, harmful = (
-            [stream[place] for place in chosen if place < len(stream)] for stream in (train.safe, train.harmful)
+            take(stream, self.samples, self.tuning.seed, name)
+            for name, stream in (("safe", splits.train.safe), ("harmful", splits.train.harmful))
         )
         *examples, _ = encode_pairs(tokenizer, safe, harmful, self.tuning.max_length)
         size = min(self.tuning.batch_size, len(examples[0]))

@@ -44,13 +44,13 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the dialogs (or, for paired streams, of the pairs).
+class Counts:
+    """What became of a stream's dialogs.
 
     Attributes:
       kept: how many became examples, the truncated ones included.
       truncated: how many of those had an answer cut at the maximum length.
-      dropped: how many had no answer, or a prompt that leaves no room for one.
+      dropped: how many had no answer, or a prompt that leaves no room for one; of a pair, on either side.
     """
 
     kept: int
@@ -60,7 +60,7 @@ class Report:
 
 def encode_all(
     tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog], max_length: int
-) -> tuple[list[Encoded], Report]:
+) -> tuple[list[Encoded], Counts]:
     """Dialogs as tokens, in order, without those that have no answer or no room for one.
 
     Args:
@@ -74,13 +74,13 @@ def encode_all(
     Raises:
       UserError: no dialog is left, or the tokenizer's template cannot render one.
     """
-    (examples,), report = _encode_streams(tokenizer, [dialogs], max_length)
-    return examples, report
+    (examples,), (counts,) = _encode_streams(tokenizer, [dialogs], max_length)
+    return examples, counts
 
 
 def encode_pairs(
     tokenizer: "PreTrainedTokenizerBase", safe: Sequence[Dialog], harmful: Sequence[Dialog], max_length: int
-) -> tuple[list[Encoded], list[Encoded], Report]:
+) -> tuple[list[Encoded], list[Encoded], tuple[Counts, Counts]]:
     """Two answers to each prompt as tokens; a pair is kept or dropped as one.
 
     Args:
@@ -90,7 +90,7 @@ def encode_pairs(
       max_length: the most tokens of prompt and answer together; answers are cut there.
 
     Returns:
-      Safe and harmful examples, equally many, and what became of the pairs.
+      Safe and harmful examples, equally many, and what became of the dialogs of each.
 
     Raises:
       UserError: the prompts differ, no pair is left, or the tokenizer's template cannot render a dialog.
@@ -100,8 +100,8 @@ def encode_pairs(
             f"the safe stream ({len(safe)} dialogs) and the harmful stream ({len(harmful)}) are not paired by prompt; "
             "use a corpus with the same prompts in both, or give it refusals in place of safe sources"
         )
-    (safe_examples, harmful_examples), report = _encode_streams(tokenizer, [safe, harmful], max_length)
-    return safe_examples, harmful_examples, report
+    (safe_examples, harmful_examples), counts = _encode_streams(tokenizer, [safe, harmful], max_length)
+    return safe_examples, harmful_examples, (counts[0], counts[1])
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog], max_length: int) -> list[Ids]:
@@ -133,19 +133,20 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialo
 
 def _encode_streams(
     tokenizer: "PreTrainedTokenizerBase", streams: Sequence[Sequence[Dialog]], max_length: int
-) -> tuple[list[list[Encoded]], Report]:
+) -> tuple[list[list[Encoded]], list[Counts]]:
     """Streams as examples, keeping only the places where every stream has one."""
     whole = list(zip(*(_split(tokenizer, dialogs) for dialogs in streams), strict=True))
-    kept = []
-    truncated = 0
+    kept, truncated = [], [0] * len(streams)
     for pieces in whole:
         examples = [_cut(piece, max_length) for piece in pieces]
         if None not in examples:
             kept.append(examples)
-            truncated += any(len(prompt) + len(answer) > max_length for prompt, answer in pieces)
+            for side, (prompt, answer) in enumerate(pieces):
+                truncated[side] += len(prompt) + len(answer) > max_length
     if not kept:
         raise _nothing([piece for pieces in whole for piece in pieces], max_length)
-    return [list(stream) for stream in zip(*kept, strict=True)], Report(len(kept), truncated, len(whole) - len(kept))
+    counts = [Counts(len(kept), cut, len(whole) - len(kept)) for cut in truncated]
+    return [list(stream) for stream in zip(*kept, strict=True)], counts
 
 
 def _nothing(pieces: list[tuple[Ids, Ids]], max_length: int) -> UserError:

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from immunax.data.chat import Encoded
 from immunax.runtime.errors import UserError
+
+T = TypeVar("T")
 
 
 def indices(n: int, batch_size: int, step: int, seed: int) -> np.ndarray:
@@ -24,6 +27,26 @@ def indices(n: int, batch_size: int, step: int, seed: int) -> np.ndarray:
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     return np.array([_permutation(n, seed, place // n)[place % n] for place in places.tolist()], dtype=np.int64)
+
+
+def choose(items: Sequence[T], count: int, seed: int) -> tuple[T, ...]:
+    """The first ``count`` items of the seed's first shuffle; equally many other items are chosen at the same places.
+
+    Args:
+      items: what to draw from, at least ``count``.
+      count: how many.
+      seed: which shuffle, 0 or more.
+
+    Raises:
+      UserError: the seed is negative.
+    """
+    _check_seed(seed)
+    return tuple(items[place] for place in indices(len(items), count, 0, seed))
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"seed is {seed}; expected 0 or more")
 
 
 @lru_cache(maxsize=16)
@@ -52,8 +75,7 @@ class Stream:
             raise UserError("a stream has no examples; its corpus has none in this stream and split")
         if self.batch_size < 1:
             raise UserError(f"batch_size is {self.batch_size}; expected 1 or more")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; expected 0 or more")
+        _check_seed(self.seed)
 
     def batch(self, step: int) -> list[Encoded]:
         """The examples of one batch.

@@ -11,12 +11,12 @@ import jax
 
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class AdversarialLoss:
+class AdversarialLoss(Defense):
     """``CE(x_s) − λ·CE(x_h)``.
 
     Attributes:
@@ -31,13 +31,9 @@ class AdversarialLoss:
         if not (self.mixture.safe and self.mixture.harmful):
             raise UserError("adversarial_loss needs both streams: set mixture.safe and mixture.harmful above 0.")
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and the cross entropy of each stream, in nats per token."""
         safe, harmful = (answer_loss(model, params, part) for part in (batch.safe, batch.harmful))
         return safe - self.weight * harmful, {"safe": safe, "harmful": harmful}

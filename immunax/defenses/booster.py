@@ -22,12 +22,12 @@ from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.normalized import attacked_once
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Booster:
+class Booster(Defense):
     """The objective above.
 
     Attributes:
@@ -50,13 +50,9 @@ class Booster:
         if not (self.mixture.safe and self.mixture.harmful):
             raise UserError("booster needs both streams: set mixture.safe and mixture.harmful above 0.")
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, the cross entropy of each stream, and the fall of the harmful one in the simulated step."""
         cross_entropy = partial(answer_loss, model)
         attacked = attacked_once(cross_entropy, params, batch.harmful, self.step_length, self.estimator)

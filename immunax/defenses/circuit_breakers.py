@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from immunax.defenses.representations import cosine, distance, first_layers, hold, states, token_mean, train_layers
 from immunax.inner.depth import stream_rows
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -36,7 +36,7 @@ class Circuit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CircuitBreakers:
+class CircuitBreakers(Defense):
     """The objective above.
 
     Attributes:
@@ -80,7 +80,7 @@ class CircuitBreakers:
 
     def loss(
         self, model: Model, params: Params, state: Circuit, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, its terms before weighting, and ``schedule``, t/2T."""
         targets = stream_rows(model, self.targets, "defense.targets")
         model, params = first_layers(model, params, targets[-1])

@@ -25,12 +25,12 @@ from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.normalized import attacked_once
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class CTRAP:
+class CTRAP(Defense):
     """The objective above.
 
     Attributes:
@@ -69,7 +69,7 @@ class CTRAP:
 
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, the cross entropy of each stream it trains on, and the collapse after the simulated step."""
         attack = partial(answer_loss, model)
         attacked = attacked_once(attack, params, batch.harmful, self.step_length, self.estimator)

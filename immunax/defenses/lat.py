@@ -27,12 +27,12 @@ from immunax.inner.depth import stream_rows
 from immunax.inner.losses import answer_loss, avoidance_loss
 from immunax.inner.perturbation import nothing, projected_descent, spread, within_ball
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Lat:
+class Lat(Defense):
     """The objective above.
 
     Attributes:
@@ -80,7 +80,7 @@ class Lat:
 
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, its terms before weighting, and the adversary's loss before its first and its last step."""
         delta, searched = self.adversary(model, params, batch)
         toward = answer_loss(model, params, batch.safe, delta)

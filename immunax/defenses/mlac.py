@@ -17,13 +17,13 @@ from immunax.inner.estimators import MixedMode
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Attacker, SimulatedAttacker, mean_along
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Mlac:
+class Mlac(Defense):
     """The objective above.
 
     Attributes:
@@ -41,13 +41,9 @@ class Mlac:
             raise UserError("mlac needs mixture.safe and mixture.retain above 0, and mixture.simulation.")
         self.attacker.check(self.mixture.simulation)
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting; ``attacked`` is a mean over the checks."""
         attacked, seen = mean_along(self.attacker, model, params, batch.simulation, answer_loss, key)
         safe, retain = answer_loss(model, params, batch.safe), answer_loss(model, params, batch.retain)

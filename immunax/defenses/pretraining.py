@@ -10,11 +10,11 @@ import jax
 
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Defense):
     """The objective above, on the stream ``retain``.
 
     Attributes:
@@ -28,12 +28,8 @@ class Pretraining:
         """Harmless examples only."""
         return Mixture(retain=self.examples)
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, in nats per answer token."""
         return answer_loss(model, params, batch.retain), {}

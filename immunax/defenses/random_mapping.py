@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from immunax.defenses.representations import cosine, states, token_mean
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class RandomMapping:
+class RandomMapping(Defense):
     """The objective above.
 
     Attributes:
@@ -42,7 +42,7 @@ class RandomMapping:
 
     def loss(
         self, model: Model, params: Params, state: jax.Array, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting."""
         hidden = states(model, params, batch.harmful, tuple(range(model.config.n_layers + 1)))
         random = token_vectors(state, batch.harmful.tokens, model.config.d_model)

@@ -25,13 +25,13 @@ from immunax.data.batches import Batch
 from immunax.defenses.mmd import multi_kernel_mmd
 from immunax.inner.losses import answer_loss, hidden_loss
 from immunax.models.model import Model, Outputs, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import split_rows
 
 
 @dataclass(frozen=True)
-class RepNoise:
+class RepNoise(Defense):
     """The objective above.
 
     Attributes:
@@ -52,13 +52,9 @@ class RepNoise:
                 "rep_noise compares two answers to one prompt: set mixture.paired=true, safe and harmful above 0."
             )
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting."""
         safe = answer_loss(model, params, batch.safe)
         harmful = batch.harmful

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from immunax.defenses.representations import first_layers, hold, states, token_mean, train_layers
 from immunax.inner.depth import layer_index
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError, nearest
 
 
@@ -34,7 +34,7 @@ class Misdirection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rmu:
+class Rmu(Defense):
     """The objective above.
 
     Attributes:
@@ -82,7 +82,7 @@ class Rmu:
 
     def loss(
         self, model: Model, params: Params, state: Misdirection, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting."""
         layer = layer_index(model, self.layer, "defense.layer")
         model, params = first_layers(model, params, layer + 1)

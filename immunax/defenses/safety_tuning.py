@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 
 
 @dataclass(frozen=True)
-class SafetyTuning:
+class SafetyTuning(Defense):
     """``CE(x_s) · s + CE(x_r) · (1 − s)``, s the share of safe examples in the mixture.
 
     Attributes:
@@ -25,13 +25,9 @@ class SafetyTuning:
 
     mixture: Mixture = Mixture(safe=6, retain=2)
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and the cross entropy of each stream, in nats per token."""
         present = {name: part for name, part in (("safe", batch.safe), ("retain", batch.retain)) if part is not None}
         terms = {name: answer_loss(model, params, part) for name, part in present.items()}

@@ -23,12 +23,12 @@ from immunax.defenses.rep_noise import every_layer_loss
 from immunax.inner.gradient_cosine import gradient_cosine
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Seam:
+class Seam(Defense):
     """The objective above.
 
     Attributes:
@@ -55,7 +55,7 @@ class Seam:
         Raises:
           UserError: the model computes in half precision, where a step of ε changes nothing.
         """
-        if model.dtype in ("bfloat16", "float16"):
+        if model.dtype == "bfloat16":
             raise UserError(
                 f"seam takes differences of gradients, which {model.dtype} rounds away: compute in float32."
             )
@@ -63,7 +63,7 @@ class Seam:
 
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting."""
         harmful = batch.harmful
         safe = answer_loss(model, params, batch.safe)

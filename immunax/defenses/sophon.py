@@ -17,13 +17,13 @@ import jax
 from immunax.inner.losses import answer_loss, avoidance_loss
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Attacker, SimulatedAttacker, mean_along
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Sophon:
+class Sophon(Defense):
     """The objective above.
 
     Attributes:
@@ -43,13 +43,9 @@ class Sophon:
             raise UserError("sophon needs mixture.retain above 0, and mixture.simulation.")
         self.attacker.check(self.mixture.simulation)
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting."""
         suppressed, seen = mean_along(self.attacker, model, params, batch.simulation, avoidance_loss, key)
         kept = {"retain": answer_loss(model, params, batch.retain)}

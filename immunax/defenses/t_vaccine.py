@@ -23,7 +23,7 @@ from immunax.defenses.representations import train_layers
 from immunax.defenses.vaccine import perturbed_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -35,7 +35,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TVaccine:
+class TVaccine(Defense):
     """The objective above.
 
     Attributes:
@@ -92,7 +92,7 @@ class TVaccine:
 
     def loss(
         self, model: Model, params: Params, state: Targets, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = stream_gradient(model, params, batch.safe)
         chosen = jnp.concatenate([jnp.zeros(1, bool), state.active])[:, None, None, None]

@@ -26,7 +26,7 @@ from immunax.inner.losses import answer_loss
 from immunax.inner.tamper_resistance import negative_entropy, preference_loss
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Attacker, SimulatedAttacker
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError, nearest
 
@@ -34,7 +34,7 @@ RESISTANCES = ("entropy", "dpo")
 
 
 @dataclass(frozen=True)
-class Tar:
+class Tar(Defense):
     """The objective above.
 
     Attributes:
@@ -78,7 +78,7 @@ class Tar:
 
     def loss(
         self, model: Model, params: Params, state: Params, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting (``resist`` with the weights by step)."""
         data = batch.simulation
 

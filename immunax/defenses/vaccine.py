@@ -20,12 +20,12 @@ import jax
 from immunax.inner.losses import answer_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics, Mixture, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Vaccine:
+class Vaccine(Defense):
     """The objective above.
 
     Attributes:
@@ -44,13 +44,9 @@ class Vaccine:
         if not self.mixture.safe:
             raise UserError("vaccine perturbs safe answers: set mixture.safe above 0.")
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
-        """Nothing is carried."""
-        return ()
-
     def loss(
         self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = stream_gradient(model, params, batch.safe)
         total, metrics = perturbed_loss(model, params, batch, scaled_to(gradient.at[0].set(0.0), self.rho), self.gamma)
@@ -59,7 +55,7 @@ class Vaccine:
 
 def perturbed_loss(
     model: Model, params: Params, batch: StreamBatch, perturbation: jax.Array, gamma: float
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[jax.Array, Scalars]:
     """CE(x_s) under a perturbation, with ``γ · CE(x_r)`` where the mixture has harmless examples, and both terms.
 
     Args:

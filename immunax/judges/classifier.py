@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from immunax.data.dialog import Dialog, Split, Splits
+from immunax.data.order import choose
 from immunax.judges.agreement import Agreement, compare
 from immunax.judges.card import JudgeCard, Side, check_side, from_json
 from immunax.judges.features import Features, State
@@ -122,10 +123,10 @@ class Classifier:
             "side": self.side,
             "strength": self.strength,
         }
-        return cache.get_or_make("classifier", key, lambda: self._train(chosen), _read, _write)
+        return cache.get_or_make("classifier", key, lambda: self._train(chosen), _read, _write, [self])
 
     def _choose(self, name: str, split: Split) -> Examples:
-        rng, kept = np.random.default_rng(self.seed), []
+        kept: list[tuple[Dialog, ...]] = []
         for stream in ("harmful", "safe"):
             dialogs = [dialog for dialog in getattr(split, stream) if dialog.answer.strip()]
             if len(dialogs) < 2:
@@ -133,9 +134,9 @@ class Classifier:
                     f"classifier {self.name}: its data have {len(dialogs)} {stream} answers in {name}; expected at least "
                     "2 in each of train, validation and test."
                 )
-            kept.append([dialogs[place] for place in rng.permutation(len(dialogs))[: self.examples]])
+            kept.append(choose(dialogs, min(self.examples, len(dialogs)), self.seed))
         labels = np.repeat([True, False], [len(dialogs) for dialogs in kept])
-        return Examples(kept[0] + kept[1], labels)
+        return Examples([*kept[0], *kept[1]], labels)
 
     def _train(self, chosen: Mapping[str, Examples]) -> Trained:
         train, validation, test = (chosen[name] for name in ("train", "validation", "test"))

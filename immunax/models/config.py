@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from immunax.runtime.projections import PROJECTIONS
+
 
 @dataclass(frozen=True)
 class RopeScaling:
@@ -54,3 +56,13 @@ class DecoderConfig:
     qkv_bias: bool = False
     qk_norm: bool = False
     sliding_window: int | None = None
+
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Input and output size of every projection of a layer, by name."""
+        sizes = {
+            "d_model": self.d_model,
+            "d_ff": self.d_ff,
+            "queries": self.n_heads * self.head_dim,
+            "keys": self.n_kv_heads * self.head_dim,
+        }
+        return {each.name: (sizes[each.into], sizes[each.out]) for each in PROJECTIONS}

@@ -9,20 +9,6 @@ Sizes = Iterable[tuple[int, int]]
 """Of examples: how many tokens each has, and how many of them are its answer."""
 
 
-def projections(config: DecoderConfig) -> dict[str, tuple[int, int]]:
-    """Input and output size of every projection of a layer, by name."""
-    width, queries, keys = config.d_model, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    return {
-        "q_proj": (width, queries),
-        "k_proj": (width, keys),
-        "v_proj": (width, keys),
-        "o_proj": (queries, width),
-        "gate_proj": (width, config.d_ff),
-        "up_proj": (width, config.d_ff),
-        "down_proj": (config.d_ff, width),
-    }
-
-
 def forward_flops(config: DecoderConfig, examples: Sizes) -> float:
     """One forward pass: products with weights, causal attention, logits where an answer is predicted.
 
@@ -46,14 +32,14 @@ def training_flops(config: DecoderConfig, examples: Sizes, lora: LoraSpec | None
     examples = list(examples)
     if lora is None:
         return _flops(config, examples, 3, 3)
-    sizes = projections(config)
+    sizes = config.projections()
     adapters = config.n_layers * lora.rank * sum(sum(sizes[name]) for name in lora.targets)
     tokens = sum(size for size, _ in examples)
     return _flops(config, examples, 2, 3) + 3 * 2 * tokens * adapters
 
 
 def _flops(config: DecoderConfig, examples: Sizes, weight_passes: int, attention_passes: int) -> float:
-    weights = config.n_layers * sum(into * out for into, out in projections(config).values())
+    weights = config.n_layers * sum(into * out for into, out in config.projections().values())
     inner = config.n_layers * config.n_heads * config.head_dim
     total = 0.0
     for size, answers in examples:

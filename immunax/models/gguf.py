@@ -1,12 +1,9 @@
 """GGUF files (llama.cpp's format): configuration and dequantized weights.
 
-A file's tensors are read through their Hugging Face names, so that the tree is assembled by the same code as from
-safetensors. Two things differ from Hugging Face besides names. Quantized blocks are expanded to float32. In files of
-the ``llama`` architecture the rows of every query and key head are reordered, because llama.cpp rotates neighbouring
-pairs of dimensions where Hugging Face rotates the two halves; that is undone here.
+The tree is assembled by the same code as from safetensors, from a table with other names. Quantized blocks are expanded
+to float32; what llama.cpp's converter does to the tensors of a family is undone by what that family's file says.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,30 +14,10 @@ from gguf import GGUFReader, dequantize
 
 from immunax.models import hf, rotary
 from immunax.models.config import DecoderConfig, RopeScaling
+from immunax.models.families import BY_ARCHITECTURE
+from immunax.models.families.fields import Fields
 from immunax.runtime.errors import UserError
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
-"""``general.architecture`` of the files that can be read; Mistral's files say ``llama``."""
-
-_GLOBAL = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-_MODULES = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _FREQUENCIES = "rope_freqs.weight"
 _LLAMA3_BAND = RopeScaling("llama3", factor=1.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192)
 
@@ -93,39 +70,43 @@ def parse_config(file: File) -> DecoderConfig:
     Raises:
       UserError: the architecture or one of its variants is not supported, or metadata or tensors are missing.
     """
-    family = file.metadata.get("general.architecture")
-    if family not in ARCHITECTURES:
-        raise UserError(
-            f"{file.path}: architecture {family!r} is not supported; supported are {', '.join(ARCHITECTURES)}."
-        )
-    _refuse_variants(file, family)
-    d_model, n_heads = _need(file, "embedding_length", int), _need(file, "attention.head_count", int)
+    architecture = _architecture(file)
+    family, fields = BY_ARCHITECTURE[architecture], Fields(file.metadata, str(file.path), f"{architecture}.")
+    d_model, n_heads = fields.count("embedding_length"), fields.count("attention.head_count")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise UserError(f"{file.path}: tensor 'token_embd.weight' is missing; expected a whole language model.")
-    config = DecoderConfig(
-        family,
-        vocab_size=int(embedding.shape[1]),
-        d_model=d_model,
-        d_ff=_need(file, "feed_forward_length", int),
-        n_layers=_need(file, "block_count", int),
-        n_heads=n_heads,
-        n_kv_heads=_need(file, "attention.head_count_kv", int, n_heads),
-        head_dim=_need(file, "attention.key_length", int, d_model // n_heads),
-        max_positions=_need(file, "context_length", int),
-        rope_theta=_decimal(_need(file, "rope.freq_base", float, 10000.0)),
-        norm_eps=_decimal(_need(file, "attention.layer_norm_rms_epsilon", float)),
-        tie_embeddings="output.weight" not in file.tensors,
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-    )
-    config = replace(config, rope_scaling=_rope_scaling(file, config))
-    unknown = set(file.tensors) - {_translate(name) for name in hf.names(config)} - {_FREQUENCIES}
+    shared = {
+        "vocab_size": int(embedding.shape[1]),
+        "d_model": d_model,
+        "d_ff": fields.count("feed_forward_length"),
+        "n_layers": fields.count("block_count"),
+        "n_heads": n_heads,
+        "n_kv_heads": fields.count("attention.head_count_kv", n_heads),
+        "head_dim": fields.count("attention.key_length", d_model // n_heads),
+        "max_positions": fields.count("context_length"),
+        "rope_theta": _decimal(fields.positive("rope.freq_base", 10000.0)),
+        "norm_eps": _decimal(fields.positive("attention.layer_norm_rms_epsilon")),
+        "tie_embeddings": "output.weight" not in file.tensors,
+    }
+    config = DecoderConfig(family.model_type, **{**shared, **family.fixed, **family.gguf.read(fields)})
+    _refuse_variants(fields, config)
+    config = replace(config, rope_scaling=_rope_scaling(file, fields, config))
+    unknown = set(file.tensors) - hf.names(config, family.gguf_tensors(config)) - {_FREQUENCIES}
     if unknown:
         raise UserError(
-            f"{file.path}: tensor {min(unknown)!r} has no place in a {family} decoder; this variant is not supported."
+            f"{file.path}: tensor {min(unknown)!r} has no place in a {family.model_type} decoder; this variant is not supported."
         )
     return config
+
+
+def _architecture(file: File) -> str:
+    name = file.metadata.get("general.architecture")
+    if name not in BY_ARCHITECTURE:
+        raise UserError(
+            f"{file.path}: architecture {name!r} is not supported; supported are {', '.join(BY_ARCHITECTURE)}."
+        )
+    return name
 
 
 def _decimal(value: float) -> float:
@@ -133,35 +114,28 @@ def _decimal(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _need(file: File, name: str, kind: type, default: Any = None) -> Any:
-    key = f"{file.metadata['general.architecture']}.{name}"
-    value = file.metadata.get(key, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-        raise UserError(f"{file.path}: metadata {key} is {value!r}: expected one positive number.")
-    return kind(value)
-
-
-def _refuse_variants(file: File, family: str) -> None:
-    for name in ("expert_count", "attention.sliding_window"):
-        if file.metadata.get(f"{family}.{name}"):
-            raise UserError(
-                f"{file.path}: {family}.{name} is set; mixtures of experts and sliding windows are not supported."
-            )
-    scaling = file.metadata.get(f"{family}.rope.scaling.type", "none")
+def _refuse_variants(fields: Fields, config: DecoderConfig) -> None:
+    if fields.get("expert_count"):
+        raise UserError(f"{fields.where}: {fields.prefix}expert_count is set; mixtures of experts are not supported.")
+    if fields.get("attention.sliding_window") and config.sliding_window is None:
+        raise UserError(
+            f"{fields.where}: {fields.prefix}attention.sliding_window is set; this architecture's windows are not supported."
+        )
+    scaling = fields.get("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise UserError(
-            f"{file.path}: rotary scaling {scaling!r} is not supported; supported are none, linear, llama3."
+            f"{fields.where}: rotary scaling {scaling!r} is not supported; supported are none, linear, llama3."
         )
-    rotated, head = (file.metadata.get(f"{family}.{key}") for key in ("rope.dimension_count", "attention.key_length"))
+    rotated, head = fields.get("rope.dimension_count"), fields.get("attention.key_length")
     if rotated is not None and head is not None and rotated != head:
         raise UserError(
-            f"{file.path}: rotates {rotated} of {head} dimensions of a head; only all of them is supported."
+            f"{fields.where}: rotates {rotated} of {head} dimensions of a head; only all of them is supported."
         )
 
 
-def _rope_scaling(file: File, config: DecoderConfig) -> RopeScaling | None:
-    if file.metadata.get(f"{config.family}.rope.scaling.type") == "linear":
-        return RopeScaling("linear", _need(file, "rope.scaling.factor", float))
+def _rope_scaling(file: File, fields: Fields, config: DecoderConfig) -> RopeScaling | None:
+    if fields.get("rope.scaling.type") == "linear":
+        return RopeScaling("linear", fields.positive("rope.scaling.factor"))
     divisors = file.tensors.get(_FREQUENCIES)
     if divisors is None:
         return None
@@ -173,14 +147,6 @@ def _rope_scaling(file: File, config: DecoderConfig) -> RopeScaling | None:
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-3):
         raise UserError(f"{file.path}: {_FREQUENCIES} is not Llama 3's rotary scaling; other rules are not supported.")
     return scaling
-
-
-def _translate(name: str) -> str:
-    layered = _LAYER.fullmatch(name)
-    if layered is None:
-        return _GLOBAL[name]
-    layer, module, kind = layered.groups()
-    return f"blk.{layer}.{_MODULES[module]}.{kind}"
 
 
 def load_params(file: File, config: DecoderConfig) -> dict:
@@ -197,13 +163,12 @@ def load_params(file: File, config: DecoderConfig) -> dict:
       UserError: a tensor is missing, has another shape or a quantization that is not supported.
     """
 
-    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        value = _read(file, _translate(name), shape)
-        if config.family == "llama" and ".q_proj." in name:
-            return _halves(value, config.n_heads)
-        return _halves(value, config.n_kv_heads) if config.family == "llama" and ".k_proj." in name else value
+    family = BY_ARCHITECTURE[_architecture(file)]
 
-    return hf.assemble(config, hf.table(config), read)
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return family.gguf.restore(name, _read(file, name, shape), config)
+
+    return hf.assemble(config, family.gguf_tensors(config), read)
 
 
 def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -219,12 +184,6 @@ def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError as error:
         raise UserError(f"{file.path}: quantization {tensor.tensor_type.name} of {name!r} is not supported.") from error
-
-
-def _halves(rows: np.ndarray, n_heads: int) -> np.ndarray:
-    """Reorders the rows ``[H * head_dim, ...]`` of each head from neighbouring rotary pairs to two halves."""
-    pairs = rows.reshape(n_heads, -1, 2, *rows.shape[1:])
-    return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def token_ids(file: File) -> dict[str, int]:

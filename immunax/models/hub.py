@@ -16,7 +16,7 @@ import huggingface_hub
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from immunax.models import gguf, hf, hf_config, tokenizer, weights
+from immunax.models import families, gguf, hf, hf_config, tokenizer, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest
@@ -215,7 +215,7 @@ def _read_folder(folder: Path) -> Checkpoint:
     present = [name for name in _TEXT_FILES if (folder / name).is_file()]
     return Checkpoint(
         config=config,
-        params=hf.assemble(config, hf.table(config), shards.read),
+        params=hf.assemble(config, families.tensors(config), shards.read),
         tokenizer=loaded,
         hf_config=raw,
         dtype=shards.dtype,
@@ -227,7 +227,8 @@ def _read_folder(folder: Path) -> Checkpoint:
 def _check_names(shards: weights.Shards, config: DecoderConfig) -> None:
     head, embedding = "lm_head.weight", "model.embed_tokens.weight"
     # Old Llama files carry the rotary frequencies, which follow from the configuration.
-    extra = {name for name in shards.entries if not name.endswith("rotary_emb.inv_freq")} - hf.names(config)
+    extra = {name for name in shards.entries if not name.endswith("rotary_emb.inv_freq")}
+    extra -= hf.names(config, families.tensors(config))
     if config.tie_embeddings and head in extra:
         shape = (config.vocab_size, config.d_model)
         if not np.array_equal(shards.read(head, shape), shards.read(embedding, shape)):
@@ -283,7 +284,7 @@ def export(
     weights.check_dtype(dtype)
     check_replaceable(Path(directory), CONFIG)
     with atomic.directory(directory) as folder:
-        tensors = hf.split(checkpoint.config, hf.table(checkpoint.config), plain(params))
+        tensors = hf.split(checkpoint.config, families.tensors(checkpoint.config), plain(params))
         weights.write_shards(folder, tensors, dtype, max_shard_bytes)
         key = "torch_dtype" if "torch_dtype" in checkpoint.hf_config else "dtype"
         weights.write_json(folder / CONFIG, {**checkpoint.hf_config, key: dtype})

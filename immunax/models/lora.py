@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.projections import NAMES
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class LoraSpec:
 
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = NAMES
 
     def __post_init__(self):
         if self.rank < 1:

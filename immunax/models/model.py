@@ -14,8 +14,8 @@ from immunax.models.steered import Steered
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.mesh import split_parameters
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-"""Of a computation; float64 needs ``jax_enable_x64``."""
+DTYPES = ("float32", "bfloat16", "float64")
+"""Of a computation; float64 needs ``jax_enable_x64``, and float16 would need its losses scaled."""
 
 Params = Any
 """A nested dict of arrays, an :class:`~immunax.models.lora.Adapted`, or a :class:`~immunax.models.steered.Steered`."""

@@ -4,17 +4,20 @@ PEFT stores ``lora_A`` as ``[r, in]`` and ``lora_B`` as ``[out, r]`` for every l
 ``b`` ``[L, r, out]``. Both multiply the product by ``alpha / r``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from immunax.models import hf, weights
+from immunax.models import families, hf, weights
 from immunax.models.config import DecoderConfig
+from immunax.models.families.tensors import Path as Keys
+from immunax.models.families.tensors import Tensor
 from immunax.models.hub import check_replaceable
 from immunax.models.lora import LoraSpec
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.projections import NAMES, PROJECTIONS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _HARMLESS = frozenset(
@@ -45,17 +48,19 @@ _INITIAL = (None, True, False, "gaussian", "orthogonal", "eva")
 """Ways to start an adapter that leave the base as it is; PiSSA, OLoRA, CorDA and LoftQ change it."""
 
 
-def _table(config: DecoderConfig, spec: LoraSpec) -> Iterator[hf.Tensor]:
-    """The two tensors of each adapted projection, as :func:`immunax.models.hf.table` does for the base."""
-    known = hf.projections(config)
+def _table(config: DecoderConfig, spec: LoraSpec) -> dict[Keys, Tensor]:
+    """The two tensors of each adapted projection, as :func:`immunax.models.families.tensors` has the base's."""
+    base, blocks, table = families.tensors(config), {each.name: each.block for each in PROJECTIONS}, {}
     for target in spec.targets:
-        if target not in known:
-            raise UserError(f"LoRA target {target!r}: expected some of {', '.join(known)}.{nearest(target, known)}")
-        base = known[target]
-        d_out, d_in = base.shape
-        name = "base_model.model." + base.name.removesuffix("weight")
-        yield hf.Tensor((*base.path[:-1], "a"), f"{name}lora_A.weight", (spec.rank, d_in), transpose=True)
-        yield hf.Tensor((*base.path[:-1], "b"), f"{name}lora_B.weight", (d_out, spec.rank), transpose=True)
+        if target not in NAMES:
+            raise UserError(f"LoRA target {target!r}: expected some of {', '.join(NAMES)}.{nearest(target, NAMES)}")
+        path = "layers", blocks[target], target
+        kernel = base[*path, "kernel"]
+        d_out, d_in = kernel.shape
+        name = "base_model.model." + kernel.name.removesuffix("weight")
+        table[*path, "a"] = Tensor(f"{name}lora_A.weight", (spec.rank, d_in), transpose=True)
+        table[*path, "b"] = Tensor(f"{name}lora_B.weight", (d_out, spec.rank), transpose=True)
+    return table
 
 
 def load(directory: Path | str, config: DecoderConfig) -> tuple[LoraSpec, dict]:
@@ -79,10 +84,9 @@ def load(directory: Path | str, config: DecoderConfig) -> tuple[LoraSpec, dict]:
             f"{folder}: no {WEIGHTS}; only safetensors are read, save the adapter with PEFT's save_pretrained."
         )
     shards = weights.Shards(folder, weights.scan(folder / WEIGHTS))
-    spec = replace(spec, targets=_targets(shards, config))
-    table = tuple(_table(config, spec))
-    expected = {tensor.name.format(layer=layer) for tensor in table for layer in range(config.n_layers)}
-    extra = set(shards.entries) - expected
+    spec = replace(spec, targets=_targets(shards))
+    table = _table(config, spec)
+    extra = set(shards.entries) - hf.names(config, table)
     if extra:
         raise UserError(
             f"{folder}: tensor {min(extra)!r} has no place in a LoRA adapter of this model; only plain LoRA has."
@@ -107,14 +111,14 @@ def _parse(raw: Mapping[str, Any], folder: Path) -> LoraSpec:
     return LoraSpec(rank, float(alpha), ())
 
 
-def _targets(shards: weights.Shards, config: DecoderConfig) -> tuple[str, ...]:
+def _targets(shards: weights.Shards) -> tuple[str, ...]:
     # From the tensors, because target_modules may be a pattern such as "all-linear".
     modules = {name.split(".")[-3] for name in shards.entries if ".lora_" in name}
-    unknown = modules - set(hf.projections(config))
+    unknown = modules - set(NAMES)
     if unknown or not modules:
         found = f"{min(unknown)!r} is no projection of this model" if unknown else "it has no LoRA tensors"
-        raise UserError(f"{shards.directory}: {found}; expected adapters of {', '.join(hf.projections(config))}.")
-    return tuple(name for name in hf.projections(config) if name in modules)
+        raise UserError(f"{shards.directory}: {found}; expected adapters of {', '.join(NAMES)}.")
+    return tuple(name for name in NAMES if name in modules)
 
 
 def export(

@@ -1,9 +1,10 @@
-"""The attacker that a bilevel defense simulates, of a kind that is fixed."""
+"""Whom a bilevel defense simulates: what all such attackers share, and the attacker of a kind that is fixed."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +16,38 @@ from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.lora import LoraSpec, init
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Metrics
+from immunax.outer.replay import FRESH, Drawn
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.runtime.errors import UserError
 
+Scalars = dict[str, jax.Array]
+"""What a loss gives to be logged, by name."""
 
-class SimulatedAttacker(Protocol):
-    """Whom a bilevel defense trains against: :class:`Attacker`, or a population of them."""
 
+@dataclass(frozen=True, kw_only=True)
+class SimulatedAttacker(ABC):
+    """Fine-tuning on harmful answers, as an inner loop of the defender's loss; frozen, built from YAML.
+
+    An attacker who differs from one outer step to the next has an :meth:`empty_pool`, :meth:`draw` and :meth:`keep` of his own.
+
+    Attributes:
+      retain_first: chance of an attacker who fine-tunes on harmless data first, and turns to harmful data after
+        ``K · Beta(6, 3)`` steps (Tamirisa et al. 2024); needs ``simulation.mixed``.
+      estimator: how the gradient passes through the loop.
+    """
+
+    retain_first: float = 0.0
+    estimator: Estimator = field(default_factory=FirstOrder)
+
+    def __post_init__(self):
+        if not 0 <= self.retain_first <= 1:
+            raise UserError(f"attacker.retain_first={self.retain_first}: expected a chance, 0 to 1.")
+
+    @abstractmethod
+    def attackers(self) -> "tuple[Attacker, ...]":
+        """Every kind of attacker that this one may be."""
+
+    @abstractmethod
     def along(
         self,
         model: Model,
@@ -31,7 +56,7 @@ class SimulatedAttacker(Protocol):
         outer: Callable[[Params, Any], jax.Array],
         checks: Any,
         key: jax.Array,
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """The defender's loss along one simulated attack; see :meth:`~immunax.inner.adapt.Adaptation.along`.
 
         Args:
@@ -45,7 +70,6 @@ class SimulatedAttacker(Protocol):
         Returns:
           The sum over the checks, and scalars to log.
         """
-        ...
 
     def check(self, simulation: Simulation) -> None:
         """Refuses a simulation without the data that this attacker trains on.
@@ -53,34 +77,60 @@ class SimulatedAttacker(Protocol):
         Raises:
           UserError: he begins with harmless data, and there are none.
         """
-        ...
+        if self.retain_first and not simulation.mixed:
+            raise UserError("attacker.retain_first trains on harmless data: set mixture.simulation.mixed=true.")
+
+    def empty_pool(self, data: SimulatedAttack) -> Any:
+        """What is carried from one outer step to the next, for attacks of the shapes of ``data``; by default nothing."""
+        return ()
+
+    def draw(self, pool: Any, data: SimulatedAttack, key: jax.Array) -> tuple[Drawn, jax.Array]:
+        """An outer step's attack; by default that of the step's data.
+
+        Args:
+          pool: as the last step left it.
+          data: this step's, for a fresh attack.
+          key: of the step.
+
+        Returns:
+          The attack, and the key that is left for the rest of the step.
+        """
+        return Drawn(data, jnp.int32(FRESH)), key
+
+    def keep(self, pool: Any, drawn: Drawn, seen: Scalars) -> tuple[Any, Scalars]:
+        """What is carried after a step, and scalars to log; by default nothing is.
+
+        Args:
+          pool: before it.
+          drawn: the step's attack.
+          seen: what the step's loss gave to be logged.
+        """
+        return pool, {}
 
 
 @dataclass(frozen=True)
-class Attacker:
-    """Fine-tuning on harmful answers, as an inner loop.
+class Attacker(SimulatedAttacker):
+    """An attacker of one kind.
 
     Attributes:
       optimizer: rule and schedule; its own learning rate is not used.
       learning_rates: one is drawn at every outer step.
       lora: adapters that the attacker trains instead of the full weights, or None.
-      retain_first: chance of an attacker who fine-tunes on harmless data first, and turns to harmful data after
-        ``K · Beta(6, 3)`` steps (Tamirisa et al. 2024); needs ``simulation.mixed``.
-      estimator: how the gradient passes through the loop.
     """
 
     optimizer: Optimizer = field(default_factory=lambda: AdamW(eps_root=1e-16))
     learning_rates: tuple[float, ...] = (2e-5,)
     lora: LoraSpec | None = None
-    retain_first: float = 0.0
-    estimator: Estimator = field(default_factory=FirstOrder)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise UserError(f"attacker.learning_rates={list(self.learning_rates)}: expected rates above 0.")
-        if not 0 <= self.retain_first <= 1:
-            raise UserError(f"attacker.retain_first={self.retain_first}: expected a chance, 0 to 1.")
+
+    def attackers(self) -> "tuple[Attacker, ...]":
+        """Himself."""
+        return (self,)
 
     def along(
         self,
@@ -90,7 +140,7 @@ class Attacker:
         outer: Callable[[Params, Any], jax.Array],
         checks: Any,
         key: jax.Array,
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """See :class:`SimulatedAttacker`; the key draws rate, data and adapters, and nothing is logged."""
         rate = jax.random.choice(jax.random.split(key, 3)[0], jnp.array(self.learning_rates))
         return self.attack(model, params, data, outer, checks, rate, key)[1], {}
@@ -130,11 +180,6 @@ class Attacker:
         inner = adapt(partial(answer_loss, model), optimizer, steps, self.estimator)
         return inner.along(start, batches, outer, checks)
 
-    def check(self, simulation: Simulation) -> None:
-        """See :class:`SimulatedAttacker`."""
-        if self.retain_first and not simulation.mixed:
-            raise UserError("attacker.retain_first trains on harmless data: set mixture.simulation.mixed=true.")
-
 
 def mean_along(
     attacker: SimulatedAttacker,
@@ -143,7 +188,7 @@ def mean_along(
     data: SimulatedAttack,
     loss: Callable[[Model, Params, Batch], jax.Array],
     key: jax.Array,
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[jax.Array, Scalars]:
     """The mean over the checks of a loss on their held-out harmful batches, and scalars to log.
 
     Args:

@@ -10,7 +10,7 @@ with: what an attacker who searches ranks his attacks by (:mod:`~immunax.campaig
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,18 +18,15 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from immunax.inner.adapt import Estimator
-from immunax.inner.estimators import FirstOrder
 from immunax.inner.estimators.straight_through import with_gradient
 from immunax.inner.losses import mean_answer_loss
 from immunax.inner.optimizers import Optimizer
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
 from immunax.outer import replay
-from immunax.outer.attacker import Attacker
-from immunax.outer.defense import Defense, Metrics
+from immunax.outer.attacker import Attacker, Scalars, SimulatedAttacker
 from immunax.outer.replay import Drawn, Pool
-from immunax.outer.simulation import SimulatedAttack, Simulation
+from immunax.outer.simulation import SimulatedAttack
 from immunax.runtime.errors import UserError
 
 HARDNESS = "attacker/hardness"
@@ -72,58 +69,56 @@ class AttackerKind:
 
 
 @dataclass(frozen=True)
-class AttackerPopulation:
-    """A :class:`~immunax.outer.attacker.SimulatedAttacker` drawn anew at every outer step.
-
-    :func:`~immunax.outer.training.outer_step` draws it and carries the pool; its losses read whom it drew from
-    ``data.member``.
+class AttackerPopulation(SimulatedAttacker):
+    """An attacker drawn anew at every outer step; a loss along his attack reads whom from ``data.member``.
 
     Attributes:
       kinds: by name, numbered in alphabetical order. Each is compiled; a step runs one of them.
       pool: how many of the hardest attacks are kept.
       replay: chance of an outer step that replays one of them.
-      retain_first: as :class:`~immunax.outer.attacker.Attacker` has it, for all kinds.
-      estimator: how the gradient passes through the loop, for all kinds.
     """
 
     kinds: Mapping[str, AttackerKind]
     pool: int = 8
     replay: float = 0.5
-    retain_first: float = 0.0
-    estimator: Estimator = field(default_factory=FirstOrder)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "kinds", FrozenDict(sorted(self.kinds.items())))
         if not self.kinds:
             raise UserError("attacker.kinds: expected at least one kind of attacker.")
         if self.pool < 1:
             raise UserError(f"attacker.pool={self.pool}: expected at least 1; attacker.replay=0 replays none.")
-        for name in ("replay", "retain_first"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"attacker.{name}={getattr(self, name)}: expected a chance, 0 to 1.")
+        if not 0 <= self.replay <= 1:
+            raise UserError(f"attacker.replay={self.replay}: expected a chance, 0 to 1.")
 
     def attackers(self) -> tuple[Attacker, ...]:
         """The kinds as attackers, in the order of their numbers."""
-        return tuple(
-            Attacker(kind.optimizer, kind.learning_rates, kind.lora, self.retain_first, self.estimator)
-            for kind in self.kinds.values()
-        )
+        shared = {"retain_first": self.retain_first, "estimator": self.estimator}
+        return tuple(Attacker(kind.optimizer, kind.learning_rates, kind.lora, **shared) for kind in self.kinds.values())
 
     def empty_pool(self, data: SimulatedAttack) -> Pool:
         """A pool without attacks, for those of the shapes of ``data``."""
         member = Member(jnp.int32(0), jnp.float32(0), jax.random.key(0))
         return replay.empty(data._replace(member=member), self.pool)
 
-    def draw(self, pool: Pool, data: SimulatedAttack, key: jax.Array) -> Drawn:
-        """Who attacks in an outer step.
+    def draw(self, pool: Pool, data: SimulatedAttack, key: jax.Array) -> tuple[Drawn, jax.Array]:
+        """A fresh attacker, or one of the pool; see :class:`~immunax.outer.attacker.SimulatedAttacker`."""
+        key, draw_key = jax.random.split(key)
+        member_key, replay_key = jax.random.split(draw_key)
+        fresh = data._replace(member=self.member(member_key))
+        return replay.draw(pool, fresh, self.replay, replay_key), key
 
-        Args:
-          pool: as the last step left it.
-          data: this step's, for a fresh attack.
-          key: of the draw.
-        """
-        member_key, replay_key = jax.random.split(key)
-        return replay.draw(pool, data._replace(member=self.member(member_key)), self.replay, replay_key)
+    def keep(self, pool: Pool, drawn: Drawn, seen: Scalars) -> tuple[Pool, Scalars]:
+        """The pool after the attack; logs who attacked, whether from the pool, and the mean hardness kept, NaN for none."""
+        pool = replay.keep(pool, drawn, seen[HARDNESS])
+        kept = jnp.isfinite(pool.hardness)
+        return pool, {
+            "attacker/kind": drawn.attack.member.kind,
+            "attacker/learning_rate": drawn.attack.member.learning_rate,
+            "attacker/replayed": drawn.slot >= 0,
+            "attacker/pool_hardness": jnp.where(kept, pool.hardness, 0.0).sum() / kept.sum(),
+        }
 
     def member(self, key: jax.Array) -> Member:
         """A fresh attacker."""
@@ -142,7 +137,7 @@ class AttackerPopulation:
         outer: Callable[[Params, Any], jax.Array],
         checks: Any,
         key: jax.Array,
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, Scalars]:
         """See :class:`~immunax.outer.attacker.SimulatedAttacker`; logs ``attacker/hardness``.
 
         The key is the member's own, so that an attack replayed is the same; reverse mode alone.
@@ -158,25 +153,3 @@ class AttackerPopulation:
         branches = [partial(jax.value_and_grad(loss, has_aux=True), attacker=each) for each in self.attackers()]
         (value, hardness), gradient = jax.lax.switch(data.member.kind, branches, jax.lax.stop_gradient(params))
         return with_gradient(value, params, gradient), {HARDNESS: hardness}
-
-    def check(self, simulation: Simulation) -> None:
-        """See :class:`~immunax.outer.attacker.SimulatedAttacker`."""
-        for attacker in self.attackers():
-            attacker.check(simulation)
-
-
-def population_of(defense: Defense) -> AttackerPopulation | None:
-    """The population that a defense draws its attackers from, or None."""
-    attacker = getattr(defense, "attacker", None)
-    return attacker if isinstance(attacker, AttackerPopulation) else None
-
-
-def described(drawn: Drawn, pool: Pool) -> Metrics:
-    """Scalars to log: who attacked, whether from the pool, and the mean hardness kept after it, NaN where nothing is."""
-    kept = jnp.isfinite(pool.hardness)
-    return {
-        "attacker/kind": drawn.attack.member.kind,
-        "attacker/learning_rate": drawn.attack.member.learning_rate,
-        "attacker/replayed": drawn.slot >= 0,
-        "attacker/pool_hardness": jnp.where(kept, pool.hardness, 0.0).sum() / kept.sum(),
-    }

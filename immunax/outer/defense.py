@@ -1,15 +1,15 @@
 """What a defense is: a loss on weights, and the mixture of data it is taken on."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
 from immunax.models.model import Model, Params
+from immunax.outer.attacker import Scalars, SimulatedAttacker
 from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
-
-Metrics = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -48,41 +48,63 @@ class StreamBatch(NamedTuple):
     simulation: Any = None
 
 
-class Defense(Protocol):
-    """A defense; frozen, built from YAML. A new one is one file here and one YAML in ``conf/defense``."""
+class Defense(ABC):
+    """A defense: a frozen dataclass, built from YAML. A new one is one file here and one YAML in ``conf/defense``.
 
-    @property
-    def mixture(self) -> Mixture:
-        """The data of an outer step."""
-        ...
+    Only :attr:`mixture` and :meth:`loss` have to be given.
+
+    Attributes:
+      mixture: the data of an outer step.
+      attacker: whom it simulates in its loss, or None; a field of those that do.
+      against: the attacks of a suite that it trains against without simulating an attacker, by the names that suites give them.
+    """
+
+    mixture: Mixture
+    attacker: SimulatedAttacker | None = None
+    against: ClassVar[tuple[str, ...]] = ()
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Any:
-        """Whatever stays fixed or is carried beside the weights; ``()`` for most."""
-        ...
+        """Whatever stays fixed or is carried beside the weights, an array tree; by default nothing.
 
-    def loss(
-        self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """The scalar to minimise, and scalars to log."""
-        ...
+        Args:
+          model: static.
+          params: the start model.
+          batch: of the first step; its shapes are those of all steps.
+          key: of what is drawn once.
 
-
-@runtime_checkable
-class Evolving(Protocol):
-    """A defense whose state changes along the run: a schedule, layers drawn anew. Others have no such method."""
+        Raises:
+          UserError: the defense does not fit this model.
+        """
+        return ()
 
     def advance(
-        self,
-        model: Model,
-        params: Params,
-        state: Any,
-        batch: StreamBatch,
-        step: jax.Array,
-        steps: int,
-        key: jax.Array,
+        self, model: Model, params: Params, state: Any, batch: StreamBatch, step: jax.Array, steps: int, key: jax.Array
     ) -> Any:
-        """The state for an outer step, before its loss; not differentiated.
+        """The state for an outer step, before its loss; by default the one that it has. Not differentiated.
 
-        ``step`` counts the outer steps done, int32, and ``steps`` those of the run; the state keeps its shapes.
+        Args:
+          model, params, state, batch: as for :meth:`loss`; the state keeps its shapes.
+          step: outer steps done, int32.
+          steps: those of the run.
+          key: of this step, for this alone.
         """
-        ...
+        return state
+
+    @property
+    def evolves(self) -> bool:
+        """Whether there is an :meth:`advance` of its own: only then does a step split a key for it."""
+        return type(self).advance is not Defense.advance
+
+    @abstractmethod
+    def loss(
+        self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array
+    ) -> tuple[jax.Array, Scalars]:
+        """The scalar to minimise, and scalars to log.
+
+        Args:
+          model: static.
+          params: the weights that it is a loss of.
+          state: from :meth:`init` and :meth:`advance`.
+          batch: this step's data.
+          key: of this step.
+        """

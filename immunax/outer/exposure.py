@@ -1,21 +1,11 @@
 """Which attacks of a suite a defense trained against: the others are held out, and weigh more in a certificate."""
 
-from typing import Any
-
-from immunax.outer.attacker_population import AttackerPopulation
+from immunax.outer.defense import Defense
 
 FULL, ADAPTERS = "harmful_sft", "harmful_sft_lora"
 
 
-def trained_against(defense: Any) -> tuple[str, ...]:
-    """Families of attacks, by the names that suites give them.
-
-    Args:
-      defense: one that simulates fine-tuning attackers has a field ``attacker``; one that trains against another attack says so
-        in a class attribute ``against``. Any other one simulates no attack.
-    """
-    attacker = getattr(defense, "attacker", None)
-    if attacker is None:
-        return tuple(getattr(type(defense), "against", ()))
-    kinds = attacker.attackers() if isinstance(attacker, AttackerPopulation) else (attacker,)
-    return tuple(sorted({FULL if kind.lora is None else ADAPTERS for kind in kinds}))
+def trained_against(defense: Defense) -> tuple[str, ...]:
+    """Families of attacks, by the names that suites give them: of the attackers it simulates, and those it names itself."""
+    attackers = () if defense.attacker is None else defense.attacker.attackers()
+    return tuple(sorted({*defense.against, *(FULL if each.lora is None else ADAPTERS for each in attackers)}))

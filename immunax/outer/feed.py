@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from immunax.data.batches import Batch, pack, pad
-from immunax.data.chat import Encoded, Report, encode_all, encode_pairs
+from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
 from immunax.data.dialog import Split
 from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
@@ -22,14 +22,14 @@ class Feed:
       streams: the examples of each stream, in the run's order.
       layouts: the static shape of each stream's batches.
       lay: by stream, :func:`~immunax.data.batches.pack`, or ``pad`` for paired ones.
-      reports: how many dialogs of each stream were kept, cut and dropped.
+      counts: how many dialogs of each stream were kept, cut and dropped.
       simulation: data of simulated attacks, or None.
     """
 
     streams: dict[str, Stream]
     layouts: dict[str, Layout]
     lay: Mapping[str, Callable[[list[Encoded], Layout], Batch]]
-    reports: dict[str, Report]
+    counts: dict[str, Counts]
     simulation: SimulationFeed | None = None
 
     def batch(self, step: int) -> StreamBatch:
@@ -60,20 +60,21 @@ def feed(
     Raises:
       UserError: the mixture asks for a stream that the data lack, or for pairs where prompts differ.
     """
-    counts = {name: getattr(mixture, name) for name in ("safe", "harmful", "retain") if getattr(mixture, name)}
-    for name in counts:
+    sizes = {name: getattr(mixture, name) for name in ("safe", "harmful", "retain") if getattr(mixture, name)}
+    for name in sizes:
         if not getattr(split, name):
             raise UserError(f"the defense trains on the stream {name!r}, which the data lack: choose other data.")
     paired = ("safe", "harmful") if mixture.paired else ()
-    alone = [name for name in counts if name not in paired]
+    alone = [name for name in sizes if name not in paired]
     examples: dict[str, list[Encoded]] = {}
-    reports: dict[str, Report] = {}
+    counts: dict[str, Counts] = {}
     if paired:
-        examples["safe"], examples["harmful"], report = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
-        reports |= dict.fromkeys(paired, report)
+        *examples_of_pairs, counts_of_pairs = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
+        examples |= zip(paired, examples_of_pairs, strict=True)
+        counts |= zip(paired, counts_of_pairs, strict=True)
     for name in alone:
-        examples[name], reports[name] = encode_all(tokenizer, getattr(split, name), max_length)
-    streams = {name: Stream(examples[name], counts[name], seed) for name in counts}
+        examples[name], counts[name] = encode_all(tokenizer, getattr(split, name), max_length)
+    streams = {name: Stream(examples[name], sizes[name], seed) for name in sizes}
     batches = {name: list(stream.batches(range(steps))) for name, stream in streams.items()}
     layouts = {name: fit_packed(batches[name], divisor) for name in alone}
     if paired:
@@ -82,8 +83,8 @@ def feed(
         layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
     lay = dict.fromkeys(alone, pack) | dict.fromkeys(paired, pad)
     if mixture.simulation is None:
-        return Feed(streams, layouts, lay, reports)
-    simulated, reports["simulation"] = simulation_feed(
+        return Feed(streams, layouts, lay, counts)
+    simulated, counts["simulation"] = simulation_feed(
         tokenizer, split, mixture.simulation, steps, max_length, seed, divisor
     )
-    return Feed(streams, layouts, lay, reports, simulated)
+    return Feed(streams, layouts, lay, counts, simulated)

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 
 from immunax.outer.simulation import SimulatedAttack
 
+FRESH = -1
+"""The slot of an attack that is not from the pool."""
+
 
 class Pool(NamedTuple):
     """Attacks kept for replay.
@@ -26,7 +29,7 @@ class Pool(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """An outer step's attack, and the slot that it was taken from, int32; −1 for a fresh one."""
+    """An outer step's attack, and the slot that it was taken from, int32; :data:`FRESH` for none."""
 
     attack: SimulatedAttack
     slot: jax.Array
@@ -45,7 +48,7 @@ def draw(pool: Pool, fresh: SimulatedAttack, chance: float, key: jax.Array) -> D
     slot = jax.random.categorical(slot_key, jnp.where(kept, 0.0, -jnp.inf)).astype(jnp.int32)
     replayed = kept.any() & jax.random.bernoulli(coin_key, float(chance))
     attack = jax.tree.map(lambda old, new: jnp.where(replayed, old[slot], new), pool.attacks, fresh)
-    return Drawn(attack, jnp.where(replayed, slot, -1))
+    return Drawn(attack, jnp.where(replayed, slot, FRESH))
 
 
 def keep(pool: Pool, drawn: Drawn, hardness: jax.Array) -> Pool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from immunax.data.batches import Batch, pack, pad, stack
-from immunax.data.chat import Encoded, Report, encode_all, encode_pairs
+from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
 from immunax.data.dialog import Split
 from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
@@ -97,7 +97,7 @@ class SimulationFeed:
 
 def simulation_feed(
     tokenizer: Any, split: Split, simulation: Simulation, steps: int, max_length: int, seed: int, divisor: int = 1
-) -> tuple[SimulationFeed, Report]:
+) -> tuple[SimulationFeed, Counts]:
     """Encodes what simulated attacks train on and fixes the static shapes that hold all of a run.
 
     Args:
@@ -121,9 +121,9 @@ def simulation_feed(
             raise UserError(f"the simulated attack needs the stream {name!r}, which the data lack: choose other data.")
     safe = retain = None
     if simulation.paired:
-        safe, harmful, report = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
+        safe, harmful, (_, counts) = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
     else:
-        harmful, report = encode_all(tokenizer, split.harmful, max_length)
+        harmful, counts = encode_all(tokenizer, split.harmful, max_length)
     count = simulation.steps * simulation.batch + simulation.checks * simulation.check
     if count > len(harmful):
         raise UserError(
@@ -146,7 +146,7 @@ def simulation_feed(
     else:
         safe_checks = [part for batch in safe_stream.batches(range(steps)) for part in _cut(batch, simulation)[1]]
         check_layout = fit_padded([*checks, *safe_checks], divisor)
-    return SimulationFeed(simulation, stream, safe_stream, retain_stream, layout, check_layout), report
+    return SimulationFeed(simulation, stream, safe_stream, retain_stream, layout, check_layout), counts
 
 
 def _attack_parts(examples: Sequence[Encoded], simulation: Simulation) -> list[Sequence[Encoded]]:

@@ -1,5 +1,6 @@
 """The outer loop: a defense's loss, minimised step by step, resumable bit for bit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,9 +12,7 @@ import optax
 
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.models.model import Model, Params
-from immunax.outer.attacker_population import HARDNESS, described, population_of
-from immunax.outer.defense import Defense, Evolving, Metrics, StreamBatch
-from immunax.outer.replay import keep
+from immunax.outer.defense import Defense, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -53,7 +52,7 @@ class TrainState(NamedTuple):
       optimizer: optax state.
       defense: what the defense carries.
       key: the run's random key; step t uses ``fold_in(key, t)``.
-      pool: the simulated attacks that are kept for replay; ``()`` where the defense has no population of attackers.
+      pool: what its simulated attacker carries, such as attacks kept for replay; ``()`` for nothing.
     """
 
     step: jax.Array
@@ -69,8 +68,7 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
     key, init_key = jax.random.split(jax.random.key(training.seed))
     optimizer = training.optimizer.build(training.steps)
     params = jax.tree.map(jnp.copy, params)
-    population = population_of(defense)
-    pool = () if population is None else population.empty_pool(batch.simulation)
+    pool = () if defense.attacker is None else defense.attacker.empty_pool(batch.simulation)
     carried = defense.init(model, params, batch, init_key)
     return TrainState(jnp.int32(0), params, optimizer.init(params), carried, key, pool)
 
@@ -78,7 +76,7 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def outer_step(
     model: Model, defense: Defense, training: Training, state: TrainState, batch: StreamBatch
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Scalars]:
     """One outer step; the old state's memory becomes the new one's.
 
     Args:
@@ -89,13 +87,17 @@ def outer_step(
     Returns:
       The state after the step, and scalars: ``loss``, ``grad_norm``, the defense's own and its attackers'.
     """
-    key, carried, pool = jax.random.fold_in(state.key, state.step), state.defense, state.pool
-    population, drawn = population_of(defense), None
-    if population is not None:
-        key, draw_key = jax.random.split(key)
-        drawn = population.draw(pool, batch.simulation, draw_key)
+    key, carried, pool, attacker = (
+        jax.random.fold_in(state.key, state.step),
+        state.defense,
+        state.pool,
+        defense.attacker,
+    )
+    drawn = None
+    if attacker is not None:
+        drawn, key = attacker.draw(pool, batch.simulation, key)
         batch = batch._replace(simulation=drawn.attack)
-    if isinstance(defense, Evolving):
+    if defense.evolves:
         key, advance_key = jax.random.split(key)
         carried = defense.advance(model, state.params, carried, batch, state.step, training.steps, advance_key)
 
@@ -105,9 +107,9 @@ def outer_step(
     (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, optimizer = training.optimizer.build(training.steps).update(gradient, state.optimizer, state.params)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **metrics}
-    if drawn is not None:
-        pool = keep(pool, drawn, metrics[HARDNESS])
-        metrics |= described(drawn, pool)
+    if attacker is not None and drawn is not None:
+        pool, seen = attacker.keep(pool, drawn, metrics)
+        metrics |= seen
     params = optax.apply_updates(state.params, updates)
     state = state._replace(step=state.step + 1, params=params, optimizer=optimizer, defense=carried, pool=pool)
     return state, metrics
@@ -119,31 +121,48 @@ def fit(
     training: Training,
     state: TrainState,
     batch: Callable[[int], StreamBatch],
-    after: Callable[[int, TrainState, dict[str, float]], bool],
-) -> TrainState:
-    """Steps from ``state.step`` to ``training.steps``.
+    log: Callable[[int, dict[str, float]], None],
+    stop: Callable[[int], bool] = lambda step: False,
+) -> tuple[TrainState, dict[str, float]]:
+    """Steps from ``state.step`` to ``training.steps``, with the host a step behind the device.
+
+    While the device takes a step, the host makes the next one's data and reads the scalars of the one before.
 
     Args:
       model, defense, training: static.
-      state: from :func:`begin` or a checkpoint; donated.
+      state: from :func:`begin`, a checkpoint or a call that was stopped, with steps left to take; donated.
       batch: data of a step, by its number from 0.
-      after: called with the number of steps done, the state and the step's scalars; true ends the loop early. The
-        state is only valid during the call.
+      log: called after every step, in order, with the number of steps done and the step's scalars.
+      stop: asked once for every step on its way, by the number of steps done after it, whether to stop there.
 
     Returns:
-      The last state.
+      The state after the last step, and that step's scalars; they are finite.
 
     Raises:
-      UserError: the loss is not finite; ``after`` is not called for that step.
+      UserError: the loss is not finite; that step is not logged.
     """
-    for step in range(int(state.step), training.steps):
-        state, metrics = outer_step(model, defense, training, state, batch(step))
-        scalars = {name: float(value) for name, value in metrics.items()}
-        if not jnp.isfinite(scalars["loss"]) or not jnp.isfinite(scalars["grad_norm"]):
-            raise UserError(
-                f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step + 1}: "
-                "lower its optimizer.learning_rate."
-            )
-        if after(step + 1, state, scalars):
-            break
-    return state
+    done, before = int(state.step), None
+    data = batch(done)
+    while True:
+        state, metrics = outer_step(model, defense, training, state, data)
+        done += 1
+        last = done == training.steps or stop(done)
+        if not last:
+            data = batch(done)
+        if before is not None:
+            log(done - 1, _read(done - 1, before))
+        if last:
+            scalars = _read(done, metrics)
+            log(done, scalars)
+            return state, scalars
+        before = metrics
+
+
+def _read(step: int, metrics: Scalars) -> dict[str, float]:
+    scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
+        raise UserError(
+            f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step}: "
+            "lower its optimizer.learning_rate."
+        )
+    return scalars

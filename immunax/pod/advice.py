@@ -6,7 +6,6 @@ import jax
 from jax.sharding import Mesh
 
 from immunax.inner.adapt import start
-from immunax.models.flops import projections
 from immunax.models.model import Model
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.training import TrainState
@@ -51,12 +50,12 @@ def activation_bytes(model: Model, remat: str, batch: StreamBatch, devices: Mesh
       batch: shapes.
       devices: the mesh.
     """
-    c, tensor, number = model.config, devices.shape["tensor"], 2 if model.dtype in ("bfloat16", "float16") else 4
+    c, tensor, number = model.config, devices.shape["tensor"], 2 if model.dtype == "bfloat16" else 4
     inner = batch.simulation and batch.simulation._replace(safe_checks=None, retain=None)
     shapes = {leaf.sharding.shard_shape(leaf.shape)[-2:] for leaf in jax.tree.leaves((batch, inner))}
     rows, length = max(shapes, key=lambda shape: shape[0] * shape[1])
     stream = c.d_model * number
-    made = sum(out for _, out in projections(c).values()) * number / tensor
+    made = sum(out for _, out in c.projections().values()) * number / tensor
     # Scores and their softmax, of each head with each token before.
     scores = c.n_heads * length * (number + 4) / tensor
     norms = 2 * c.d_model * (number + 4)

@@ -9,9 +9,8 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from safetensors.flax import load_file
 from safetensors.numpy import save_file
 
 from immunax.runtime import atomic, digest
+from immunax.runtime.code import code_digest
 from immunax.runtime.errors import UserError
 
 _ENTRY = "entry.json"
@@ -44,15 +44,18 @@ def get_or_make(
     make: Callable[[], T],
     read: Callable[[Path], T],
     write: Callable[[T, Path], None],
+    code: Iterable[Any],
 ) -> T:
     """What the cache holds under a key; made and kept there when it is missing or damaged.
 
     Args:
       kind: what it is, a folder's name.
-      key: everything it depends on beside this package's own code, which counts too; JSON-able.
+      key: everything it depends on beside this package's own code; JSON-able.
       make: makes it.
       read: reads it back from the entry's folder.
       write: writes it into an empty folder.
+      code: the functions that make it, and the objects or configurations that they are given: an edit of any module that
+        can change what they do makes it anew, see :func:`~immunax.runtime.code.code_digest`.
 
     Returns:
       The value, read or made.
@@ -60,7 +63,7 @@ def get_or_make(
     Raises:
       UserError: the disk is full or may not be written to.
     """
-    key = {**key, "code": _code()}
+    key = {**key, "code": code_digest(code)}
     entry = root() / kind / digest.of_json(key)
     with _lock(entry):
         if entry.is_dir():
@@ -75,13 +78,6 @@ def get_or_make(
             about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_folder(temp)}
             (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
         return value
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    # A version number stays the same while a judge or a generator is edited.
-    package = Path(__file__).parents[1]
-    return digest.of_json({str(file.relative_to(package)): digest.of_file(file) for file in package.rglob("*.py")})
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A node with ``_target_`` is checked against that dataclass: no unknown field, no
 """
 
 import dataclasses
+import inspect
 import pkgutil
 import types
 import typing
@@ -120,11 +121,11 @@ def _is_mapping(hint: Any) -> bool:
 
 def _is_node(hint: Any) -> bool:
     """Whether values are built from a node of their own, which is checked there."""
-    return _is_made(hint) or getattr(hint, "_is_protocol", False)
+    return _is_made(hint) or inspect.isabstract(hint) or getattr(hint, "_is_protocol", False)
 
 
 def _is_made(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint)
 
 
 def _items_fit(value: ListConfig, hints: tuple[Any, ...]) -> bool:

@@ -15,22 +15,22 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.projections import READERS, WRITERS
 
 AXES = ("attack", "data", "fsdp", "tensor")
 
 # Trailing axes of each parameter, by the end of its path. Leading axes (layers, population) are not named here.
-_INTO = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # column-parallel: the output axis is split
-_OUT_OF = ("o_proj", "down_proj")  # row-parallel: the input axis is split
+# READERS are column-parallel: their output axis is split; WRITERS are row-parallel: their input axis is.
 _RULES: dict[tuple[str, str], tuple[str | None, ...]] = {
     ("embed_tokens", "embedding"): ("tensor", "fsdp"),
     ("lm_head", "kernel"): ("fsdp", "tensor"),
-    **{(name, "kernel"): ("fsdp", "tensor") for name in _INTO},
-    **{(name, "bias"): ("tensor",) for name in _INTO},
-    **{(name, "a"): ("fsdp", None) for name in _INTO},
-    **{(name, "b"): (None, "tensor") for name in _INTO},
-    **{(name, "kernel"): ("tensor", "fsdp") for name in _OUT_OF},
-    **{(name, "a"): ("tensor", None) for name in _OUT_OF},
-    **{(name, "b"): (None, "fsdp") for name in _OUT_OF},
+    **{(name, "kernel"): ("fsdp", "tensor") for name in READERS},
+    **{(name, "bias"): ("tensor",) for name in READERS},
+    **{(name, "a"): ("fsdp", None) for name in READERS},
+    **{(name, "b"): (None, "tensor") for name in READERS},
+    **{(name, "kernel"): ("tensor", "fsdp") for name in WRITERS},
+    **{(name, "a"): ("tensor", None) for name in WRITERS},
+    **{(name, "b"): (None, "fsdp") for name in WRITERS},
 }
 
 

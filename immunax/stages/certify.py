@@ -149,7 +149,11 @@ def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell
     def read(folder: Path) -> list[Measured]:
         return [cells.read(folder / path) for path in paths]
 
-    return cache.get_or_make("cells", key, lambda: measure(shared, model, weights.params, todo), read, write)
+    def make() -> list[Measured]:
+        return measure(shared, model, weights.params, todo)
+
+    code = [measure, suite.task, suite.choices, shared.evaluation, *(cell.attack for cell in todo)]
+    return cache.get_or_make("cells", key, make, read, write, code)
 
 
 def with_undefended(suite: Suite, undefended: Weights | None) -> Suite:

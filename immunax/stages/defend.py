@@ -63,24 +63,26 @@ def defend(
         Preemption() as preemption,
         Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,
     ):
-        done = checkpoints.latest()
-        if done is not None:
+        done = checkpoints.latest() or 0
+        if done:
             state = checkpoints.restore(done, state)
             console.note(f"resuming from step {done} of {training.steps}")
-        metrics.resume("train", done or 0)
+        metrics.resume("train", done)
         with console.progress("immunize", training.steps, "step") as bar:
-            bar.advance(done or 0)
+            bar.advance(done)
 
-            def after(step: int, state: outer.TrainState, scalars: dict[str, float]) -> bool:
+            def log(step: int, scalars: dict[str, float]) -> None:
                 metrics.log(step, "train", scalars)
                 bar.advance(loss=scalars["loss"])
-                last = step == training.steps or preemption.requested
-                if last or step % training.checkpoint_every == 0:
-                    checkpoints.save(step, state, scalars)
-                return last
 
-            # Under the mesh the step says how its activations are split, see runtime/mesh.py.
-            with jax.set_mesh(devices):
-                state = outer.fit(model, defense, training, state, batch, after)
+            def stop(step: int) -> bool:
+                return preemption.requested or step % training.checkpoint_every == 0
+
+            while done < training.steps and not preemption.requested:
+                # Under the mesh the step says how its activations are split, see runtime/mesh.py.
+                with jax.set_mesh(devices):
+                    state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
+                done = int(state.step)
+                checkpoints.save(done, state, scalars)
         interrupted = preemption.requested
     return Defended(jax.block_until_ready(state.params), interrupted)

@@ -21,7 +21,7 @@ def defender(config: DictConfig) -> Defense:
     defense = build(config.defense)
     if "attacker" not in config:
         return defense
-    if not hasattr(defense, "attacker"):
+    if defense.attacker is None:
         name = type(defense).__name__
         raise UserError(f"attacker: {name} simulates no attacker; leave it out, or choose defense=tar, mlac or sophon.")
     return replace(defense, attacker=build(config.attacker))  # pyright: ignore[reportArgumentType]

@@ -28,15 +28,18 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
         return loaded
     if start.defense is None or start.trainer is None:
         raise UserError("start.defense and start.trainer belong together: give both, or neither with start=base.")
+    chosen = OmegaConf.to_container(start, resolve=True)
     key = {
         "digests": setup.digests,
-        "start": OmegaConf.to_container(start, resolve=True),
+        "start": chosen,
         "model": repr(setup.model),
         "versions": versions(),
     }
-    return cache.get_or_make(
-        "guard", key, lambda: _implant(start, setup, loaded), cache.read_arrays, cache.write_arrays
-    )
+
+    def make() -> Params:
+        return _implant(start, setup, loaded)
+
+    return cache.get_or_make("guard", key, make, cache.read_arrays, cache.write_arrays, [_implant, chosen])
 
 
 def _implant(start: DictConfig, setup: Setup, loaded: Params) -> Params:

@@ -39,8 +39,8 @@ def minimise(
     state = outer.begin(model, params, defense, training, data.batch(0))
     with console.progress(title, training.steps, "step") as bar:
 
-        def after(step: int, state: outer.TrainState, scalars: dict[str, float]) -> bool:
+        def log(step: int, scalars: dict[str, float]) -> None:
             bar.advance(loss=scalars["loss"])
-            return False
 
-        return outer.fit(model, defense, training, state, data.batch, after).params
+        state, _ = outer.fit(model, defense, training, state, data.batch, log)
+    return state.params

@@ -79,7 +79,7 @@ class Pretrained:
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
             "versions": versions(),
         }
-        params = cache.get_or_make("pretrained", key, make, cache.read_arrays, cache.write_arrays)
+        params = cache.get_or_make("pretrained", key, make, cache.read_arrays, cache.write_arrays, [self])
         params = jax.tree.map(np.asarray, params)
         ids = {f"{name}_token_id": tokenizer.get_vocab()[token] for name, token in (("eos", END), ("pad", PAD))}
         return Checkpoint(

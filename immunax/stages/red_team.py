@@ -12,7 +12,7 @@ from immunax.attacks.attack import Attack, AttackData, Edit, Tampered
 from immunax.attacks.prepare import prepare
 from immunax.attacks.run import run_attack
 from immunax.conditions.episode import Course, Episode
-from immunax.data.chat import Report
+from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts
 from immunax.judges.evaluate import (
@@ -82,7 +82,7 @@ class RedTeam:
     before: Material
     after: Material
     data: AttackData
-    report: Report
+    report: Counts
     reporter: Reporter
 
 

@@ -9,12 +9,14 @@ import small
 import tiny
 
 from immunax.attacks.benign_sft import BenignSFT
+from immunax.attacks.finetune import take
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.identity_shift import IdentityShift
 from immunax.attacks.prepare import prepare
 from immunax.attacks.run import run_attack
 from immunax.attacks.tuning import Tuning, segments
 from immunax.data.dialog import Message, Split, Splits, ask
+from immunax.data.order import indices
 from immunax.data.prompts import prompt_rows, stop_tokens
 from immunax.data.template import Template
 from immunax.inner.losses import answer_loss
@@ -107,6 +109,11 @@ def test_the_seed_chooses_the_dialogs_and_other_seeds_choose_others():
     assert one == same != other
     assert set(one) <= set(SPLITS.train.harmful)
     assert len(IdentityShift().dialogs(SPLITS)) == 10
+
+
+def test_the_dialogs_of_a_seed_are_those_that_any_stream_of_data_begins_with():
+    stream = SPLITS.train.harmful
+    assert take(stream, 4, 5, "harmful") == tuple(stream[place] for place in indices(len(stream), 4, 0, 5))
 
 
 def test_identity_shift_asks_under_its_own_system_prompt_and_the_others_as_they_are():

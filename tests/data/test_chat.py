@@ -5,7 +5,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immunax.data.chat import Encoded, Report, encode_all, encode_pairs, encode_prompts
+from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
 from immunax.models import gguf, hub
 from immunax.models.tokenizer import from_gguf
@@ -103,20 +103,20 @@ def test_plain_text_is_predicted_from_its_first_token():
 def test_answers_are_cut_and_what_does_not_fit_is_dropped_and_counted():
     tokenizer = tiny.tokenizer()
     dialogs = [ask("hi", "yes"), ask("hi", "y" * 100), ask("h" * 100, "yes"), ask("hi", ""), Dialog((), "the cat")]
-    examples, report = encode_all(tokenizer, dialogs, 40)
-    assert report == Report(kept=3, truncated=1, dropped=2)
+    examples, counts = encode_all(tokenizer, dialogs, 40)
+    assert counts == Counts(kept=3, truncated=1, dropped=2)
     assert [len(example.tokens) <= 40 for example in examples] == [True] * 3
     assert len(examples[1].tokens) == 40
     assert examples == [one(tokenizer, dialogs[index], 40) for index in (0, 1, 4)]
 
 
-def test_pairs_are_kept_or_dropped_as_one():
+def test_pairs_are_kept_or_dropped_as_one_and_counted_by_side():
     tokenizer = tiny.tokenizer()
     prompts = ["one", "two", "h" * 100, "four"]
     safe = [ask(prompt, "no") for prompt in prompts]
     harmful = [ask("one", "y" * 100), ask("two", ""), ask(prompts[2], "yes"), ask("four", "yes")]
-    left, right, report = encode_pairs(tokenizer, safe, harmful, 40)
-    assert report == Report(kept=2, truncated=1, dropped=2)
+    left, right, counts = encode_pairs(tokenizer, safe, harmful, 40)
+    assert counts == (Counts(kept=2, truncated=0, dropped=2), Counts(kept=2, truncated=1, dropped=2))
     assert [example.prompt for example in left] == [example.prompt for example in right]
     with pytest.raises(UserError, match=r"\(4 dialogs\) and the harmful stream \(3\) are not paired"):
         encode_pairs(tokenizer, safe, harmful[1:], 40)

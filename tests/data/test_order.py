@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immunax.data.chat import Encoded
-from immunax.data.order import Stream, indices
+from immunax.data.order import Stream, choose, indices
 from immunax.runtime.errors import UserError
 
 EXAMPLES = [Encoded((1,), (number,)) for number in range(7)]
@@ -19,6 +19,20 @@ def test_each_epoch_visits_each_example_once(n, batch_size, epoch, seed):
 
 def test_the_order_is_fixed_across_versions():
     assert indices(5, 10, 0, 0).tolist() == [0, 3, 1, 2, 4, 3, 4, 2, 1, 0]
+
+
+@given(st.integers(1, 30), st.integers(0, 2**40), st.data())
+def test_what_a_seed_chooses_begins_its_first_shuffle_and_stays_when_more_is_asked_for(n, seed, data):
+    items = [f"item {number}" for number in range(n)]
+    count = data.draw(st.integers(0, n))
+    chosen = choose(items, count, seed)
+    assert chosen == tuple(items[place] for place in indices(n, n, 0, seed))[:count]
+    assert len(set(chosen)) == count
+
+
+def test_one_seed_chooses_the_same_places_of_paired_streams():
+    others = [example.answer for example in EXAMPLES]
+    assert [example.answer for example in choose(EXAMPLES, 4, 9)] == list(choose(others, 4, 9))
 
 
 @given(st.integers(1, 9), st.integers(0, 20))
@@ -47,3 +61,8 @@ def test_streams_of_one_length_and_seed_stay_in_step():
 def test_a_stream_that_makes_no_sense_is_a_user_error(arguments, message):
     with pytest.raises(UserError, match=message):
         Stream(*arguments)
+
+
+def test_a_negative_seed_chooses_nothing():
+    with pytest.raises(UserError, match="seed is -1"):
+        choose(EXAMPLES, 2, -1)

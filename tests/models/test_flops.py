@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import small
 
-from immunax.models.flops import forward_flops, projections, training_flops
+from immunax.models.flops import forward_flops, training_flops
 from immunax.models.lora import LoraSpec
 
 LENGTH, ANSWERS = 32, 8
@@ -14,7 +14,8 @@ PARAMS = jax.eval_shape(small.MODEL.init, jax.random.key(0))
 def test_the_projections_are_those_of_the_model():
     layers = PARAMS["layers"]
     kernels = {**layers["self_attn"], **layers["mlp"]}
-    assert {name: kernels[name]["kernel"].shape[1:] for name in projections(small.CONFIG)} == projections(small.CONFIG)
+    sizes = small.CONFIG.projections()
+    assert {name: kernels[name]["kernel"].shape[1:] for name in sizes} == sizes
 
 
 def test_a_trained_matrix_costs_three_products_and_a_frozen_one_two():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from immunax.models import gguf, hf, hf_config, hub, rotary, weights
+from immunax.models import families, gguf, hf, hf_config, hub, rotary, weights
 from immunax.models.config import RopeScaling
 from immunax.runtime.errors import UserError
 
@@ -35,7 +35,7 @@ NAMES = {
 def reference(family: str):
     config = hf_config.parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
     shards = weights.find(GOLDEN / family)
-    return config, hf.assemble(config, hf.table(config), shards.read), shards
+    return config, hf.assemble(config, families.tensors(config), shards.read), shards
 
 
 def interleave(rows: np.ndarray, n_heads: int) -> np.ndarray:

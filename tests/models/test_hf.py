@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small import CONFIG, MODEL
 
-from immunax.models import hf, weights
+from immunax.models import families, hf, weights
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
@@ -24,9 +24,9 @@ VARIANTS = {
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_a_tree_split_into_tensors_is_assembled_again_bit_for_bit(config):
     params = jax.jit(Model(config).init)(jax.random.key(0))
-    tensors = dict(hf.split(config, hf.table(config), params))
-    assert set(tensors) == hf.names(config)
-    again = hf.assemble(config, hf.table(config), lambda name, shape: tensors[name].reshape(shape))
+    tensors = dict(hf.split(config, families.tensors(config), params))
+    assert set(tensors) == hf.names(config, families.tensors(config))
+    again = hf.assemble(config, families.tensors(config), lambda name, shape: tensors[name].reshape(shape))
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert jax.tree.structure(again) == jax.tree.structure(params)
 
@@ -36,12 +36,12 @@ def test_the_names_are_those_that_transformers_saves(family):
     from immunax.models.hf_config import parse_config
 
     config = parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
-    assert hf.names(config) == set(weights.find(GOLDEN / family).entries)
+    assert hf.names(config, families.tensors(config)) == set(weights.find(GOLDEN / family).entries)
 
 
 def test_a_linear_layer_is_stored_transposed():
     params = jax.jit(MODEL.init)(jax.random.key(0))
-    tensors = dict(hf.split(CONFIG, hf.table(CONFIG), params))
+    tensors = dict(hf.split(CONFIG, families.tensors(CONFIG), params))
     kernel = params["layers"]["mlp"]["down_proj"]["kernel"][2]
     np.testing.assert_array_equal(tensors["model.layers.2.mlp.down_proj.weight"], np.asarray(kernel).T)
 
@@ -49,6 +49,6 @@ def test_a_linear_layer_is_stored_transposed():
 def test_a_tree_that_does_not_fit_the_configuration_is_refused():
     params = jax.jit(MODEL.init)(jax.random.key(0))
     with pytest.raises(UserError, match=r"layers\.input_layernorm\.scale: expected shape \[4, 24\], found \[3, 24\]"):
-        dict(hf.split(replace(CONFIG, n_layers=4), hf.table(CONFIG), params))
+        dict(hf.split(replace(CONFIG, n_layers=4), families.tensors(CONFIG), params))
     with pytest.raises(UserError, match=r"lm_head\.kernel: .* found none"):
-        dict(hf.split(CONFIG, hf.table(replace(CONFIG, tie_embeddings=False)), params))
+        dict(hf.split(CONFIG, families.tensors(replace(CONFIG, tie_embeddings=False)), params))

@@ -7,6 +7,7 @@ from transformers import AutoConfig
 
 from immunax.models import hf_config
 from immunax.models.config import DecoderConfig, RopeScaling
+from immunax.models.families import FAMILIES
 from immunax.runtime.errors import UserError
 
 LLAMA = {
@@ -119,7 +120,7 @@ def test_a_variant_that_is_not_supported_is_refused_by_name(raw, named):
 
 @st.composite
 def decoders(draw) -> DecoderConfig:
-    family = draw(st.sampled_from(sorted(hf_config.ARCHITECTURES)))
+    family = draw(st.sampled_from(sorted(FAMILIES)))
     scaling = draw(
         st.none()
         | st.builds(RopeScaling, st.just("linear"), st.floats(1, 8))

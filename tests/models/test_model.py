@@ -81,6 +81,11 @@ def test_unknown_settings_are_refused_with_a_suggestion():
         lora.init(jax.random.key(0), small.params(), lora.LoraSpec(targets=("q_pro",)))
 
 
+def test_float16_is_no_dtype_of_a_computation():
+    with pytest.raises(UserError, match="dtype='float16': expected one of float32, bfloat16, float64"):
+        Model(small.CONFIG, dtype="float16")
+
+
 def test_a_dtype_that_is_none_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
         Model(small.CONFIG, dtype="bfloat1")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from immunax.models import hf, hf_config, hub, peft, weights
+from immunax.models import families, hf, hf_config, hub, peft, weights
 from immunax.models.lora import Adapted, merge
 from immunax.models.model import Model
 
@@ -17,7 +17,7 @@ FAMILIES = ("llama2", "llama3", "mistral", "qwen2", "qwen3", "smollm2")
 
 def read(family: str):
     config = hf_config.parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
-    return config, hf.assemble(config, hf.table(config), weights.find(GOLDEN / family).read)
+    return config, hf.assemble(config, families.tensors(config), weights.find(GOLDEN / family).read)
 
 
 def logits(config, params, tokens: np.ndarray) -> np.ndarray:

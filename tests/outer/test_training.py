@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -42,17 +41,18 @@ CASES = {
 }
 
 
-def _run(defense, training, after=lambda *_: False, params=None):
+def _run(defense, training, log=lambda *_: None, stop=lambda _: False):
     data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training.steps, 128, training.seed)
-    params = jax.jit(MODEL.init)(jax.random.key(0)) if params is None else params
-    return fit(MODEL, defense, training, begin(MODEL, params, defense, training, data.batch(0)), data.batch, after)
+    params = jax.jit(MODEL.init)(jax.random.key(0))
+    state = begin(MODEL, params, defense, training, data.batch(0))
+    return data, fit(MODEL, defense, training, state, data.batch, log, stop)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_twenty_steps_move_the_objective_the_right_way(name):
     defense, term, sign = CASES[name]
     seen = []
-    _run(defense, Training(steps=20, optimizer=AdamW(3e-3)), lambda step, state, scalars: seen.append(scalars))
+    _run(defense, Training(steps=20, optimizer=AdamW(3e-3)), lambda step, scalars: seen.append(scalars))
     losses, terms = [s["loss"] for s in seen], [s[term] for s in seen]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert sign * (np.mean(terms[-3:]) - np.mean(terms[:3])) > 0
@@ -76,16 +76,25 @@ def test_a_step_is_optax_on_the_defenses_gradient_and_the_start_model_stays():
     jax.tree.map(np.testing.assert_array_equal, params, kept)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_reported_as_a_step():
+def test_a_run_that_stops_and_goes_on_logs_every_step_in_order_and_ends_with_the_same_bits():
+    defense, training = CASES["safety_tuning"][0], Training(steps=7, optimizer=AdamW(1e-3))
+    whole, parts = [], []
+    _, (expected, last) = _run(defense, training, lambda *seen: whole.append(seen))
+    data, (state, _) = _run(defense, training, lambda *seen: parts.append(seen), stop=lambda step: step == 3)
+    assert (int(state.step), len(parts)) == (3, 3)
+    state, scalars = fit(MODEL, defense, training, state, data.batch, lambda *seen: parts.append(seen))
+    assert parts == whole
+    assert [step for step, _ in whole] == list(range(1, 8))
+    assert scalars == last == whole[-1][1]
+    jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+
+
+def test_a_loss_that_is_not_finite_is_refused_by_its_step_and_that_step_is_never_logged():
     seen = []
-    with pytest.raises(UserError, match="learning_rate"):
-        _run(
-            CASES["rep_noise"][0],
-            Training(steps=9, optimizer=AdamW(1e30)),
-            lambda step, state, scalars: seen.append(jnp.isfinite(scalars["loss"])),
-        )
-    assert all(seen)
-    assert len(seen) < 9
+    with pytest.raises(UserError, match=r"at outer step 2: lower its optimizer\.learning_rate"):
+        _run(CASES["rep_noise"][0], Training(steps=9, optimizer=AdamW(1e30)), lambda *each: seen.append(each))
+    assert [step for step, _ in seen] == [1]
+    assert np.isfinite(list(seen[0][1].values())).all()
 
 
 def test_budgets_below_one_are_refused():

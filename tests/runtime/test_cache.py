@@ -23,7 +23,7 @@ def fetch(made, key, value=1):
         made.append(key)
         return {"w": {"a": jnp.full((2, 3), value, jnp.bfloat16), "b": np.arange(4, dtype=np.int32)}}
 
-    return cache.get_or_make("tree", key, make, cache.read_arrays, cache.write_arrays)
+    return cache.get_or_make("tree", key, make, cache.read_arrays, cache.write_arrays, [])
 
 
 def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
@@ -69,7 +69,7 @@ def test_a_failure_to_make_leaves_no_entry():
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        cache.get_or_make("tree", {}, fail, cache.read_arrays, cache.write_arrays)
+        cache.get_or_make("tree", {}, fail, cache.read_arrays, cache.write_arrays, [])
     assert len(fetch(made := [], {})) == 1
     assert made == [{}]
 
@@ -83,7 +83,7 @@ def test_two_at_once_make_it_once():
         return {"w": np.ones(2)}
 
     def work():
-        cache.get_or_make("tree", {"k": 3}, slow, cache.read_arrays, cache.write_arrays)
+        cache.get_or_make("tree", {"k": 3}, slow, cache.read_arrays, cache.write_arrays, [])
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -132,6 +132,6 @@ def test_a_second_process_reuses_compiled_programs_without_noise():
 def test_other_code_makes_it_again(monkeypatch):
     made = []
     fetch(made, {"k": 1})
-    monkeypatch.setattr(cache, "_code", lambda: "edited")
+    monkeypatch.setattr(cache, "code_digest", lambda parts: "edited")
     fetch(made, {"k": 1})
     assert len(made) == 2

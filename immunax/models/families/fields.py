@@ -1,0 +1,63 @@
+"""A file's description of a model, read field by field with one clear line about each that is wrong."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from immunax.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a ``config.json`` or the metadata of a GGUF file say.
+
+    Attributes:
+      raw: the content.
+      where: the file's name, for messages.
+      prefix: what every name begins with.
+    """
+
+    raw: Mapping[str, Any]
+    where: str
+    prefix: str = ""
+
+    def get(self, name: str, absent: Any = None) -> Any:
+        """A value as it is, ``absent`` where there is none; one that is null is None."""
+        return self.raw.get(self.prefix + name, absent)
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """A positive whole number; ``default`` stands for one that is absent or null.
+
+        Raises:
+          UserError: it is something else.
+        """
+        value = self._given(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self._error(name, value, "a positive whole number")
+        return value
+
+    def positive(self, name: str, default: float | None = None) -> float:
+        """A positive number; ``default`` stands for one that is absent or null.
+
+        Raises:
+          UserError: it is something else.
+        """
+        value = self._given(name, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise self._error(name, value, "a positive number")
+        return float(value)
+
+    def count_or_none(self, name: str, absent: int | None) -> int | None:
+        """A positive whole number, ``absent`` where there is none, None where it is null."""
+        return None if self.get(name, absent) is None else self.count(name, absent)
+
+    def positive_or_none(self, name: str, absent: float | None) -> float | None:
+        """A positive number, ``absent`` where there is none, None where it is null."""
+        return None if self.get(name, absent) is None else self.positive(name, absent)
+
+    def _given(self, name: str, default: Any) -> Any:
+        value = self.get(name)
+        return default if value is None else value
+
+    def _error(self, name: str, value: Any, expected: str) -> UserError:
+        return UserError(f"{self.where}: {self.prefix}{name} is {value!r}: expected {expected}.")
