@@ -42,7 +42,6 @@ from immunax.campaign.population import Runner, Start, Stretch
 from immunax.campaign.programs import Own, Program, programs
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
-from immunax.inner.member import Track
 from immunax.inner.memory import compile_members, compiled, most_at_once, peak_bytes
 from immunax.inner.optimizers import AdamW
 from immunax.inner.population import plan
@@ -149,13 +148,13 @@ class Ready(NamedTuple):
 
     Attributes:
       run: gives losses and steps of divergence.
-      tracks, own: the members', openings not yet shared.
+      batches, own: the members', openings not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
     """
 
     run: Callable[[], Any]
-    tracks: Track
+    batches: Any
     own: Own
     flops: float
     memory: int
@@ -164,10 +163,10 @@ class Ready(NamedTuple):
 def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) -> Ready:
     """Compiles the first members of a case for their first steps."""
     part = each.program
-    rates, batches = jax.tree.map(lambda leaf: leaf[:members, :steps], (part.tracks.rates, part.tracks.batches))
-    settings = jax.tree.map(lambda leaf: leaf[:members], part.tracks.settings)
-    tracks = jax.tree.map(jnp.asarray, part.tracks._replace(rates=rates, settings=settings, batches=batches))
-    part = replace(part, steps=steps, tracks=tracks, alike=part.alike[:members], places=part.places[:members])
+    batches = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members, :steps]), part.batches)
+    numbers = {name: leaf[:members] for name, leaf in part.numbers.items()}
+    changed = {"alike": part.alike[:members], "places": part.places[:members]}
+    part = replace(part, steps=steps, numbers=numbers, batches=batches, **changed)
     plain = jax.tree.map(lambda leaf: leaf[:members], part.own(each.params, KEY))
 
     def opened() -> Runner:
@@ -185,7 +184,7 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size
     memory = devices * first.needed_bytes(plan(members, devices, way.at_once or most_at_once(way.mesh)).chunk)
-    return Ready(run, tracks, plain, flops, memory)
+    return Ready(run, batches, plain, flops, memory)
 
 
 def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int, peak: float) -> list[str]:
@@ -204,7 +203,7 @@ def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int
             raise SystemExit(f"{each.title}: members diverged at {diverged}")
         rows.append((f"immunax, {way.name}", spent, count, prepared.flops))
         finals.append(np.asarray(losses)[:, -1])
-    adapters, rates = prepared.own.adapters, each.program.tracks.rates.tolist()
+    adapters, rates = prepared.own.adapters, each.program.numbers["learning_rate"].tolist()
     places = np.linspace(0, count - 1, torch_members).round().astype(int)
     handed = [
         Handed(each.batches[i], rates[i], jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), adapters)) for i in places
@@ -234,7 +233,7 @@ def cost(each: Case, way: Way, members: int, steps: int, runs: int) -> Cost:
     say(f"{each.title}: the cost of {members} members {way.name}")
     prepared = ready(each, way, members, steps, share=False)
     whole = seconds(prepared.run, 1 + runs)[0] / steps
-    batches, optimizer = each.program.tracks.batches, each.program.attacks[0].tuning.optimizer
+    batches, optimizer = each.program.batches, each.program.attacks[0].tuning.optimizer
     products, updates = Products(each.model.config, each.spec, steps), Updates(optimizer, steps)
     one = jax.tree.map(lambda leaf: leaf[0], prepared.own.adapters) if each.spec else each.params
     alone: list[float] = []
@@ -261,7 +260,7 @@ def sharing(each: Case, members: int) -> list[str]:
 
         return jax.vmap(one)(own, copies)
 
-    inputs = (prepared.tracks, prepared.own), copies
+    inputs = (prepared.batches, prepared.own), copies
     many = compiled(apart, *inputs)
     one = seconds(prepared.run, 2)[0], prepared.memory
     rows = []

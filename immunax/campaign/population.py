@@ -17,9 +17,10 @@ from jax.sharding import Mesh, NamedSharding
 from immunax.attacks.tuning import segments
 from immunax.campaign.openings import share_openings
 from immunax.campaign.programs import Form, Own, Program
-from immunax.inner.member import Progress, Track, begin, follow
 from immunax.inner.memory import most_at_once, most_that_fit, peak_bytes
 from immunax.inner.population import map_members, plan
+from immunax.inner.state import TrainState
+from immunax.inner.step import length, take_step, train_step
 from immunax.models.model import Model, Params
 
 
@@ -35,21 +36,20 @@ class Start:
     form: Form
     model: Model
 
-    def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any]) -> tuple[Progress, jax.Array]:
-        """The member, and its losses ``[K]``, NaN where it has taken no step.
+    def __call__(self, member: tuple[Any, Own], shared: tuple[Params, Any]) -> tuple[TrainState, jax.Array]:
+        """Its state, without what is held, and its losses ``[K']``, NaN where it has taken no step.
 
         Args:
-          member: its track, and what else is its own.
+          member: its batches ``[K', ...]``, and what else is its own.
           shared: plain weights, and the openings that members share.
         """
-        (track, own), (params, openings) = member, shared
-        progress = begin(self.form.optimizer, track.settings, own.start(params))
-        losses, opening = jnp.full(track.rates.shape, jnp.nan, jnp.float32), own.first(openings)
-        if opening is None:
-            return progress, losses
-        loss = self.form.loss(self.model, params, own)
-        progress, first = follow(loss, self.form.optimizer, progress, _step(track, 0), opening)
-        return progress, losses.at[0].set(first[0])
+        (batches, own), (params, openings) = member, shared
+        state, opening = self.form.start(params, own), own.first(openings)
+        losses = jnp.full(length(batches), jnp.nan, jnp.float32)
+        if opening is not None:
+            state, metrics = take_step(self.form.rule, state, opening)
+            losses = losses.at[0].set(metrics["loss"])
+        return state._replace(held=None), losses
 
 
 @dataclass(frozen=True)
@@ -65,27 +65,23 @@ class Stretch:
     model: Model
 
     def __call__(
-        self, member: tuple[tuple[Progress, jax.Array], Track, Own], shared: tuple[Params, Any, Any]
-    ) -> tuple[Progress, jax.Array]:
-        """The member after its steps ``[first, last)``, and its losses ``[K]``.
+        self, member: tuple[tuple[TrainState, jax.Array], Any, Own], shared: tuple[Params, Any, Any]
+    ) -> tuple[TrainState, jax.Array]:
+        """The member after its steps ``[first, last)``, and its losses ``[K']``.
 
         Args:
-          member: from :class:`Start` or a stretch before; its track, and what else is its own.
+          member: from :class:`Start` or a stretch before; its batches, and what else is its own.
           shared: plain weights, and the numbers of the steps, which are no part of the program's shape.
         """
-        (state, track, own), (params, first, last) = member, shared
-        loss = self.form.loss(self.model, params, own)
+        (state, batches, own), (params, first, last) = member, shared
+        slope_at, held = self.form.slope(self.model), own.held(params)
 
-        def step(number: jax.Array, state: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
-            progress, values = follow(loss, self.form.optimizer, state[0], _step(track, number))
-            return progress, state[1].at[number].set(values[0])
+        def step(number: jax.Array, state: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+            batch = jax.tree.map(lambda leaf: leaf[number], batches)
+            moving, metrics = train_step(slope_at, self.form.rule, state[0]._replace(held=held), batch)
+            return moving._replace(held=None), state[1].at[number].set(metrics["loss"])
 
         return jax.lax.fori_loop(first, last, step, state)
-
-
-def _step(track: Track, number: Any) -> Track:
-    one = partial(jax.lax.dynamic_slice_in_dim, start_index=number, slice_size=1)
-    return track._replace(rates=one(track.rates), batches=jax.tree.map(one, track.batches))
 
 
 class Attacked(NamedTuple):
@@ -96,7 +92,6 @@ class Attacked(NamedTuple):
       step: steps done.
       losses: ``[M, step]``, before every step, nats per answer token; NaN after a divergence.
       diverged_at: ``[M]``, the step that was not finite and was not taken; -1 for a healthy member.
-      form: of the members.
       params: plain weights before the attack.
       own: ``[M', ...]``, what is each member's own; the last ones, past M, are copies.
       trained: ``[M', ...]``, what each member trained, the last finite values.
@@ -107,7 +102,6 @@ class Attacked(NamedTuple):
     step: int
     losses: np.ndarray
     diverged_at: np.ndarray
-    form: Form
     params: Params
     own: Own
     trained: Any
@@ -116,7 +110,7 @@ class Attacked(NamedTuple):
     def weights(self, index: int) -> Params:
         """What a model takes of one member: plain weights or adapted ones."""
         own, trained = jax.tree.map(lambda leaf: leaf[index], (self.own, self.trained))
-        return self.form.whole(self.params, own, trained)
+        return own.whole(self.params, trained)
 
     @property
     def spread(self) -> bool:
@@ -134,18 +128,17 @@ class Attacked(NamedTuple):
           The results ``[M, ...]``, on the host.
         """
         own = self.own, self.trained, _some(asked, 0, len(self.own.key))
-        found = _spread(_Each(self.form, function), self.mesh, own, self.params)
+        found = _spread(_Each(function), self.mesh, own, self.params)
         return jax.tree.map(lambda leaf: leaf[: len(self.places)], jax.device_get(found))
 
 
 @dataclass(frozen=True)
 class _Each:
-    form: Form
     function: Callable[[Params, Any], Any]
 
     def __call__(self, member: tuple[Own, Any, Any], params: Params) -> Any:
         own, trained, asked = member
-        return self.function(self.form.whole(params, own, trained), asked)
+        return self.function(own.whole(params, trained), asked)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -188,10 +181,9 @@ class Runner(NamedTuple):
             done = 0 if self.own.opening is None else 1
             for time in range(1, times + 1):
                 end = steps * time // times
-                state = progress, losses = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
-                losses, diverged_at = jax.device_get((losses[: len(real), :end], progress.diverged_at[: len(real)]))
-                where = self.part.form, self.params, members[1], progress.descent.weights, self.mesh
-                yield Attacked(real, end, losses, diverged_at, *where)
+                state = moving, losses = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
+                losses, diverged_at = jax.device_get((losses[: len(real), :end], moving.diverged_at[: len(real)]))
+                yield Attacked(real, end, losses, diverged_at, self.params, members[1], moving.trained, self.mesh)
                 done = end
 
     def needed_bytes(self, chunk: int) -> int:
@@ -213,8 +205,8 @@ class Runner(NamedTuple):
     def _stretch(self) -> Stretch:
         return Stretch(self.part.form, self.model)
 
-    def _members(self, begin: int, width: int) -> tuple[Track, Own]:
-        return _some((self.part.tracks, self.own), begin, width)
+    def _members(self, begin: int, width: int) -> tuple[Any, Own]:
+        return _some((self.part.batches, self.own), begin, width)
 
 
 def attacked(

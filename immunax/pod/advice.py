@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from immunax.inner.adapt import start
+from immunax.inner.state import begin
 from immunax.models.model import Model
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.training import TrainState
@@ -69,7 +69,7 @@ def _inner_options(defense: Defense, state: TrainState) -> list[Saving]:
     if attacker is None or simulation is None or attacker.lora is not None:
         return []
     optimizer = attacker.optimizer.build(simulation.steps)
-    adapted = jax.eval_shape(lambda weights: start(optimizer, weights), state.params)
+    adapted = jax.eval_shape(lambda weights: begin(optimizer, weights), state.params)
     # Weights and moments have the shapes of the weights, and lie on the mesh as they do.
     copies = sum(leaf.size for leaf in jax.tree.leaves(adapted)) / sum(
         leaf.size for leaf in jax.tree.leaves(state.params)

@@ -20,7 +20,7 @@ from immunax.campaign.population import Start, Stretch, attacked
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import prompt_rows
-from immunax.inner.optimizers import AdamW
+from immunax.inner.optimizers import Adafactor, AdamW
 from immunax.inner.population import PARTITIONER_ABORTS, map_members
 from immunax.models.generate import Decoding
 from immunax.models.lora import Adapted, LoraSpec, init, widen
@@ -108,6 +108,12 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     assert outcome.losses[place][-1] < outcome.losses[place][0]
 
 
+def test_adapters_of_other_ranks_are_programs_of_their_own_where_zeros_would_change_the_rule():
+    specs = [LoraSpec(rank) for rank in (1, 2, 2)]
+    assert len(programs(_attacks(specs, (Adafactor(1e-3),) * 3), tiny.tokenizer(), SPLITS)) == 2
+    assert len(programs(_attacks(specs, (AdamW(1e-3),) * 3), tiny.tokenizer(), SPLITS)) == 1
+
+
 @pytest.mark.parametrize("specs", [FULL, ADAPTERS])
 def test_a_member_is_examined_along_its_course_as_shorter_attacks_are_at_their_end(specs):
     attacks = _attacks(specs, (AdamW(1e-3), AdamW(1e-2), AdamW(1e-3, b1=0.5)))
@@ -172,12 +178,12 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
     members = 3
     attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
-    member = part.tracks, jax.eval_shape(part.own, PARAMS, KEY)
+    member = part.batches, jax.eval_shape(part.own, PARAMS, KEY)
     state = jax.eval_shape(partial(map_members, Start(part.form, MODEL)), member, (PARAMS, None))
     inputs = (state, *member), (PARAMS, 0, part.steps)
     together = partial(map_members, Stretch(part.form, MODEL))
     traced = jax.make_jaxpr(together)(*inputs)
-    rows, columns = part.tracks.batches.tokens.shape[2:]
+    rows, columns = part.batches.tokens.shape[2:]
     kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
     shared, outputs = [], []
     for eqn in _eqns(traced.jaxpr):
