@@ -219,7 +219,7 @@ def run_search(
     trials: list[Trial] = []
     budget, found = Budget(0, 0, 0.0), []
     for part in prepared.parts:
-        rungs = search.halving.rungs(len(part.places), part.form.steps)
+        rungs = search.halving.rungs(len(part.places), part.steps)
         own, openings = share_openings(part, model, params, part.own(params, key, prepared.harmful), mesh)
         shared = Shared(params, openings, prepared.retain, limit)
         best, seen = halve(SearchMember(part.form, model), rungs, part.batches, own, shared, mesh=mesh)

@@ -110,6 +110,29 @@ def most_at_once(mesh: Mesh | None = None) -> int | None:
     return 1 if device.platform == "cpu" and whole else None
 
 
+def most_that_fit(needed: Callable[[int], int], most: int) -> int:
+    """How many members of a turn fit, by a straight line through turns of one and of the most, checked at its end.
+
+    Args:
+      needed: bytes of each device that a turn of so many takes.
+      most: how many are wanted.
+
+    Raises:
+      UserError: not even one fits.
+    """
+    available, all_of_them = usable_bytes(), needed(most)
+    if all_of_them <= available:
+        return most
+    one = needed(1)
+    if one > available:
+        raise UserError(
+            f"a population needs about {one / 2**20:.0f} MiB of each device with one member at a time, and "
+            f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
+        )
+    found = 1 + (available - one) * (most - 1) // max(1, all_of_them - one)
+    return found if found > 1 and needed(found) <= available else 1
+
+
 def peak_bytes(program: Any) -> int:
     """What a compiled program needs on each device: inputs, results and temporaries, in bytes."""
     analysis = program.memory_analysis()
