@@ -42,7 +42,6 @@ from immunax.campaign.population import Assault
 from immunax.campaign.programs import Own, Program, programs
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
-from immunax.inner.member import Track
 from immunax.inner.memory import compile_members, compiled, peak_bytes
 from immunax.inner.optimizers import AdamW
 from immunax.models.flops import training_flops
@@ -153,13 +152,13 @@ class Ready(NamedTuple):
 
     Attributes:
       run: gives losses, steps of divergence and nothing of an examination.
-      tracks, own: the members', openings not yet shared.
+      batches, own: the members', openings not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
     """
 
     run: Callable[[], Any]
-    tracks: Track
+    batches: Any
     own: Own
     flops: float
     memory: int
@@ -168,16 +167,14 @@ class Ready(NamedTuple):
 def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) -> Ready:
     """Compiles the first members of a case for their first steps."""
     part = each.program
-    rates, batches = jax.tree.map(lambda leaf: leaf[:members, :steps], (part.tracks.rates, part.tracks.batches))
-    settings = jax.tree.map(lambda leaf: leaf[:members], part.tracks.settings)
-    tracks = jax.tree.map(jnp.asarray, part.tracks._replace(rates=rates, settings=settings, batches=batches))
-    part = replace(part, form=replace(part.form, steps=steps), tracks=tracks, alike=part.alike[:members])
+    batches = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members, :steps]), part.batches)
+    part = replace(part, form=replace(part.form, steps=steps), batches=batches, alike=part.alike[:members])
     plain = jax.tree.map(lambda leaf: leaf[:members], part.own(each.params, KEY))
     assault = Assault(part.form, each.model, nothing)
 
     def opened() -> tuple[Any, Any]:
         own, openings = share_openings(part, each.model, each.params, plain, way.mesh) if share else (plain, None)
-        return (tracks, own), (each.params, openings, ())
+        return (batches, own), (each.params, openings, ())
 
     inputs = opened()
     program = compile_members(assault, *inputs, mesh=way.mesh, at_once=way.at_once)
@@ -185,7 +182,7 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     sizes = [size for index in range(members) for size in part.trained_on(index, 0, steps, shared)]
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size
-    return Ready(lambda: program(*opened()), tracks, plain, flops, devices * peak_bytes(program))
+    return Ready(lambda: program(*opened()), batches, plain, flops, devices * peak_bytes(program))
 
 
 def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int, peak: float) -> list[str]:
@@ -204,7 +201,7 @@ def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int
             raise SystemExit(f"{each.title}: members diverged at {diverged}")
         rows.append((f"immunax, {way.name}", spent, count, prepared.flops))
         finals.append(np.asarray(losses)[:, -1])
-    adapters, rates = prepared.own.adapters, each.program.tracks.rates.tolist()
+    adapters, rates = prepared.own.adapters, each.program.numbers["learning_rate"].tolist()
     places = np.linspace(0, count - 1, torch_members).round().astype(int)
     handed = [
         Handed(each.batches[i], rates[i], jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), adapters)) for i in places
@@ -234,7 +231,7 @@ def cost(each: Case, way: Way, members: int, steps: int, runs: int) -> Cost:
     say(f"{each.title}: the cost of {members} members {way.name}")
     prepared = ready(each, way, members, steps, share=False)
     whole = seconds(prepared.run, 1 + runs)[0] / steps
-    batches, optimizer = each.program.tracks.batches, each.program.attacks[0].tuning.optimizer
+    batches, optimizer = each.program.batches, each.program.attacks[0].tuning.optimizer
     products, updates = Products(each.model.config, each.spec, steps), Updates(optimizer, steps)
     one = jax.tree.map(lambda leaf: leaf[0], prepared.own.adapters) if each.spec else each.params
     alone: list[float] = []
@@ -258,7 +255,7 @@ def sharing(each: Case, members: int) -> list[str]:
     def apart(own: Any, copies: Any) -> Any:
         return jax.vmap(lambda member, base: assault(member, (base, None, ())))(own, copies)
 
-    inputs = (prepared.tracks, prepared.own), copies
+    inputs = (prepared.batches, prepared.own), copies
     many = compiled(apart, *inputs)
     one = seconds(prepared.run, 2)[0], prepared.memory
     rows = []

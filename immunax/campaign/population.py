@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 from immunax.attacks.tuning import segments
 from immunax.campaign.openings import share_openings
 from immunax.campaign.programs import Form, Own, Program
-from immunax.inner.member import Progress, Track, begin, follow
 from immunax.inner.memory import compile_members
+from immunax.inner.state import TrainState
+from immunax.inner.step import Slope, split
 from immunax.models.model import Model, Params
 
 Examine = Callable[[Model, Params, Any, Any, jax.Array], Any]
@@ -56,31 +57,31 @@ class Assault:
     examine: Examine
     times: int = 1
 
-    def __call__(self, member: tuple[Track, Own], shared: tuple[Params, Any, Any]) -> tuple[jax.Array, jax.Array, Any]:
+    def __call__(self, member: tuple[Any, Own], shared: tuple[Params, Any, Any]) -> tuple[jax.Array, jax.Array, Any]:
         """Losses ``[K]``, the step of divergence, and what is found out, ``[S, ...]``.
 
         Args:
-          member: what leads it, and what else is its own.
+          member: its batches ``[K, ...]``, and what else is its own.
           shared: plain weights, the openings that members share, and the material of the examination.
         """
-        (track, own), (params, openings, material) = member, shared
-        loss = self.form.loss(self.model, params, own)
+        (batches, own), (params, openings, material) = member, shared
+        held = own.held(params)
 
-        def part(progress: Progress, track: Track, opening: Any = None) -> tuple[Progress, tuple[jax.Array, Any]]:
-            progress, losses = follow(loss, self.form.optimizer, progress, track, opening)
-            attacked = self.form.whole(params, own, progress.descent.weights)
-            return progress, (losses, self.examine(self.model, attacked, material, own.asked, own.key))
+        def part(
+            moving: TrainState, batches: Any, first: Slope | None = None
+        ) -> tuple[TrainState, tuple[jax.Array, Any]]:
+            state, losses = self.form.follow(self.model, moving._replace(held=held), batches, first)
+            attacked = own.whole(params, state.trained)
+            found = self.examine(self.model, attacked, material, own.asked, own.key)
+            return state._replace(held=None), (losses, found)
 
-        start, opening = begin(self.form.optimizer, track.settings, own.start(params)), own.first(openings)
+        start = self.form.start(params, own)._replace(held=None)
         count = segments(self.form.steps, self.times)
         if count == 1:
-            progress, (losses, found) = part(start, track, opening)
-            return losses, progress.diverged_at, jax.tree.map(lambda leaf: leaf[None], found)
-        cut = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), (track.rates, track.batches))
-        progress, (losses, found) = jax.lax.scan(
-            lambda progress, each: part(progress, Track(each[0], track.settings, each[1])), start, cut
-        )
-        return losses.reshape(-1), progress.diverged_at, found
+            state, (losses, found) = part(start, batches, own.first(openings))
+            return losses, state.diverged_at, jax.tree.map(lambda leaf: leaf[None], found)
+        state, (losses, found) = jax.lax.scan(part, start, split(batches, count))
+        return losses.reshape(-1), state.diverged_at, found
 
 
 def run_population(
@@ -115,7 +116,7 @@ def run_population(
         own, openings = part.own(params, key, asked), None
         if times == 1:
             own, openings = share_openings(part, model, params, own, mesh)
-        members, shared = (part.tracks, own), (params, openings, material)
+        members, shared = (part.batches, own), (params, openings, material)
         program = compile_members(Assault(part.form, model, examine, times), members, shared, mesh=mesh)
         results = jax.device_get(program(members, shared))
         for index, place in enumerate(part.places):

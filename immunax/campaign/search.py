@@ -24,10 +24,9 @@ from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
-from immunax.inner import member
 from immunax.inner.halving import Best, Halving, Merit, Rung, Stretch, compile_search
 from immunax.inner.losses import mean_answer_loss
-from immunax.inner.member import HEALTHY, Progress, Track
+from immunax.inner.state import HEALTHY, TrainState
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -195,20 +194,20 @@ class Hunt:
     form: Form
     model: Model
 
-    def start(self, track: Track, own: Own, shared: Ground) -> tuple[Progress, jax.Array]:
+    def start(self, batches: Batch, own: Own, shared: Ground) -> tuple[TrainState, jax.Array]:
         """The attack's first steps."""
-        progress = member.begin(self.form.optimizer, track.settings, own.start(shared.params))
-        loss = self.form.loss(self.model, shared.params, own)
-        return member.follow(loss, self.form.optimizer, progress, track, own.first(shared.openings))
+        start = self.form.start(shared.params, own)
+        state, losses = self.form.follow(self.model, start, batches, own.first(shared.openings))
+        return state._replace(held=None), losses
 
-    def follow(self, progress: Progress, track: Track, own: Own, shared: Ground) -> tuple[Progress, jax.Array]:
+    def follow(self, state: TrainState, batches: Batch, own: Own, shared: Ground) -> tuple[TrainState, jax.Array]:
         """The attack's further steps."""
-        loss = self.form.loss(self.model, shared.params, own)
-        return member.follow(loss, self.form.optimizer, progress, track)
+        state, losses = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches)
+        return state._replace(held=None), losses
 
     def appraise(self, weights: Any, own: Own, shared: Ground) -> Merit:
         """Log likelihood of held-out harmful answers, allowed while harmless ones stay likely."""
-        attacked = self.form.whole(shared.params, own, weights)
+        attacked = own.whole(shared.params, weights)
         harm = -mean_answer_loss(self.model, attacked, own.asked)
         return Merit(harm, mean_answer_loss(self.model, attacked, shared.retain) <= shared.limit)
 
@@ -235,8 +234,8 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
         rungs = search.halving.rungs(len(part.places), part.form.steps)
         own, openings = share_openings(part, model, params, part.own(params, key, measure.harmful), mesh)
         ground = Ground(params, openings, measure.retain, limit)
-        program = compile_search(Hunt(part.form, model), rungs, part.tracks, own, ground, mesh=mesh)
-        best, stretches = program(part.tracks, own, ground)
+        program = compile_search(Hunt(part.form, model), rungs, part.batches, own, ground, mesh=mesh)
+        best, stretches = program(part.batches, own, ground)
         stretches = jax.device_get(stretches)
         trials += _trials(part, rungs, stretches, settings)
         ranked = [(measure.harmful[place], measure.retain) for place in part.places]
@@ -250,7 +249,7 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
     mine = jax.tree.map(lambda leaf: leaf[index], own)
     trial = next(each for each in trials if (each.member, each.steps) == (part.places[index], int(best.steps)))
     loss = _loss(stretches, index)[: trial.steps]
-    return Found(trial, part.attacks[index], part.form.whole(params, mine, best.weights), loss, budget, tuple(trials))
+    return Found(trial, part.attacks[index], mine.whole(params, best.weights), loss, budget, tuple(trials))
 
 
 class _Seen(NamedTuple):

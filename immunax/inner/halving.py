@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from immunax.inner.member import Progress, Track
-from immunax.inner.memory import chunk_size, compile_turns, most_at_once, usable_bytes
-from immunax.inner.population import map_members
+from immunax.inner.memory import compile_turns, most_at_once, usable_bytes
+from immunax.inner.population import map_members, plan
+from immunax.inner.state import TrainState
 from immunax.runtime.errors import UserError
 
 
@@ -100,12 +100,12 @@ class Stretch(NamedTuple):
 class Searcher(Protocol):
     """One member's part of a search; hashable, so that equal ones share a program."""
 
-    def start(self, track: Track, own: Any, shared: Any) -> tuple[Progress, jax.Array]:
-        """A member after its first steps, those of a track, and the losses before them."""
+    def start(self, batches: Any, own: Any, shared: Any) -> tuple[TrainState, jax.Array]:
+        """A member after its first steps, and the losses before them."""
         ...
 
-    def follow(self, progress: Progress, track: Track, own: Any, shared: Any) -> tuple[Progress, jax.Array]:
-        """A member after the further steps of a track, and the losses before them."""
+    def follow(self, state: TrainState, batches: Any, own: Any, shared: Any) -> tuple[TrainState, jax.Array]:
+        """A member after further steps, and the losses before them."""
         ...
 
     def appraise(self, weights: Any, own: Any, shared: Any) -> Merit:
@@ -116,7 +116,7 @@ class Searcher(Protocol):
 def halve(
     searcher: Searcher,
     rungs: tuple[Rung, ...],
-    tracks: Track,
+    batches: Any,
     own: Any,
     shared: Any,
     *,
@@ -128,7 +128,7 @@ def halve(
     Args:
       searcher: one member's part.
       rungs: from :meth:`Halving.rungs`.
-      tracks: ``[A, K, ...]``.
+      batches: ``[A, K, ...]``.
       own: what else is each member's, with leading axis A.
       shared: what all read.
       mesh, chunk: as in :func:`~immunax.inner.population.map_members`.
@@ -136,22 +136,22 @@ def halve(
     Returns:
       The best that was seen, and what each rung saw.
     """
-    places, progress, best, stretches = jnp.arange(rungs[0].members), None, None, []
+    places, state, best, stretches = jnp.arange(rungs[0].members), None, None, []
     for number, rung in enumerate(rungs):
         if number:
             chosen = _order(stretches[-1].merit)[: rung.members]
-            places, progress = places[chosen], jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], progress)
-        mine = jax.tree.map(lambda leaf, places=places: leaf[places], (tracks, own))
-        progress, losses, merit = map_members(
+            places, state = places[chosen], jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], state)
+        mine = jax.tree.map(lambda leaf, places=places: leaf[places], (batches, own))
+        state, losses, merit = map_members(
             _Stretcher(searcher, rung),
-            (progress, *mine),
+            (state, *mine),
             shared,
             mesh=mesh,
             chunk=chunk,
         )
-        merit = Merit(merit.value, merit.allowed & jnp.isfinite(merit.value) & ~progress.diverged)
-        best = _better(best, _leader(places, progress, merit, rung))
-        stretches.append(Stretch(places, losses, progress.diverged_at, merit))
+        merit = Merit(merit.value, merit.allowed & jnp.isfinite(merit.value) & ~state.diverged)
+        best = _better(best, _leader(places, state, merit, rung))
+        stretches.append(Stretch(places, losses, state.diverged_at, merit))
     assert best is not None
     return best, tuple(stretches)
 
@@ -161,16 +161,14 @@ class _Stretcher:
     searcher: Searcher
     rung: Rung
 
-    def __call__(self, member: Any, shared: Any) -> tuple[Progress, jax.Array, Merit]:
-        progress, track, own = member
-        stretch = slice(self.rung.begin, self.rung.end)
-        rates, batches = jax.tree.map(lambda leaf: leaf[stretch], (track.rates, track.batches))
-        part = track._replace(rates=rates, batches=batches)
-        if progress is None:
-            progress, losses = self.searcher.start(part, own, shared)
+    def __call__(self, member: Any, shared: Any) -> tuple[TrainState, jax.Array, Merit]:
+        state, batches, own = member
+        part = jax.tree.map(lambda leaf: leaf[self.rung.begin : self.rung.end], batches)
+        if state is None:
+            state, losses = self.searcher.start(part, own, shared)
         else:
-            progress, losses = self.searcher.follow(progress, part, own, shared)
-        return progress, losses, self.searcher.appraise(progress.descent.weights, own, shared)
+            state, losses = self.searcher.follow(state, part, own, shared)
+        return state, losses, self.searcher.appraise(state.trained, own, shared)
 
 
 def _order(merit: Merit) -> jax.Array:
@@ -178,9 +176,9 @@ def _order(merit: Merit) -> jax.Array:
     return jnp.lexsort((-value, ~merit.allowed))
 
 
-def _leader(places: jax.Array, progress: Progress, merit: Merit, rung: Rung) -> Best:
+def _leader(places: jax.Array, state: TrainState, merit: Merit, rung: Rung) -> Best:
     first = _order(merit)[0]
-    weights, merit = jax.tree.map(lambda leaf: leaf[first], (progress.descent.weights, merit))
+    weights, merit = jax.tree.map(lambda leaf: leaf[first], (state.trained, merit))
     return Best(weights, places[first], jnp.int32(rung.end), merit)
 
 
@@ -192,23 +190,22 @@ def _better(one: Best | None, other: Best) -> Best:
 
 
 def compile_search(
-    searcher: Searcher, rungs: tuple[Rung, ...], tracks: Track, own: Any, shared: Any, *, mesh: Mesh | None = None
-) -> Callable[[Track, Any, Any], tuple[Best, tuple[Stretch, ...]]]:
+    searcher: Searcher, rungs: tuple[Rung, ...], batches: Any, own: Any, shared: Any, *, mesh: Mesh | None = None
+) -> Callable[[Any, Any, Any], tuple[Best, tuple[Stretch, ...]]]:
     """Compiles :func:`halve` for inputs of these shapes, in turns as :func:`~immunax.inner.memory.compile_members`.
 
     Args:
-      searcher, rungs, tracks, own, shared, mesh: as in :func:`halve`.
+      searcher, rungs, batches, own, shared, mesh: as in :func:`halve`.
 
     Returns:
-      ``search(tracks, own, shared)``.
+      ``search(batches, own, shared)``.
 
     Raises:
       UserError: not even one member at a time fits beside the descents of all.
     """
-    available, first = usable_bytes(), _Stretcher(searcher, rungs[0])
-    fitting = partial(chunk_size, first, (None, tracks, own), shared, available, mesh=mesh)
+    members = plan(rungs[0].members, 1 if mesh is None else mesh.shape["attack"]).chunk
     together = partial(_Search, searcher, rungs, mesh)
-    return compile_turns(together, (tracks, own, shared), most_at_once(mesh), available, fitting)
+    return compile_turns(together, (batches, own, shared), members, most_at_once(mesh), usable_bytes())
 
 
 @dataclass(frozen=True)
@@ -218,5 +215,5 @@ class _Search:
     mesh: Mesh | None
     chunk: int | None = None
 
-    def __call__(self, tracks: Track, own: Any, shared: Any) -> tuple[Best, tuple[Stretch, ...]]:
-        return halve(self.searcher, self.rungs, tracks, own, shared, mesh=self.mesh, chunk=self.chunk)
+    def __call__(self, batches: Any, own: Any, shared: Any) -> tuple[Best, tuple[Stretch, ...]]:
+        return halve(self.searcher, self.rungs, batches, own, shared, mesh=self.mesh, chunk=self.chunk)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from immunax.inner.population import Member, map_members
+from immunax.inner.population import Member, map_members, plan
 from immunax.runtime.errors import UserError
 
 SHARE = 0.8
@@ -43,31 +43,47 @@ def compile_members(
     """
     available = usable_bytes() if available is None else available
     at_once = most_at_once(mesh) if at_once is None else at_once
-    fitting = partial(chunk_size, member, own, shared, available, mesh=mesh)
-    return compile_turns(partial(_Together, member, mesh), (own, shared), at_once, available, fitting)
+    members = plan(jax.tree.leaves(own)[0].shape[0], 1 if mesh is None else mesh.shape["attack"]).chunk
+    return compile_turns(partial(_Together, member, mesh), (own, shared), members, at_once, available)
 
 
 def compile_turns(
     together: Callable[[int | None], Callable[..., Any]],
     inputs: tuple[Any, ...],
+    members: int,
     at_once: int | None,
     available: int,
-    fitting: Callable[[], int],
 ) -> Callable[..., Any]:
     """Compiles a function for turns of at most ``at_once`` members, or of fewer where it would not fit the memory.
+
+    How many fit is read off a straight line through programs of turns of one and of the most; the program that is returned is
+    itself known to fit.
 
     Args:
       together: makes the function, hashable, of the most members of a turn.
       inputs: of the function; arrays, or their shapes.
+      members: of a device, in all.
       at_once: the most members of a turn; None for any number.
       available: bytes of each device.
-      fitting: the most members of a turn that fit, from :func:`chunk_size`; asked where ``at_once`` do not.
+
+    Raises:
+      UserError: not even one fits.
     """
+    most = members if at_once is None else min(at_once, members)
     program = compiled(together(at_once), *inputs)
-    if peak_bytes(program) <= available:
+    needed = needed_bytes(program, inputs)
+    if needed <= available:
         return program
-    chunk = fitting()
-    return compiled(together(chunk if at_once is None else min(chunk, at_once)), *inputs)
+    one = program if most == 1 else compiled(together(1), *inputs)
+    least = needed_bytes(one, inputs)
+    if least > available:
+        raise UserError(
+            f"a population needs about {least / 2**20:.0f} MiB of each device with one member at a time, and "
+            f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
+        )
+    chunk = 1 + (available - least) * (most - 1) // max(1, needed - least)
+    fitting = compiled(together(chunk), *inputs) if chunk > 1 else one
+    return fitting if needed_bytes(fitting, inputs) <= available else one
 
 
 def most_at_once(mesh: Mesh | None = None) -> int | None:
@@ -81,36 +97,17 @@ def most_at_once(mesh: Mesh | None = None) -> int | None:
     return 1 if device.platform == "cpu" and whole else None
 
 
-def chunk_size(member: Member, own: Any, shared: Any, available: int, *, mesh: Mesh | None = None) -> int:
-    """The most members that may run at once on a device, by a straight line through programs of 1 and of 2.
-
-    The inputs and results of the members that wait stay in memory too, and are counted.
-
-    Args:
-      member, own, shared, mesh: as in :func:`compile_members`.
-      available: bytes of each device.
-
-    Raises:
-      UserError: not even one fits.
-    """
-    ways = 1 if mesh is None else mesh.shape["attack"]
-    one, two = (compiled(_Together(member, mesh), _resized(own, ways * count), shared) for count in (1, 2))
-    slope = max(1, peak_bytes(two) - peak_bytes(one))
-    count = jax.tree.leaves(own)[0].shape[0]
-    held_each = (_held_bytes(two) - _held_bytes(one)) * -(-count // ways)
-    chunk = (available - held_each - (peak_bytes(one) - slope)) // slope
-    if chunk < 1:
-        needed = peak_bytes(one) + held_each
-        raise UserError(
-            f"a population of {count} needs about {needed / 2**20:.0f} MiB of each device with one member at a time, and "
-            f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
-        )
-    return chunk
-
-
 def peak_bytes(program: Any) -> int:
     """What a compiled program needs on each device: inputs, results and temporaries, in bytes."""
-    return _held_bytes(program) + program.memory_analysis().temp_size_in_bytes
+    analysis = program.memory_analysis()
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return held + analysis.temp_size_in_bytes
+
+
+def needed_bytes(program: Any, inputs: Any) -> int:
+    """What a compiled program needs on each device beside those of its inputs that lie there already."""
+    arrays = [leaf for leaf in jax.tree.leaves(inputs) if isinstance(leaf, jax.Array)]
+    return peak_bytes(program) - sum(leaf.addressable_shards[0].data.nbytes for leaf in arrays)
 
 
 def free_bytes() -> int:
@@ -122,11 +119,6 @@ def free_bytes() -> int:
     with open("/proc/meminfo") as lines:
         kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     return kibibytes * 1024 // jax.local_device_count()
-
-
-def _held_bytes(program: Any) -> int:
-    analysis = program.memory_analysis()
-    return analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
 
 
 def usable_bytes() -> int:
@@ -159,10 +151,6 @@ class _Together:
 
     def __call__(self, own: Any, shared: Any) -> Any:
         return map_members(self.member, own, shared, mesh=self.mesh, chunk=self.chunk)
-
-
-def _resized(own: Any, count: int) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), own)
 
 
 def _abstract(tree: Any) -> Any:

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from immunax.inner.adapt import start
+from immunax.inner.state import begin
+from immunax.models.flops import projections
 from immunax.models.model import Model
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.training import TrainState
@@ -50,12 +51,12 @@ def activation_bytes(model: Model, remat: str, batch: StreamBatch, devices: Mesh
       batch: shapes.
       devices: the mesh.
     """
-    c, tensor, number = model.config, devices.shape["tensor"], 2 if model.dtype == "bfloat16" else 4
+    c, tensor, number = model.config, devices.shape["tensor"], 2 if model.dtype in ("bfloat16", "float16") else 4
     inner = batch.simulation and batch.simulation._replace(safe_checks=None, retain=None)
     shapes = {leaf.sharding.shard_shape(leaf.shape)[-2:] for leaf in jax.tree.leaves((batch, inner))}
     rows, length = max(shapes, key=lambda shape: shape[0] * shape[1])
     stream = c.d_model * number
-    made = sum(out for _, out in c.projections().values()) * number / tensor
+    made = sum(out for _, out in projections(c).values()) * number / tensor
     # Scores and their softmax, of each head with each token before.
     scores = c.n_heads * length * (number + 4) / tensor
     norms = 2 * c.d_model * (number + 4)
@@ -69,7 +70,7 @@ def _inner_options(defense: Defense, state: TrainState) -> list[Saving]:
     if attacker is None or simulation is None or attacker.lora is not None:
         return []
     optimizer = attacker.optimizer.build(simulation.steps)
-    adapted = jax.eval_shape(lambda weights: start(optimizer, weights), state.params)
+    adapted = jax.eval_shape(lambda weights: begin(optimizer, weights), state.params)
     # Weights and moments have the shapes of the weights, and lie on the mesh as they do.
     copies = sum(leaf.size for leaf in jax.tree.leaves(adapted)) / sum(
         leaf.size for leaf in jax.tree.leaves(state.params)

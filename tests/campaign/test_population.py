@@ -19,7 +19,7 @@ from immunax.campaign.population import Assault, run_population
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import prompt_rows
-from immunax.inner.optimizers import AdamW
+from immunax.inner.optimizers import Adafactor, AdamW
 from immunax.inner.population import PARTITIONER_ABORTS, map_members
 from immunax.models.generate import Decoding
 from immunax.models.lora import Adapted, LoraSpec, init, widen
@@ -98,6 +98,12 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     assert outcome.losses[place][-1] < outcome.losses[place][0]
 
 
+def test_adapters_of_other_ranks_are_programs_of_their_own_where_zeros_would_change_the_rule():
+    specs = [LoraSpec(rank) for rank in (1, 2, 2)]
+    assert len(programs(_attacks(specs, (Adafactor(1e-3),) * 3), tiny.tokenizer(), SPLITS)) == 2
+    assert len(programs(_attacks(specs, (AdamW(1e-3),) * 3), tiny.tokenizer(), SPLITS)) == 1
+
+
 @pytest.mark.parametrize("specs", [FULL, ADAPTERS])
 def test_a_member_is_examined_along_its_course_as_shorter_attacks_are_at_their_end(specs):
     attacks = _attacks(specs, (AdamW(1e-3), AdamW(1e-2), AdamW(1e-3, b1=0.5)))
@@ -163,8 +169,8 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
     attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
     assault, own = Assault(part.form, MODEL, keep_nothing), jax.eval_shape(part.own, PARAMS, KEY)
-    traced = jax.make_jaxpr(partial(map_members, assault))((part.tracks, own), (PARAMS, None, ()))
-    rows, columns = part.tracks.batches.tokens.shape[2:]
+    traced = jax.make_jaxpr(partial(map_members, assault))((part.batches, own), (PARAMS, None, ()))
+    rows, columns = part.batches.tokens.shape[2:]
     kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
     shared, outputs = [], []
     for eqn in _eqns(traced.jaxpr):
@@ -177,7 +183,7 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
         assert eqn.params["dimension_numbers"][1] == ((), ())
         assert eqn.outvars[0].aval.size == members * rows * columns * eqn.outvars[0].aval.shape[-1]
     assert not [shape for shape in outputs if shape[-2:] in kernels and members in shape[:-2]]
-    compiled = jax.jit(partial(map_members, assault)).lower((part.tracks, own), (PARAMS, None, ())).compile().as_text()
+    compiled = jax.jit(partial(map_members, assault)).lower((part.batches, own), (PARAMS, None, ())).compile().as_text()
     unbatched = re.findall(r"= f32\[([\d,]+)\]\S* dot\((?!.*batch_dims)", compiled)
     sizes = [math.prod(map(int, shape.split(","))) for shape in unbatched]
     assert len([size for size in sizes if size in {members * rows * columns * width for width in (12, 24, 40)}]) == 14

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from immunax.inner import member
 from immunax.inner.halving import Halving, Merit, Rung, halve
-from immunax.inner.member import Track, rates
 from immunax.inner.optimizers import AdamW
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, build
 
 STEPS, TARGET = 18, 3.0
-OPTIMIZER = AdamW()
+OPTIMIZER = AdamW().build(STEPS)
 
 
 def _loss(weights, batch):
@@ -23,11 +23,13 @@ def _loss(weights, batch):
 class Closest:
     """Ranks by the distance to the target; weights above a member's cap are not allowed."""
 
-    def start(self, track, own, shared):
-        return self.follow(member.begin(OPTIMIZER, {}, shared), track, own, shared)
+    def start(self, batches, own, shared):
+        optimizer = AdamW().build(STEPS, {"learning_rate": own["rates"]})
+        return self.follow(begin(optimizer, shared), batches, own, shared)
 
-    def follow(self, progress, track, own, shared):
-        return member.follow(_loss, OPTIMIZER, progress, track)
+    def follow(self, state, batches, own, shared):
+        state, metrics = scan_steps(slope_of(_loss), OPTIMIZER, state, batches)
+        return state, metrics["loss"]
 
     def appraise(self, weights, own, shared):
         return Merit(-jnp.sum((weights - TARGET) ** 2), own["cap"] >= jnp.max(weights))
@@ -38,9 +40,9 @@ SEARCHER = Closest()
 
 @partial(jax.jit, static_argnames=("rungs", "mesh", "chunk"))
 def _search(learning_rates, cap, rungs, mesh=None, chunk=None):
-    table = jnp.repeat(learning_rates[:, None], STEPS, axis=1)
-    tracks = Track(table, {}, jnp.full((len(learning_rates), STEPS, 2), TARGET))
-    return halve(SEARCHER, rungs, tracks, {"cap": cap}, jnp.zeros(2), mesh=mesh, chunk=chunk)
+    own = {"cap": cap, "rates": jnp.repeat(learning_rates[:, None], STEPS, axis=1)}
+    batches = jnp.full((len(learning_rates), STEPS, 2), TARGET)
+    return halve(SEARCHER, rungs, batches, own, jnp.zeros(2), mesh=mesh, chunk=chunk)
 
 
 RUNGS = Halving(2, 3).rungs(9, STEPS)
@@ -62,14 +64,13 @@ def test_the_search_finds_the_member_that_comes_closest_and_its_weights_are_thos
     assert (int(best.place), int(best.steps), bool(best.merit.allowed)) == (1, 18, True)
     assert [len(stretch.places) for stretch in stretches] == [9, 3, 1]
     assert set(np.asarray(stretches[1].places)) == {1, 5, 7}
-    optimizer = AdamW(0.17)
-    track = Track(rates(optimizer, STEPS), {}, jnp.full((STEPS, 2), TARGET))
-    alone, losses = jax.jit(lambda start: member.follow(_loss, OPTIMIZER, start, track))(
-        member.begin(OPTIMIZER, {}, jnp.zeros(2))
+    optimizer = AdamW(0.17).build(STEPS)
+    alone, metrics = jax.jit(lambda start: scan_steps(slope_of(_loss), optimizer, start, jnp.full((STEPS, 2), TARGET)))(
+        begin(optimizer, jnp.zeros(2))
     )
-    np.testing.assert_allclose(best.weights, alone.descent.weights, rtol=1e-5)
+    np.testing.assert_allclose(best.weights, alone.trained, rtol=1e-5)
     joined = np.concatenate([np.asarray(each.losses)[np.asarray(each.places) == 1][0] for each in stretches])
-    np.testing.assert_allclose(joined, losses, rtol=1e-5)
+    np.testing.assert_allclose(joined, metrics["loss"], rtol=1e-5)
 
 
 def test_a_member_that_is_not_allowed_is_never_the_one_found_and_a_diverged_one_goes_on_last():
