@@ -42,7 +42,14 @@ def main(config: DictConfig) -> None:
     devices = mesh.for_one_model(mesh.build(build(config.mesh)))
     ways = devices.shape["data"] * devices.shape["fsdp"]
     data = feed(
-        tokenizer, setup.splits.train, defense.mixture, training.steps, training.max_length, training.seed, ways
+        tokenizer,
+        setup.splits.train,
+        defense.mixture,
+        training.steps,
+        training.max_length,
+        training.seed,
+        ways,
+        training.accumulate,
     )
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}

@@ -35,7 +35,15 @@ def minimise(
     Raises:
       UserError: the data lack a stream, or the loss is not finite.
     """
-    data = feed(tokenizer, split, defense.mixture, training.steps, training.max_length, training.seed)
+    data = feed(
+        tokenizer,
+        split,
+        defense.mixture,
+        training.steps,
+        training.max_length,
+        training.seed,
+        accumulate=training.accumulate,
+    )
     state = outer.begin(model, params, defense, training, data.batch(0))
     with console.progress(title, training.steps, "step") as bar:
 
@@ -43,4 +51,4 @@ def minimise(
             bar.advance(loss=scalars["loss"])
 
         state, _ = outer.fit(model, defense, training, state, data.batch, log)
-    return state.params
+    return outer.released(model, defense, training, state)

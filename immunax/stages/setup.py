@@ -8,11 +8,13 @@ from typing import Any, Protocol
 import hydra
 import jax
 import jax.numpy as jnp
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.data.dialog import Splits
 from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
+from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.checkpoint import Checkpoints
@@ -114,8 +116,20 @@ def load(source: ModelRecipe) -> Checkpoint:
         step = checkpoints.latest()
         if step is None:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
-        params = checkpoints.restore_part(step, "params", base.params)
+        params = _released(checkpoints, step, config, base)
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
+
+
+def _released(checkpoints: Checkpoints, step: int, config: Any, base: Checkpoint) -> Params:
+    """The weights of a checkpoint, plain; a defense's run gives their structure."""
+    model = build(config.compute).model(base.config)
+    trainable = build(config.trainer).trainable(model, build(config.defense))
+    parts = jax.eval_shape(trainable.split, base.params, jax.random.key(0))
+    trained, held = (
+        checkpoints.restore_part(step, name, like) if jax.tree.leaves(like) else like
+        for name, like in zip(("train.trained", "train.held"), parts, strict=True)
+    )
+    return jax.tree.map(np.asarray, plain(trainable.join(trained, held)))
 
 
 def check_context(model: Model, lengths: Mapping[str, int]) -> None:
