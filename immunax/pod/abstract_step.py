@@ -12,7 +12,7 @@ from immunax.models.model import Model
 from immunax.outer.defense import Defense, Mixture, StreamBatch
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.outer.training import Training, TrainState, begin, outer_step
-from immunax.runtime.mesh import shardings
+from immunax.runtime.mesh import data_ways, shardings
 
 
 def abstract_state(model: Model, defense: Defense, training: Training, batch: StreamBatch, devices: Mesh) -> TrainState:
@@ -49,7 +49,7 @@ def abstract_batch(mixture: Mixture, length: int, devices: Mesh) -> StreamBatch:
     """
 
     def rows(count: int, *leading: int) -> Batch:
-        ways = devices.shape["data"] * devices.shape["fsdp"]
+        ways = data_ways(devices)
         shape = (*leading, -(-count // ways) * ways, length)
         split = NamedSharding(devices, PartitionSpec(*[None] * len(leading), ("data", "fsdp")))
         whole, real = (jax.ShapeDtypeStruct(shape, dtype, sharding=split) for dtype in (jnp.int32, jnp.float32))
