@@ -12,7 +12,7 @@ from immunax.models.model import Model
 from immunax.outer.defense import Defense, Mixture, StreamBatch
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.outer.training import OuterState, Training, begin, outer_step
-from immunax.runtime.mesh import shardings
+from immunax.runtime.mesh import data_ways, shardings
 
 
 def abstract_state(model: Model, defense: Defense, training: Training, batch: StreamBatch, devices: Mesh) -> OuterState:
@@ -53,7 +53,7 @@ def abstract_batch(mixture: Mixture, training: Training, devices: Mesh) -> Strea
     """
 
     def rows(count: int, *leading: int) -> Batch:
-        ways = devices.shape["data"] * devices.shape["fsdp"]
+        ways = data_ways(devices)
         first, *rest = *leading, -(-count // ways) * ways
         shape = (training.accumulate * first, *rest, training.max_length)
         split = NamedSharding(devices, PartitionSpec(*[None] * len(leading), ("data", "fsdp")))
