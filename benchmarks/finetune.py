@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from peak import matrix_peak
@@ -51,30 +52,27 @@ def run_immunax(lora: bool, checkpoint, batches) -> tuple[list[float], list[floa
 
     from immunax.data.batches import pack
     from immunax.data.packing import fit_packed
-    from immunax.inner import adapt
     from immunax.inner.losses import answer_loss
     from immunax.inner.optimizers import AdamW
-    from immunax.models.lora import LoraSpec, init
+    from immunax.inner.state import begin
+    from immunax.inner.step import slope_of, train_step
+    from immunax.inner.trainable import WHOLE, Adapters
+    from immunax.models.lora import LoraSpec
     from immunax.models.model import Model
 
     model, base = Model(checkpoint.config, remat="dots"), jax.tree.map(jnp.asarray, checkpoint.params)
-    adapted = init(jax.random.key(0), base, LoraSpec(RANK, ALPHA))
+    trainable = Adapters(LoraSpec(RANK, ALPHA)) if lora else WHOLE
     optimizer = AdamW(5e-5).build(len(batches))
-    descent = adapt.start(optimizer, adapted.lora if lora else jax.tree.map(jnp.copy, base))
-
-    def step(descent, frozen, batch):
-        def loss(weights, batch):
-            return answer_loss(model, frozen._replace(lora=weights) if lora else weights, batch)
-
-        return adapt.step(loss, optimizer, descent, batch)
+    state = begin(optimizer, *trainable.split(jax.tree.map(jnp.copy, base), jax.random.key(0)))
+    step = partial(train_step, slope_of(partial(answer_loss, model), trainable), optimizer)
 
     compiled, layout = jax.jit(step, donate_argnums=0), fit_packed(batches)
     seconds, losses = [], []
     for batch in batches:
-        begin = time.perf_counter()
-        descent, loss = compiled(descent, adapted if lora else None, pack(batch, layout))
-        losses.append(float(jax.block_until_ready((descent, loss))[1]))
-        seconds.append(time.perf_counter() - begin)
+        start = time.perf_counter()
+        state, metrics = compiled(state, pack(batch, layout))
+        losses.append(float(jax.block_until_ready((state, metrics))[1]["loss"]))
+        seconds.append(time.perf_counter() - start)
     return seconds, losses
 
 

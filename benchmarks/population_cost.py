@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
-from immunax.inner.member import Track, begin, follow
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
 from immunax.models.config import DecoderConfig
 from immunax.models.lora import LoraSpec
 
@@ -135,8 +136,8 @@ class Updates:
 
     def __call__(self, rates: jax.Array, weights: Any) -> jax.Array:
         """The losses before each step."""
-        track = Track(rates, {}, jnp.ones(self.steps))
-        return follow(_sum, self.optimizer, begin(self.optimizer, {}, weights), track)[1]
+        optimizer = self.optimizer.build(self.steps, {"learning_rate": rates})
+        return scan_steps(slope_of(_sum), optimizer, begin(optimizer, weights), jnp.ones(self.steps))[1]["loss"]
 
 
 def _sum(weights: Any, batch: jax.Array) -> jax.Array:

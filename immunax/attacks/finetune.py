@@ -1,7 +1,6 @@
 """Fine-tuning as an attack: the part that harmful, identity-shifting and benign fine-tuning share."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,10 @@ import jax.numpy as jnp
 from immunax.attacks.attack import AttackData, Report, Tampered, Trace
 from immunax.attacks.tuning import Tuning, segments
 from immunax.data.order import choose
-from immunax.inner import adapt
 from immunax.inner.losses import answer_loss
-from immunax.inner.trained import trained, with_trained
-from immunax.models import lora
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
+from immunax.inner.trainable import Adapters, Full
 from immunax.models.generate import generate
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -50,30 +49,29 @@ def fine_tune(
       :class:`Tampered`; its weights are :class:`~immunax.models.lora.Adapted` for a LoRA attack.
     """
     lora_key, probe_key = jax.random.split(key)
-    fresh = params if tuning.lora is None else lora.init(lora_key, params, tuning.lora)
-    whole = partial(with_trained, fresh)
+    trainable = Full() if tuning.lora is None else Adapters(tuning.lora)
     steps = data.material.tokens.shape[0]
     count = segments(steps, tuning.probes)
     optimizer = tuning.optimizer.build(steps)
 
     def loss(weights, batch):
-        value = answer_loss(model, whole(weights), batch)
+        value = answer_loss(model, weights, batch)
         if report is not None:
             jax.debug.callback(report, value)
         return value
 
-    def probe(descent, subkey):
-        return generate(model, whole(descent.weights), *data.probes, data.stop, data.decoding, subkey)
+    def probe(trained, subkey):
+        return generate(model, trainable.join(trained, held), *data.probes, data.stop, data.decoding, subkey)
 
-    def segment(descent, part):
+    def segment(moving, part):
         batches, subkey = part
-        descent, losses = adapt.descend(loss, optimizer, descent, batches)
-        return descent, (losses, probe(descent, subkey))
+        state, metrics = scan_steps(slope_of(loss, trainable), optimizer, moving._replace(held=held), batches)
+        return state._replace(held=None), (metrics["loss"], probe(state.trained, subkey))
 
     parts = jax.tree.map(lambda leaf: leaf.reshape(count, steps // count, *leaf.shape[1:]), data.material)
     first_key, *keys = jax.random.split(probe_key, count + 1)
-    start = adapt.start(optimizer, trained(fresh))
-    first = probe(start, first_key)
-    descent, (losses, later) = jax.lax.scan(segment, start, (parts, jnp.stack(keys)))
+    trained, held = trainable.split(params, lora_key)
+    first = probe(trained, first_key)
+    state, (losses, later) = jax.lax.scan(segment, begin(optimizer, trained), (parts, jnp.stack(keys)))
     trace = Trace(losses.reshape(-1), jnp.arange(count + 1) * (steps // count), jnp.concatenate([first[None], later]))
-    return Tampered(whole(descent.weights), trace)
+    return Tampered(trainable.join(state.trained, held), trace)

@@ -5,7 +5,6 @@ Vulnerability of Safety Alignment in Open-Access LLMs*. The reference π₀ is t
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +16,10 @@ from immunax.data.chat import encode_pairs
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.order import Stream
 from immunax.data.packing import fit_padded
-from immunax.inner import adapt
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
 from immunax.inner.tamper_resistance import preference_loss
-from immunax.inner.trained import trained, with_trained
-from immunax.models import lora
+from immunax.inner.trainable import Adapters, Full
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -84,12 +83,12 @@ class ReverseDPO:
     def edit(self, model: Model, params: Params, material: Pairs, key: jax.Array) -> tuple[Params, jax.Array]:
         """The attacked weights; the key draws fresh adapters."""
         tuning = self.tuning
-        fresh = params if tuning.lora is None else lora.init(key, params, tuning.lora)
-        whole = partial(with_trained, fresh)
+        trainable = Full() if tuning.lora is None else Adapters(tuning.lora)
         optimizer = tuning.optimizer.build(material.harmful.tokens.shape[0])
 
-        def loss(weights: Any, pair: Pairs) -> jax.Array:
-            return preference_loss(model, whole(weights), params, pair.harmful, pair.safe, self.beta)
+        def loss(weights: Params, pair: Pairs) -> jax.Array:
+            return preference_loss(model, weights, params, pair.harmful, pair.safe, self.beta)
 
-        descent, losses = adapt.descend(loss, optimizer, adapt.start(optimizer, trained(fresh)), material)
-        return whole(descent.weights), losses
+        start = begin(optimizer, *trainable.split(params, key))
+        state, metrics = scan_steps(slope_of(loss, trainable), optimizer, start, material)
+        return trainable.join(state.trained, state.held), metrics["loss"]

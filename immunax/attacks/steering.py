@@ -17,8 +17,9 @@ from immunax.data.chat import encode_all
 from immunax.data.dialog import Splits
 from immunax.data.order import Stream
 from immunax.data.packing import fit_packed
-from immunax.inner import adapt
 from immunax.inner.losses import answer_loss
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
 from immunax.models.model import Model, Params
 from immunax.models.steered import Steered
 
@@ -72,8 +73,8 @@ def steer(
     def loss(vectors: jax.Array, batch: Batch) -> jax.Array:
         return answer_loss(model, place(vectors)._replace(base=fixed), batch)
 
-    descent, losses = adapt.descend(loss, optimizer, adapt.start(optimizer, start), batches)
-    return place(descent.weights), losses
+    state, metrics = scan_steps(slope_of(loss), optimizer, begin(optimizer, start), batches)
+    return place(state.trained), metrics["loss"]
 
 
 def unsteered(model: Model, params: Params) -> Steered:

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from immunax.campaign.programs import Form, Own, Program
-from immunax.inner.member import Opening
 from immunax.inner.memory import compile_members, usable_bytes
+from immunax.inner.step import Slope
 from immunax.models.model import Model, Params
 
 SHARE = 0.25
@@ -26,10 +26,9 @@ class _Open:
     form: Form
     model: Model
 
-    def __call__(self, member: tuple[Any, Own], params: Params) -> Opening:
+    def __call__(self, member: tuple[Any, Own], params: Params) -> Slope:
         batch, own = member
-        loss = self.form.loss(self.model, params, own)
-        return Opening(*jax.value_and_grad(loss)(own.start(params), batch))
+        return self.form.slope(self.model)(own.start(params), own.held(params), batch)
 
 
 def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: Mesh | None = None) -> tuple[Own, Any]:
@@ -52,7 +51,7 @@ def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: 
     if len(leaders) == len(part.alike) or len(leaders) * each > SHARE * usable_bytes():
         return own, None
     chosen = np.array(leaders)
-    batches = jax.tree.map(lambda leaf: leaf[chosen, 0], part.tracks.batches)
+    batches = jax.tree.map(lambda leaf: leaf[chosen, 0], part.batches)
     groups = batches, jax.tree.map(lambda leaf: leaf[chosen], own._replace(asked=()))
     openings = compile_members(_Open(part.form, model), groups, params, mesh=mesh)(groups, params)
     return own._replace(opening=jnp.searchsorted(chosen, jnp.array(part.alike))), openings

@@ -5,26 +5,29 @@ their own. Learning rates, schedules, every other number of an optimizer, ranks 
 dialogs themselves are data.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from immunax.attacks.attack import FineTuning
 from immunax.attacks.prepare import ordered, phases
-from immunax.data.batches import pack, stack
+from immunax.data.batches import Batch, pack, stack
 from immunax.data.chat import Encoded
 from immunax.data.dialog import Splits
-from immunax.data.packing import fit_packed
-from immunax.inner.adapt import Loss
+from immunax.data.packing import few, fit_packed
 from immunax.inner.losses import answer_loss
-from immunax.inner.member import FLAT, Opening, Track, rates, template
+from immunax.inner.optimizers import Optimizer
+from immunax.inner.state import TrainState, begin
+from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
+from immunax.inner.trainable import WHOLE, AdapterBase
 from immunax.models import lora
-from immunax.models.lora import Adapted, LoraSpec
+from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
 
 
@@ -33,32 +36,54 @@ class Form:
     """What members of one program have in common; static.
 
     Attributes:
-      attack: the kind.
       optimizer: without what is data.
-      numbers: its fields that are data.
+      numbers: its fields that are data, beside the learning rates.
       targets: the projections that get an adapter, or None where the full weights are trained.
-      steps: K.
+      rank: of the adapters, where an optimizer's rule does not allow that they are widened with zeros.
     """
 
-    attack: type
-    optimizer: Any
+    optimizer: Optimizer
     numbers: tuple[str, ...]
     targets: tuple[str, ...] | None
-    steps: int
+    rank: int | None
 
-    def whole(self, params: Params, own: "Own", trained: Any) -> Params:
-        """The weights that a model takes: what is trained, or the shared weights with it as their adapters."""
-        return trained if self.targets is None else Adapted(params, trained, own.scale)
+    def start(self, params: Params, own: "Own") -> TrainState:
+        """A member before its first step."""
+        return begin(self.optimizer.build(1, own.numbers), own.start(params), own.held(params))
 
-    def loss(self, model: Model, params: Params, own: "Own") -> Loss:
-        """``loss(trained, batch)``, the attacker's, of what one member trains."""
-        return lambda trained, batch: answer_loss(model, self.whole(params, own, trained), batch)
+    @property
+    def rule(self) -> optax.GradientTransformation:
+        """What makes a step of a slope; the numbers that it goes by are in the state."""
+        return self.optimizer.build(1)
+
+    def slope(self, model: Model) -> SlopeAt:
+        """The slope of the attacker's loss."""
+        return slope_of(partial(answer_loss, model))
+
+    def follow(
+        self, model: Model, state: TrainState, batches: Any, first: Slope | None = None
+    ) -> tuple[TrainState, jax.Array]:
+        """A member after the steps of K batches, and its losses ``[K]``, each taken before its step.
+
+        Args:
+          model: static.
+          state: where it goes on from.
+          batches: with leading axis K, at least 1.
+          first: the slope of the first step, where it is known.
+        """
+        if first is None:
+            state, metrics = scan_steps(self.slope(model), self.rule, state, batches)
+            return state, metrics["loss"]
+        state, opening = take_step(self.rule, state, first)
+        state, metrics = scan_steps(self.slope(model), self.rule, state, jax.tree.map(lambda leaf: leaf[1:], batches))
+        return state, jnp.concatenate([opening["loss"][None], metrics["loss"]])
 
 
 class Own(NamedTuple):
-    """What is one member's own beside its track; every leaf has a leading axis A.
+    """What is one member's own beside its batches; every leaf has a leading axis A.
 
     Attributes:
+      numbers: of its optimizer, as :meth:`~immunax.inner.optimizers.Optimizer.build` takes them.
       key: ``[A]``, of its examination.
       adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
       scale: ``[A]``, ``alpha / rank``; None for full weights.
@@ -66,6 +91,7 @@ class Own(NamedTuple):
       opening: ``[A]``, which of the shared first steps is its own; None where none are shared.
     """
 
+    numbers: Any
     key: jax.Array
     adapters: Any = None
     scale: Any = None
@@ -76,8 +102,16 @@ class Own(NamedTuple):
         """What one member trains, before its first step."""
         return params if self.adapters is None else self.adapters
 
-    def first(self, openings: Any) -> Opening | None:
-        """One member's first loss and gradient, out of those of :mod:`~immunax.campaign.openings`, if they are shared."""
+    def held(self, params: Params) -> Any:
+        """What one member does not train."""
+        return None if self.adapters is None else AdapterBase(params, self.scale)
+
+    def whole(self, params: Params, trained: Any) -> Params:
+        """The weights that a model takes, of what one member has trained."""
+        return WHOLE.join(trained, self.held(params))
+
+    def first(self, openings: Any) -> Slope | None:
+        """The slope of one member's first step, out of those of :mod:`~immunax.campaign.openings`, if they are shared."""
         return None if self.opening is None else jax.tree.map(lambda leaf: leaf[self.opening], openings)
 
 
@@ -89,7 +123,9 @@ class Program:
       form: static.
       places: which of the attacks given these are.
       attacks: the members.
-      tracks: ``[A, ...]``, with batches ``[A, K, B, T]``.
+      steps: K.
+      numbers: of their optimizers, ``[A, ...]``, learning rates ``[A, K']``.
+      batches: ``[A, K', B, T]``, K' at least K and one of few.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
       alike: by member, the first one that starts from the same weights on the same batch.
     """
@@ -97,7 +133,9 @@ class Program:
     form: Form
     places: tuple[int, ...]
     attacks: tuple[FineTuning, ...]
-    tracks: Track
+    steps: int
+    numbers: Mapping[str, Any]
+    batches: Batch
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
     alike: tuple[int, ...]
 
@@ -121,15 +159,15 @@ class Program:
             with that key would draw.
           asked: by the place of every attack, pytrees of one shape; or nothing.
         """
-        mine = jax.tree.map(lambda *leaves: np.stack(leaves), *(asked[place] for place in self.places)) if asked else ()
+        mine = _stacked([asked[place] for place in self.places]) if asked else ()
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
         adapter_keys, exam_keys = _keys(key, seeds)
         if self.form.targets is None:
-            return Own(exam_keys, asked=mine)
+            return Own(self.numbers, exam_keys, asked=mine)
         specs = [attack.tuning.lora for attack in self.attacks]
         scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
         ranks = tuple(spec.rank for spec in specs if spec)
-        return Own(exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine)
+        return Own(self.numbers, exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine)
 
 
 def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
@@ -148,34 +186,38 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
     """
     batches = _encoded(attacks, tokenizer, splits)
     numbers = _numbers(attacks)
-    groups: dict[Form, list[int]] = {}
+    groups: dict[tuple[Form, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
-        names = numbers[type(tuning.optimizer)]
-        targets = None if tuning.lora is None else tuning.lora.targets
-        form = Form(type(attack), template(tuning.optimizer, names), names, targets, len(batches[place]))
-        groups.setdefault(form, []).append(place)
+        names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
+        targets, rank = (None, None) if tuning.lora is None else (tuning.lora.targets, tuning.lora.rank)
+        rank = None if tuning.optimizer.keeps_zeros else rank
+        form = Form(tuning.optimizer.form(names), names, targets, rank)
+        groups.setdefault((form, len(batches[place])), []).append(place)
     return tuple(
-        _program(form, places, [attacks[place] for place in places], [batches[place] for place in places])
-        for form, places in groups.items()
+        _program(*kind, places, [attacks[place] for place in places], [batches[place] for place in places])
+        for kind, places in groups.items()
     )
 
 
-def _program(form: Form, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]) -> Program:
+def _program(
+    form: Form, steps: int, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]
+) -> Program:
     layout = fit_packed([batch for member in batches for batch in member])
-    tracks = [
-        Track(
-            np.asarray(rates(attack.tuning.optimizer, form.steps)),
-            {name: np.float32(getattr(attack.tuning.optimizer, name)) for name in form.numbers},
-            stack([pack(batch, layout) for batch in member]),
-        )
-        for attack, member in zip(attacks, batches, strict=True)
-    ]
+    layout = replace(layout, answers=few(layout.answers))
+    # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
+    past = few(steps) - steps
+    packed = _stacked([stack([pack(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches])
+    numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
+    numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, past)))
     examples = tuple(
         tuple(tuple((len(each.tokens), len(each.answer)) for each in batch) for batch in member) for member in batches
     )
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *tracks)
-    return Program(form, tuple(places), tuple(attacks), stacked, examples, _alike(attacks, stacked.batches))
+    return Program(form, tuple(places), tuple(attacks), steps, numbers, packed, examples, _alike(attacks, packed))
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
@@ -210,12 +252,15 @@ def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
         kind: tuple(
             field.name
             for field in fields(kind)
-            if field.name not in ("learning_rate", *FLAT)
-            and all(isinstance(getattr(each, field.name), float) for each in optimizers)
-            and len({getattr(each, field.name) for each in optimizers}) > 1
+            if field.name not in ("learning_rate", "warmup")
+            and len({getattr(each, field.name) for each in optimizers if _is_number(each, field.name)}) > 1
         )
         for kind, optimizers in kinds.items()
     }
+
+
+def _is_number(optimizer: Optimizer, name: str) -> bool:
+    return isinstance(getattr(optimizer, name), int | float)
 
 
 @jax.jit

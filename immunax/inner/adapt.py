@@ -1,59 +1,13 @@
-"""The inner loop: optimizer steps as one scan, and the same as a function with a gradient."""
+"""The inner loop as a function with a gradient, from weights to attacked weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import optax
 
+from immunax.inner.step import Loss, length
 from immunax.models.model import Params
-
-Loss = Callable[[Any, Any], jax.Array]
-"""``loss(weights, batch) -> scalar``."""
-
-
-class Descent(NamedTuple):
-    """A descent on its way: the weights that are trained, and their optimizer's state."""
-
-    weights: Any
-    optimizer: Any
-
-
-def start(optimizer: optax.GradientTransformation, weights: Any) -> Descent:
-    """A descent at its first step."""
-    return Descent(weights, optimizer.init(weights))
-
-
-def step(
-    loss: Loss, optimizer: optax.GradientTransformation, descent: Descent, batch: Any
-) -> tuple[Descent, jax.Array]:
-    """One gradient step, and the loss before it."""
-    value, gradient = jax.value_and_grad(loss)(descent.weights, batch)
-    return update(optimizer, descent, gradient), value
-
-
-def update(optimizer: optax.GradientTransformation, descent: Descent, gradient: Any) -> Descent:
-    """The descent after the step that a gradient makes."""
-    updates, state = optimizer.update(gradient, descent.optimizer, descent.weights)
-    return Descent(optax.apply_updates(descent.weights, updates), state)
-
-
-def descend(
-    loss: Loss, optimizer: optax.GradientTransformation, descent: Descent, batches: Any
-) -> tuple[Descent, jax.Array]:
-    """K gradient steps in one ``lax.scan``.
-
-    Args:
-      loss: of the weights on a batch.
-      optimizer: an optax transformation.
-      descent: where to go on from.
-      batches: a pytree with leading axis K, one slice a step.
-
-    Returns:
-      The descent after K steps, and ``[K]`` losses, each taken before its step.
-    """
-    return jax.lax.scan(lambda state, batch: step(loss, optimizer, state, batch), descent, batches)
 
 
 class Estimator(Protocol):
@@ -124,13 +78,3 @@ class Adaptation:
 def adapt(loss: Loss, optimizer: optax.GradientTransformation, steps: int, estimator: Estimator) -> Adaptation:
     """One differentiable function from weights to attacked weights; see :class:`Adaptation`."""
     return Adaptation(loss, optimizer, steps, estimator)
-
-
-def length(batches: Any) -> int:
-    """The leading axis of a pytree of stacked batches."""
-    return jax.tree.leaves(batches)[0].shape[0]
-
-
-def split(batches: Any, parts: int) -> Any:
-    """``[K, ...]`` to ``[parts, K / parts, ...]``."""
-    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batches)

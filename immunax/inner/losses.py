@@ -40,6 +40,11 @@ def mean_answer_loss(model: Model, params: Params, batches: Batch) -> jax.Array:
     return jnp.vdot(losses, counts) / jnp.maximum(counts.sum(), 1.0)
 
 
+def answer_tokens(batch: Batch) -> jax.Array:
+    """What :func:`answer_loss` is a mean over: the weight of a batch's answer tokens, their number where all count alike."""
+    return batch.answer_weight.sum()
+
+
 def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -> jax.Array:
     """:func:`answer_loss` read off hidden states past the final norm, ``[B, T, D]``, or off a stack of them.
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import optax
 
-from immunax.inner.adapt import Estimator, Loss, adapt
+from immunax.inner.adapt import Estimator, adapt
+from immunax.inner.step import Loss
 from immunax.models.model import Params
 
 

@@ -1,10 +1,17 @@
-"""Optimizers that YAML can name, built on optax."""
+"""Optimizers that YAML can name, built on optax.
+
+Every field that is a number may be data: :meth:`Optimizer.build` keeps the learning rates of all steps, and whatever numbers it
+is given, in the optimizer's state. So members of a population that differ in them share one program, each with a state of its
+own, and a new optimizer has nothing to do for it but to branch on no number.
+"""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -12,24 +19,44 @@ from immunax.runtime.errors import UserError, nearest
 
 SCHEDULES = ("constant", "linear", "cosine")
 
+UNDECAYED = ("scale", "bias")
+"""Leaves that weight decay leaves alone: those of norms, and biases, stacked over layers or not."""
+
+
+class Tuned(NamedTuple):
+    """The state of an optimizer with its numbers beside it.
+
+    Attributes:
+      count: int32, updates done.
+      numbers: by the name of a field; ``learning_rate`` ``[K]``, by step, and scalars.
+      rule: the state of :meth:`Optimizer.rule`.
+    """
+
+    count: jax.Array
+    numbers: Mapping[str, jax.Array]
+    rule: optax.OptState
+
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """What all optimizers share: a schedule and the clipping of gradients. Its subclasses give the rule.
+    """What all optimizers share: a schedule, the clipping of gradients, decoupled decay. Its subclasses give the direction.
 
     Attributes:
-      learning_rate: the peak; may be a traced array, so that a population can be mapped over it.
+      learning_rate: the peak.
       schedule: after warm-up ``constant``, or ``linear`` or ``cosine`` down to zero at the last step.
       warmup: fraction of the steps over which the rate rises from zero.
-      weight_decay: decoupled decay.
-      max_grad_norm: gradients are scaled down to this global norm.
+      weight_decay: decoupled decay, of everything but norms and biases.
+      max_grad_norm: gradients are scaled down to this global norm; None leaves them as they are.
     """
 
     learning_rate: Any = 5e-5
     schedule: str = "constant"
     warmup: float = 0.0
     weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    max_grad_norm: float | None = 1.0
+
+    keeps_zeros: ClassVar[bool] = True
+    """Whether zeros with zero gradients change no other weight's update, so that adapters may be widened with zeros."""
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
@@ -39,13 +66,56 @@ class Optimizer(ABC):
         if not 0 <= self.warmup < 1:
             raise UserError(f"warmup={self.warmup}: expected a fraction of the steps, 0 <= warmup < 1.")
 
-    def build(self, steps: int) -> optax.GradientTransformation:
-        """The optax transformation for a run of ``steps`` steps."""
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), self.rule(self.rate(steps)))
+    def build(self, steps: int, numbers: Mapping[str, Any] | None = None) -> optax.GradientTransformation:
+        """The optax transformation for a run of ``steps`` steps.
+
+        Args:
+          steps: K.
+          numbers: what its states carry in place of fields of this optimizer, by their names: ``learning_rate`` ``[K]``, by step,
+            and scalars. A state made with some is led on by the transformation of any optimizer with the same :meth:`form`.
+        """
+
+        def init(params: optax.Params) -> Tuned:
+            given = jax.tree.map(jnp.asarray, {"learning_rate": self.rates(steps), **(numbers or {})})
+            return Tuned(jnp.int32(0), given, self._at(given, 0).init(params))
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Tuned]:
+            updates, rule = self._at(state.numbers, state.count).update(updates, state.rule, params)
+            return updates, Tuned(state.count + 1, state.numbers, rule)
+
+        return optax.GradientTransformation(init, update)
+
+    def _at(self, numbers: Mapping[str, Any], step: jax.Array | int) -> optax.GradientTransformation:
+        each = replace(self, **{**numbers, "learning_rate": numbers["learning_rate"][step]})
+        clip = optax.identity() if each.max_grad_norm is None else optax.clip_by_global_norm(each.max_grad_norm)
+        return optax.chain(clip, each.rule())
+
+    def numbers(self, steps: int, names: Iterable[str]) -> dict[str, Any]:
+        """What :meth:`build` takes of this optimizer for a run of ``steps`` steps: its learning rates, and the fields named."""
+        return {"learning_rate": self.rates(steps), **{name: jnp.float32(getattr(self, name)) for name in names}}
+
+    def form(self, names: Iterable[str]) -> Self:
+        """This optimizer without :meth:`numbers`: equal for all members of one program."""
+        blank = {each.name: each.default for each in fields(self)}
+        return replace(self, **{name: blank[name] for name in ("learning_rate", "schedule", "warmup", *names)})
+
+    def rule(self) -> optax.GradientTransformation:
+        """The update of clipped gradients at the learning rate, one number; every number may be traced."""
+        return optax.chain(self.direction(), self.decayed())
+
+    def decayed(self) -> optax.GradientTransformation:
+        """The end of a rule: decoupled decay, and the step against the direction."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, decays), optax.scale_by_learning_rate(self.learning_rate)
+        )
 
     @abstractmethod
-    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The update of clipped gradients at a rate by step."""
+    def direction(self) -> optax.GradientTransformation:
+        """The direction of ascent that clipped gradients make."""
+
+    def rates(self, steps: int) -> jax.Array:
+        """The learning rates of all steps, ``[K]``."""
+        return jnp.asarray(jax.vmap(self.rate(steps))(jnp.arange(steps)), float)
 
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate by step. Step 0 of a warm-up already moves: rates are ``(t + 1) / warm-up``."""
@@ -76,9 +146,9 @@ class AdamW(Optimizer):
     b2: float = 0.999
     eps_root: float = 0.0
 
-    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def direction(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`."""
-        return optax.adamw(rate, b1=self.b1, b2=self.b2, eps_root=self.eps_root, weight_decay=self.weight_decay)
+        return optax.scale_by_adam(b1=self.b1, b2=self.b2, eps_root=self.eps_root)
 
 
 @dataclass(frozen=True)
@@ -86,29 +156,27 @@ class Sgd(Optimizer):
     """Stochastic gradient descent.
 
     Attributes:
-      momentum: decay rate of the sum of gradients; 0 keeps none.
+      momentum: decay rate of the sum of gradients; a plain 0 keeps none.
     """
 
     momentum: float = 0.0
 
-    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def direction(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`."""
-        momentum = optax.trace(self.momentum) if self.momentum else optax.identity()
-        return optax.chain(momentum, optax.add_decayed_weights(self.weight_decay), optax.scale_by_learning_rate(rate))
+        none = isinstance(self.momentum, int | float) and self.momentum == 0
+        return optax.identity() if none else optax.trace(self.momentum)
 
 
 @dataclass(frozen=True)
 class Adafactor(Optimizer):
     """Adafactor without relative step sizes (Shazeer & Stern 2018, arXiv:1804.04235): second moments of rows and columns."""
 
-    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    keeps_zeros: ClassVar[bool] = False  # it clips by the root mean square of whole leaves
+
+    def direction(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`."""
-        return optax.chain(
-            optax.adafactor(None, multiply_by_parameter_scale=False),
-            optax.scale(-1.0),  # without a rate of its own, optax's rule gives the descent direction negated
-            optax.add_decayed_weights(self.weight_decay),
-            optax.scale_by_learning_rate(rate),
-        )
+        # Without a rate of its own, optax's rule gives the descent direction.
+        return optax.chain(optax.adafactor(None, multiply_by_parameter_scale=False), optax.scale(-1.0))
 
 
 @dataclass(frozen=True)
@@ -125,17 +193,16 @@ class Muon(Optimizer):
     momentum: float = 0.95
     eps_root: float = 0.0
 
-    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def direction(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`."""
-        return optax.contrib.muon(
-            rate,
+        descent = optax.contrib.muon(
+            1.0,
             beta=self.momentum,
-            weight_decay=self.weight_decay,
             adam_eps_root=self.eps_root,
-            adam_weight_decay=self.weight_decay,
             consistent_rms=0.2,
             muon_weight_dimension_numbers=_matrices,
         )
+        return optax.chain(descent, optax.scale(-1.0))
 
 
 @dataclass(frozen=True)
@@ -154,10 +221,21 @@ class ScheduleFree(Optimizer):
     b2: float = 0.999
     eps_root: float = 0.0
 
-    def rule(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See :class:`Optimizer`."""
-        base = optax.adamw(rate, b1=0.0, b2=self.b2, eps_root=self.eps_root, weight_decay=self.weight_decay)
-        return optax.contrib.schedule_free(base, rate, b1=self.b1)
+    def direction(self) -> optax.GradientTransformation:
+        """See :class:`Optimizer`; the momentum is in the average."""
+        return optax.scale_by_adam(b1=0.0, b2=self.b2, eps_root=self.eps_root)
+
+    def rule(self) -> optax.GradientTransformation:
+        """See :class:`Optimizer`; the rate of a step is that of z and the weight of z in x."""
+        base = optax.chain(self.direction(), self.decayed())
+        return optax.contrib.schedule_free(base, self.learning_rate, b1=self.b1)
+
+
+def decays(params: Any) -> Any:
+    """Which leaves decay, bools: all but those whose last key is one of ``UNDECAYED``."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not path or getattr(path[-1], "key", None) not in UNDECAYED, params
+    )
 
 
 def _matrices(weights: Any) -> Any:

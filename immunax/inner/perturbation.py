@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from immunax.data.batches import Batch
-from immunax.inner import adapt
 from immunax.inner.losses import answer_loss
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
 from immunax.models.model import Model, Params
 
 
@@ -84,10 +85,9 @@ def projected_descent(
     Returns:
       The perturbation after K steps, a constant to the outer gradient, and ``[K]`` losses, each taken before its step.
     """
-    descent, losses = adapt.descend(
-        lambda part, _: loss(part), optimizer, adapt.start(optimizer, start), jnp.arange(steps)
-    )
-    return jax.lax.stop_gradient(descent.weights), losses
+    slope_at = slope_of(lambda part, _: loss(part))
+    state, metrics = scan_steps(slope_at, optimizer, begin(optimizer, start), jnp.arange(steps))
+    return jax.lax.stop_gradient(state.trained), metrics["loss"]
 
 
 def stream_gradient(model: Model, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:

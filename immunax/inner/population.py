@@ -1,4 +1,4 @@
-"""Many descents as one program: mapped on a device, sharded over the mesh axis ``attack``, chunked where memory is short.
+"""Many runs as one program: mapped on a device, sharded over the mesh axis ``attack``, chunked where memory is short.
 
 Everything here is a map over a leading axis of A members. ``vmap`` runs them together on a device; over a mesh,
 ``shard_map`` gives each device along ``attack`` its part, and leaves the axes ``data``, ``fsdp`` and ``tensor`` to the
@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from immunax.inner.adapt import Loss
-from immunax.inner.member import Progress, Track, begin, follow
 from immunax.runtime.errors import UserError
 
 PARTITIONER_ABORTS = jax.__version_info__ >= (0, 12)
@@ -70,8 +68,13 @@ def map_members(member: Member, own: Any, shared: Any, *, mesh: Mesh | None = No
     count = jax.tree.leaves(own)[0].shape[0]
     ways, turns, size = plan(count, 1 if mesh is None else mesh.shape["attack"], chunk)
 
+    def together(own: Any, shared: Any) -> Any:
+        # One alone is not mapped: a loop whose end is its own would carry everything through a choice at every turn.
+        if size > 1:
+            return jax.vmap(member, in_axes=(0, None))(own, shared)
+        return jax.tree.map(lambda leaf: leaf[None], member(jax.tree.map(lambda leaf: leaf[0], own), shared))
+
     def part(own: Any, shared: Any) -> Any:
-        together = jax.vmap(member, in_axes=(0, None))
         if turns == 1:
             return together(own, shared)
         chunks = jax.tree.map(lambda leaf: leaf.reshape(turns, size, *leaf.shape[1:]), own)
@@ -105,25 +108,3 @@ def _padded(own: Any, count: int, places: int) -> Any:
         return own
     index = jnp.minimum(jnp.arange(places), count - 1)
     return jax.tree.map(lambda leaf: leaf[index], own)
-
-
-def descend_members(
-    loss: Loss, optimizer: Any, weights: Any, tracks: Track, *, mesh: Mesh | None = None, chunk: int | None = None
-) -> tuple[Progress, jax.Array]:
-    """A descents of K steps from the same weights; to be called under ``jax.jit``.
-
-    Args:
-      loss: ``loss(weights, batch) -> scalar``.
-      optimizer: a dataclass of :mod:`immunax.inner.optimizers`.
-      weights: where all start.
-      tracks: every leaf with leading axis A.
-      mesh, chunk: as in :func:`map_members`.
-
-    Returns:
-      The members ``[A, ...]`` after K steps, and their losses ``[A, K]``.
-    """
-
-    def member(track: Track, weights: Any) -> tuple[Progress, jax.Array]:
-        return follow(loss, optimizer, begin(optimizer, track.settings, weights), track)
-
-    return map_members(member, tracks, weights, mesh=mesh, chunk=chunk)

@@ -1,4 +1,4 @@
-"""The static description of a Llama-family decoder."""
+"""The static description of a decoder."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,7 +29,7 @@ class DecoderConfig:
     """Shape and variant of a decoder: everything that is not a weight.
 
     Attributes:
-      family: the Hugging Face ``model_type`` (``llama``, ``mistral``, ``qwen2``, ``qwen3``), for export.
+      family: the Hugging Face ``model_type``, a name in :data:`immunax.models.families.FAMILIES`, for export.
       vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, head_dim: sizes V, D, F, L, H, and those of a head.
       max_positions: context length in tokens.
       rope_theta, rope_scaling: rotary embedding base and scaling.
@@ -37,7 +37,16 @@ class DecoderConfig:
       tie_embeddings: the output projection is the embedding matrix.
       qkv_bias: biases on the query, key and value projections (Qwen2).
       qk_norm: RMS norm on each query and key head (Qwen3).
+      joint_qk_norm: that norm is over all heads of a token at once (OLMo 2).
       sliding_window: how many tokens back attention reaches, or None for all (Mistral 7B v0.1).
+      windowed: which layers have the window, from the first on and then again (Gemma 2: every other one).
+      pre_norm: attention and MLP read the normalised stream.
+      post_norm: what attention and MLP write is normalised before it is added (OLMo 2, Gemma 2).
+      norm_offset: is added to the learned scale of every norm (Gemma: 1).
+      activation: of the MLP's gate.
+      scale_embeddings: embeddings are multiplied by √D (Gemma).
+      query_pre_attn_scalar: scores are divided by its root; None for ``head_dim``.
+      attention_cap, logit_cap: soft caps of the scores and of the logits (Gemma 2), None for none.
     """
 
     family: str
@@ -55,7 +64,20 @@ class DecoderConfig:
     tie_embeddings: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
+    joint_qk_norm: bool = False
     sliding_window: int | None = None
+    windowed: tuple[bool, ...] = (True,)
+    pre_norm: bool = True
+    post_norm: bool = False
+    norm_offset: float = 0.0
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    scale_embeddings: bool = False
+    query_pre_attn_scalar: int | None = None
+    attention_cap: float | None = None
+    logit_cap: float | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "windowed", tuple(self.windowed))
 
     def projections(self) -> dict[str, tuple[int, int]]:
         """Input and output size of every projection of a layer, by name."""

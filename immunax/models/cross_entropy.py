@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from immunax.models.soft_cap import cap_slope
+from immunax.models.unembedding import Unembedding
 from immunax.runtime.mesh import data_ways, split_rows
 
 CHUNK = 256
@@ -25,28 +27,41 @@ def gather_columns(values: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, spread, axis=-2)
 
 
-def token_nll(hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+def token_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
     """Negative log likelihood of each label, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
-      unembedding: ``[D, V]``.
+      unembedding: of V tokens.
       labels: ``[...]`` int.
       chunk: hidden states projected at once.
 
     Returns:
       ``[...]`` float32. For evaluation: differentiating it stores every chunk's logits.
     """
+    return token_scores(hidden, unembedding, labels, chunk)[0]
+
+
+def token_scores(
+    hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK
+) -> tuple[jax.Array, jax.Array]:
+    """:func:`token_nll`, and whether each label is the likeliest token, ``[...]`` bool, read off the same logits."""
+
+    def scores(pair):
+        losses, logits, _ = _nll(pair[0], unembedding, pair[1])
+        return losses, jnp.argmax(logits, axis=-1) == pair[1]
+
     pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
-    return _join(jax.lax.map(lambda pair: _nll(pair[0], unembedding, pair[1])[0], pairs), labels.shape)
+    losses, likeliest = jax.lax.map(scores, pairs)
+    return _join(losses, labels.shape), _join(likeliest, labels.shape)
 
 
-def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+def token_unlikelihood(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
     """``−log(1 − p)`` of each label, in nats, exact where p is near 1: the sum of the others' probabilities is taken.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
-      unembedding: ``[D, V]``.
+      unembedding: of V tokens.
       labels: ``[...]`` int.
       chunk: hidden states projected at once, whose logits the backward pass makes again.
 
@@ -56,7 +71,7 @@ def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Ar
 
     @jax.checkpoint
     def losses(pair):
-        logits = jnp.matmul(pair[0], unembedding, preferred_element_type=jnp.float32)
+        logits = unembedding.logits(pair[0])
         others = logits.at[jnp.arange(len(logits)), pair[1]].set(-jnp.inf)
         return jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(others, axis=-1)
 
@@ -64,12 +79,12 @@ def token_unlikelihood(hidden: jax.Array, unembedding: jax.Array, labels: jax.Ar
     return _join(jax.lax.map(losses, pairs), labels.shape)
 
 
-def token_entropy(hidden: jax.Array, unembedding: jax.Array, chunk: int = CHUNK) -> jax.Array:
+def token_entropy(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUNK) -> jax.Array:
     """Entropy of each prediction, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
-      unembedding: ``[D, V]``.
+      unembedding: of V tokens.
       chunk: at most this many hidden states are projected at once; the backward pass makes their logits again.
 
     Returns:
@@ -79,7 +94,7 @@ def token_entropy(hidden: jax.Array, unembedding: jax.Array, chunk: int = CHUNK)
 
     @jax.checkpoint
     def entropies(part):
-        logits = jax.nn.log_softmax(jnp.matmul(part, unembedding, preferred_element_type=jnp.float32))
+        logits = jax.nn.log_softmax(unembedding.logits(part))
         return -(jnp.exp(logits) * logits).sum(axis=-1)
 
     return _join(jax.lax.map(entropies, _cut(hidden, shape, chunk)), shape)
@@ -87,13 +102,13 @@ def token_entropy(hidden: jax.Array, unembedding: jax.Array, chunk: int = CHUNK)
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def weighted_nll(
-    hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, weights: jax.Array, chunk: int = CHUNK
+    hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, weights: jax.Array, chunk: int = CHUNK
 ) -> jax.Array:
     """``Σ weight · −log p(label)``, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
-      unembedding: ``[D, V]``; its gradient is computed only where it is asked for.
+      unembedding: of V tokens; the gradient of its matrix is computed only where it is asked for.
       labels: ``[...]`` int.
       weights: ``[...]``, not differentiated.
       chunk: hidden states projected at once.
@@ -107,16 +122,18 @@ def weighted_nll(
 
 
 def _forward(hidden, unembedding, labels, weights, chunk):
-    hidden, matrix, wants_matrix = hidden.value, unembedding.value, unembedding.perturbed
+    hidden, matrix, wants_matrix = hidden.value, unembedding.matrix.value, unembedding.matrix.perturbed
+    unembedding = Unembedding(matrix, unembedding.cap)
     shape = labels.value.shape
     parts = tuple(_cut(values, shape, chunk) for values in (hidden, labels.value, weights.value))
 
     def step(carry, part):
         total, d_matrix = carry
         row, target, scale = part
-        losses, logits, normaliser = _nll(row, matrix, target)
+        losses, logits, normaliser = _nll(row, unembedding, target)
         d_logits = jnp.exp(logits - normaliser[:, None]) * scale[:, None]
-        d_logits = d_logits.at[jnp.arange(len(row)), target].add(-scale).astype(matrix.dtype)
+        d_logits = d_logits.at[jnp.arange(len(row)), target].add(-scale)
+        d_logits = (d_logits * cap_slope(logits, unembedding.cap)).astype(matrix.dtype)
         if wants_matrix:
             d_matrix = d_matrix + jnp.matmul(row.T, d_logits, preferred_element_type=jnp.float32)
         return (total + jnp.vdot(scale, losses), d_matrix), d_logits @ matrix.T
@@ -124,20 +141,14 @@ def _forward(hidden, unembedding, labels, weights, chunk):
     empty: Any = jnp.zeros(matrix.shape, jnp.float32) if wants_matrix else None
     (total, d_matrix), d_rows = jax.lax.scan(step, (jnp.float32(0), empty), parts)
     d_hidden = _join(d_rows, shape).astype(hidden.dtype)
-    if wants_matrix:
-        d_matrix = d_matrix.astype(matrix.dtype)
-    return total, (d_hidden, d_matrix)
+    d_unembedding = Unembedding(d_matrix.astype(matrix.dtype), unembedding.cap) if wants_matrix else None
+    return total, (d_hidden, d_unembedding)
 
 
 def _backward(chunk, gradients, cotangent):
     del chunk
-    d_hidden, d_matrix = gradients
-    return (
-        (cotangent * d_hidden).astype(d_hidden.dtype),
-        None if d_matrix is None else (cotangent * d_matrix).astype(d_matrix.dtype),
-        None,
-        None,
-    )
+    d_hidden, d_unembedding = jax.tree.map(lambda leaf: (cotangent * leaf).astype(leaf.dtype), gradients)
+    return d_hidden, d_unembedding, None, None
 
 
 weighted_nll.defvjp(_forward, _backward, symbolic_zeros=True)
@@ -172,8 +183,8 @@ def _ways(shape: tuple[int, ...]) -> tuple[int, int]:
     return (ways, math.prod(shape[:-2])) if divides else (1, 1)
 
 
-def _nll(rows, matrix, targets):
-    logits = jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
+def _nll(rows, unembedding, targets):
+    logits = unembedding.logits(rows)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
     picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
     return normaliser - picked, logits, normaliser

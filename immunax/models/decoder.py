@@ -1,10 +1,11 @@
-"""One decoder for the Llama family: Llama 2 and 3, Mistral, Qwen2 and Qwen3, SmolLM2.
+"""One decoder for every family in :mod:`immunax.models.families`.
 
 The families differ by what :class:`~immunax.models.config.DecoderConfig` says and by nothing else. Layers are stacked on
 a leading axis and scanned, so a model of any depth compiles as fast as one of a single layer. A projection adds its
 low-rank part when the ``lora`` collection holds one, so plain and adapted weights run through the same code.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from immunax.models import rotary
-from immunax.models.attention import causal_attention
+from immunax.models.attention import attention, causal_attention
 from immunax.models.config import DecoderConfig
 from immunax.runtime.mesh import split_rows
 
@@ -29,6 +30,8 @@ REMAT_POLICIES = {
 }
 """What a layer keeps for the backward pass; ``none`` (no rematerialisation) keeps everything."""
 
+_ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": partial(nn.gelu, approximate=True)}
+
 
 class Cache(NamedTuple):
     """Keys and values of every layer, ``[L, B, S, n_kv_heads, head_dim]``, S slots."""
@@ -38,16 +41,30 @@ class Cache(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What every layer reads: rotary angles ``[B, T, 1, head_dim]``, the mask ``[B, 1, T, S]``, the first slot to write."""
+    """What every layer reads.
+
+    Attributes:
+      cos, sin: rotary angles ``[B, T, 1, head_dim]``.
+      mask: ``[B, 1, T, S]``, which columns each token reads.
+      narrow: the mask of the layers that have the window, where others have none.
+      slot: the first of the cache to write.
+    """
 
     cos: jax.Array
     sin: jax.Array
     mask: jax.Array
+    narrow: jax.Array | None = None
     slot: jax.Array | int = 0
+
+    def mask_of(self, layer: jax.Array, windowed: tuple[bool, ...]) -> jax.Array:
+        """The mask of one layer."""
+        if self.narrow is None:
+            return self.mask
+        return jnp.where(jnp.array(windowed)[layer % len(windowed)], self.narrow, self.mask)
 
 
 class Captured(NamedTuple):
-    """Inside one layer (stacked over layers by the scan): the residual stream it reads and what its MLP writes, ``[B, T, D]``."""
+    """Inside one layer (stacked over layers by the scan): the stream it reads and what its MLP adds to it, ``[B, T, D]``."""
 
     residual: jax.Array
     mlp: jax.Array
@@ -73,22 +90,24 @@ class Projection(nn.Module):
         return y
 
 
-def rms_normalise(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+def rms_normalise(x: jax.Array, scale: jax.Array, config: DecoderConfig) -> jax.Array:
     """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467), statistics in float32."""
     wide = x.astype(jnp.float32)
-    normal = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    normal = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + config.norm_eps)
+    scale = scale if config.norm_offset == 0 else config.norm_offset + scale
     return scale.astype(x.dtype) * normal.astype(x.dtype)
 
 
 class RMSNorm(nn.Module):
     """:func:`rms_normalise` with a learned scale."""
 
-    epsilon: float
+    config: DecoderConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises ``[..., D]``."""
-        return rms_normalise(x, self.param("scale", nn.initializers.ones, (x.shape[-1],)), self.epsilon)
+        """Normalises ``[..., D]``; it starts as one that scales by 1."""
+        start = nn.initializers.constant(1 - self.config.norm_offset)
+        return rms_normalise(x, self.param("scale", start, (x.shape[-1],)), self.config)
 
 
 class Attention(nn.Module):
@@ -104,20 +123,24 @@ class Attention(nn.Module):
         """Maps ``[B, T, D]`` to ``[B, T, D]`` and the cache to the cache with T more slots filled."""
         c = self.config
 
-        def heads(name: str, count: int) -> jax.Array:
+        def heads(name: str, count: int, norm: bool) -> jax.Array:
             flat = Projection(count * c.head_dim, c.qkv_bias, self.dtype, name=f"{name}_proj")(x)
-            return flat.reshape(*x.shape[:2], count, c.head_dim)
+            split = flat.reshape(*x.shape[:2], count, c.head_dim)
+            if not norm:
+                return split
+            return RMSNorm(c, name=f"{name}_norm")(flat if c.joint_qk_norm else split).reshape(split.shape)
 
-        query, key, value = heads("q", c.n_heads), heads("k", c.n_kv_heads), heads("v", c.n_kv_heads)
-        if c.qk_norm:
-            query, key = RMSNorm(c.norm_eps, name="q_norm")(query), RMSNorm(c.norm_eps, name="k_norm")(key)
+        query, key = heads("q", c.n_heads, c.qk_norm), heads("k", c.n_kv_heads, c.qk_norm)
+        value = heads("v", c.n_kv_heads, norm=False)
         query, key = (rotary.rotate(part, context.cos, context.sin) for part in (query, key))
+        mask = context.mask_of(layer, c.windowed)
+        scale = None if c.query_pre_attn_scalar is None else c.query_pre_attn_scalar**-0.5
         if cache is None:
-            attended = causal_attention(query, key, value, context.mask)
+            attended = causal_attention(query, key, value, mask, scale, c.attention_cap)
         else:
             cache = Cache(*(_write(*pair, layer, context.slot) for pair in zip(cache, (key, value), strict=True)))
             key, value = cache.keys[layer], cache.values[layer]
-            attended = jax.nn.dot_product_attention(query, key, value, mask=context.mask)
+            attended = attention(query, key, value, mask, scale, c.attention_cap)
         flat = checkpoint_name(attended, ATTENDED).reshape(*x.shape[:2], c.n_heads * c.head_dim)
         return Projection(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
 
@@ -127,7 +150,7 @@ def _write(slots: jax.Array, new: jax.Array, layer: jax.Array, slot: jax.Array |
 
 
 class MLP(nn.Module):
-    """The gated unit ``down(silu(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202)."""
+    """The gated unit ``down(activation(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202)."""
 
     config: DecoderConfig
     dtype: Any
@@ -138,11 +161,12 @@ class MLP(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         gate = Projection(self.config.d_ff, dtype=self.dtype, name="gate_proj")(flat)
         up = Projection(self.config.d_ff, dtype=self.dtype, name="up_proj")(flat)
-        return Projection(self.config.d_model, dtype=self.dtype, name="down_proj")(nn.silu(gate) * up).reshape(x.shape)
+        inner = _ACTIVATIONS[self.config.activation](gate) * up
+        return Projection(self.config.d_model, dtype=self.dtype, name="down_proj")(inner).reshape(x.shape)
 
 
 class Layer(nn.Module):
-    """One pre-norm decoder layer, in the form that a scan over layers takes."""
+    """One decoder layer, in the form that a scan over layers takes."""
 
     config: DecoderConfig
     dtype: Any
@@ -160,12 +184,16 @@ class Layer(nn.Module):
         layer, added = part
         if added is not None:
             x = x + added.astype(x.dtype)
-        eps = self.config.norm_eps
-        attended, cache = Attention(self.config, self.dtype, name="self_attn")(
-            RMSNorm(eps, name="input_layernorm")(x), context, cache, layer
-        )
-        middle = x + attended
-        written = MLP(self.config, self.dtype, name="mlp")(RMSNorm(eps, name="post_attention_layernorm")(middle))
+        c = self.config
+
+        def norm(there: bool, name: str, values: jax.Array) -> jax.Array:
+            return RMSNorm(c, name=name)(values) if there else values
+
+        read = norm(c.pre_norm, "input_layernorm", x)
+        attended, cache = Attention(c, self.dtype, name="self_attn")(read, context, cache, layer)
+        middle = x + norm(c.post_norm, "attention_output_norm", attended)
+        read = norm(c.pre_norm, "post_attention_layernorm", middle)
+        written = norm(c.post_norm, "mlp_output_norm", MLP(c, self.dtype, name="mlp")(read))
         return (split_rows(middle + written), cache), Captured(x, written) if self.capture else None
 
 
@@ -202,6 +230,8 @@ class Decoder(nn.Module):
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
         embedded = table(tokens).astype(self.dtype)
+        if c.scale_embeddings:
+            embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
         if prompt is not None:
             embedded = embedded + prompt.astype(self.dtype)
         carry = (split_rows(embedded), cache)
@@ -209,7 +239,7 @@ class Decoder(nn.Module):
         (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), added), context)
         if last is not None:
             stream = stream + last.astype(self.dtype)
-        hidden = RMSNorm(c.norm_eps, name="norm")(stream)
+        hidden = RMSNorm(c, name="norm")(stream)
         if self.is_initializing() and not c.tie_embeddings:
             Projection(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)
         return stream, hidden, cache, captured

@@ -70,10 +70,10 @@ def generate(
     limit, (rows, width) = decoding.max_new_tokens, tokens.shape
     real = (segment_ids > 0).astype(jnp.int32)
     lengths = real.sum(axis=1)
-    state = _prefill(model, params, tokens, real, limit, jax.random.key(0) if key is None else key)
     after = jnp.concatenate([real > 0, jnp.zeros((rows, limit), bool)], axis=1)
     slots = jnp.arange(width + limit)
     slot_positions = jnp.concatenate([_positions(real), lengths[:, None] + jnp.arange(limit)], axis=1)
+    state = _prefill(model, params, tokens, real, slot_positions, jax.random.key(0) if key is None else key)
 
     def unfinished(state: _Decoded) -> jax.Array:
         return (state.count < limit) & ~state.done.all()
@@ -84,13 +84,12 @@ def generate(
         answers = state.answers.at[:, state.count].set(jnp.where(state.done, -1, token))
         done = state.done | jnp.isin(token, jnp.array(stop, jnp.int32))
         readable = after | ((slots >= width) & (slots <= width + state.count))
-        if model.config.sliding_window is not None:
-            readable &= (lengths + state.count)[:, None] - slot_positions < model.config.sliding_window
         hidden, cache = model.step(
             params,
             token[:, None],
             (lengths + state.count)[:, None],
             readable[:, None, None, :],
+            slot_positions,
             state.cache,
             width + state.count,
         )
@@ -99,12 +98,14 @@ def generate(
     return jax.lax.while_loop(unfinished, extend, state).answers
 
 
-def _prefill(model: Model, params: Params, tokens: jax.Array, real: jax.Array, limit: int, key: jax.Array) -> _Decoded:
-    rows, width = tokens.shape
-    mask = causal_mask(real, model.config.sliding_window)
-    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, limit)))
-    cache = model.empty_cache(rows, width + limit)
-    hidden, cache = model.step(params, tokens, _positions(real), mask, cache, 0)
+def _prefill(
+    model: Model, params: Params, tokens: jax.Array, real: jax.Array, slot_positions: jax.Array, key: jax.Array
+) -> _Decoded:
+    (rows, width), slots = tokens.shape, slot_positions.shape[1]
+    limit = slots - width
+    mask = jnp.pad(causal_mask(real), ((0, 0), (0, 0), (0, 0), (0, limit)))
+    cache = model.empty_cache(rows, slots)
+    hidden, cache = model.step(params, tokens, _positions(real), mask, slot_positions, cache, 0)
     last = width - 1 - jnp.argmax(real[:, ::-1], axis=1)
     logits = model.logits(params, hidden[jnp.arange(rows), last])
     answers = jnp.full((rows, limit), -1, jnp.int32)

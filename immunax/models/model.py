@@ -11,6 +11,7 @@ from immunax.models.config import DecoderConfig
 from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
 from immunax.models.lora import Adapted
 from immunax.models.steered import Steered
+from immunax.models.unembedding import Unembedding
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.mesh import split_parameters
 
@@ -27,7 +28,7 @@ class Outputs(NamedTuple):
     Attributes:
       hidden: ``[B, T, D]`` after the final norm; :meth:`Model.logits` of it gives the predictions.
       residuals: ``[L + 1, B, T, D]``, the residual stream before every layer and after the last; None unless captured.
-      mlp: ``[L, B, T, D]``, what every MLP writes to the stream; None unless captured.
+      mlp: ``[L, B, T, D]``, what every MLP adds to the stream; None unless captured.
     """
 
     hidden: jax.Array
@@ -35,21 +36,23 @@ class Outputs(NamedTuple):
     mlp: Any = None
 
 
-def causal_mask(segment_ids: jax.Array, window: int | None = None) -> jax.Array:
+def causal_mask(segment_ids: jax.Array) -> jax.Array:
     """Which columns a token may read: those before it (and itself) in its own segment.
 
     Args:
       segment_ids: ``[B, T]``; 0 is padding, which reads padding, so that no row of the softmax is empty.
-      window: how many columns back attention reaches, or None.
 
     Returns:
       ``[B, 1, T, T]`` bool.
     """
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    columns = jnp.arange(segment_ids.shape[1])
-    distance = columns[:, None] - columns[None, :]
-    reach = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    return (same & reach)[:, None]
+    return (same & (_columns_back(segment_ids.shape[1]) >= 0))[:, None]
+
+
+def _columns_back(length: int) -> jax.Array:
+    """How many columns each column ``[T, T]`` lies before each other."""
+    columns = jnp.arange(length)
+    return columns[:, None] - columns[None, :]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Model:
     def init(self, key: jax.Array) -> Params:
         """Random weights: normal(0, 0.02) matrices, unit norms, zero biases, all float32."""
         token = jnp.ones((1, 1), jnp.int32)
-        return self._graph().init(key, token, self._context(token, token))["params"]
+        return self._graph().init(key, token, self._context(token, causal_mask(token), _columns_back(1)))["params"]
 
     def apply(
         self,
@@ -102,7 +105,8 @@ class Model:
         Returns:
           :class:`Outputs`. Logits are not computed: ``[B, T, V]`` is by far the largest array, and few callers need it whole.
         """
-        context, params = self._context(segment_ids, positions), split_parameters(params)
+        context = self._context(positions, causal_mask(segment_ids), _columns_back(tokens.shape[1]))
+        params = split_parameters(params)
         stream, hidden, _, captured = self._graph(capture).apply(
             _variables(params), tokens, context, **_steering(params, positions, perturbation)
         )
@@ -115,7 +119,8 @@ class Model:
         params: Params,
         tokens: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        readable: jax.Array,
+        slot_positions: jax.Array,
         cache: Cache,
         slot: jax.Array | int,
     ) -> tuple[jax.Array, Cache]:
@@ -124,14 +129,16 @@ class Model:
         Args:
           params: weights, plain or adapted.
           tokens, positions: ``[B, T]`` int.
-          mask: ``[B, 1, T, S]`` bool, which cache slots each token reads.
+          readable: ``[B, 1, T, S]`` bool, which cache slots each token may read, whatever their distance.
+          slot_positions: ``[B, S]`` int, of the tokens in the cache.
           cache: of S slots.
           slot: where the T new keys and values go.
 
         Returns:
           ``[B, T, D]`` hidden states after the final norm, and the cache.
         """
-        context = Context(*rotary.angles(self.config, positions), mask, slot)
+        back = (positions[:, :, None] - slot_positions[:, None, :])[:, None]
+        context = self._context(positions, readable, back, slot)
         _, hidden, cache, _ = self._graph().apply(
             _variables(params), tokens, context, cache, **_steering(params, positions)
         )
@@ -143,27 +150,34 @@ class Model:
         zeros = jnp.zeros((c.n_layers, batch, slots, c.n_kv_heads, c.head_dim), self.dtype)
         return Cache(zeros, zeros)
 
-    def unembedding(self, params: Params) -> jax.Array:
-        """The output projection ``[D, V]``, in the dtype of the computation."""
+    def unembedding(self, params: Params) -> Unembedding:
+        """The output projection, in the dtype of the computation."""
         base = _base(params)
         base = split_parameters({name: base[name] for name in ("embed_tokens", "lm_head") if name in base})
         matrix = base["embed_tokens"]["embedding"].T if self.config.tie_embeddings else base["lm_head"]["kernel"]
-        return matrix.astype(self.dtype)
+        return Unembedding(matrix.astype(self.dtype), self.config.logit_cap)
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Next-token logits ``[..., V]`` in float32 of hidden states ``[..., D]`` that passed the final norm."""
-        return jnp.matmul(hidden, self.unembedding(params), preferred_element_type=jnp.float32)
+        return self.unembedding(params).logits(hidden)
 
     def final_norm(self, params: Params, residual: jax.Array) -> jax.Array:
         """Puts any residual stream ``[..., D]`` in the space that :meth:`logits` reads (the logit lens)."""
-        return rms_normalise(residual, _base(params)["norm"]["scale"], self.config.norm_eps)
+        return rms_normalise(residual, _base(params)["norm"]["scale"], self.config)
 
     def _graph(self, capture: bool = False) -> Any:
         return Decoder(self.config, self.remat, jnp.dtype(self.dtype), capture)
 
-    def _context(self, segment_ids: jax.Array, positions: jax.Array) -> Context:
-        mask = causal_mask(segment_ids, self.config.sliding_window)
-        return Context(*rotary.angles(self.config, positions), mask)
+    def _context(
+        self, positions: jax.Array, readable: jax.Array, back: jax.Array, slot: jax.Array | int = 0
+    ) -> Context:
+        """``back``, which broadcasts to the mask ``readable``, is how many tokens each column lies before each query."""
+        c = self.config
+        mask, narrow = readable, None
+        if c.sliding_window is not None:
+            narrow = readable & (back < c.sliding_window)
+            mask, narrow = (narrow, None) if all(c.windowed) else (readable, narrow)
+        return Context(*rotary.angles(c, positions), mask, narrow, slot)
 
 
 def _variables(params: Params) -> dict:

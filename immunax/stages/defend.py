@@ -75,7 +75,7 @@ def defend(
                 # Under the mesh the step says how its activations are split, see runtime/mesh.py.
                 with jax.set_mesh(devices):
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
-                done = int(state.step)
+                done = int(state.train.step)
                 checkpoints.save(done, state, scalars)
         interrupted = preemption.requested
-    return Defended(jax.block_until_ready(state.params), interrupted)
+    return Defended(jax.block_until_ready(outer.released(model, defense, training, state)), interrupted)

@@ -17,7 +17,7 @@ from immunax.runtime.mesh import data_ways, shard, shard_batch
 
 def begin(
     model: Model, params: Params, defense: Defense, training: outer.Training, data: Feed, devices: Mesh
-) -> tuple[outer.TrainState, Callable[[int], StreamBatch]]:
+) -> tuple[outer.OuterState, Callable[[int], StreamBatch]]:
     """The state before the first step and the batches by step, both on a mesh.
 
     Args:
@@ -63,8 +63,8 @@ def minimise(
     Raises:
       UserError: the data lack a stream, or the loss is not finite.
     """
-    ways = data_ways(devices)
-    data = feed(tokenizer, split, defense.mixture, training.steps, training.max_length, training.seed, ways)
+    amounts = training.steps, training.max_length, training.seed, data_ways(devices), training.accumulate
+    data = feed(tokenizer, split, defense.mixture, *amounts)
     state, batch = begin(model, params, defense, training, data, devices)
     with console.progress(title, training.steps, "step") as bar:
 
@@ -74,4 +74,4 @@ def minimise(
         # Under the mesh the step says how its activations are split, see runtime/mesh.py.
         with jax.set_mesh(devices):
             state, _ = outer.fit(model, defense, training, state, batch, log)
-    return state.params
+    return outer.released(model, defense, training, state)

@@ -1,12 +1,16 @@
-from dataclasses import replace
+import itertools
+from dataclasses import fields, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
-from immunax.inner.optimizers import Adafactor, AdamW, Muon, ScheduleFree, Sgd
+from immunax.inner.optimizers import Adafactor, AdamW, Muon, ScheduleFree, Sgd, decays
+from immunax.inner.state import begin
+from immunax.inner.step import scan_steps, slope_of
 from immunax.runtime.errors import UserError
 
 
@@ -49,7 +53,7 @@ def test_unknown_schedules_and_impossible_warmups_are_refused():
 @pytest.mark.parametrize(
     "optimizer", [AdamW(0.05), Sgd(0.05, momentum=0.9), Adafactor(0.05), Muon(0.05), ScheduleFree(0.05)]
 )
-def test_every_optimizer_descends_and_decays_weights(optimizer):
+def test_every_optimizer_descends_and_decays_matrices_alone(optimizer):
     weights = {"kernel": jnp.ones((2, 4, 3)), "scale": jnp.full((2, 3), 2.0)}
 
     def loss(weights):
@@ -69,7 +73,113 @@ def test_every_optimizer_descends_and_decays_weights(optimizer):
     assert loss(run(weights)) < 0.6 * loss(weights)
     rule = replace(optimizer, weight_decay=0.1).build(1)
     updates, _ = rule.update(jax.tree.map(jnp.zeros_like, weights), rule.init(weights), weights)
-    jax.tree.map(lambda moved, at: np.testing.assert_allclose(moved, -0.05 * 0.1 * at, rtol=1e-5), updates, weights)
+    np.testing.assert_allclose(updates["kernel"], -0.05 * 0.1 * weights["kernel"], rtol=1e-5)
+    np.testing.assert_array_equal(updates["scale"], 0.0)
+
+
+STEPS = 4
+OTHER = {
+    "learning_rate": 0.03, "weight_decay": 0.3, "max_grad_norm": 0.4, "momentum": 0.6, "b1": 0.5, "b2": 0.9, "eps_root": 0.01,
+}  # fmt: skip
+KINDS = [AdamW(0.05), Sgd(0.05), Adafactor(0.05), Muon(0.05), ScheduleFree(0.05)]
+
+
+def _reference(optimizer):
+    """The same rule from optax's own aliases and plain numbers, with norms left out of the decay by hand."""
+    o, matrices = optimizer, {"kernel": True, "scale": False}
+    rising = round(o.warmup * STEPS)
+    table = [
+        o.learning_rate * (t + 1) / rising
+        if t < rising
+        else o.learning_rate * (0.5 + 0.5 * np.cos(np.pi * (t - rising) / (STEPS - rising)))
+        if o.schedule == "cosine"
+        else o.learning_rate
+        for t in range(STEPS)
+    ]
+    rates = jnp.array(table)
+    rate, decay = (lambda count: rates[count]), o.weight_decay
+    if isinstance(o, AdamW):
+        rule = optax.adamw(rate, o.b1, o.b2, eps_root=o.eps_root, weight_decay=decay, mask=matrices)
+    elif isinstance(o, Sgd):
+        rule = optax.chain(
+            optax.trace(o.momentum),
+            optax.masked(optax.add_decayed_weights(decay), matrices),
+            optax.scale_by_schedule(lambda count: -rates[count]),
+        )
+    elif isinstance(o, Adafactor):
+        rule = optax.adafactor(
+            rate,
+            multiply_by_parameter_scale=False,
+            weight_decay_rate=lambda count: decay * rates[count],
+            weight_decay_mask=matrices,
+        )
+    elif isinstance(o, Muon):
+        numbers = {"kernel": optax.contrib.MuonDimensionNumbers(1, 2), "scale": None}
+        rule = optax.contrib.muon(
+            rate,
+            beta=o.momentum,
+            weight_decay=decay,
+            adam_eps_root=o.eps_root,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=numbers,
+        )
+    else:
+        base = optax.adamw(rate, 0.0, o.b2, eps_root=o.eps_root, weight_decay=decay, mask=matrices)
+        # Its own count starts at 1, where its base rule's starts at 0: both mean this step's rate.
+        rule = optax.contrib.schedule_free(base, lambda count: rates[count - 1], b1=o.b1)
+    return optax.chain(optax.clip_by_global_norm(o.max_grad_norm), rule)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_a_member_equals_the_descent_alone_whatever_field_and_schedule_it_differs_in(kind):
+    rng = np.random.default_rng(0)
+    weights = {"kernel": jnp.asarray(rng.normal(size=(2, 4, 3)), "f4"), "scale": jnp.ones((2, 3))}
+    batches = jnp.asarray(rng.normal(size=(STEPS, 2, 4, 3)), "f4")
+    names = [each.name for each in fields(kind) if isinstance(each.default, float) and each.name != "warmup"]
+    assert set(names) <= set(OTHER)
+    members = [
+        replace(kind, **schedule, **{name: OTHER[name]})
+        for schedule in ({}, {"schedule": "cosine", "warmup": 0.5})
+        for name in names
+    ]
+
+    def loss(weights, batch):
+        return jnp.mean(jnp.square(weights["kernel"] * weights["scale"][:, None] - batch))
+
+    def run(optimizer, state):
+        return scan_steps(slope_of(loss), optimizer, state, batches)[0].trained
+
+    settings = [names[1:]] * len(members)
+    (form,) = {member.form(each) for member, each in zip(members, settings, strict=True)}
+    numbers = [member.numbers(STEPS, each) for member, each in zip(members, settings, strict=True)]
+    numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers)
+    together = jax.jit(jax.vmap(lambda numbers: run(form.build(STEPS), begin(form.build(STEPS, numbers), weights))))(
+        numbers
+    )
+    alone = jax.jit(lambda: [run(rule, begin(rule, weights)) for rule in (each.build(STEPS) for each in members)])()
+    expected = jax.jit(lambda: [run(rule, begin(rule, weights)) for rule in map(_reference, members)])()
+    for i, (one, other) in enumerate(zip(alone, expected, strict=True)):
+        for name in weights:
+            np.testing.assert_allclose(together[name][i], one[name], rtol=2e-5, atol=2e-6)
+            np.testing.assert_allclose(one[name], other[name], rtol=2e-5, atol=2e-6)
+    ends = np.asarray(together["kernel"])
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(ends, 2))
+
+
+def test_gradients_may_stay_as_they_are():
+    rule = Sgd(0.1, max_grad_norm=None).build(1)
+    updates, _ = rule.update(jnp.array([300.0, 400.0]), rule.init(jnp.zeros(2)), jnp.zeros(2))
+    np.testing.assert_allclose(updates, [-30.0, -40.0], rtol=1e-6)
+
+
+def test_what_no_weight_decay_reaches_is_known_by_its_name_in_any_tree():
+    tree = {"layers": {"q_proj": {"kernel": 1, "bias": 1, "a": 1}, "norm": {"scale": 1}}, "embedding": 1}
+    wanted = {
+        "layers": {"q_proj": {"kernel": True, "bias": False, "a": True}, "norm": {"scale": False}},
+        "embedding": True,
+    }
+    assert decays(tree) == wanted
+    assert decays(1) is True
 
 
 def test_sgd_with_momentum_sums_its_gradients():

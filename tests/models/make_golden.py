@@ -37,6 +37,7 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+SMALLER = {"vocab_size": 64, "intermediate_size": 24}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500.0,
@@ -53,6 +54,16 @@ FAMILIES = {
     "qwen2": transformers.Qwen2Config(**SIZES),
     "qwen3": transformers.Qwen3Config(**SIZES, head_dim=16),
     "smollm2": transformers.LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "olmo2": transformers.Olmo2Config(**SIZES | SMALLER),
+    # Both caps bend what they cap, a head's size is not the width over the heads, and windows are in two of three layers.
+    "gemma2": transformers.Gemma2Config(
+        **SIZES | SMALLER | {"num_hidden_layers": 3},
+        head_dim=6,
+        query_pre_attn_scalar=10,
+        sliding_window=7,
+        attn_logit_softcapping=3.0,
+        final_logit_softcapping=5.0,
+    ),
 }
 TOKENS = np.random.default_rng(0).integers(0, 128, (2, 24)).astype(np.int32)
 SENTENCE = "The capital of France is Paris, and in 1789 it rebelled."
@@ -88,7 +99,7 @@ def make_families() -> dict[str, np.ndarray]:
         randomise(model, seed)
         model.save_pretrained(GOLDEN / name)
         (GOLDEN / name / "generation_config.json").unlink()
-        logits[name] = logits_of(model, TOKENS)
+        logits[name] = logits_of(model, TOKENS % config.vocab_size)
     return logits
 
 

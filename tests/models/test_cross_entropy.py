@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from immunax.models.cross_entropy import gather_columns, token_entropy, token_nll, token_unlikelihood, weighted_nll
+from immunax.models.unembedding import Unembedding
 from immunax.pod.hlo import parse
 from immunax.pod.traffic import traffic
 from immunax.runtime.jaxpr_flops import matmul_flops
@@ -25,20 +26,27 @@ def _case(shape, d_model=8, vocab=19, seed=0):
     return hidden, matrix, labels, weights
 
 
-def _naive(hidden, matrix, labels, weights):
-    log_probs = jax.nn.log_softmax(hidden @ matrix, axis=-1)
+def _logits(hidden, matrix, cap=None):
+    logits = hidden @ matrix
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+def _naive(hidden, matrix, labels, weights, cap=None):
+    log_probs = jax.nn.log_softmax(_logits(hidden, matrix, cap), axis=-1)
     return -(weights * jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]).sum()
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 11), st.integers(1, 40), st.integers(0, 99))
-def test_loss_and_both_gradients_equal_the_naive_ones_for_any_chunk(layers, count, chunk, seed):
+@given(
+    st.integers(1, 3), st.integers(1, 11), st.integers(1, 40), st.integers(0, 99), st.sampled_from([None, 2.0, 30.0])
+)
+def test_loss_and_both_gradients_equal_the_naive_ones_for_any_chunk_and_cap(layers, count, chunk, seed, cap):
     hidden, matrix, labels, weights = _case((layers, count), seed=seed)
     fused, naive = (
         jax.jit(jax.value_and_grad(lambda h, m, loss=loss: 2.5 * loss(h, m), (0, 1)))(hidden, matrix)
         for loss in (
-            lambda h, m: weighted_nll(h, m, labels, weights, chunk),
-            lambda h, m: _naive(h, m, labels, weights),
+            lambda h, m: weighted_nll(h, Unembedding(m, cap), labels, weights, chunk),
+            lambda h, m: _naive(h, m, labels, weights, cap),
         )
     )
     for ours, theirs in zip(jax.tree.leaves(fused), jax.tree.leaves(naive), strict=True):
@@ -49,7 +57,7 @@ def test_a_frozen_matrix_costs_no_gradient_product():
     hidden, matrix, labels, weights = _case((64,), d_model=32, vocab=128)
 
     def flops(argnums):
-        gradient = jax.jit(jax.grad(lambda h, m: weighted_nll(h, m, labels, weights, 64), argnums))
+        gradient = jax.jit(jax.grad(lambda h, m: weighted_nll(h, Unembedding(m), labels, weights, 64), argnums))
         return gradient.lower(hidden, matrix).compile().cost_analysis()["flops"]
 
     product = 2 * 64 * 32 * 128
@@ -58,10 +66,40 @@ def test_a_frozen_matrix_costs_no_gradient_product():
 
 def test_token_losses_are_the_naive_ones_and_sum_to_the_weighted_loss():
     hidden, matrix, labels, weights = _case((3, 7))
-    losses = token_nll(hidden, matrix, labels, chunk=4)
+    unembedding = Unembedding(matrix)
+    losses = token_nll(hidden, unembedding, labels, chunk=4)
     assert losses.shape == (3, 7)
     np.testing.assert_allclose((losses * weights).sum(), _naive(hidden, matrix, labels, weights), rtol=1e-5)
-    np.testing.assert_allclose((losses * weights).sum(), weighted_nll(hidden, matrix, labels, weights, 5), rtol=1e-5)
+    np.testing.assert_allclose(
+        (losses * weights).sum(), weighted_nll(hidden, unembedding, labels, weights, 5), rtol=1e-5
+    )
+
+
+def test_the_cap_of_the_logits_is_in_every_loss_and_its_gradient():
+    hidden, matrix, labels, weights = _case((3, 7))
+
+    def losses(h, m):
+        given = Unembedding(m, 2.0)
+        return (
+            token_nll(h, given, labels, 4),
+            token_unlikelihood(h, given, labels, 4),
+            token_entropy(h, given, 4),
+            jax.nn.logsumexp(given.logits(h), axis=-1),
+        )
+
+    def naive(h, m):
+        logits = _logits(h, m, 2.0)
+        log_probs = jax.nn.log_softmax(logits, axis=-1)
+        nll = -jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
+        entropy = -(jnp.exp(log_probs) * log_probs).sum(-1)
+        return nll, -jnp.log1p(-jnp.exp(-nll)), entropy, jax.nn.logsumexp(logits, axis=-1)
+
+    def with_slopes(losses):
+        return losses(hidden, matrix), jax.grad(lambda h, m: sum(jnp.vdot(weights, x) for x in losses(h, m)), (0, 1))(
+            hidden, matrix
+        )
+
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), with_slopes(losses), with_slopes(naive))
 
 
 def test_columns_are_gathered_row_by_row_under_any_leading_axes():
@@ -81,7 +119,7 @@ def test_the_unlikelihood_is_minus_log_one_minus_p_in_float64_and_so_is_its_grad
     hidden[0] *= 12  # p of the first label is 1 in float32
 
     def total(hidden, matrix):
-        return token_unlikelihood(hidden, matrix, jnp.asarray(labels), chunk=2).sum()
+        return token_unlikelihood(hidden, Unembedding(matrix), jnp.asarray(labels), chunk=2).sum()
 
     value, (d_hidden, d_matrix) = jax.value_and_grad(total, (0, 1))(
         *(jnp.asarray(x, jnp.float32) for x in (hidden, matrix))
@@ -102,7 +140,8 @@ def test_under_a_mesh_every_loss_and_gradient_is_the_same_and_each_device_comput
     hidden, matrix, labels, weights = _case(shape)
     mesh = build(MeshSpec(data=2, fsdp=2, tensor=2))
 
-    def all_losses(h, m):
+    def all_losses(h, matrix):
+        m = Unembedding(matrix, 3.0)
         parts = token_nll(h, m, labels, 4), token_unlikelihood(h, m, labels, 4), token_entropy(h, m, 4)
         rows = sum((scale * part * weights).sum() for scale, part in zip((1.0, 0.3, 0.7), parts, strict=True))
         return weighted_nll(h, m, labels, weights, 4) + rows, parts

@@ -6,12 +6,27 @@ import numpy as np
 import pytest
 import small
 
+from immunax.models.families import FAMILIES
 from immunax.models.generate import Decoding, generate
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
 LENGTHS = (7, 3, 5)
 ROWS = [list(np.asarray(small.tokens(1, n, seed=n)[0])) for n in LENGTHS]
+
+VARIANTS = {
+    "plain": {},
+    "windowed": {"sliding_window": 4},
+    "olmo2": FAMILIES["olmo2"].fixed,
+    "gemma2": {
+        **FAMILIES["gemma2"].fixed,
+        "sliding_window": 4,
+        "windowed": (True, False),
+        "query_pre_attn_scalar": 10,
+        "attention_cap": 2.0,
+        "logit_cap": 3.0,
+    },
+}
 
 
 def _pad(side):
@@ -34,10 +49,10 @@ def _greedy_without_cache(model, weights, row, steps, stop=()):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("window", [None, 4])
-def test_cached_batched_decoding_equals_recomputing_each_sequence_alone(side, window):
-    model = Model(replace(small.CONFIG, sliding_window=window))
-    weights = small.params()
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_cached_batched_decoding_equals_recomputing_each_sequence_alone(side, variant):
+    model = Model(replace(small.CONFIG, **variant))
+    weights = small.params(model=model)
     decode = jax.jit(generate, static_argnums=(0, 4, 5))
     answers = decode(model, weights, *_pad(side), (), Decoding(6))
     expected = [_greedy_without_cache(model, weights, row, 6) for row in ROWS]

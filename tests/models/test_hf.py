@@ -6,9 +6,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from small import CONFIG, MODEL
 
 from immunax.models import families, hf, weights
+from immunax.models.hf_config import parse_config
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
@@ -18,6 +20,8 @@ VARIANTS = {
     "untied": replace(CONFIG, tie_embeddings=False),
     "biased": replace(CONFIG, family="qwen2", qkv_bias=True),
     "normed": replace(CONFIG, family="qwen3", qk_norm=True, tie_embeddings=False),
+    "olmo2": replace(CONFIG, family="olmo2", **families.FAMILIES["olmo2"].fixed),
+    "gemma2": replace(CONFIG, family="gemma2", **families.FAMILIES["gemma2"].fixed),
 }
 
 
@@ -31,12 +35,19 @@ def test_a_tree_split_into_tensors_is_assembled_again_bit_for_bit(config):
     assert jax.tree.structure(again) == jax.tree.structure(params)
 
 
-@pytest.mark.parametrize("family", ["llama2", "qwen2", "qwen3", "smollm2"])
-def test_the_names_are_those_that_transformers_saves(family):
-    from immunax.models.hf_config import parse_config
-
+@pytest.mark.parametrize("family", ["llama2", "llama3", "mistral", "qwen2", "qwen3", "smollm2", "olmo2", "gemma2"])
+def test_what_transformers_saved_is_read_and_written_again_bit_for_bit(tmp_path, family):
     config = parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
-    assert hf.names(config, families.tensors(config)) == set(weights.find(GOLDEN / family).entries)
+    table = families.tensors(config)
+    params = hf.assemble(config, table, weights.find(GOLDEN / family).read)
+    weights.write_shards(tmp_path, hf.split(config, table, params), "float32", 10**9)
+    theirs, ours = (load_file(folder / weights.SINGLE) for folder in (GOLDEN / family, tmp_path))
+    assert {name: array.tobytes() for name, array in ours.items()} == {
+        name: array.tobytes() for name, array in theirs.items()
+    }
+    again = hf.assemble(config, table, weights.find(tmp_path).read)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert jax.tree.structure(again) == jax.tree.structure(params)
 
 
 def test_a_linear_layer_is_stored_transposed():

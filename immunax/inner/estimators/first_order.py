@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from immunax.inner.adapt import Adaptation, Loss
+from immunax.inner.adapt import Adaptation
 from immunax.inner.estimators.straight_through import advance, straight_through
-from immunax.inner.trained import trained, with_trained
+from immunax.inner.step import Loss
+from immunax.inner.trainable import WHOLE
 from immunax.models.model import Params
 
 
@@ -23,5 +24,6 @@ class FirstOrder:
         self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
     ) -> tuple[Params, jax.Array]:
         """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
-        descent, total = advance(inner, params, batches, outer, checks)
-        return with_trained(params, straight_through(descent.weights, trained(params))), total
+        state, total = advance(inner, params, batches, outer, checks)
+        trained, held = WHOLE.split(params)
+        return WHOLE.join(straight_through(state.trained, trained), held), total

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.scipy.sparse.linalg import cg
 
-from immunax.inner.adapt import Adaptation, Loss, descend, length, start
+from immunax.inner.adapt import Adaptation
 from immunax.inner.estimators.mixed_mode import hessian_product
-from immunax.inner.trained import trained, with_trained
-from immunax.models.lora import Adapted
+from immunax.inner.state import begin
+from immunax.inner.step import Loss, Slope, length, scan_steps
+from immunax.inner.trainable import WHOLE
 from immunax.models.model import Params
 
 
@@ -49,46 +49,45 @@ class Implicit:
         """
         if checks is not None and length(checks) > 1:
             raise ValueError("the implicit gradient exists at the end of the inner loop alone: give one check")
-        end = self._solution(inner)(params, batches)
+        trained, held = WHOLE.split(params)
+        end = WHOLE.join(self._solution(inner)(trained, held, batches), held)
         if outer is None:
             return end, jnp.zeros(())
         return end, outer(end, jax.tree.map(lambda leaf: leaf[0], checks))
 
-    def _solution(self, inner: Adaptation) -> Callable[[Params, Any], Params]:
-        def proximal(fixed, part, batch):
-            away = optax.tree.norm(optax.tree.sub(part, trained(fixed)), squared=True)
-            return inner.loss(with_trained(fixed, part), batch) + 0.5 * self.damping * away
-
+    def _solution(self, inner: Adaptation) -> Callable[[Any, Any, Any], Any]:
         @jax.custom_vjp
-        def solution(params, batches):
-            begin = start(inner.optimizer, trained(params))
-            return with_trained(params, descend(partial(proximal, params), inner.optimizer, begin, batches)[0].weights)
+        def solution(trained, held, batches):
+            def proximal(part, held, batch):
+                away = optax.tree.norm(optax.tree.sub(part, trained), squared=True)
+                return inner.loss(WHOLE.join(part, held), batch) + 0.5 * self.damping * away
 
-        def forward(params, batches):
-            end = solution(params, batches)
-            return end, (end, batches)
+            def slope_at(part, held, batch):
+                return Slope(*jax.value_and_grad(proximal)(part, held, batch))
+
+            return scan_steps(slope_at, inner.optimizer, begin(inner.optimizer, trained, held), batches)[0].trained
+
+        def forward(trained, held, batches):
+            end = solution(trained, held, batches)
+            return end, (end, held, batches)
 
         def backward(residual, cotangent):
-            end, batches = residual
+            end, held, batches = residual
 
             def product(direction):
-                """The mean over the batches of ``∇²L v``, and of what it does to the weights that are held."""
+                """The mean over the batches of ``∇²L v``, and of what it does to what is held."""
 
                 def add(total, batch):
-                    each = hessian_product(inner.loss, trained(end), end, batch, direction)
+                    each = hessian_product(inner.loss, end, held, batch, direction)
                     return jax.tree.map(lambda so_far, new: so_far + new / inner.steps, total, each), None
 
-                held = optax.tree.zeros_like(end) if isinstance(end, Adapted) else None
-                return jax.lax.scan(add, (optax.tree.zeros_like(direction), held), batches)[0]
+                return jax.lax.scan(add, optax.tree.zeros_like((direction, held)), batches)[0]
 
             def damped(direction):
                 return optax.tree.add_scale(product(direction)[0], self.damping, direction)
 
-            solved, _ = cg(damped, trained(cotangent), tol=self.tolerance, maxiter=self.cg_steps)
-            here = optax.tree.scale(self.damping, solved)
-            if not isinstance(end, Adapted):
-                return here, None
-            return with_trained(optax.tree.sub(cotangent, product(solved)[1]), here), None
+            solved, _ = cg(damped, cotangent, tol=self.tolerance, maxiter=self.cg_steps)
+            return optax.tree.scale(self.damping, solved), optax.tree.scale(-1.0, product(solved)[1]), None
 
         solution.defvjp(forward, backward)
         return solution

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from immunax.inner.adapt import Adaptation, Loss
+from immunax.inner.adapt import Adaptation
 from immunax.inner.estimators.straight_through import advance
-from immunax.inner.trained import with_trained
+from immunax.inner.step import Loss
+from immunax.inner.trainable import WHOLE
 from immunax.models.model import Params
 
 
@@ -34,8 +35,8 @@ class Reptile:
         """
         if outer is not None:
             raise ValueError("Reptile's gradient is the way of the inner loop: it has no use for losses along it")
-        descent, total = advance(inner, params, batches, None, None)
-        return _pulled(params, with_trained(params, descent.weights), self.scale), total
+        state, total = advance(inner, params, batches, None, None)
+        return _pulled(params, WHOLE.join(state.trained, WHOLE.split(params)[1]), self.scale), total
 
 
 @jax.custom_vjp

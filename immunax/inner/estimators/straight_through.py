@@ -1,12 +1,15 @@
 """Values whose gradient is given: the step that every first-order estimator rests on."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from immunax.inner.adapt import Adaptation, Descent, Loss, descend, length, split, start
-from immunax.inner.trained import trained, with_trained
+from immunax.inner.adapt import Adaptation
+from immunax.inner.state import TrainState, begin
+from immunax.inner.step import Loss, length, scan_steps, slope_of, split
+from immunax.inner.trainable import WHOLE
 from immunax.models.model import Params
 
 
@@ -36,7 +39,7 @@ with_gradient.defvjp(_forward, _backward)
 
 def advance(
     inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
-) -> tuple[Descent, jax.Array]:
+) -> tuple[TrainState, jax.Array]:
     """Inner steps outside the gradient, and the outer losses on their way to first order.
 
     ``∂/∂θ Σ_s outer(φ_s)`` is taken as ``Σ_s ∇outer(φ_s)``. The sum is accumulated as the loop runs, so that memory does not
@@ -50,26 +53,24 @@ def advance(
       checks: a pytree with leading axis S; None without ``outer``.
 
     Returns:
-      The descent after K steps, cut from the gradient, and the sum with its first-order gradient.
+      The state after K steps, cut from the gradient, and the sum with its first-order gradient.
     """
     fixed = jax.lax.stop_gradient(params)
-
-    def loss(part, batch):
-        return inner.loss(with_trained(fixed, part), batch)
-
-    begin = start(inner.optimizer, trained(fixed))
+    start = begin(inner.optimizer, *WHOLE.split(fixed))
+    lead = partial(scan_steps, slope_of(inner.loss), inner.optimizer)
     if outer is None:
-        return jax.lax.stop_gradient(descend(loss, inner.optimizer, begin, batches)[0]), jnp.zeros(())
+        return jax.lax.stop_gradient(lead(start, batches)[0]), jnp.zeros(())
 
     def segment(carry, part):
-        descent, total, slope = carry
+        moving, total, slope = carry
         batches, check = part
-        descent, _ = descend(loss, inner.optimizer, descent, batches)
-        value, gradient = jax.value_and_grad(outer)(with_trained(fixed, descent.weights), check)
-        return (descent, total + value, jax.tree.map(jnp.add, slope, gradient)), None
+        state, _ = lead(moving._replace(held=start.held), batches)
+        value, gradient = jax.value_and_grad(outer)(WHOLE.join(state.trained, state.held), check)
+        return (state._replace(held=None), total + value, jax.tree.map(jnp.add, slope, gradient)), None
 
     parts = (split(batches, length(checks)), checks)
     empty = jax.tree.map(jnp.zeros_like, fixed)
     dtype = jax.eval_shape(outer, fixed, jax.tree.map(lambda leaf: leaf[0], checks)).dtype
-    (descent, total, slope), _ = jax.lax.scan(segment, (begin, jnp.zeros((), dtype), empty), parts)
-    return jax.lax.stop_gradient(descent), with_gradient(total, params, slope)
+    carry = (start._replace(held=None), jnp.zeros((), dtype), empty)
+    (state, total, slope), _ = jax.lax.scan(segment, carry, parts)
+    return jax.lax.stop_gradient(state._replace(held=start.held)), with_gradient(total, params, slope)

@@ -1,21 +1,19 @@
 """Exact gradients through the steps of an inner loop, all of them or the last ones."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from immunax.inner.adapt import Adaptation, Descent, Loss, length, split, start, update
+from immunax.inner.adapt import Adaptation
 from immunax.inner.estimators.first_order import FirstOrder
 from immunax.inner.estimators.mixed_mode import forward_over_reverse
 from immunax.inner.estimators.straight_through import advance, straight_through
-from immunax.inner.trained import trained, with_trained
+from immunax.inner.state import TrainState, begin
+from immunax.inner.step import Loss, SlopeAt, length, scan_steps, slope_of, split
+from immunax.inner.trainable import WHOLE
 from immunax.models.model import Params
-
-Gradient = Callable[[Any, Params, Any], Any]
-"""Of the attacker's loss with respect to the trained part, given that part, the whole weights and a batch."""
 
 REMAT = ("none", "steps", "segments")
 
@@ -39,12 +37,12 @@ class Unrolled:
         self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
     ) -> tuple[Params, jax.Array]:
         """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
-        begin = start(inner.optimizer, trained(params))
-        return _unroll(inner, self.gradient(inner.loss), self.remat, begin, params, batches, outer, checks)
+        start = begin(inner.optimizer, *WHOLE.split(params))
+        return _unroll(inner, self.slope_of(inner.loss), self.remat, start, batches, outer, checks)
 
-    def gradient(self, loss: Loss) -> Gradient:
-        """The attacker's gradient, differentiated as it is."""
-        return jax.grad(lambda part, params, batch: loss(with_trained(params, part), batch))
+    def slope_of(self, loss: Loss) -> SlopeAt:
+        """The attacker's slope, differentiated as it is."""
+        return slope_of(loss)
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class MixedMode(Unrolled):
     without keeping the activations of the backward pass as reverse over reverse does.
     """
 
-    def gradient(self, loss: Loss) -> Gradient:
-        """The attacker's gradient, differentiated forward over reverse."""
+    def slope_of(self, loss: Loss) -> SlopeAt:
+        """The attacker's slope, differentiated forward over reverse."""
         return forward_over_reverse(loss)
 
 
@@ -93,46 +91,45 @@ class Truncated:
             raise ValueError(f"last={self.last} cuts between two checks, which are {per_check} steps apart")
         if cut == inner.steps:
             return FirstOrder().follow(inner, params, batches, outer, checks)
-        begin, early = start(inner.optimizer, trained(params)), jnp.zeros(())
+        trained, held = WHOLE.split(params)
+        start, early = begin(inner.optimizer, trained, held), jnp.zeros(())
         if cut:
             head, head_checks = _slice(batches, 0, cut), _slice(checks, 0, cut // per_check)
-            descent, early = advance(inner, params, head, outer, head_checks)
-            begin = descent._replace(weights=straight_through(descent.weights, trained(params)))
+            state, early = advance(inner, params, head, outer, head_checks)
+            start = state._replace(trained=straight_through(state.trained, trained), held=held)
         rest, rest_checks = _slice(batches, cut, None), _slice(checks, cut // per_check, None)
-        gradient = forward_over_reverse(inner.loss)
-        end, late = _unroll(inner, gradient, self.remat, begin, params, rest, outer, rest_checks)
+        slope_at = forward_over_reverse(inner.loss)
+        end, late = _unroll(inner, slope_at, self.remat, start, rest, outer, rest_checks)
         return end, early + late
 
 
 def _unroll(
     inner: Adaptation,
-    gradient: Gradient,
+    slope_at: SlopeAt,
     remat: str,
-    begin: Descent,
-    params: Params,
+    start: TrainState,
     batches: Any,
     outer: Loss | None,
     checks: Any,
 ) -> tuple[Params, jax.Array]:
-    steps = length(batches)
-    keep = (lambda function: function) if remat == "none" else jax.checkpoint
-    outer_keep = jax.checkpoint if remat == "segments" else (lambda function: function)
-
-    @keep
-    def step(descent, batch):
-        return update(inner.optimizer, descent, gradient(descent.weights, params, batch)), None
+    steps, held = length(batches), start.held
+    keep = _kept if remat == "none" else jax.checkpoint
+    outer_keep = jax.checkpoint if remat == "segments" else _kept
 
     @outer_keep
-    def segment(descent, part):
+    def segment(moving, part):
         batches, check = part
-        descent, _ = jax.lax.scan(step, descent, batches)
-        if outer is None:
-            return descent, jnp.zeros(())
-        return descent, outer(with_trained(params, descent.weights), check)
+        state, _ = scan_steps(slope_at, inner.optimizer, moving._replace(held=held), batches, keep)
+        value = jnp.zeros(()) if outer is None else outer(WHOLE.join(state.trained, held), check)
+        return state._replace(held=None), value
 
     count = length(checks) if checks is not None else _near_root(steps) if remat == "segments" else 1
-    descent, values = jax.lax.scan(segment, begin, (split(batches, count), checks))
-    return with_trained(params, descent.weights), values.sum()
+    state, values = jax.lax.scan(segment, start._replace(held=None), (split(batches, count), checks))
+    return WHOLE.join(state.trained, held), values.sum()
+
+
+def _kept(function: Any) -> Any:
+    return function
 
 
 def _near_root(steps: int) -> int:

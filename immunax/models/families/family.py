@@ -16,6 +16,8 @@ _GGUF_MODULES = {
     "lm_head": "output",
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
+    "attention_output_norm": "post_attention_norm",
+    "mlp_output_norm": "post_ffw_norm",
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",

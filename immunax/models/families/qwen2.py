@@ -5,32 +5,28 @@ from collections.abc import Mapping
 from immunax.models.config import DecoderConfig
 from immunax.models.families.family import Family, Gguf
 from immunax.models.families.fields import Fields
-from immunax.runtime.errors import UserError
+from immunax.models.families.windows import layer_types, read_layers
 
 
 def read_window(fields: Fields) -> Mapping:
-    """Qwen's window, which all layers have or none.
-
-    Raises:
-      UserError: some layers have it.
-    """
+    """Qwen's window, which the layers from ``max_window_layers`` on have, if it is used."""
     if not fields.get("use_sliding_window", False) or fields.get("sliding_window") is None:
         return {}
     first = fields.get("max_window_layers", 28)
-    windowed = [kind == "sliding_attention" for kind in fields.get("layer_types") or []]
-    windowed = windowed or [layer >= first for layer in range(fields.count("num_hidden_layers"))]
-    if any(windowed) and not all(windowed):
-        raise UserError(
-            f"{fields.where}: a sliding window in some layers only is not supported; all or no layers may have one."
-        )
-    return {"sliding_window": fields.count("sliding_window")} if all(windowed) else {}
+    return read_layers(fields, [layer >= first for layer in range(fields.count("num_hidden_layers"))])
 
 
 def write_window(config: DecoderConfig) -> Mapping:
     """The inverse of :func:`read_window`."""
     if config.sliding_window is None:
         return {}
-    return {"use_sliding_window": True, "sliding_window": config.sliding_window, "max_window_layers": 0}
+    kinds = layer_types(config)
+    return {
+        "use_sliding_window": True,
+        "sliding_window": config.sliding_window,
+        "max_window_layers": kinds.index("sliding_attention"),
+        "layer_types": kinds,
+    }
 
 
 QWEN2 = Family(

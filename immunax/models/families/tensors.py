@@ -76,11 +76,16 @@ def _leaves(config: DecoderConfig) -> Iterator[tuple[Path, tuple[int, ...]]]:
     """Path of each leaf, and the shape of its tensor in a file."""
     wide = config.d_model
     yield ("embed_tokens", "embedding"), (config.vocab_size, wide)
-    for name in ("input_layernorm", "post_attention_layernorm"):
+    pre = ("input_layernorm", "post_attention_layernorm") if config.pre_norm else ()
+    post = ("attention_output_norm", "mlp_output_norm") if config.post_norm else ()
+    for name in (*pre, *post):
         yield ("layers", name, "scale"), (wide,)
     yield from _linear(config, "self_attn")
-    for name in ("q_norm", "k_norm") if config.qk_norm else ():
-        yield ("layers", "self_attn", name, "scale"), (config.head_dim,)
+    for name, heads in (("q_norm", config.n_heads), ("k_norm", config.n_kv_heads)) if config.qk_norm else ():
+        yield (
+            ("layers", "self_attn", name, "scale"),
+            (heads * config.head_dim if config.joint_qk_norm else config.head_dim,),
+        )
     yield from _linear(config, "mlp")
     yield ("norm", "scale"), (wide,)
     if not config.tie_embeddings:

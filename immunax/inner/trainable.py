@@ -1,0 +1,127 @@
+"""What trains, as a value: weights are split into a part that moves, and one that is held and has no optimizer state."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from immunax.models import lora
+from immunax.models.lora import Adapted, LoraSpec
+from immunax.models.model import Params
+from immunax.runtime.errors import UserError, nearest
+
+
+class AdapterBase(NamedTuple):
+    """What is held where adapters train: the weights below them, and their scale."""
+
+    base: Any
+    scale: Any
+
+
+class Trainable(ABC):
+    """What trains of a model's weights. Frozen, and static: it decides the shapes of a loop."""
+
+    @abstractmethod
+    def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
+        """The part that trains, and the part that is held.
+
+        Args:
+          params: the whole weights.
+          key: of what is drawn afresh.
+
+        Raises:
+          UserError: the weights have no such part.
+        """
+
+    @abstractmethod
+    def join(self, trained: Any, held: Any) -> Params:
+        """The whole weights that a model takes. A gradient by ``trained`` passes, and one by ``held`` where it is asked for."""
+
+
+@dataclass(frozen=True)
+class Full(Trainable):
+    """All weights; of adapted ones, which hold their base, the adapters."""
+
+    def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
+        """See :class:`Trainable`."""
+        if isinstance(params, Adapted):
+            return params.lora, AdapterBase(params.base, params.scale)
+        return params, None
+
+    def join(self, trained: Any, held: Any) -> Params:
+        """See :class:`Trainable`."""
+        return trained if held is None else Adapted(held.base, trained, held.scale)
+
+
+WHOLE = Full()
+
+
+@dataclass(frozen=True)
+class Adapters(Full):
+    """Fresh adapters beside weights that are held (Hu et al. 2021, arXiv:2106.09685).
+
+    Attributes:
+      spec: which projections get one, and how large.
+    """
+
+    spec: LoraSpec
+
+    def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
+        """See :class:`Trainable`; the key draws them."""
+        if key is None:
+            raise ValueError("fresh adapters need a random key")
+        return super().split(lora.init(key, params, self.spec))
+
+
+@dataclass(frozen=True)
+class Projections(Trainable):
+    """Some projections of some layers: rows of the stacked ``[L, ...]`` leaves, and nothing else, have moments.
+
+    Attributes:
+      layers: their numbers, from 0.
+      names: such as ``down_proj``; None for everything in those layers.
+    """
+
+    layers: tuple[int, ...]
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", tuple(sorted(self.layers)))
+        object.__setattr__(self, "names", None if self.names is None else tuple(self.names))
+
+    def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
+        """See :class:`Trainable`; what trains in some layers alone is held in all, the rows that train being without meaning."""
+        stacked = _flat(params["layers"])
+        self._check(stacked)
+        rows = jnp.array(self.layers)
+        chosen = {path: leaf[rows] for path, leaf in stacked.items() if self._trains(path)}
+        some = len(self.layers) < len(next(iter(stacked.values())))
+        held = {path: leaf for path, leaf in stacked.items() if some or path not in chosen}
+        return traverse_util.unflatten_dict(chosen), {**params, "layers": traverse_util.unflatten_dict(held)}
+
+    def join(self, trained: Any, held: Any) -> Params:
+        """See :class:`Trainable`."""
+        stacked = _flat(held["layers"])
+        for path, rows in _flat(trained).items():
+            stacked[path] = stacked[path].at[jnp.array(self.layers)].set(rows) if path in stacked else rows
+        return {**held, "layers": traverse_util.unflatten_dict(stacked)}
+
+    def _trains(self, path: Sequence[str]) -> bool:
+        return self.names is None or not set(self.names).isdisjoint(path)
+
+    def _check(self, stacked: Mapping[tuple[str, ...], jax.Array]) -> None:
+        depth = len(next(iter(stacked.values())))
+        if not self.layers or len(set(self.layers)) < len(self.layers) or not all(0 <= i < depth for i in self.layers):
+            raise UserError(f"layers={list(self.layers)}: expected different numbers from 0 to {depth - 1}.")
+        known = sorted({path[-2] for path in stacked})
+        for name in self.names or ():
+            if not any(name in path for path in stacked):
+                raise UserError(f"projection {name!r}: expected some of {', '.join(known)}.{nearest(name, known)}")
+
+
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    return dict(traverse_util.flatten_dict(tree))
