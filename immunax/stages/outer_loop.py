@@ -63,8 +63,8 @@ def minimise(
     Raises:
       UserError: the data lack a stream, or the loss is not finite.
     """
-    ways, steps = data_ways(devices), training.steps
-    data = feed(tokenizer, split, defense.mixture, steps, training.max_length, training.seed, ways, training.accumulate)
+    amounts = training.steps, training.max_length, training.seed, data_ways(devices), training.accumulate
+    data = feed(tokenizer, split, defense.mixture, *amounts)
     state, batch = begin(model, params, defense, training, data, devices)
     with console.progress(title, training.steps, "step") as bar:
 
