@@ -41,16 +41,7 @@ def main(config: DictConfig) -> None:
     team = from_config(config, attack, setup)
     devices = mesh.for_one_model(mesh.build(build(config.mesh)))
     ways = devices.shape["data"] * devices.shape["fsdp"]
-    data = feed(
-        tokenizer,
-        setup.splits.train,
-        defense.mixture,
-        training.steps,
-        training.max_length,
-        training.seed,
-        ways,
-        training.accumulate,
-    )
+    data = feed(tokenizer, setup.splits.train, defense.mixture, training, ways)
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
     record |= {"trained_against": trained_against(defense)}

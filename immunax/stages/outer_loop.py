@@ -35,15 +35,7 @@ def minimise(
     Raises:
       UserError: the data lack a stream, or the loss is not finite.
     """
-    data = feed(
-        tokenizer,
-        split,
-        defense.mixture,
-        training.steps,
-        training.max_length,
-        training.seed,
-        accumulate=training.accumulate,
-    )
+    data = feed(tokenizer, split, defense.mixture, training)
     state = outer.begin(model, params, defense, training, data.batch(0))
     with console.progress(title, training.steps, "step") as bar:
 
