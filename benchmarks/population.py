@@ -38,12 +38,13 @@ from immunax.attacks.prepare import ordered
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.openings import share_openings
-from immunax.campaign.population import Assault
+from immunax.campaign.population import Runner, Start, Stretch
 from immunax.campaign.programs import Own, Program, programs
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
-from immunax.inner.memory import compile_members, compiled, peak_bytes
+from immunax.inner.memory import compile_members, compiled, most_at_once, peak_bytes
 from immunax.inner.optimizers import AdamW
+from immunax.inner.population import plan
 from immunax.models.flops import training_flops
 from immunax.models.hub import Checkpoint, resolve
 from immunax.models.lora import LoraSpec
@@ -113,11 +114,6 @@ def organism_case() -> Case:
     return case("organism, full weights", checkpoint, OrganismTasks().splits(), tuning, rates, 8, "none")
 
 
-def nothing(model, params, material, asked, key):
-    """An examination that asks nothing: attacks alone are timed."""
-    return ()
-
-
 def seconds(function: Callable[[], Any], runs: int) -> tuple[float, Any]:
     """The least time of some runs, and a result."""
     best, result = float("inf"), None
@@ -151,7 +147,7 @@ class Ready(NamedTuple):
     """A population to be run.
 
     Attributes:
-      run: gives losses, steps of divergence and nothing of an examination.
+      run: gives losses and steps of divergence.
       batches, own: the members', openings not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
@@ -168,21 +164,27 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     """Compiles the first members of a case for their first steps."""
     part = each.program
     batches = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members, :steps]), part.batches)
-    part = replace(part, form=replace(part.form, steps=steps), batches=batches, alike=part.alike[:members])
+    numbers = {name: leaf[:members] for name, leaf in part.numbers.items()}
+    changed = {"alike": part.alike[:members], "places": part.places[:members]}
+    part = replace(part, steps=steps, numbers=numbers, batches=batches, **changed)
     plain = jax.tree.map(lambda leaf: leaf[:members], part.own(each.params, KEY))
-    assault = Assault(part.form, each.model, nothing)
 
-    def opened() -> tuple[Any, Any]:
+    def opened() -> Runner:
         own, openings = share_openings(part, each.model, each.params, plain, way.mesh) if share else (plain, None)
-        return (batches, own), (each.params, openings, ())
+        return Runner(part, each.model, each.params, own, openings, way.mesh)
 
-    inputs = opened()
-    program = compile_members(assault, *inputs, mesh=way.mesh, at_once=way.at_once)
-    shared = share and inputs[1][1] is not None
+    def run() -> tuple[np.ndarray, np.ndarray]:
+        turns = [(turn.losses, turn.diverged_at) for turn in opened().run(1, way.at_once)]
+        losses, diverged_at = (np.concatenate(found) for found in zip(*turns, strict=True))
+        return losses, diverged_at
+
+    first = opened()
+    shared = first.openings is not None
     sizes = [size for index in range(members) for size in part.trained_on(index, 0, steps, shared)]
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size
-    return Ready(lambda: program(*opened()), batches, plain, flops, devices * peak_bytes(program))
+    memory = devices * first.needed_bytes(plan(members, devices, way.at_once or most_at_once(way.mesh)).chunk)
+    return Ready(run, batches, plain, flops, memory)
 
 
 def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int, peak: float) -> list[str]:
@@ -196,7 +198,7 @@ def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int
     for way in ours:
         say(f"{each.title}: {count} members {way.name}")
         prepared = ready(each, way, count, STEPS)
-        spent, (losses, diverged, _) = seconds(prepared.run, 1 + runs)
+        spent, (losses, diverged) = seconds(prepared.run, 1 + runs)
         if (np.asarray(diverged) >= 0).any():
             raise SystemExit(f"{each.title}: members diverged at {diverged}")
         rows.append((f"immunax, {way.name}", spent, count, prepared.flops))
@@ -249,11 +251,14 @@ def sharing(each: Case, members: int) -> list[str]:
     """One base that all members read, against a base of each member's own: one step, all at once on one device."""
     say(f"{each.title}: one base against {members}")
     prepared = ready(each, Way("", None, members), members, 1, share=False)
-    assault = Assault(replace(each.program.form, steps=1), each.model, nothing)
+    start, stretch = Start(each.program.form, each.model), Stretch(each.program.form, each.model)
     copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), each.params)
 
     def apart(own: Any, copies: Any) -> Any:
-        return jax.vmap(lambda member, base: assault(member, (base, None, ())))(own, copies)
+        def one(member: Any, base: Any) -> Any:
+            return stretch((start(member, (base, None)), *member), (base, 0, 1))[1]
+
+        return jax.vmap(one)(own, copies)
 
     inputs = (prepared.batches, prepared.own), copies
     many = compiled(apart, *inputs)

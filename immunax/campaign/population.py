@@ -1,100 +1,217 @@
-"""Runs a population of attacks on one set of weights, and keeps what was found out about each, not its weights."""
+"""Runs a population of attacks on one set of weights, and gives each member's weights along its course.
 
-from collections.abc import Callable, Sequence
+Members run in turns, as many together as a device can use. A turn is a loop on the host over stretches of steps, all of them
+one program whatever their number; what is found out about attacked weights is found out between them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from immunax.attacks.tuning import segments
 from immunax.campaign.openings import share_openings
 from immunax.campaign.programs import Form, Own, Program
-from immunax.inner.memory import compile_members
+from immunax.inner.memory import most_at_once, most_that_fit, peak_bytes
+from immunax.inner.population import map_members, plan
 from immunax.inner.state import TrainState
-from immunax.inner.step import Slope, split
+from immunax.inner.step import length, take_step, train_step
 from immunax.models.model import Model, Params
-
-Examine = Callable[[Model, Params, Any, Any, jax.Array], Any]
-"""``examine(model, params, material, asked, key) -> results``: what is found out about attacked weights, small arrays. It runs
-inside the program, so that no more full weights are alive than members run at once."""
-
-
-class Outcome(NamedTuple):
-    """What a population left, in the order of the attacks given.
-
-    Attributes:
-      losses: by member, ``[K]``, before every step, nats per answer token; NaN after a divergence.
-      diverged_at: ``[A]``, the step that was not finite and was not taken; -1 for a healthy member.
-      found: by member, ``[S, ...]``, what was found out along its course, the last time at its end, or at its last finite
-        weights.
-    """
-
-    losses: tuple[np.ndarray, ...]
-    diverged_at: np.ndarray
-    found: tuple[Any, ...]
-
-    @property
-    def diverged(self) -> np.ndarray:
-        """``[A]`` bool."""
-        return self.diverged_at >= 0
 
 
 @dataclass(frozen=True)
-class Assault:
-    """One member from its start to its examination, as :func:`~immunax.inner.population.map_members` takes it.
+class Start:
+    """A member before its first step, or after it where that is shared, for :func:`~immunax.inner.population.map_members`.
 
     Attributes:
       form: of the member.
       model: static.
-      examine: after each of ``times`` equal parts of the course.
-      times: S, of which :func:`~immunax.attacks.tuning.segments` makes a divisor of K.
     """
 
     form: Form
     model: Model
-    examine: Examine
-    times: int = 1
 
-    def __call__(self, member: tuple[Any, Own], shared: tuple[Params, Any, Any]) -> tuple[jax.Array, jax.Array, Any]:
-        """Losses ``[K]``, the step of divergence, and what is found out, ``[S, ...]``.
+    def __call__(self, member: tuple[Any, Own], shared: tuple[Params, Any]) -> tuple[TrainState, jax.Array]:
+        """Its state, without what is held, and its losses ``[K']``, NaN where it has taken no step.
 
         Args:
-          member: its batches ``[K, ...]``, and what else is its own.
-          shared: plain weights, the openings that members share, and the material of the examination.
+          member: its batches ``[K', ...]``, and what else is its own.
+          shared: plain weights, and the openings that members share.
         """
-        (batches, own), (params, openings, material) = member, shared
-        held = own.held(params)
-
-        def part(
-            moving: TrainState, batches: Any, first: Slope | None = None
-        ) -> tuple[TrainState, tuple[jax.Array, Any]]:
-            state, losses = self.form.follow(self.model, moving._replace(held=held), batches, first)
-            attacked = own.whole(params, state.trained)
-            found = self.examine(self.model, attacked, material, own.asked, own.key)
-            return state._replace(held=None), (losses, found)
-
-        start = self.form.start(params, own)._replace(held=None)
-        count = segments(self.form.steps, self.times)
-        if count == 1:
-            state, (losses, found) = part(start, batches, own.first(openings))
-            return losses, state.diverged_at, jax.tree.map(lambda leaf: leaf[None], found)
-        state, (losses, found) = jax.lax.scan(part, start, split(batches, count))
-        return losses.reshape(-1), state.diverged_at, found
+        (batches, own), (params, openings) = member, shared
+        state, opening = self.form.start(params, own), own.first(openings)
+        losses = jnp.full(length(batches), jnp.nan, jnp.float32)
+        if opening is not None:
+            state, metrics = take_step(self.form.rule, state, opening)
+            losses = losses.at[0].set(metrics["loss"])
+        return state._replace(held=None), losses
 
 
-def run_population(
-    parts: Sequence[Program],
-    model: Model,
-    params: Params,
-    key: jax.Array,
-    examine: Examine,
-    material: Any,
-    asked: Sequence[Any] = (),
-    mesh: Mesh | None = None,
-    times: int = 1,
-) -> Outcome:
+@dataclass(frozen=True)
+class Stretch:
+    """Some steps of a member, for :func:`~immunax.inner.population.map_members`.
+
+    Attributes:
+      form: of the member.
+      model: static.
+    """
+
+    form: Form
+    model: Model
+
+    def __call__(
+        self, member: tuple[tuple[TrainState, jax.Array], Any, Own], shared: tuple[Params, Any, Any]
+    ) -> tuple[TrainState, jax.Array]:
+        """The member after its steps ``[first, last)``, and its losses ``[K']``.
+
+        Args:
+          member: from :class:`Start` or a stretch before; its batches, and what else is its own.
+          shared: plain weights, and the numbers of the steps, which are no part of the program's shape.
+        """
+        (state, batches, own), (params, first, last) = member, shared
+        slope_at, held = self.form.slope(self.model), own.held(params)
+
+        def step(number: jax.Array, state: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+            batch = jax.tree.map(lambda leaf: leaf[number], batches)
+            moving, metrics = train_step(slope_at, self.form.rule, state[0]._replace(held=held), batch)
+            return moving._replace(held=None), state[1].at[number].set(metrics["loss"])
+
+        return jax.lax.fori_loop(first, last, step, state)
+
+
+class Attacked(NamedTuple):
+    """M members that ran together, after a part of their course.
+
+    Attributes:
+      places: ``M``, which of the attacks these are.
+      step: steps done.
+      losses: ``[M, step]``, before every step, nats per answer token; NaN after a divergence.
+      diverged_at: ``[M]``, the step that was not finite and was not taken; -1 for a healthy member.
+      params: plain weights before the attack.
+      own: ``[M', ...]``, what is each member's own; the last ones, past M, are copies.
+      trained: ``[M', ...]``, what each member trained, the last finite values.
+      mesh: members are spread over its axis ``attack``; or None.
+    """
+
+    places: tuple[int, ...]
+    step: int
+    losses: np.ndarray
+    diverged_at: np.ndarray
+    params: Params
+    own: Own
+    trained: Any
+    mesh: Mesh | None
+
+    def weights(self, index: int) -> Params:
+        """What a model takes of one member: plain weights or adapted ones."""
+        own, trained = jax.tree.map(lambda leaf: leaf[index], (self.own, self.trained))
+        return own.whole(self.params, trained)
+
+    @property
+    def spread(self) -> bool:
+        """Whether each of several devices has members of its own."""
+        return self.mesh is not None and self.mesh.shape["attack"] > 1
+
+    def each(self, function: Callable[[Params, Any], Any], asked: Any) -> Any:
+        """``function(weights, asked) -> arrays`` of every member, at once on the devices along ``attack``, in turn on each.
+
+        Args:
+          function: hashable.
+          asked: ``[M, ...]``.
+
+        Returns:
+          The results ``[M, ...]``, on the host.
+        """
+        own = self.own, self.trained, _some(asked, 0, len(self.own.key))
+        found = _spread(_Each(function), self.mesh, own, self.params)
+        return jax.tree.map(lambda leaf: leaf[: len(self.places)], jax.device_get(found))
+
+
+@dataclass(frozen=True)
+class _Each:
+    function: Callable[[Params, Any], Any]
+
+    def __call__(self, member: tuple[Own, Any, Any], params: Params) -> Any:
+        own, trained, asked = member
+        return self.function(own.whole(params, trained), asked)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _spread(function: _Each, mesh: Mesh | None, own: Any, params: Params) -> Any:
+    return map_members(function, own, params, mesh=mesh, chunk=1)
+
+
+class Runner(NamedTuple):
+    """The members of one program, and what all of them read.
+
+    Attributes:
+      part: the members.
+      model: static.
+      params: plain weights; untouched.
+      own: of the members, from :meth:`~immunax.campaign.programs.Program.own`.
+      openings: the first steps that they share, or None.
+      mesh: they are spread over its axis ``attack``; or None.
+    """
+
+    part: Program
+    model: Model
+    params: Params
+    own: Own
+    openings: Any
+    mesh: Mesh | None
+
+    def run(self, times: int, at_once: int | None = None) -> Iterator[Attacked]:
+        """See :func:`attacked`.
+
+        Args:
+          times: as there, a divisor of the steps.
+          at_once: the most members of a turn on a device; :func:`~immunax.inner.memory.most_at_once` by default.
+        """
+        steps, count = self.part.steps, len(self.part.places)
+        most = plan(count, self._ways, at_once or most_at_once(self.mesh)).chunk
+        width = self._ways * most_that_fit(self.needed_bytes, most)
+        for place in range(0, count, width):
+            members, real = self._members(place, width), self.part.places[place : place + width]
+            state = _begin(self._start, self.mesh, members, (self.params, self.openings))
+            done = 0 if self.own.opening is None else 1
+            for time in range(1, times + 1):
+                end = steps * time // times
+                state = moving, losses = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
+                losses, diverged_at = jax.device_get((losses[: len(real), :end], moving.diverged_at[: len(real)]))
+                yield Attacked(real, end, losses, diverged_at, self.params, members[1], moving.trained, self.mesh)
+                done = end
+
+    def needed_bytes(self, chunk: int) -> int:
+        """What a turn of ``chunk`` members takes of each device, by the compiler's count."""
+        members = self._members(0, chunk * self._ways)
+        begun = _begin.lower(self._start, self.mesh, members, (self.params, self.openings))
+        state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
+        return peak_bytes(_advance.lower(self._stretch, self.mesh, state, members, (self.params, 0, 0)).compile())
+
+    @property
+    def _ways(self) -> int:
+        return 1 if self.mesh is None else self.mesh.shape["attack"]
+
+    @property
+    def _start(self) -> Start:
+        return Start(self.part.form, self.model)
+
+    @property
+    def _stretch(self) -> Stretch:
+        return Stretch(self.part.form, self.model)
+
+    def _members(self, begin: int, width: int) -> tuple[Any, Own]:
+        return _some((self.part.batches, self.own), begin, width)
+
+
+def attacked(
+    parts: Sequence[Program], model: Model, params: Params, key: jax.Array, mesh: Mesh | None = None, times: int = 1
+) -> Iterator[Attacked]:
     """Attacks one set of weights with every member; each equals its attack run alone.
 
     Args:
@@ -102,24 +219,37 @@ def run_population(
       model: static.
       params: plain weights; untouched.
       key: the member of seed s gets ``fold_in(key, s)``.
-      examine: a module-level function, so that equal calls share a program.
-      material: what it reads, a pytree.
-      asked: what it reads that is each attack's own, pytrees of one shape in the order of the attacks; or nothing.
-      mesh: members are sharded over its axis ``attack``.
-      times: how often along its course a member is examined, see :class:`Assault`; more than once, members share no first step.
+      mesh: members are spread over its axis ``attack``.
+      times: into how many equal parts their course is cut; the largest divisor of the steps up to it is used.
+
+    Yields:
+      The members that run together, after each part of their course. What is found out about them is to be found out before
+      the next ones are asked for, which take the place of their weights.
 
     Raises:
       UserError: not even one member at a time fits the memory.
     """
-    by_place: dict[int, tuple[Any, ...]] = {}
     for part in parts:
-        own, openings = part.own(params, key, asked), None
-        if times == 1:
-            own, openings = share_openings(part, model, params, own, mesh)
-        members, shared = (part.batches, own), (params, openings, material)
-        program = compile_members(Assault(part.form, model, examine, times), members, shared, mesh=mesh)
-        results = jax.device_get(program(members, shared))
-        for index, place in enumerate(part.places):
-            by_place[place] = jax.tree.map(lambda leaf, index=index: leaf[index], results)
-    losses, diverged_at, found = zip(*(by_place[place] for place in sorted(by_place)), strict=True)
-    return Outcome(losses, np.array(diverged_at), found)
+        own, openings = share_openings(part, model, params, part.own(params, key), mesh)
+        yield from Runner(part, model, params, own, openings, mesh).run(segments(part.steps, times))
+
+
+def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    # What lies on one device is no constraint: arrays that come without one have the same program.
+    kept = sharding if isinstance(sharding, NamedSharding) else None
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=kept)
+
+
+def _some(members: Any, begin: int, width: int) -> Any:
+    """Some of the members; where there are fewer, copies of the last one."""
+    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(begin, begin + width), len(leaf) - 1)], members)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _begin(start: Start, mesh: Mesh | None, members: Any, shared: Any) -> Any:
+    return map_members(start, members, shared, mesh=mesh)
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _advance(stretch: Stretch, mesh: Mesh | None, state: Any, members: Any, shared: Any) -> Any:
+    return map_members(stretch, (state, *members), shared, mesh=mesh)

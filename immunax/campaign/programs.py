@@ -6,20 +6,21 @@ dialogs themselves are data.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from immunax.attacks.attack import FineTuning
 from immunax.attacks.prepare import ordered, phases
 from immunax.data.batches import Batch, pack, stack
 from immunax.data.chat import Encoded
 from immunax.data.dialog import Splits
-from immunax.data.packing import fit_packed
+from immunax.data.packing import few, fit_packed
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import Optimizer
 from immunax.inner.state import TrainState, begin
@@ -35,24 +36,25 @@ class Form:
     """What members of one program have in common; static.
 
     Attributes:
-      attack: the kind.
       optimizer: without what is data.
       numbers: its fields that are data, beside the learning rates.
       targets: the projections that get an adapter, or None where the full weights are trained.
       rank: of the adapters, where an optimizer's rule does not allow that they are widened with zeros.
-      steps: K.
     """
 
-    attack: type
     optimizer: Optimizer
     numbers: tuple[str, ...]
     targets: tuple[str, ...] | None
     rank: int | None
-    steps: int
 
     def start(self, params: Params, own: "Own") -> TrainState:
         """A member before its first step."""
-        return begin(self.optimizer.build(self.steps, own.numbers), own.start(params), own.held(params))
+        return begin(self.optimizer.build(1, own.numbers), own.start(params), own.held(params))
+
+    @property
+    def rule(self) -> optax.GradientTransformation:
+        """What makes a step of a slope; the numbers that it goes by are in the state."""
+        return self.optimizer.build(1)
 
     def slope(self, model: Model) -> SlopeAt:
         """The slope of the attacker's loss."""
@@ -69,12 +71,11 @@ class Form:
           batches: with leading axis K, at least 1.
           first: the slope of the first step, where it is known.
         """
-        optimizer = self.optimizer.build(self.steps)
         if first is None:
-            state, metrics = scan_steps(self.slope(model), optimizer, state, batches)
+            state, metrics = scan_steps(self.slope(model), self.rule, state, batches)
             return state, metrics["loss"]
-        state, opening = take_step(optimizer, state, first)
-        state, metrics = scan_steps(self.slope(model), optimizer, state, jax.tree.map(lambda leaf: leaf[1:], batches))
+        state, opening = take_step(self.rule, state, first)
+        state, metrics = scan_steps(self.slope(model), self.rule, state, jax.tree.map(lambda leaf: leaf[1:], batches))
         return state, jnp.concatenate([opening["loss"][None], metrics["loss"]])
 
 
@@ -122,8 +123,9 @@ class Program:
       form: static.
       places: which of the attacks given these are.
       attacks: the members.
-      numbers: of their optimizers, ``[A, ...]``.
-      batches: ``[A, K, B, T]``.
+      steps: K.
+      numbers: of their optimizers, ``[A, ...]``, learning rates ``[A, K']``.
+      batches: ``[A, K', B, T]``, K' at least K and one of few.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
       alike: by member, the first one that starts from the same weights on the same batch.
     """
@@ -131,6 +133,7 @@ class Program:
     form: Form
     places: tuple[int, ...]
     attacks: tuple[FineTuning, ...]
+    steps: int
     numbers: Mapping[str, Any]
     batches: Batch
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
@@ -183,28 +186,34 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
     """
     batches = _encoded(attacks, tokenizer, splits)
     numbers = _numbers(attacks)
-    groups: dict[Form, list[int]] = {}
+    groups: dict[tuple[Form, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
         names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
         targets, rank = (None, None) if tuning.lora is None else (tuning.lora.targets, tuning.lora.rank)
         rank = None if tuning.optimizer.keeps_zeros else rank
-        form = Form(type(attack), tuning.optimizer.form(names), names, targets, rank, len(batches[place]))
-        groups.setdefault(form, []).append(place)
+        form = Form(tuning.optimizer.form(names), names, targets, rank)
+        groups.setdefault((form, len(batches[place])), []).append(place)
     return tuple(
-        _program(form, places, [attacks[place] for place in places], [batches[place] for place in places])
-        for form, places in groups.items()
+        _program(*kind, places, [attacks[place] for place in places], [batches[place] for place in places])
+        for kind, places in groups.items()
     )
 
 
-def _program(form: Form, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]) -> Program:
+def _program(
+    form: Form, steps: int, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]
+) -> Program:
     layout = fit_packed([batch for member in batches for batch in member])
-    packed = _stacked([stack([pack(batch, layout) for batch in member]) for member in batches])
-    numbers = _stacked([attack.tuning.optimizer.numbers(form.steps, form.numbers) for attack in attacks])
+    layout = replace(layout, answers=few(layout.answers))
+    # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
+    past = few(steps) - steps
+    packed = _stacked([stack([pack(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches])
+    numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
+    numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, past)))
     examples = tuple(
         tuple(tuple((len(each.tokens), len(each.answer)) for each in batch) for batch in member) for member in batches
     )
-    return Program(form, tuple(places), tuple(attacks), numbers, packed, examples, _alike(attacks, packed))
+    return Program(form, tuple(places), tuple(attacks), steps, numbers, packed, examples, _alike(attacks, packed))
 
 
 def _stacked(trees: Sequence[Any]) -> Any:

@@ -104,6 +104,12 @@ def fit_padded(batches: Iterable[Sequence[Encoded]], divisor: int = 1) -> Layout
     return Layout(_round_up(rows, divisor), _round_up(length, _GRAIN), _round_up(answers, _GRAIN))
 
 
+def few(size: int) -> int:
+    """A length rounded up to one of few, two an octave above 32, for shapes of programs that would all be compiled."""
+    grain = max(_GRAIN, 1 << max(0, (size - 1).bit_length() - 2))
+    return _round_up(size, grain)
+
+
 def _cost(layout: Layout) -> float:
     return layout.rows * layout.length * (1 + layout.length / _ATTENTION)
 

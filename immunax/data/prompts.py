@@ -8,6 +8,7 @@ import numpy as np
 from immunax.data.batches import Array
 from immunax.data.chat import encode_all, encode_prompts
 from immunax.data.dialog import Dialog, ask
+from immunax.data.packing import few
 
 
 class Prompts(NamedTuple):
@@ -26,13 +27,13 @@ def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> P
       max_length: tokens a prompt may have.
 
     Returns:
-      :class:`Prompts` ``[P, T]``, T a multiple of 8.
+      :class:`Prompts` ``[P, T]``, T one of the :func:`few` lengths, or ``max_length`` where that is less.
 
     Raises:
       UserError: a prompt is longer.
     """
     rows = encode_prompts(tokenizer, dialogs, max_length)
-    width = -(-max(map(len, rows)) // 8) * 8
+    width = min(few(max(map(len, rows))), max_length)
     tokens, real = np.zeros((2, len(rows), width), np.int32)
     for i, row in enumerate(rows):
         tokens[i, : len(row)], real[i, : len(row)] = row, 1

@@ -68,8 +68,13 @@ def map_members(member: Member, own: Any, shared: Any, *, mesh: Mesh | None = No
     count = jax.tree.leaves(own)[0].shape[0]
     ways, turns, size = plan(count, 1 if mesh is None else mesh.shape["attack"], chunk)
 
+    def together(own: Any, shared: Any) -> Any:
+        # One alone is not mapped: a loop whose end is its own would carry everything through a choice at every turn.
+        if size > 1:
+            return jax.vmap(member, in_axes=(0, None))(own, shared)
+        return jax.tree.map(lambda leaf: leaf[None], member(jax.tree.map(lambda leaf: leaf[0], own), shared))
+
     def part(own: Any, shared: Any) -> Any:
-        together = jax.vmap(member, in_axes=(0, None))
         if turns == 1:
             return together(own, shared)
         chunks = jax.tree.map(lambda leaf: leaf.reshape(turns, size, *leaf.shape[1:]), own)

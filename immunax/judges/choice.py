@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from immunax.data.batches import Batch, pad, stack
+from immunax.data.batches import Batch
 from immunax.data.chat import Encoded, encode_all
 from immunax.data.choices import MultipleChoice
 from immunax.data.dialog import Dialog
-from immunax.data.packing import fit_padded
-from immunax.judges.likelihood import likelihood
+from immunax.judges.likelihood import in_rows, likelihood
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -55,10 +54,8 @@ def quiz(tokenizer: Any, items: Sequence[MultipleChoice], batch_size: int, max_l
     if len({len(item.choices) for item in items}) != 1:
         raise UserError("choices: expected at least one item, and as many choices in all of them.")
     examples = [each for item in items for each in _encoded(tokenizer, item, max_length)]
-    parts = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
-    layout = fit_padded(parts)
     lengths = np.array([[len(choice) for choice in item.choices] for item in items], np.float64)
-    return Quiz(stack([pad(part, layout) for part in parts]), lengths, np.array([item.answer for item in items]))
+    return Quiz(in_rows(examples, batch_size), lengths, np.array([item.answer for item in items]))
 
 
 def _encoded(tokenizer: Any, item: MultipleChoice, max_length: int) -> list[Encoded]:

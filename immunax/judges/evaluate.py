@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from immunax.data.batches import Batch, pad, stack
+from immunax.data.batches import Batch
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Split
-from immunax.data.packing import fit_padded
 from immunax.data.prompts import Prompts, prompt_rows, stop_tokens
-from immunax.judges.exact import exact_matches
+from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
 from immunax.judges.judge import Judge
-from immunax.judges.likelihood import Likelihood, likelihood
-from immunax.models.generate import Decoding, generate
+from immunax.judges.likelihood import Likelihood, by_example, in_rows
+from immunax.models.generate import Decoding
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -127,15 +126,7 @@ def _padded(evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog]) -
     if not chosen:
         return None
     examples, _ = encode_all(tokenizer, chosen, evaluation.max_length)
-    size = evaluation.batch_size
-    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    layout = fit_padded(batches)
-    return stack([pad(batch, layout) for batch in batches])
-
-
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def _answer(model: Model, params: Params, tokens, segment_ids, stop, decoding, key) -> jax.Array:
-    return generate(model, params, tokens, segment_ids, stop, decoding, key)
+    return in_rows(examples, evaluation.batch_size)
 
 
 def answers(tokenizer: Any, ids: np.ndarray, stop: tuple[int, ...]) -> list[str]:
@@ -155,9 +146,64 @@ def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str
 
 def batch_count(evaluation: Evaluation, material: Material) -> int:
     """How many batches :func:`evaluate` takes."""
-    parts = material.harmful, material.retain, material.retain if evaluation.exact else None
-    given = sum(part.tokens.shape[0] for part in parts if part is not None)
-    return -(-len(material.dialogs) // evaluation.batch_size) + given
+    given = sum(part.tokens.shape[0] for part in (material.harmful, material.retain) if part is not None)
+    return given + (-(-len(material.dialogs) // evaluation.batch_size) if evaluation.judges else 0)
+
+
+class Given(NamedTuple):
+    """What models answer and how they weigh given answers, before it is judged; ``...`` is nothing, or an axis of members.
+
+    Attributes:
+      ids: ``[..., P, G]`` int32, -1 past the end of an answer; None where no judge asks.
+      harmful, retain: marks ``[..., K, B]``, or None.
+    """
+
+    ids: np.ndarray | None
+    harmful: Marks | None
+    retain: Marks | None
+
+
+def examine(
+    evaluation: Evaluation,
+    answer: Callable[[tuple[Prompts, jax.Array]], Any],
+    weigh: Callable[[Batch], Marks],
+    material: Material,
+    key: jax.Array,
+    advance: Callable[[], None] = lambda: None,
+) -> Given:
+    """Asks one model, or many, everything.
+
+    Args:
+      evaluation: amounts, and whether anything is judged.
+      answer, weigh: as :class:`~immunax.judges.examination.Answer` and :class:`~immunax.judges.examination.Weigh` do, of
+        the weights in question.
+      material: its prompts ``[..., P, T]``.
+      key: ``[...]``, of sampled answers.
+      advance: called after each of the :func:`batch_count` batches.
+    """
+    ids = None
+    if evaluation.judges:
+        ids = answer_all(answer, material.prompts, key, evaluation.batch_size, advance)
+    parts = (material.harmful, material.retain)
+    return Given(ids, *(None if part is None else weigh_all(weigh, part, advance) for part in parts))
+
+
+def judged(evaluation: Evaluation, tokenizer: Any, material: Material, given: Given) -> Scores:
+    """What one model's answers score.
+
+    Args:
+      evaluation: its judges.
+      tokenizer: the model's.
+      material: what was asked.
+      given: of one model.
+    """
+    texts = [] if given.ids is None else answers(tokenizer, given.ids, material.stop)
+    (harmful, _), (retain, exact) = (
+        (None, None) if marks is None or part is None else by_example(marks, part)
+        for marks, part in ((given.harmful, material.harmful), (given.retain, material.retain))
+    )
+    scores = judge(evaluation, material.dialogs, texts)
+    return Scores(scores, harmful, retain, exact if evaluation.exact else None)
 
 
 def evaluate(
@@ -183,23 +229,7 @@ def evaluate(
     Returns:
       :class:`Scores`; the answers themselves are not kept.
     """
-    ids = []
-    for start in range(0, len(material.dialogs), evaluation.batch_size):
-        rows = [_rows(part, start, evaluation.batch_size) for part in material.prompts]
-        key, subkey = jax.random.split(key)
-        ids.append(np.asarray(_answer(model, params, *rows, material.stop, evaluation.decoding, subkey)))
-        advance()
-    texts = answers(tokenizer, np.concatenate(ids)[: len(material.dialogs)], material.stop)
-    harmful, retain = (
-        None if part is None else likelihood(model, params, part, advance)
-        for part in (material.harmful, material.retain)
-    )
-    counted = material.retain if evaluation.exact else None
-    exact = None if counted is None else exact_matches(model, params, counted, advance)
-    return Scores(judge(evaluation, material.dialogs, texts), harmful, retain, exact)
-
-
-def _rows(values: Any, start: int, size: int) -> np.ndarray:
-    # The last, short batch repeats a row rather than compiling another shape.
-    rows = np.asarray(values)[start : start + size]
-    return np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+    weights = as_computed(model, params)
+    answer = partial(Answer(model, material.stop, evaluation.decoding), weights)
+    given = examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)
+    return judged(evaluation, tokenizer, material, given)

@@ -1,130 +1,142 @@
-"""What :mod:`immunax.judges.evaluate` measures, as one function inside a program: a population is scored where it is
-attacked, and no member's weights leave the device."""
+"""What a model is asked: pure functions of its weights and one batch, the only place where answers are generated and given
+ones are weighed. The host maps them over batches; a population maps them over its members too."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from immunax.data.batches import Batch
 from immunax.data.prompts import Prompts
-from immunax.judges.evaluate import Evaluation, Material, Scores, answers, judge
-from immunax.judges.exact import matches_by_example, row_matches
-from immunax.judges.likelihood import by_example, row_losses
+from immunax.inner.losses import answer_states
+from immunax.models.cross_entropy import token_scores
 from immunax.models.generate import Decoding, generate
+from immunax.models.lora import Adapted
 from immunax.models.model import Model, Params
+from immunax.models.steered import Steered
 
 
-class Questions(NamedTuple):
-    """What likelihoods are measured on: padded batches ``[K, B, T]``, or None."""
+class Marks(NamedTuple):
+    """What a model makes of the given answers of a batch, by row.
 
-    harmful: Batch | None
-    retain: Batch | None
-
-
-class Answers(NamedTuple):
-    """One model's answers and likelihoods, before they are judged.
+    Greedy decoding writes a given answer exactly if and only if each of its tokens, the end of the turn included, is the most
+    likely one after those before it: one forward pass decides it, and nothing is generated.
 
     Attributes:
-      ids: ``[N, B, G]`` int32, -1 past the end of an answer.
-      harmful, retain: ``[K, B]``, nats by row, or None.
-      exact: ``[K, B]`` bool, or None.
+      nll: ``[B]`` float32, summed negative log likelihood of the answer, nats.
+      exact: ``[B]`` bool, whether greedy decoding gives it word for word; true of a row without an answer.
     """
 
-    ids: jax.Array
-    harmful: jax.Array | None
-    retain: jax.Array | None
-    exact: jax.Array | None
+    nll: jax.Array
+    exact: jax.Array
 
 
 @dataclass(frozen=True)
-class Examination:
-    """Asks one model everything; equal ones share a program.
+class Answer:
+    """Generates answers; equal ones share a program.
 
     Attributes:
+      model: static.
       stop: ids that end an answer.
       decoding: how answers are drawn.
-      exact: whether harmless answers are compared word for word.
     """
 
+    model: Model
     stop: tuple[int, ...]
     decoding: Decoding
-    exact: bool
 
-    def __call__(self, model: Model, params: Params, questions: Questions, prompts: Prompts, key: jax.Array) -> Answers:
-        """Pure and mappable over ``params``, ``prompts`` and ``key``.
-
-        Args:
-          model: static.
-          params: weights, plain or adapted.
-          questions: given answers.
-          prompts: in N batches, ``[N, B, T]``.
-          key: of sampled answers.
-        """
-
-        def ask(rows: tuple[Prompts, jax.Array]) -> jax.Array:
-            batch, subkey = rows
-            return generate(model, params, batch.tokens, batch.segment_ids, self.stop, self.decoding, subkey)
-
-        def over(measure: Any, batches: Batch | None) -> jax.Array | None:
-            return None if batches is None else jax.lax.map(lambda batch: measure(model, params, batch), batches)
-
-        keys = jax.random.split(key, prompts.tokens.shape[0])
-        return Answers(
-            jax.lax.map(ask, (prompts, keys)),
-            over(row_losses, questions.harmful),
-            over(row_losses, questions.retain),
-            over(row_matches, questions.retain) if self.exact else None,
-        )
+    @partial(jax.jit, static_argnums=0)
+    def __call__(self, weights: Params, asked: tuple[Prompts, jax.Array]) -> jax.Array:
+        """``[B, G]`` int32, -1 past the end of an answer, of prompts ``[B, T]`` and the key of sampled answers."""
+        prompts, key = asked
+        return generate(self.model, weights, prompts.tokens, prompts.segment_ids, self.stop, self.decoding, key)
 
 
-def examination(evaluation: Evaluation, material: Material) -> tuple[Examination, Questions]:
-    """An evaluation in this form, but for the prompts.
+@dataclass(frozen=True)
+class Weigh:
+    """Weighs given answers, padded, one example a row; equal ones share a program.
+
+    Attributes:
+      model: static.
+    """
+
+    model: Model
+
+    @partial(jax.jit, static_argnums=0)
+    def __call__(self, weights: Params, batch: Batch) -> Marks:
+        """:class:`Marks` of a batch ``[B, T]``."""
+        hidden = answer_states(self.model, weights, batch)
+        nll, likeliest = token_scores(hidden, self.model.unembedding(weights), batch.answer_label)
+        return Marks((nll * batch.answer_weight).sum(axis=1), (likeliest | (batch.answer_weight == 0)).all(axis=1))
+
+
+def as_computed(model: Model, params: Params) -> Params:
+    """The same weights with their plain part in the dtype of the computation, so that no token and no batch casts them anew.
 
     Args:
-      evaluation: decoding and amounts.
-      material: its encoded data.
+      model: static.
+      params: plain, adapted or steered; adapters and vectors, which are small, stay as they are.
     """
-    exact = evaluation.exact and material.retain is not None
-    return Examination(material.stop, evaluation.decoding, exact), Questions(material.harmful, material.retain)
+    if isinstance(params, (Adapted, Steered)):
+        return params._replace(base=as_computed(model, params.base))
+    if all(leaf.dtype == model.dtype for leaf in jax.tree.leaves(params)):
+        return params
+    return _cast(jnp.dtype(model.dtype), params)
 
 
-def in_batches(evaluation: Evaluation, prompts: Prompts, width: int) -> Prompts:
-    """P prompts in batches ``[N, B, width]``; the last one is filled up with the first prompts again.
+@partial(jax.jit, static_argnums=0)
+def _cast(dtype: Any, weights: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
+
+
+def answer_all(
+    answer: Callable[[tuple[Prompts, jax.Array]], Any], prompts: Prompts, key: jax.Array, size: int, advance: Callable
+) -> np.ndarray:
+    """Answers P prompts in batches, the last one filled up with the first prompts rather than compiled in another shape.
 
     Args:
-      evaluation: gives B.
-      prompts: ``[P, T]``.
-      width: at least T.
+      answer: of prompts ``[..., B, T]`` and keys ``[...]``, gives ``[..., B, G]``.
+      prompts: ``[..., P, T]``.
+      key: ``[...]``; batch n draws with ``fold_in(key, n)``.
+      size: B, or P where that is less.
+      advance: called after each batch.
+
+    Returns:
+      ``[..., P, G]`` int32, on the host.
     """
-    rows, tokens = prompts.tokens.shape
-    size = min(evaluation.batch_size, rows)
-    count = -(-rows // size)
+    count = prompts.tokens.shape[-2]
+    size, found = min(size, count), []
+    for number, start in enumerate(range(0, count, size)):
+        rows = np.arange(start, start + size) % count
+        batch = Prompts(*(np.asarray(part)[..., rows, :] for part in prompts))
+        found.append(np.asarray(answer((batch, _folded(key, number)))))
+        advance()
+    return np.concatenate(found, axis=-2)[..., :count, :]
 
-    def batched(part: Any) -> np.ndarray:
-        part = np.pad(np.asarray(part), ((0, 0), (0, width - tokens)))
-        return part[np.arange(count * size) % rows].reshape(count, size, width)
 
-    return Prompts(*map(batched, prompts))
+@jax.jit
+def _folded(key: jax.Array, number: int) -> jax.Array:
+    return jnp.vectorize(lambda each: jax.random.fold_in(each, number))(key)
 
 
-def judged(evaluation: Evaluation, tokenizer: Any, material: Material, given: Answers) -> Scores:
-    """What one model's answers score: as :func:`~immunax.judges.evaluate.evaluate` would have it.
+def weigh_all(weigh: Callable[[Batch], Marks], batches: Batch, advance: Callable[[], None]) -> Marks:
+    """Weighs K batches.
 
     Args:
-      evaluation: its judges.
-      tokenizer: the model's.
-      material: what was asked.
-      given: of one model, on the host.
+      weigh: of a batch ``[B, T]``, gives marks ``[..., B]``.
+      batches: ``[K, B, T]``.
+      advance: called after each batch.
+
+    Returns:
+      :class:`Marks` ``[..., K, B]``, on the host.
     """
-    ids = np.asarray(given.ids).reshape(-1, given.ids.shape[-1])[: len(material.dialogs)]
-    scored = judge(evaluation, material.dialogs, answers(tokenizer, ids, material.stop))
-    parts = ((given.harmful, material.harmful), (given.retain, material.retain))
-    harmful, retain = (
-        None if sums is None or rows is None else by_example(np.asarray(sums), rows) for sums, rows in parts
-    )
-    exact = None
-    if given.exact is not None and material.retain is not None:
-        exact = matches_by_example(np.asarray(given.exact), material.retain)
-    return Scores(scored, harmful, retain, exact)
+    found = []
+    for number in range(batches.tokens.shape[0]):
+        marks = weigh(jax.tree.map(lambda leaf, number=number: leaf[number], batches))
+        found.append(jax.tree.map(np.asarray, marks))
+        advance()
+    return jax.tree.map(lambda *each: np.stack(each, axis=-2), *found)

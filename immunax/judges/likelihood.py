@@ -4,16 +4,17 @@ A judge of text says what a model does say; the likelihood says what it could be
 of the judges, and needs no generation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from immunax.data.batches import Batch
-from immunax.inner.losses import answer_states
-from immunax.models.cross_entropy import token_nll
+from immunax.data.batches import Batch, pad, stack
+from immunax.data.chat import Encoded
+from immunax.data.packing import few, fit_padded
+from immunax.judges.examination import Marks, Weigh, as_computed, weigh_all
 from immunax.models.model import Model, Params
 
 
@@ -24,29 +25,32 @@ class Likelihood(NamedTuple):
     tokens: np.ndarray
 
 
-@partial(jax.jit, static_argnums=0)
-def row_losses(model: Model, params: Params, batch: Batch) -> jax.Array:
-    """Summed negative log likelihood of each row's answer, nats, ``[B]`` float32.
+def in_rows(examples: Sequence[Encoded], size: int) -> Batch:
+    """Examples as padded batches ``[K, B, T]``, one a row, in one of few shapes.
 
     Args:
-      model: static.
-      params: weights, plain or adapted.
-      batch: padded, one example a row.
+      examples: at least one.
+      size: the most rows of a batch.
     """
-    hidden = answer_states(model, params, batch)
-    losses = token_nll(hidden, model.unembedding(params), batch.answer_label)
-    return (losses * batch.answer_weight).sum(axis=1)
+    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
+    layout = fit_padded(batches)
+    layout = replace(layout, length=few(layout.length), answers=few(layout.answers))
+    return stack([pad(batch, layout) for batch in batches])
 
 
-def by_example(sums: np.ndarray, batches: Batch) -> Likelihood:
-    """The likelihood of the examples that rows hold.
+def by_example(marks: Marks, batches: Batch) -> tuple[Likelihood, np.ndarray]:
+    """The marks of the N examples that rows hold, in order.
 
     Args:
-      sums: ``[K, B]``, by row as :func:`row_losses` gives them.
-      batches: padded batches with leading axis K; a row without an answer is padding and is left out.
+      marks: ``[K, B]``, on the host.
+      batches: padded batches ``[K, B, T]``; a row without an answer is padding and is left out.
+
+    Returns:
+      :class:`Likelihood`, and ``[N]`` float64, 1 where greedy decoding gives the example's answer and 0 where it does not.
     """
     counts = np.asarray(batches.answer_weight, np.float64).sum(axis=-1)
-    return Likelihood(np.asarray(sums, np.float64)[counts > 0], counts[counts > 0])
+    nll, exact = (np.asarray(each, np.float64)[counts > 0] for each in marks)
+    return Likelihood(nll, counts[counts > 0]), exact
 
 
 def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[], None] = lambda: None) -> Likelihood:
@@ -61,27 +65,5 @@ def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[
     Returns:
       :class:`Likelihood` of the examples in order.
     """
-    return by_example(over_batches(row_losses, model, params, batches, advance), batches)
-
-
-def over_batches(
-    measure: Callable[[Model, Params, Batch], jax.Array],
-    model: Model,
-    params: Params,
-    batches: Batch,
-    advance: Callable[[], None],
-) -> np.ndarray:
-    """A measure of rows, ``[B]`` of a batch, on each of K batches in turn: ``[K, B]``, on the host.
-
-    Args:
-      measure: jitted, of the model, its weights and one batch.
-      model: static.
-      params: weights, plain or adapted.
-      batches: with leading axis K.
-      advance: called after each batch.
-    """
-    found = []
-    for index in range(batches.tokens.shape[0]):
-        found.append(np.asarray(measure(model, params, jax.tree.map(lambda leaf, index=index: leaf[index], batches))))
-        advance()
-    return np.stack(found)
+    weigh = partial(Weigh(model), as_computed(model, params))
+    return by_example(weigh_all(weigh, batches, advance), batches)[0]

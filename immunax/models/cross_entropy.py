@@ -39,8 +39,21 @@ def token_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, ch
     Returns:
       ``[...]`` float32. For evaluation: differentiating it stores every chunk's logits.
     """
+    return token_scores(hidden, unembedding, labels, chunk)[0]
+
+
+def token_scores(
+    hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK
+) -> tuple[jax.Array, jax.Array]:
+    """:func:`token_nll`, and whether each label is the likeliest token, ``[...]`` bool, read off the same logits."""
+
+    def scores(pair):
+        losses, logits, _ = _nll(pair[0], unembedding, pair[1])
+        return losses, jnp.argmax(logits, axis=-1) == pair[1]
+
     pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
-    return _join(jax.lax.map(lambda pair: _nll(pair[0], unembedding, pair[1])[0], pairs), labels.shape)
+    losses, likeliest = jax.lax.map(scores, pairs)
+    return _join(losses, labels.shape), _join(likeliest, labels.shape)
 
 
 def token_unlikelihood(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:

@@ -149,7 +149,7 @@ def _costs(team: PopulationTeam, place: int, model: Model, count: int) -> tuple[
     """Steps done, and FLOPs spent, whenever a member was measured."""
     part = next(part for part in team.parts if place in part.places)
     member = part.places.index(place)
-    steps = [part.form.steps * (time + 1) // count for time in range(count)]
+    steps = [part.steps * (time + 1) // count for time in range(count)]
     lora = part.attacks[member].tuning.lora
     return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
 

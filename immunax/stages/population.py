@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,12 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
-from immunax.campaign.population import run_population
+from immunax.campaign.population import Attacked, attacked
 from immunax.campaign.programs import Program, programs
+from immunax.data.batches import Batch
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
-from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
-from immunax.judges.examination import Answers, Examination, Questions, examination, in_batches, judged
+from immunax.judges.evaluate import Evaluation, Material, Scores, evaluate, examine, held_out, judged
+from immunax.judges.examination import Answer, Marks, Weigh
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -27,16 +29,13 @@ class PopulationTeam:
       evaluation: judges and amounts.
       material: held-out data as users would put it.
       parts: the attacks by program.
-      examination, questions: the evaluation as a part of those programs.
-      asked: by attack, the prompts as that attacker puts them to the attacked model.
+      asked: ``[A, P, T]``, by attack, the prompts as that attacker puts them to the attacked model.
     """
 
     evaluation: Evaluation
     material: Material
     parts: tuple[Program, ...]
-    examination: Examination
-    questions: Questions
-    asked: tuple[Prompts, ...]
+    asked: Prompts
 
 
 class Member(NamedTuple):
@@ -84,14 +83,14 @@ def assemble_population(
     wordings = [tuple(map(attack.evaluation, material.dialogs)) for attack in attacks]
     encoded = {each: prompt_rows(tokenizer, each, evaluation.max_length) for each in dict.fromkeys(wordings)}
     width = max(each.tokens.shape[1] for each in encoded.values())
-    batched = {wording: in_batches(evaluation, prompts, width) for wording, prompts in encoded.items()}
+    asked = [[_widened(part, width) for part in encoded[wording]] for wording in wordings]
     return PopulationTeam(
-        evaluation,
-        material,
-        programs(attacks, tokenizer, splits),
-        *examination(evaluation, material),
-        tuple(batched[wording] for wording in wordings),
+        evaluation, material, programs(attacks, tokenizer, splits), Prompts(*map(np.stack, zip(*asked, strict=True)))
     )
+
+
+def _widened(rows: Any, width: int) -> np.ndarray:
+    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
 
 def attack_and_score(
@@ -120,15 +119,36 @@ def attack_and_score(
     Raises:
       UserError: not even one member at a time fits the memory.
     """
-    outcome = run_population(
-        team.parts, model, params, jax.random.key(seed), team.examination, team.questions, team.asked, mesh, times
-    )
+    courses: dict[int, list[Scores]] = {}
+    members: dict[int, Member] = {}
+    for turn in attacked(team.parts, model, params, jax.random.key(seed), mesh, times):
+        for index, scores in enumerate(_scored(team, model, tokenizer, turn)):
+            course = courses.setdefault(turn.places[index], [])
+            course.append(scores)
+            diverged = bool(turn.diverged_at[index] >= 0)
+            members[turn.places[index]] = Member(tuple(course), turn.losses[index], diverged)
+    return tuple(members[place] for place in sorted(members))
 
-    def course(given: Answers) -> tuple[Scores, ...]:
-        each = (jax.tree.map(lambda leaf, time=time: leaf[time], given) for time in range(given.ids.shape[0]))
-        return tuple(judged(team.evaluation, tokenizer, team.material, answers) for answers in each)
 
-    return tuple(
-        Member(course(given), loss, bool(diverged))
-        for given, loss, diverged in zip(outcome.found, outcome.losses, outcome.diverged, strict=True)
-    )
+def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) -> list[Scores]:
+    """In turn on one device, as any model is; at once on several."""
+    evaluation, members = team.evaluation, len(turn.places)
+    prompts = jax.tree.map(lambda leaf: leaf[np.array(turn.places)], team.asked)
+    if not turn.spread:
+        each = [team.material._replace(prompts=_of(prompts, index)) for index in range(members)]
+        return [
+            evaluate(evaluation, model, turn.weights(index), tokenizer, asked, turn.own.key[index])
+            for index, asked in enumerate(each)
+        ]
+    material = team.material._replace(prompts=prompts)
+    answer = partial(turn.each, Answer(model, material.stop, evaluation.decoding))
+
+    def weigh(batch: Batch) -> Marks:
+        return turn.each(Weigh(model), jax.tree.map(lambda leaf: np.broadcast_to(leaf, (members, *leaf.shape)), batch))
+
+    given = examine(evaluation, answer, weigh, material, turn.own.key[:members])
+    return [judged(evaluation, tokenizer, material, _of(given, index)) for index in range(members)]
+
+
+def _of(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)

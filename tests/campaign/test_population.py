@@ -2,6 +2,7 @@ import math
 import re
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from immunax.attacks.prepare import prepare
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.openings import share_openings
-from immunax.campaign.population import Assault, run_population
+from immunax.campaign.population import Start, Stretch, attacked
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import prompt_rows
@@ -42,14 +43,6 @@ def _compile_fast():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def keep(model, params, material, asked, key):
-    return params.lora if isinstance(params, Adapted) else params
-
-
-def keep_nothing(model, params, material, asked, key):
-    return ()
-
-
 OPTIMIZERS = (
     AdamW(1e-3, "linear", 0.25, b1=0.8),
     AdamW(3e-4, "cosine", weight_decay=0.1),
@@ -66,10 +59,27 @@ def _attacks(specs, optimizers=OPTIMIZERS):
     ]
 
 
-def _run(attacks, params=PARAMS, mesh=None):
-    parts = programs(attacks, tiny.tokenizer(), SPLITS)
-    outcome = run_population(parts, MODEL, params, KEY, keep, (), mesh=mesh)
-    return outcome._replace(found=tuple(jax.tree.map(lambda leaf: leaf[-1], each) for each in outcome.found))
+class Outcome(NamedTuple):
+    """By member: losses, whether it diverged, and what it trained, by the parts of its course."""
+
+    losses: list
+    diverged: list
+    courses: list
+
+    @property
+    def found(self):
+        return [course[-1] for course in self.courses]
+
+
+def _run(attacks, params=PARAMS, mesh=None, times=1):
+    parts, count = programs(attacks, tiny.tokenizer(), SPLITS), len(attacks)
+    losses, diverged, courses = [None] * count, [None] * count, [[] for _ in range(count)]
+    for turn in attacked(parts, MODEL, params, KEY, mesh, times):
+        for index, place in enumerate(turn.places):
+            weights = jax.device_get(turn.weights(index))
+            courses[place].append(weights.lora if isinstance(weights, Adapted) else weights)
+            losses[place], diverged[place] = turn.losses[index], turn.diverged_at[index] >= 0
+    return Outcome(losses, diverged, courses)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -92,7 +102,7 @@ def _close(got, want):
 def test_a_member_equals_its_attack_run_alone(specs, place):
     attacks = _attacks(specs)
     outcome, alone = _run(attacks), _alone(attacks[place])
-    assert not outcome.diverged.any()
+    assert not any(outcome.diverged)
     np.testing.assert_allclose(outcome.losses[place], alone.trace.loss, rtol=1e-5)
     _close(outcome.found[place], alone.params if specs is FULL else widen(alone.params.lora, 5))
     assert outcome.losses[place][-1] < outcome.losses[place][0]
@@ -107,12 +117,12 @@ def test_adapters_of_other_ranks_are_programs_of_their_own_where_zeros_would_cha
 @pytest.mark.parametrize("specs", [FULL, ADAPTERS])
 def test_a_member_is_examined_along_its_course_as_shorter_attacks_are_at_their_end(specs):
     attacks = _attacks(specs, (AdamW(1e-3), AdamW(1e-2), AdamW(1e-3, b1=0.5)))
-    whole = run_population(programs(attacks, tiny.tokenizer(), SPLITS), MODEL, PARAMS, KEY, keep, (), times=3)
+    whole = _run(attacks, times=3)
     half = [replace(each, tuning=replace(each.tuning, epochs=1)) for each in attacks]
     # Four steps in three parts: the largest divisor is two.
-    for course, early, late in zip(whole.found, _run(half).found, _run(attacks).found, strict=True):
-        _close(jax.tree.map(lambda leaf: leaf[0], course), early)
-        _close(jax.tree.map(lambda leaf: leaf[1], course), late)
+    for (first, last), early, late in zip(whole.courses, _run(half).found, _run(attacks).found, strict=True):
+        _close(first, early)
+        _close(last, late)
 
 
 @pytest.mark.parametrize("specs", [FULL, (ADAPTERS[0],) * 3])
@@ -168,8 +178,11 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
     members = 3
     attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
-    assault, own = Assault(part.form, MODEL, keep_nothing), jax.eval_shape(part.own, PARAMS, KEY)
-    traced = jax.make_jaxpr(partial(map_members, assault))((part.batches, own), (PARAMS, None, ()))
+    member = part.batches, jax.eval_shape(part.own, PARAMS, KEY)
+    state = jax.eval_shape(partial(map_members, Start(part.form, MODEL)), member, (PARAMS, None))
+    inputs = (state, *member), (PARAMS, 0, part.steps)
+    together = partial(map_members, Stretch(part.form, MODEL))
+    traced = jax.make_jaxpr(together)(*inputs)
     rows, columns = part.batches.tokens.shape[2:]
     kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
     shared, outputs = [], []
@@ -183,7 +196,7 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
         assert eqn.params["dimension_numbers"][1] == ((), ())
         assert eqn.outvars[0].aval.size == members * rows * columns * eqn.outvars[0].aval.shape[-1]
     assert not [shape for shape in outputs if shape[-2:] in kernels and members in shape[:-2]]
-    compiled = jax.jit(partial(map_members, assault)).lower((part.batches, own), (PARAMS, None, ())).compile().as_text()
+    compiled = jax.jit(together).lower(*inputs).compile().as_text()
     unbatched = re.findall(r"= f32\[([\d,]+)\]\S* dot\((?!.*batch_dims)", compiled)
     sizes = [math.prod(map(int, shape.split(","))) for shape in unbatched]
     assert len([size for size in sizes if size in {members * rows * columns * width for width in (12, 24, 40)}]) == 14
