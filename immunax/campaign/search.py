@@ -230,7 +230,7 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
     settings = search.settings()
     trials: list[Trial] = []
     budget, seen = Budget(0, 0, 0.0), []
-    for part in prepared.parts:
+    for part in (each.at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
         own, openings = share_openings(part, model, params, part.own(params, key, measure.harmful), mesh)
         ground = Ground(params, openings, measure.retain, limit)

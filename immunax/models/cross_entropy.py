@@ -43,7 +43,7 @@ def token_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, ch
 
 
 def token_scores(
-    hidden: jax.Array, unembedding: jax.Array, labels: jax.Array, chunk: int = CHUNK
+    hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK
 ) -> tuple[jax.Array, jax.Array]:
     """:func:`token_nll`, and whether each label is the likeliest token, ``[...]`` bool, read off the same logits."""
 
