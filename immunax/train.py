@@ -20,9 +20,10 @@ from immunax.stages import report
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
-from immunax.stages.red_team import RedTeam, from_config, red_team
+from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
+from immunax.stages.under_attack import red_team
 
 START, IMMUNIZED = "start model", "immunized"
 
@@ -65,7 +66,7 @@ def main(config: DictConfig) -> None:
 
 def _data_counts(data: Feed, team: RedTeam) -> dict[str, Any]:
     """How many dialogs of each stream were kept, cut and dropped; said aloud where any was."""
-    counts = {**data.counts, "attack": team.report}
+    counts = {**data.counts, "attack": team.counts}
     for name, each in counts.items():
         if each.truncated or each.dropped:
             console.note(
