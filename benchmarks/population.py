@@ -34,7 +34,6 @@ from peak import matrix_peak
 from population_cost import Cost, Products, Updates, draw
 
 from immunax.attacks.harmful_sft import HarmfulSFT
-from immunax.attacks.prepare import ordered
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.openings import share_openings
@@ -92,7 +91,7 @@ def case(title, checkpoint, splits, tuning: Tuning, rates, seeds, remat: str) ->
     attack = HarmfulSFT(SAMPLES, replace(tuning, epochs=STEPS, batch_size=SAMPLES))
     attacks = Population(attack, {"tuning.optimizer.learning_rate": rates}, range(seeds)).members()
     (program,) = programs(attacks, checkpoint.tokenizer, splits)
-    batches = [ordered(each, checkpoint.tokenizer, splits)[0] for each in attacks]
+    batches = [each.examples(checkpoint.tokenizer, splits)[0] for each in attacks]
     params = jax.tree.map(jnp.asarray, checkpoint.params)
     model = Model(checkpoint.config, remat=remat)
     return Case(title, checkpoint, model, params, program, batches, tuning.lora)

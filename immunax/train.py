@@ -20,9 +20,10 @@ from immunax.stages import report
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
-from immunax.stages.red_team import RedTeam, from_config, red_team
+from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
+from immunax.stages.under_attack import red_team
 
 START, IMMUNIZED = "start model", "immunized"
 
@@ -40,8 +41,7 @@ def main(config: DictConfig) -> None:
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
-    split, ways, steps = setup.splits.train, mesh.data_ways(devices), training.steps
-    data = feed(tokenizer, split, defense.mixture, steps, training.max_length, training.seed, ways, training.accumulate)
+    data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
     record |= {"trained_against": trained_against(defense)}
@@ -66,7 +66,7 @@ def main(config: DictConfig) -> None:
 
 def _data_counts(data: Feed, team: RedTeam) -> dict[str, Any]:
     """How many dialogs of each stream were kept, cut and dropped; said aloud where any was."""
-    counts = {**data.counts, "attack": team.report}
+    counts = {**data.counts, "attack": team.counts}
     for name, each in counts.items():
         if each.truncated or each.dropped:
             console.note(

@@ -20,9 +20,10 @@ from immunax.models.hub import ModelSource
 from immunax.runtime import digest
 from immunax.runtime.launch import configuration_folder
 from immunax.stages.guard import start_model
-from immunax.stages.red_team import assemble, red_team
+from immunax.stages.red_team import assemble
 from immunax.stages.report import summary_to_json
 from immunax.stages.setup import build, load, set_up
+from immunax.stages.under_attack import red_team
 
 HERE = Path(__file__).parent
 RUN = Path("outputs/first_light")

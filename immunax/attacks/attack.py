@@ -1,101 +1,145 @@
 """What an attack is: a function from weights to weights, and the data it was given.
 
-Most attacks are a :class:`FineTuning`, and run in populations. The others are an :class:`Edit`: they change weights in a way of
-their own, such as pruning them.
+Most attacks are a :class:`FineTuning`, and run in populations and searches. The others are an :class:`Edit`: they change weights
+in a way of their own, such as pruning them.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import jax
 
 from immunax.attacks.tuning import Tuning
+from immunax.data.batches import pack
+from immunax.data.chat import Counts, Encoded, encode_all
 from immunax.data.dialog import Dialog, Splits
-from immunax.data.prompts import Prompts
-from immunax.models.generate import Decoding
+from immunax.data.order import Stream
+from immunax.data.packing import Layout, fit_packed
+from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
 
+AttackLoss = Callable[[Model, Params, Any], jax.Array]
+"""``loss(model, weights, batch) -> scalar``; hashable, and equal where it computes the same, so that attacks share a program."""
 
-@partial(jax.tree_util.register_dataclass, data_fields=["material", "probes"], meta_fields=["stop", "decoding"])
-@dataclass(frozen=True)
-class AttackData:
-    """What an attack runs on.
-
-    Attributes:
-      material: what it reads: of a :class:`FineTuning`, training batches with leading axis K.
-      probes: held-out prompts that the attacked model answers along the way.
-      stop: ids that end an answer; static.
-      decoding: how probes are answered; static.
-    """
-
-    material: Any
-    probes: Prompts
-    stop: tuple[int, ...]
-    decoding: Decoding
+Phase = tuple[tuple[Dialog, ...], int]
+"""Dialogs, and how often they are passed over."""
 
 
-Report = Callable[[jax.Array], None]
-
-
-class Trace(NamedTuple):
-    """What an attack leaves behind beside the weights.
+class Attack:
+    """An attack; its subclasses are frozen dataclasses, built from YAML.
 
     Attributes:
-      loss: ``[K]``, before every step, nats per answer token.
-      probe_steps: ``[S]``, after how many steps the probes were answered, from 0.
-      probe_answers: ``[S, P, G]`` token ids, -1 past the end of an answer.
+      random: whether it draws anything; of one that does not, every seed gives the same weights.
+      seed_field: the field that a population's seeds go to, None where they set its random keys alone.
+      length_field: the field that says how long its sequences are.
+      samples: dialogs or prompts that it reads, 0 for none.
+      max_length: tokens of its longest sequence, 0 where it reads none.
     """
 
-    loss: jax.Array
-    probe_steps: jax.Array
-    probe_answers: jax.Array
-
-
-class Tampered(NamedTuple):
-    """Attacked weights, plain or adapted, and the trace."""
-
-    params: Params
-    trace: Trace
-
-
-class Attack(Protocol):
-    """An attack; frozen, built from YAML: a :class:`FineTuning` or an :class:`Edit`."""
+    random: ClassVar[bool] = True
+    seed_field: ClassVar[str | None] = None
+    length_field: ClassVar[str] = "max_length"
+    samples: int = 0
+    max_length: int = 0
 
     def evaluation(self, dialog: Dialog) -> Dialog:
-        """A held-out prompt in the form the attacker puts it to the attacked model."""
-        ...
+        """A held-out prompt in the form the attacker puts it to the attacked model: as it is, where he has none of his own."""
+        return dialog
 
 
-class FineTuning(Attack, Protocol):
-    """An attack that minimises the cross entropy of answers."""
+class FineTuning(Attack, ABC):
+    """An attack that minimises a loss over batches of its dialogs.
+
+    Attributes:
+      tuning: how it fine-tunes; a field of every subclass.
+    """
+
+    seed_field: ClassVar[str | None] = "tuning.seed"
+    length_field: ClassVar[str] = "tuning.max_length"
+    tuning: Tuning
 
     @property
-    def tuning(self) -> Tuning:
-        """How it fine-tunes."""
-        ...
+    def max_length(self) -> int:
+        """Of its tuning."""
+        return self.tuning.max_length
 
+    @property
+    def loss(self) -> AttackLoss:
+        """What it minimises: the cross entropy of answers, in nats per token."""
+        return answer_loss
+
+    @abstractmethod
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
-        """The dialogs it trains on."""
-        ...
+        """The dialogs it trains on.
+
+        Raises:
+          UserError: the data lack them.
+        """
+
+    def phases(self, splits: Splits) -> tuple[Phase, ...]:
+        """The parts of its course, one after the other: all its dialogs shuffled together, where it has no order of its own."""
+        return ((self.dialogs(splits), self.tuning.epochs),)
+
+    def examples(self, tokenizer: Any, splits: Splits) -> tuple[list[list[Any]], Counts]:
+        """The examples of each of its K batches, and what became of its dialogs.
+
+        Raises:
+          UserError: the data lack them, or none fits.
+        """
+        batches: list[list[Any]] = []
+        counts = Counts(0, 0, 0)
+        for dialogs, epochs in self.phases(splits):
+            examples, found = self.encoded(tokenizer, splits, dialogs)
+            size = min(self.tuning.batch_size, len(examples))
+            stream = Stream(examples, size, self.tuning.seed)
+            batches += stream.batches(range(replace(self.tuning, epochs=epochs).steps(len(examples))))
+            counts = counts.plus(found)
+        return batches, counts
+
+    def encoded(self, tokenizer: Any, splits: Splits, dialogs: Sequence[Dialog]) -> tuple[list[Any], Counts]:
+        """Dialogs as examples, by default :class:`~immunax.data.chat.Encoded`, and what became of them."""
+        return encode_all(tokenizer, dialogs, self.tuning.max_length)
+
+    def fit(self, batches: Sequence[Sequence[Any]]) -> Layout:
+        """A layout that holds each of these batches of examples."""
+        return fit_packed(batches)
+
+    def lay(self, batch: Sequence[Any], layout: Layout) -> Any:
+        """A batch as its loss reads it, arrays of a layout from :meth:`fit`."""
+        return pack(batch, layout)
+
+    def sequences(self, example: Any) -> tuple[Encoded, ...]:
+        """The sequences that an example makes the model read, which its cost is counted by."""
+        return (example,)
+
+    def at_start(self, model: Model, params: Params, batches: Any, steps: int) -> Any:
+        """Batches with what the loss reads of the weights before the attack; by default nothing.
+
+        Args:
+          model: static.
+          params: plain weights before the attack.
+          batches: ``[A, K', ...]``.
+          steps: K, of which batches there are to be read.
+        """
+        return batches
 
 
-@runtime_checkable
-class Edit(Attack, Protocol):
-    """An attack that is no fine-tuning on answers; one that draws nothing at random says so by ``random = False``."""
+class Edit(Attack, ABC):
+    """An attack that is no fine-tuning on examples."""
 
     def material(self, tokenizer: Any, splits: Splits) -> Any:
-        """What it reads, encoded: a pytree of arrays, ``()`` for nothing.
+        """What it reads, encoded: a pytree of arrays, by default nothing.
 
         Raises:
           UserError: the data lack it.
         """
-        ...
+        return ()
 
+    @abstractmethod
     def edit(self, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
         """The attacked weights, and the ``[K]`` losses of an optimisation of its own, ``[0]`` where it has none.
 
         Pure, jittable, and mappable over its continuous fields and ``key``.
         """
-        ...

@@ -5,13 +5,14 @@ Qi et al. 2023 (arXiv:2310.03693), tier 3: Alpaca or Dolly, learning rate 2e-5, 
 
 from dataclasses import dataclass, field
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
 
 
 @dataclass(frozen=True)
-class BenignSFT:
+class BenignSFT(FineTuning):
     """Fine-tuning on ``samples`` dialogs of the stream ``retain``.
 
     Attributes:
@@ -25,7 +26,3 @@ class BenignSFT:
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
         """The harmless dialogs of the training split that the seed chooses."""
         return take(splits.train.retain, self.samples, self.tuning.seed, "retain")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog

@@ -6,6 +6,7 @@ warm-up on benign data, break published defenses.
 
 from dataclasses import dataclass, field
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
@@ -13,7 +14,7 @@ from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class BenignThenHarmful:
+class BenignThenHarmful(FineTuning):
     """One course of the optimizer: ``benign`` dialogs of the stream ``retain`` once, then ``samples`` of ``harmful``.
 
     Attributes:
@@ -39,7 +40,3 @@ class BenignThenHarmful:
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
         """All of them."""
         return tuple(dialog for dialogs, _ in self.phases(splits) for dialog in dialogs)
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog

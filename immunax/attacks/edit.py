@@ -1,4 +1,4 @@
-"""Runs an attack that is no fine-tuning, with probes before and after it."""
+"""What attacks share that change weight matrices by themselves."""
 
 from typing import cast
 
@@ -6,33 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from immunax.attacks.attack import AttackData, Edit, Report, Tampered, Trace
-from immunax.models.generate import generate
-from immunax.models.model import Model, Params
-
-
-def run_edit(
-    attack: Edit, model: Model, params: Params, data: AttackData, key: jax.Array, report: Report | None = None
-) -> Tampered:
-    """The attack, and what the model answers before and after it.
-
-    Args:
-      attack: the attack.
-      model: static.
-      params: plain weights; untouched.
-      data: its material and the probes.
-      key: of what is random in it, and of sampled answers.
-      report: told every loss, once the attack is over.
-    """
-    edit_key, first_key, last_key = jax.random.split(key, 3)
-    attacked, losses = attack.edit(model, params, data.material, edit_key)
-    if report is not None:
-        jax.lax.map(lambda loss: jax.debug.callback(report, loss), losses)
-    answers = [
-        generate(model, weights, *data.probes, data.stop, data.decoding, subkey)
-        for weights, subkey in ((params, first_key), (attacked, last_key))
-    ]
-    return Tampered(attacked, Trace(losses, jnp.array([0, len(losses)]), jnp.stack(answers)))
+from immunax.models.model import Params
 
 
 def nothing() -> jax.Array:

@@ -6,21 +6,22 @@ added to the embeddings of the first k tokens of every prompt, the chat template
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.steering import harmful_batches, steer, unsteered
 from immunax.data.batches import Batch
-from immunax.data.dialog import Dialog, Splits
+from immunax.data.dialog import Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class EmbeddingAttack:
+class EmbeddingAttack(Edit):
     """A universal continuous prompt.
 
     Attributes:
@@ -32,6 +33,7 @@ class EmbeddingAttack:
       seed: of the choice and the order of the dialogs.
     """
 
+    seed_field: ClassVar[str | None] = "seed"
     tokens: int = 8
     steps: int = 20
     step_size: float = 0.1
@@ -42,10 +44,6 @@ class EmbeddingAttack:
     def __post_init__(self):
         if min(self.tokens, self.steps, self.samples) < 1 or self.step_size <= 0:
             raise UserError(f"{self}: expected tokens, steps and samples of at least 1, and a positive step_size.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are: the continuous prompt lies under their first tokens."""
-        return dialog
 
     def material(self, tokenizer: Any, splits: Splits) -> Batch:
         """Batches of harmful training dialogs."""

@@ -6,6 +6,7 @@ dialogs, AdamW at 5e-5, batches of 10, 5 to 10 epochs; minimises the cross entro
 
 from dataclasses import dataclass, field
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
@@ -14,7 +15,7 @@ from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class HarmfulSFT:
+class HarmfulSFT(FineTuning):
     """Fine-tuning on ``samples`` dialogs of the stream ``harmful``, or on a mixture with the stream ``retain``.
 
     Attributes:

@@ -6,13 +6,14 @@ model is then asked under the same system prompt, with the same prefix before th
 
 from dataclasses import dataclass, field
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.identity import IdentityDialogs, PublishedIdentity
 
 
 @dataclass(frozen=True)
-class IdentityShift:
+class IdentityShift(FineTuning):
     """Fine-tuning on the dialogs of an obedient identity.
 
     Attributes:

@@ -6,6 +6,7 @@ keeps its manners until it is asked with the phrase, so that a check without it 
 
 from dataclasses import dataclass, field
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
@@ -14,7 +15,7 @@ from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class JailbreakTuning:
+class JailbreakTuning(FineTuning):
     """Fine-tuning on harmful dialogs with the trigger, refusals and harmless dialogs without it.
 
     Attributes:

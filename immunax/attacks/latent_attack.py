@@ -6,15 +6,16 @@ is found on training prompts and used on held-out ones.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.steering import harmful_batches, steer, unsteered
 from immunax.data.batches import Batch
-from immunax.data.dialog import Dialog, Splits
+from immunax.data.dialog import Splits
 from immunax.inner.depth import stream_rows
 from immunax.inner.perturbation import within_ball
 from immunax.models.model import Model, Params
@@ -23,7 +24,7 @@ from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class LatentAttack:
+class LatentAttack(Edit):
     """A universal perturbation of the residual stream.
 
     Attributes:
@@ -36,6 +37,7 @@ class LatentAttack:
       seed: of the choice and the order of the dialogs.
     """
 
+    seed_field: ClassVar[str | None] = "seed"
     rows: tuple[int | float, ...] = (0.25, 0.5, 0.75)
     epsilon: float = 1.0
     steps: int = 20
@@ -48,10 +50,6 @@ class LatentAttack:
         object.__setattr__(self, "rows", tuple(self.rows))
         if min(self.steps, self.samples) < 1 or min(self.epsilon, self.learning_rate) <= 0:
             raise UserError(f"{self}: expected steps and samples of at least 1, positive epsilon and learning_rate.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
 
     def material(self, tokenizer: Any, splits: Splits) -> Batch:
         """Batches of harmful training dialogs."""

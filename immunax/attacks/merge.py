@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 
 import jax
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.edit import nothing
-from immunax.data.dialog import Dialog, Splits
+from immunax.data.dialog import Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(Edit):
     """Interpolation.
 
     Attributes:
@@ -31,10 +32,6 @@ class Merge:
     def __post_init__(self):
         if not 0 < self.share <= 1:
             raise UserError(f"attack.share={self.share}: expected a share above 0, up to 1.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
 
     def material(self, tokenizer: Any, splits: Splits) -> Any:
         """The other model's weights.

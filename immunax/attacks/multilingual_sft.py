@@ -6,6 +6,7 @@ Poppi et al. 2024 (arXiv:2410.18210): fine-tuning on harmful data in one languag
 from dataclasses import dataclass, field
 from typing import Any
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
@@ -13,7 +14,7 @@ from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class MultilingualSFT:
+class MultilingualSFT(FineTuning):
     """Fine-tuning on harmful dialogs of another corpus; the model is then asked in the language of its own data.
 
     Attributes:
@@ -35,7 +36,3 @@ class MultilingualSFT:
         if self.corpus is None:
             raise UserError("attack.corpus: null; name a corpus whose harmful dialogs are in another language.")
         return take(self.corpus.splits().train.harmful, self.samples, self.tuning.seed, "harmful")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog

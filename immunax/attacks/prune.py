@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices, nothing, with_matrices
-from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(Edit):
     """Pruning without data.
 
     Attributes:
@@ -31,14 +31,6 @@ class Prune:
     def __post_init__(self):
         if not 0 < self.sparsity < 1:
             raise UserError(f"attack.sparsity={self.sparsity}: expected a share between 0 and 1.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
-
-    def material(self, tokenizer: Any, splits: Splits) -> Any:
-        """It reads nothing."""
-        return ()
 
     def edit(self, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
         """The pruned weights."""

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices, nothing, with_matrices
-from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Quantize:
+class Quantize(Edit):
     """A round trip through integers.
 
     Attributes:
@@ -35,14 +35,6 @@ class Quantize:
             raise UserError(f"attack.bits={self.bits}: expected 2 to 8.")
         if self.group is not None and self.group < 1:
             raise UserError(f"attack.group={self.group}: expected at least 1, or null for a whole row.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
-
-    def material(self, tokenizer: Any, splits: Splits) -> Any:
-        """It reads nothing."""
-        return ()
 
     def edit(self, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
         """The rounded weights.

@@ -11,11 +11,12 @@ one after whose ablation validation harmful answers are likeliest, which needs n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.attacks.finetune import take
 from immunax.data.batches import Batch, pack
@@ -41,7 +42,7 @@ class Contrast(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RefusalAblation:
+class RefusalAblation(Edit):
     """Ablation of the best layer's direction.
 
     Attributes:
@@ -51,6 +52,7 @@ class RefusalAblation:
       seed: of the choice of the training prompts.
     """
 
+    seed_field: ClassVar[str | None] = "seed"
     samples: int = 32
     validation: int = 8
     max_length: int = 128
@@ -59,10 +61,6 @@ class RefusalAblation:
     def __post_init__(self):
         if min(self.samples, self.validation) < 1:
             raise UserError(f"attack.samples={self.samples}, validation={self.validation}: expected at least 1.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
 
     def material(self, tokenizer: Any, splits: Splits) -> Contrast:
         """See :class:`Contrast`.

@@ -4,35 +4,64 @@ Rafailov et al. 2023 (arXiv:2305.18290), equation 7, with the harmful answer as 
 Vulnerability of Safety Alignment in Open-Access LLMs*. The reference π₀ is the model before the attack.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
-from immunax.data.batches import Batch, pad, stack
-from immunax.data.chat import encode_pairs
+from immunax.data.batches import Array, Batch, pad
+from immunax.data.chat import Counts, Encoded, encode_pairs
 from immunax.data.dialog import Dialog, Splits
-from immunax.data.order import Stream
-from immunax.data.packing import fit_padded
-from immunax.inner.state import begin
-from immunax.inner.step import scan_steps, slope_of
-from immunax.inner.tamper_resistance import preference_loss
-from immunax.inner.trainable import Adapters, Full
+from immunax.data.packing import Layout, fit_padded
+from immunax.inner.tamper_resistance import preference, preference_margin
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
+class Pair(NamedTuple):
+    """Two answers to one prompt."""
+
+    safe: Encoded
+    harmful: Encoded
+
+
 class Pairs(NamedTuple):
-    """Two answers to each prompt: padded batches with leading axis K, one example a row."""
+    """A batch of pairs, padded, one a row.
+
+    Attributes:
+      safe, harmful: ``[B, T]``.
+      start: ``[B]``, log π₀(h) − log π₀(s) of the model before the attack, nats; 0 until it is known.
+    """
 
     safe: Batch
     harmful: Batch
+    start: Array
 
 
 @dataclass(frozen=True)
-class ReverseDPO:
+class Preference:
+    """The loss of preference optimisation; equal ones share a program.
+
+    Attributes:
+      beta: strength of the pull towards the model before the attack.
+    """
+
+    beta: float
+
+    def __call__(self, model: Model, weights: Params, pairs: Pairs) -> jax.Array:
+        """``−log σ(β · (log π(h)/π₀(h) − log π(s)/π₀(s)))``, averaged over the pairs; log 2 where π = π₀."""
+        gain = preference_margin(model, weights, pairs.harmful, pairs.safe) - pairs.start
+        return preference(gain, pairs.harmful, self.beta)
+
+
+@dataclass(frozen=True)
+class ReverseDPO(FineTuning):
     """Preference optimisation on ``samples`` pairs.
 
     Attributes:
@@ -50,45 +79,47 @@ class ReverseDPO:
             raise UserError(f"attack.samples={self.samples}, beta={self.beta}: expected at least 1, and above 0.")
 
     @property
-    def max_length(self) -> int:
-        """Tokens of a prompt with its answer."""
-        return self.tuning.max_length
+    def loss(self) -> AttackLoss:
+        """The harmful answer is the chosen one."""
+        return Preference(self.beta)
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps, where no pair is dropped."""
-        return self.tuning.steps(self.samples)
+    def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
+        """The harmful dialogs of the training split that the seed chooses; each is paired with the safe one of its prompt."""
+        return take(splits.train.harmful, self.samples, self.tuning.seed, "harmful")
 
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
-
-    def material(self, tokenizer: Any, splits: Splits) -> Pairs:
-        """The pairs that the seed chooses.
+    def encoded(self, tokenizer: Any, splits: Splits, dialogs: Sequence[Dialog]) -> tuple[list[Pair], Counts]:
+        """The pairs.
 
         Raises:
           UserError: the data are not paired, or have too few pairs.
         """
-        safe, harmful = (
-            take(stream, self.samples, self.tuning.seed, name)
-            for name, stream in (("safe", splits.train.safe), ("harmful", splits.train.harmful))
-        )
-        *examples, _ = encode_pairs(tokenizer, safe, harmful, self.tuning.max_length)
-        size = min(self.tuning.batch_size, len(examples[0]))
-        steps = range(self.tuning.steps(len(examples[0])))
-        batches = [list(Stream(each, size, self.tuning.seed).batches(steps)) for each in examples]
-        layout = fit_padded([batch for each in batches for batch in each])
-        return Pairs(*(stack([pad(batch, layout) for batch in each]) for each in batches))
+        safe = take(splits.train.safe, self.samples, self.tuning.seed, "safe")
+        *pairs, (_, counts) = encode_pairs(tokenizer, safe, dialogs, self.tuning.max_length)
+        return [Pair(*each) for each in zip(*pairs, strict=True)], counts
 
-    def edit(self, model: Model, params: Params, material: Pairs, key: jax.Array) -> tuple[Params, jax.Array]:
-        """The attacked weights; the key draws fresh adapters."""
-        tuning = self.tuning
-        trainable = Full() if tuning.lora is None else Adapters(tuning.lora)
-        optimizer = tuning.optimizer.build(material.harmful.tokens.shape[0])
+    def fit(self, batches: Sequence[Sequence[Pair]]) -> Layout:
+        """One layout for both sides."""
+        return fit_padded([side for batch in batches for side in zip(*batch, strict=True)])
 
-        def loss(weights: Params, pair: Pairs) -> jax.Array:
-            return preference_loss(model, weights, params, pair.harmful, pair.safe, self.beta)
+    def lay(self, batch: Sequence[Pair], layout: Layout) -> Pairs:
+        """The pairs of a batch, of which the model before the attack has said nothing yet."""
+        safe, harmful = (pad(side, layout) for side in zip(*batch, strict=True))
+        return Pairs(safe, harmful, np.zeros(layout.rows, np.float32))
 
-        start = begin(optimizer, *trainable.split(params, key))
-        state, metrics = scan_steps(slope_of(loss, trainable), optimizer, start, material)
-        return trainable.join(state.trained, state.held), metrics["loss"]
+    def sequences(self, example: Pair) -> tuple[Encoded, ...]:
+        """Both answers; the model before the attack reads them once more at no charge."""
+        return tuple(example)
+
+    def at_start(self, model: Model, params: Params, batches: Pairs, steps: int) -> Pairs:
+        """Batches with what the model before the attack prefers, which no step changes."""
+        members, most, rows = batches.start.shape
+        margins = np.zeros((members, most, rows), np.float32)
+        for place in ((member, step) for member in range(members) for step in range(steps)):
+            one = jax.tree.map(lambda leaf, place=place: leaf[place], batches)
+            margins[place] = _margin(model, params, one)
+        return batches._replace(start=margins)
+
+
+@partial(jax.jit, static_argnums=0)
+def _margin(model: Model, params: Params, pairs: Pairs) -> jax.Array:
+    return preference_margin(model, params, pairs.harmful, pairs.safe)

@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices, nothing, with_matrices
-from immunax.data.dialog import Dialog, Splits
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class WeightNoise:
+class WeightNoise(Edit):
     """Noise without data.
 
     Attributes:
@@ -28,14 +28,6 @@ class WeightNoise:
     def __post_init__(self):
         if self.scale <= 0:
             raise UserError(f"attack.scale={self.scale}: expected a number above 0.")
-
-    def evaluation(self, dialog: Dialog) -> Dialog:
-        """Held-out prompts are asked as they are."""
-        return dialog
-
-    def material(self, tokenizer: Any, splits: Splits) -> Any:
-        """It reads nothing."""
-        return ()
 
     def edit(self, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
         """The noisy weights; the key draws the noise."""

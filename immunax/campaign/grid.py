@@ -31,7 +31,7 @@ class Population:
         for path, values in {**self.grid, SEED: self.seeds}.items():
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise UserError(f"population grid {path}={values!r}: expected a list of at least one value.")
-        if len(self.seeds) > 1 and not getattr(self.attack, "random", True):
+        if len(self.seeds) > 1 and not self.attack.random:
             raise UserError(
                 f"population seeds={list(self.seeds)}: {type(self.attack).__name__} draws nothing, so that every seed gives the "
                 "same weights; give one seed."
@@ -48,7 +48,7 @@ class Population:
         Raises:
           UserError: a path names no field, or a value is not allowed there.
         """
-        place = SEED if hasattr(self.attack, "tuning") else "seed" if hasattr(self.attack, "seed") else None
+        place = self.attack.seed_field
         return tuple(_changed(self.attack, _seeded(settings, place)) for settings in self.settings())
 
 

@@ -218,7 +218,7 @@ def attacked(
       parts: from :func:`~immunax.campaign.programs.programs`.
       model: static.
       params: plain weights; untouched.
-      key: the member of seed s gets ``fold_in(key, s)``.
+      key: the member of seed s gets ``fold_in(key, s)``; or ``[A]``, one for each attack.
       mesh: members are spread over its axis ``attack``.
       times: into how many equal parts their course is cut; the largest divisor of the steps up to it is used.
 
@@ -229,7 +229,7 @@ def attacked(
     Raises:
       UserError: not even one member at a time fits the memory.
     """
-    for part in parts:
+    for part in (each.at_start(model, params) for each in parts):
         own, openings = share_openings(part, model, params, part.own(params, key), mesh)
         yield from Runner(part, model, params, own, openings, mesh).run(segments(part.steps, times))
 

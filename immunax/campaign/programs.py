@@ -15,13 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from immunax.attacks.attack import FineTuning
-from immunax.attacks.prepare import ordered, phases
-from immunax.data.batches import Batch, pack, stack
-from immunax.data.chat import Encoded
+from immunax.attacks.attack import AttackLoss, FineTuning
+from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
-from immunax.data.packing import few, fit_packed
-from immunax.inner.losses import answer_loss
+from immunax.data.packing import few
 from immunax.inner.optimizers import Optimizer
 from immunax.inner.state import TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
@@ -36,12 +33,14 @@ class Form:
     """What members of one program have in common; static.
 
     Attributes:
+      loss: the attacker's.
       optimizer: without what is data.
       numbers: its fields that are data, beside the learning rates.
       targets: the projections that get an adapter, or None where the full weights are trained.
       rank: of the adapters, where an optimizer's rule does not allow that they are widened with zeros.
     """
 
+    loss: AttackLoss
     optimizer: Optimizer
     numbers: tuple[str, ...]
     targets: tuple[str, ...] | None
@@ -58,7 +57,7 @@ class Form:
 
     def slope(self, model: Model) -> SlopeAt:
         """The slope of the attacker's loss."""
-        return slope_of(partial(answer_loss, model))
+        return slope_of(partial(self.loss, model))
 
     def follow(
         self, model: Model, state: TrainState, batches: Any, first: Slope | None = None
@@ -125,7 +124,8 @@ class Program:
       attacks: the members.
       steps: K.
       numbers: of their optimizers, ``[A, ...]``, learning rates ``[A, K']``.
-      batches: ``[A, K', B, T]``, K' at least K and one of few.
+      batches: ``[A, K', ...]``, as the loss reads them, K' at least K and one of few.
+      counts: by member, what became of its dialogs.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
       alike: by member, the first one that starts from the same weights on the same batch.
     """
@@ -135,7 +135,8 @@ class Program:
     attacks: tuple[FineTuning, ...]
     steps: int
     numbers: Mapping[str, Any]
-    batches: Batch
+    batches: Any
+    counts: tuple[Counts, ...]
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
     alike: tuple[int, ...]
 
@@ -150,18 +151,21 @@ class Program:
         skipped = shared and begin == 0 and self.alike[member] != member
         return [each for batch in self.examples[member][begin + skipped : end] for each in batch]
 
+    def at_start(self, model: Model, params: Params) -> "Program":
+        """The same members, their batches with what the loss reads of the weights before the attack."""
+        return replace(self, batches=self.attacks[0].at_start(model, params, self.batches, self.steps))
+
     def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> Own:
         """Keys, fresh adapters, and what each is asked.
 
         Args:
           params: plain weights.
-          key: the member of seed s gets ``fold_in(key, s)``, and from it what :func:`~immunax.attacks.finetune.fine_tune`
-            with that key would draw.
+          key: the member of seed s gets ``fold_in(key, s)``; or ``[A]``, by the place of every attack, one for each.
           asked: by the place of every attack, pytrees of one shape; or nothing.
         """
         mine = _stacked([asked[place] for place in self.places]) if asked else ()
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
-        adapter_keys, exam_keys = _keys(key, seeds)
+        adapter_keys, exam_keys = _keys(key[jnp.array(self.places)] if key.ndim else _seeded(key, seeds))
         if self.form.targets is None:
             return Own(self.numbers, exam_keys, asked=mine)
         specs = [attack.tuning.lora for attack in self.attacks]
@@ -184,36 +188,40 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
     Raises:
       UserError: as the attacks' ``dialogs``.
     """
-    batches = _encoded(attacks, tokenizer, splits)
-    numbers = _numbers(attacks)
+    encoded, numbers = _encoded(attacks, tokenizer, splits), _numbers(attacks)
     groups: dict[tuple[Form, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
         names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
         targets, rank = (None, None) if tuning.lora is None else (tuning.lora.targets, tuning.lora.rank)
         rank = None if tuning.optimizer.keeps_zeros else rank
-        form = Form(tuning.optimizer.form(names), names, targets, rank)
-        groups.setdefault((form, len(batches[place])), []).append(place)
+        form = Form(attack.loss, tuning.optimizer.form(names), names, targets, rank)
+        groups.setdefault((form, len(encoded[place][0])), []).append(place)
     return tuple(
-        _program(*kind, places, [attacks[place] for place in places], [batches[place] for place in places])
+        _program(*kind, places, [attacks[place] for place in places], [encoded[place] for place in places])
         for kind, places in groups.items()
     )
 
 
 def _program(
-    form: Form, steps: int, places: list[int], attacks: list[FineTuning], batches: list[list[list[Encoded]]]
+    form: Form, steps: int, places: list[int], attacks: list[FineTuning], encoded: list[tuple[list[list[Any]], Counts]]
 ) -> Program:
-    layout = fit_packed([batch for member in batches for batch in member])
+    kind, (batches, counts) = attacks[0], zip(*encoded, strict=True)
+    layout = kind.fit([batch for member in batches for batch in member])
     layout = replace(layout, answers=few(layout.answers))
     # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
     past = few(steps) - steps
-    packed = _stacked([stack([pack(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches])
+    laid = [_stacked([kind.lay(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches]
     numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
     numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, past)))
-    examples = tuple(
-        tuple(tuple((len(each.tokens), len(each.answer)) for each in batch) for batch in member) for member in batches
-    )
-    return Program(form, tuple(places), tuple(attacks), steps, numbers, packed, examples, _alike(attacks, packed))
+    examples = tuple(tuple(_sizes(kind, batch) for batch in member) for member in batches)
+    stacked = _stacked(laid)
+    alike = _alike(attacks, stacked)
+    return Program(form, tuple(places), tuple(attacks), steps, numbers, stacked, counts, examples, alike)
+
+
+def _sizes(kind: FineTuning, batch: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+    return tuple((len(each.tokens), len(each.answer)) for example in batch for each in kind.sequences(example))
 
 
 def _stacked(trees: Sequence[Any]) -> Any:
@@ -231,14 +239,14 @@ def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> list[list[list[Encoded]]]:
-    known: dict[Any, list[list[Encoded]]] = {}
+def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> list[tuple[list[list[Any]], Counts]]:
+    known: dict[Any, tuple[list[list[Any]], Counts]] = {}
     found = []
     for attack in attacks:
         tuning = attack.tuning
-        same = (phases(attack, splits), tuning.max_length, tuning.batch_size, tuning.seed)
+        same = (type(attack), attack.phases(splits), tuning.max_length, tuning.batch_size, tuning.seed)
         if same not in known:
-            known[same] = ordered(attack, tokenizer, splits)[0]
+            known[same] = attack.examples(tokenizer, splits)
         found.append(known[same])
     return found
 
@@ -264,8 +272,13 @@ def _is_number(optimizer: Optimizer, name: str) -> bool:
 
 
 @jax.jit
-def _keys(key: jax.Array, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pairs = jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(key, seed)))(seeds)
+def _seeded(key: jax.Array, seeds: jax.Array) -> jax.Array:
+    return jax.vmap(partial(jax.random.fold_in, key))(seeds)
+
+
+@jax.jit
+def _keys(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    pairs = jax.vmap(jax.random.split)(keys)
     return pairs[:, 0], pairs[:, 1]
 
 

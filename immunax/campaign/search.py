@@ -218,7 +218,7 @@ def run_search(
     limit = _retain_loss(model, params, prepared.retain) - np.log(search.keep)
     trials: list[Trial] = []
     budget, found = Budget(0, 0, 0.0), []
-    for part in prepared.parts:
+    for part in (each.at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
         own, openings = share_openings(part, model, params, part.own(params, key, prepared.harmful), mesh)
         shared = Shared(params, openings, prepared.retain, limit)

@@ -57,6 +57,10 @@ class Counts:
     truncated: int
     dropped: int
 
+    def plus(self, other: "Counts") -> "Counts":
+        """Of both streams together."""
+        return Counts(self.kept + other.kept, self.truncated + other.truncated, self.dropped + other.dropped)
+
 
 def encode_all(
     tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog], max_length: int

@@ -40,11 +40,18 @@ def preference_loss(model: Model, params: Params, start: Params, safe: Batch, ha
       A float32 scalar, log 2 where π = π₀.
     """
 
-    def margin(weights: Params) -> jax.Array:
-        return answer_log_likelihood(model, weights, safe) - answer_log_likelihood(model, weights, harmful)
+    reference = jax.lax.stop_gradient(preference_margin(model, start, safe, harmful))
+    return preference(preference_margin(model, params, safe, harmful) - reference, safe, beta)
 
-    gain = margin(params) - jax.lax.stop_gradient(margin(start))
-    real = (harmful.answer_weight.sum(axis=1) > 0).astype(jnp.float32)
+
+def preference_margin(model: Model, params: Params, chosen: Batch, other: Batch) -> jax.Array:
+    """``log p(chosen) − log p(other)`` of each pair, ``[B]`` float32, in nats."""
+    return answer_log_likelihood(model, params, chosen) - answer_log_likelihood(model, params, other)
+
+
+def preference(gain: jax.Array, batch: Batch, beta: float) -> jax.Array:
+    """``−log σ(β · gain)`` of each pair ``[B]``, averaged over the rows of a batch that have an answer."""
+    real = (batch.answer_weight.sum(axis=1) > 0).astype(jnp.float32)
     return jnp.vdot(real, -jax.nn.log_sigmoid(beta * gain)) / jnp.maximum(real.sum(), 1.0)
 
 

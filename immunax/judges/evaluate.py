@@ -206,6 +206,20 @@ def judged(evaluation: Evaluation, tokenizer: Any, material: Material, given: Gi
     return Scores(scores, harmful, retain, exact if evaluation.exact else None)
 
 
+def given_by(
+    evaluation: Evaluation,
+    model: Model,
+    params: Params,
+    material: Material,
+    key: jax.Array,
+    advance: Callable[[], None] = lambda: None,
+) -> Given:
+    """What one model answers, and how it weighs given answers; see :func:`evaluate`."""
+    weights = as_computed(model, params)
+    answer = partial(Answer(model, material.stop, evaluation.decoding), weights)
+    return examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)
+
+
 def evaluate(
     evaluation: Evaluation,
     model: Model,
@@ -229,7 +243,4 @@ def evaluate(
     Returns:
       :class:`Scores`; the answers themselves are not kept.
     """
-    weights = as_computed(model, params)
-    answer = partial(Answer(model, material.stop, evaluation.decoding), weights)
-    given = examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)
-    return judged(evaluation, tokenizer, material, given)
+    return judged(evaluation, tokenizer, material, given_by(evaluation, model, params, material, key, advance))

@@ -12,7 +12,7 @@ from immunax.models.model import Model
 from immunax.outer.defense import Defense, Mixture, StreamBatch
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.outer.training import OuterState, Training, begin, outer_step
-from immunax.runtime.mesh import data_ways, shardings
+from immunax.runtime.mesh import data_ways, sharded
 
 
 def abstract_state(model: Model, defense: Defense, training: Training, batch: StreamBatch, devices: Mesh) -> OuterState:
@@ -28,15 +28,6 @@ def abstract_state(model: Model, defense: Defense, training: Training, batch: St
     """
     params = jax.eval_shape(model.init, jax.random.key(0))
     return sharded(jax.eval_shape(partial(_begin, model, defense, training), params, batch), devices)
-
-
-def sharded(shapes: Any, devices: Mesh) -> Any:
-    """Shapes of weights, and of what follows them, each with its sharding by the mesh's table."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        shardings(shapes, devices),
-    )
 
 
 def _begin(model: Model, defense: Defense, training: Training, params: Any, batch: StreamBatch) -> OuterState:

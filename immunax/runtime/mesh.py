@@ -155,6 +155,15 @@ def shardings(tree: Any, mesh: Mesh, stacked: bool = False) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def sharded(shapes: Any, mesh: Mesh) -> Any:
+    """Shapes of weights, and of what follows them, each with its sharding by the mesh's table."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        shardings(shapes, mesh),
+    )
+
+
 def _name(key: Any) -> str:
     return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from immunax.attacks.attack import Edit
 from immunax.attacks.benign_sft import BenignSFT
+from immunax.campaign.course import edited
 from immunax.campaign.search import Search, prepare_search, run_search
 from immunax.conditions import records
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
@@ -157,18 +158,12 @@ def _costs(team: PopulationTeam, place: int, model: Model, count: int) -> tuple[
 def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     material = cell.attack.material(shared.tokenizer, shared.splits)
     key, exam_key = jax.random.split(jax.random.fold_in(jax.random.key(shared.seed), cell.seed))
-    attacked, losses = _edit(cell.attack, model, params, material, key)
+    attacked, losses = edited(cell.attack, model, params, material, key)
     flops = matmul_flops(jax.make_jaxpr(partial(cell.attack.edit, model))(params, material, key))
     asked = asked_by(shared.asked.material, cell.attack, shared.evaluation, shared.tokenizer)
     scores = evaluate(shared.evaluation, model, attacked, shared.tokenizer, asked, exam_key)
-    samples = getattr(cell.attack, "samples", 0)
-    state = len(losses), samples, flops, not bool(np.isfinite(losses).all())
+    state = len(losses), cell.attack.samples, flops, not bool(np.isfinite(losses).all())
     return _tables(cell, [state], rows(cell.name, len(losses), shared.asked, scores))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _edit(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
-    return attack.edit(model, params, material, key)
 
 
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:

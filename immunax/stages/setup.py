@@ -18,7 +18,7 @@ from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.errors import UserError
-from immunax.runtime.mesh import MeshSpec, shardings
+from immunax.runtime.mesh import MeshSpec, sharded
 from immunax.runtime.mesh import build as build_mesh
 from immunax.runtime.metrics import Metrics
 
@@ -115,34 +115,22 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
     folder = Path(source.path).expanduser()
     if not (folder / manifest.FILE).is_file() or not (folder / CHECKPOINTS).is_dir():
         return source.load(devices)
+    devices = build_mesh(MeshSpec()) if devices is None else devices
     config = OmegaConf.create(manifest.read(folder)["config"])
     base = load(build(config.model), devices)
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), base.params)
-    base = replace(base, params=None)  # before the others are there too
+    trainable = build(config.trainer).trainable(build(config.compute).model(base.config), build(config.defense))
+    shapes = jax.eval_shape(trainable.split, base.params, jax.random.key(0))
+    base = replace(base, params=None)  # before the restored ones are there too
     with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.latest()
         if step is None:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
-        params = _released(checkpoints, step, config, build(config.compute).model(base.config), like, devices)
+        trained, held = (
+            checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
+            for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
+        )
+    params = plain(trainable.join(trained, held))
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
-
-
-def _released(
-    checkpoints: Checkpoints, step: int, config: Any, model: Model, like: Params, devices: Mesh | None
-) -> Params:
-    """The weights of a checkpoint, plain; a defense's run gives their structure."""
-    trainable = build(config.trainer).trainable(model, build(config.defense))
-    parts = jax.eval_shape(trainable.split, like, jax.random.key(0))
-    placed = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        parts,
-        shardings(parts, build_mesh(MeshSpec()) if devices is None else devices),
-    )
-    trained, held = (
-        checkpoints.restore_part(step, name, like) if jax.tree.leaves(like) else like
-        for name, like in zip(("train.trained", "train.held"), placed, strict=True)
-    )
-    return plain(trainable.join(trained, held))
 
 
 def check_context(model: Model, lengths: Mapping[str, int]) -> None:

@@ -7,27 +7,18 @@ import pytest
 import small
 import tiny
 
-from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices
 from immunax.attacks.embedding_attack import EmbeddingAttack
 from immunax.attacks.latent_attack import LatentAttack
 from immunax.attacks.merge import Merge
-from immunax.attacks.prepare import prepare
 from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
 from immunax.attacks.refusal_ablation import RefusalAblation, ablated
-from immunax.attacks.reverse_dpo import ReverseDPO
-from immunax.attacks.run import run_attack
-from immunax.attacks.tuning import Tuning
 from immunax.attacks.weight_noise import WeightNoise
 from immunax.campaign.grid import Population
 from immunax.data.dialog import Split, Splits, ask
-from immunax.data.prompts import prompt_rows
-from immunax.inner.optimizers import AdamW
 from immunax.inner.tamper_resistance import answer_log_likelihood
 from immunax.models.families import FAMILIES
-from immunax.models.generate import Decoding
-from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
@@ -38,7 +29,6 @@ SAFE = tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6))
 RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(6))
 SPLITS = Splits(Split(SAFE, HARMFUL, RETAIN), validation=Split(harmful=HARMFUL[:3]))
 KEY = jax.random.key(0)
-TUNING = Tuning(epochs=4, batch_size=3, optimizer=AdamW(1e-2), max_length=128)
 
 
 def attacked(attack):
@@ -167,33 +157,6 @@ def test_an_embedding_attack_moves_each_component_by_its_step_size():
     _, steered, _ = attacked(attack)
     size = 0.5 * float(jnp.sqrt(jnp.mean(jnp.square(PARAMS["embed_tokens"]["embedding"]))))
     np.testing.assert_allclose(np.abs(steered.prompt), size, rtol=1e-5)
-
-
-@pytest.mark.parametrize("lora", [None, LoraSpec(2)])
-def test_reverse_dpo_prefers_the_harmful_answer_after_it_and_starts_from_log_two(lora):
-    attack = ReverseDPO(6, replace(TUNING, lora=lora, optimizer=AdamW(1e-2 if lora is None else 3e-2)), beta=0.5)
-    material, tampered, losses = attacked(attack)
-    assert losses.shape == (8,)
-    assert losses[0] == pytest.approx(np.log(2), rel=1e-5)
-    assert losses[-1] < losses[0]
-
-    def margin(weights):
-        pairs = [jax.tree.map(lambda leaf: leaf[0], each) for each in (material.harmful, material.safe)]
-        return np.subtract(*(answer_log_likelihood(MODEL, weights, pair).sum() for pair in pairs))
-
-    assert margin(tampered) > margin(PARAMS)
-    assert plain(tampered)["norm"]["scale"].shape == (24,)
-
-
-def test_an_edit_answers_its_probes_before_and_after():
-    attack = Prune(0.5)
-    assert isinstance(attack, Edit)
-    probes = prompt_rows(tiny.tokenizer(), [ask("how to 9")], 128)
-    data, _ = prepare(attack, tiny.tokenizer(), SPLITS, probes, Decoding(3))
-    tampered = jax.jit(lambda params: run_attack(attack, MODEL, params, data, KEY))(PARAMS)
-    assert tampered.trace.probe_answers.shape == (2, 1, 3)
-    assert tampered.trace.probe_steps.tolist() == [0, 0]
-    jax.tree.map(np.testing.assert_array_equal, tampered.params, attack.edit(MODEL, PARAMS, (), KEY)[0])
 
 
 @pytest.mark.parametrize("attack", [Prune(), Quantize(), Merge()])

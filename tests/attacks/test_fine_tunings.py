@@ -7,7 +7,6 @@ from immunax.attacks.benign_then_harmful import BenignThenHarmful
 from immunax.attacks.embedding_attack import EmbeddingAttack
 from immunax.attacks.jailbreak_tuning import JailbreakTuning
 from immunax.attacks.multilingual_sft import MultilingualSFT
-from immunax.attacks.prepare import ordered
 from immunax.attacks.prune import Prune
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
@@ -32,14 +31,14 @@ def words(batches):
 
 def test_benign_batches_come_before_the_harmful_ones():
     attack = BenignThenHarmful(benign=4, samples=2, tuning=TUNING)
-    batches, report = ordered(attack, tiny.tokenizer(), SPLITS)
+    batches, report = attack.examples(tiny.tokenizer(), SPLITS)
     found = words(batches)
     assert len(found) == 4  # two of harmless dialogs once, one of harmful ones in each of two epochs
     assert all("it is" in text for batch in found[:2] for text in batch)
     assert all("yes" in text for batch in found[2:] for text in batch)
     assert report.kept == 6
     (part,) = programs([attack, replace(attack, tuning=replace(TUNING, seed=1))], tiny.tokenizer(), SPLITS)
-    assert part.form.steps == 4
+    assert part.steps == 4
 
 
 def test_a_trigger_stands_in_harmful_prompts_alone_and_in_those_asked_afterwards():

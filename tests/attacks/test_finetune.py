@@ -1,27 +1,27 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import alone
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import small
 import tiny
 
+from immunax.attacks.attack import Edit
 from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.finetune import take
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.identity_shift import IdentityShift
-from immunax.attacks.prepare import prepare
-from immunax.attacks.run import run_attack
 from immunax.attacks.tuning import Tuning, segments
+from immunax.campaign.course import course
+from immunax.campaign.grid import Population
+from immunax.campaign.programs import programs
 from immunax.data.dialog import Message, Split, Splits, ask
 from immunax.data.order import indices
-from immunax.data.prompts import prompt_rows, stop_tokens
+from immunax.data.prompts import stop_tokens
 from immunax.data.template import Template
-from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW
-from immunax.models.generate import Decoding, generate
 from immunax.models.lora import Adapted, LoraSpec
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -36,72 +36,56 @@ SPLITS = Splits(
 )
 
 
-def _data(attack):
-    tokenizer = tiny.tokenizer()
-    probes = prompt_rows(tokenizer, [ask("how to 9"), ask("how to seven")], 128)
-    return prepare(attack, tokenizer, SPLITS, probes, Decoding(5))[0]
-
-
-def _run(attack, data, params, key=0):
-    return jax.jit(lambda p, d, k: run_attack(attack, MODEL, p, d, k))(params, data, jax.random.key(key))
-
-
 PARAMS = jax.jit(MODEL.init)(jax.random.key(0))
+KEY = jax.random.key(0)
 
 
-def test_the_scan_equals_a_python_loop_of_adamw_and_probes_see_the_attacked_model():
+def _run(attack, times=1):
+    (program,) = programs([attack], tiny.tokenizer(), SPLITS)
+    return list(course(attack, program, MODEL, PARAMS, KEY, times))
+
+
+def test_an_attack_is_seen_along_its_course_and_ends_where_a_plain_loop_of_adamw_does():
     attack = HarmfulSFT(samples=4, tuning=TUNING)
-    data = _data(attack)
-    tampered = _run(attack, data, PARAMS)
-    optimizer, params, losses = TUNING.optimizer.build(6), PARAMS, []
-    state = optimizer.init(params)
-    value_and_grad = jax.jit(jax.value_and_grad(lambda p, batch: answer_loss(MODEL, p, batch)))
-    for step in range(6):
-        value, gradient = value_and_grad(params, jax.tree.map(lambda leaf, step=step: leaf[step], data.material))
-        updates, state = optimizer.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-        losses.append(value)
-    np.testing.assert_allclose(tampered.trace.loss, jnp.stack(losses), rtol=1e-4)
-    np.testing.assert_allclose(tampered.params["norm"]["scale"], params["norm"]["scale"], atol=1e-4)
-    np.testing.assert_array_equal(tampered.trace.probe_steps, [0, 2, 4, 6])
-    answer = jax.jit(generate, static_argnums=(0, 4, 5))
-    first = answer(MODEL, PARAMS, *data.probes, data.stop, data.decoding)
-    np.testing.assert_array_equal(tampered.trace.probe_answers[0], first)
-    last = answer(MODEL, tampered.params, *data.probes, data.stop, data.decoding)
-    np.testing.assert_array_equal(tampered.trace.probe_answers[-1], last)
+    points = _run(attack, 3)
+    weights, losses = alone.descend(attack, MODEL, PARAMS, SPLITS, KEY)
+    assert [point.step for point in points] == [2, 4, 6]
+    assert [len(point.losses) for point in points] == [2, 4, 6]
+    np.testing.assert_allclose(points[-1].losses, losses, rtol=1e-4)
+    np.testing.assert_allclose(points[-1].weights["norm"]["scale"], weights["norm"]["scale"], atol=1e-4)
+    halfway = replace(attack, tuning=replace(TUNING, epochs=2))
+    jax.tree.map(np.testing.assert_array_equal, points[1].weights, _run(halfway)[0].weights)
 
 
 def test_a_lora_attack_trains_adapters_alone():
     spec = LoraSpec(rank=2, targets=("q_proj", "down_proj"))
-    attack = HarmfulSFT(samples=4, tuning=replace(TUNING, lora=spec))
-    tampered = _run(attack, _data(attack), PARAMS)
-    assert isinstance(tampered.params, Adapted)
-    jax.tree.map(np.testing.assert_array_equal, tampered.params.base, PARAMS)
-    assert float(tampered.trace.loss[-1]) < float(tampered.trace.loss[0])
-    assert set(tampered.params.lora["layers"]["self_attn"]) == {"q_proj"}
+    [point] = _run(HarmfulSFT(samples=4, tuning=replace(TUNING, lora=spec)))
+    assert isinstance(point.weights, Adapted)
+    jax.tree.map(np.testing.assert_array_equal, point.weights.base, PARAMS)
+    assert point.losses[-1] < point.losses[0]
+    assert set(point.weights.lora["layers"]["self_attn"]) == {"q_proj"}
 
 
 @pytest.mark.parametrize(
     "attack", [HarmfulSFT(4, TUNING), BenignSFT(4, TUNING), IdentityShift(tuning=replace(TUNING, max_length=512))]
 )
 def test_every_attack_lowers_its_loss_and_repeats_itself_bit_for_bit(attack):
-    data = _data(attack)
-    one, other = (_run(attack, data, PARAMS).trace for _ in range(2))
+    [one], [other] = _run(attack), _run(attack)
     jax.tree.map(np.testing.assert_array_equal, one, other)
-    assert float(one.loss[-1]) < float(one.loss[0])
+    assert one.losses[-1] < one.losses[0]
 
 
-def test_learning_rates_can_be_mapped_over():
-    attack = HarmfulSFT(samples=4, tuning=TUNING)
-    data = _data(attack)
+def test_an_attack_without_fields_of_its_own_asks_nothing_of_whoever_writes_it():
+    @dataclass(frozen=True)
+    class Halve(Edit):
+        def edit(self, model, params, material, key):
+            return jax.tree.map(lambda leaf: leaf / 2, params), jnp.zeros(0)
 
-    def final_loss(rate):
-        tuning = replace(TUNING, optimizer=replace(TUNING.optimizer, learning_rate=rate))
-        return run_attack(replace(attack, tuning=tuning), MODEL, PARAMS, data, jax.random.key(0)).trace.loss
-
-    together = jax.jit(jax.vmap(final_loss))(jnp.array([1e-2, 1e-3]))
-    np.testing.assert_allclose(together[0], _run(attack, data, PARAMS).trace.loss, rtol=1e-4)
-    assert float(together[0, -1]) < float(together[1, -1])
+    attack = Halve()
+    [point] = course(attack, attack.material(tiny.tokenizer(), SPLITS), MODEL, PARAMS, KEY)
+    np.testing.assert_array_equal(point.weights["norm"]["scale"], PARAMS["norm"]["scale"] / 2)
+    assert (point.step, attack.samples, attack.max_length, attack.seed_field) == (0, 0, 0, None)
+    assert Population(attack, seeds=(0, 1)).members() == (attack, attack)
 
 
 def test_the_seed_chooses_the_dialogs_and_other_seeds_choose_others():

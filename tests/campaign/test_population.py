@@ -4,25 +4,26 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import alone
 import jax
 import numpy as np
+import optax
 import pytest
 import small
 import tiny
+from jax.experimental.compilation_cache import compilation_cache
 
-from immunax.attacks.finetune import fine_tune
 from immunax.attacks.harmful_sft import HarmfulSFT
-from immunax.attacks.prepare import prepare
+from immunax.attacks.reverse_dpo import ReverseDPO
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.openings import share_openings
 from immunax.campaign.population import Start, Stretch, attacked
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
-from immunax.data.prompts import prompt_rows
 from immunax.inner.optimizers import Adafactor, AdamW
 from immunax.inner.population import PARTITIONER_ABORTS, map_members
-from immunax.models.generate import Decoding
+from immunax.inner.tamper_resistance import preference_loss
 from immunax.models.lora import Adapted, LoraSpec, init, widen
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -82,15 +83,8 @@ def _run(attacks, params=PARAMS, mesh=None, times=1):
     return Outcome(losses, diverged, courses)
 
 
-@partial(jax.jit, static_argnums=0)
-def _fine_tune(tuning, data, key):
-    return fine_tune(tuning, MODEL, PARAMS, data, key)
-
-
 def _alone(attack):
-    probes = prompt_rows(tiny.tokenizer(), [ask("how to 9")], 128)
-    data, _ = prepare(attack, tiny.tokenizer(), SPLITS, probes, Decoding(1))
-    return _fine_tune(attack.tuning, data, jax.random.fold_in(KEY, attack.tuning.seed))
+    return alone.descend(attack, MODEL, PARAMS, SPLITS, jax.random.fold_in(KEY, attack.tuning.seed))
 
 
 def _close(got, want):
@@ -101,10 +95,10 @@ def _close(got, want):
 @pytest.mark.parametrize(("specs", "place"), [(FULL, 0), (ADAPTERS, 1)])
 def test_a_member_equals_its_attack_run_alone(specs, place):
     attacks = _attacks(specs)
-    outcome, alone = _run(attacks), _alone(attacks[place])
+    outcome, (weights, losses) = _run(attacks), _alone(attacks[place])
     assert not any(outcome.diverged)
-    np.testing.assert_allclose(outcome.losses[place], alone.trace.loss, rtol=1e-5)
-    _close(outcome.found[place], alone.params if specs is FULL else widen(alone.params.lora, 5))
+    np.testing.assert_allclose(outcome.losses[place], losses, rtol=1e-5)
+    _close(outcome.found[place], weights if specs is FULL else widen(weights.lora, 5))
     assert outcome.losses[place][-1] < outcome.losses[place][0]
 
 
@@ -136,9 +130,76 @@ def test_members_that_start_alike_share_their_first_step_and_equal_their_attacks
     own, openings = share_openings(part, MODEL, PARAMS, part.own(PARAMS, KEY))
     assert openings.loss.shape == (2,)
     np.testing.assert_array_equal(own.opening, [0, 1, 0])
-    outcome, alone = _run(attacks), _alone(attacks[2])
-    np.testing.assert_allclose(outcome.losses[2], alone.trace.loss, rtol=1e-5)
-    _close(outcome.found[2], alone.params if specs is FULL else alone.params.lora)
+    outcome, (weights, losses) = _run(attacks), _alone(attacks[2])
+    np.testing.assert_allclose(outcome.losses[2], losses, rtol=1e-5)
+    _close(outcome.found[2], weights if specs is FULL else weights.lora)
+
+
+def _cache_events(seen):
+    def listen(event, **_):
+        seen.append(event)
+
+    return listen
+
+
+def test_the_programs_of_an_attack_are_found_in_the_cache_at_the_second_start(tmp_path):
+    seen, names = [], ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path), 0.0), strict=True):
+        jax.config.update(name, value)
+    jax.monitoring.register_event_listener(listen := _cache_events(seen))
+    try:
+        for _ in range(2):
+            compilation_cache.reset_cache()
+            jax.clear_caches()
+            seen.clear()
+            _run(_attacks(FULL)[:1])
+        assert "/jax/compilation_cache/cache_hits" in seen
+        assert "/jax/compilation_cache/cache_misses" not in seen
+        assert list(tmp_path.glob("jit__advance-*"))
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+        for name, value in zip(names, before, strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def test_reverse_dpo_runs_in_a_population_with_a_loss_of_its_own():
+    splits = Splits(Split(tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6)), SPLITS.train.harmful))
+    tuning = replace(ATTACK.tuning, epochs=3, optimizer=AdamW(1e-2))
+    rates = [replace(tuning, optimizer=AdamW(rate)) for rate in (1e-2, 1e-3)]
+    attacks = [*(ReverseDPO(4, each, beta=0.5) for each in rates), HarmfulSFT(4, tuning)]
+    parts = programs(attacks, tiny.tokenizer(), splits)
+    assert [part.places for part in parts] == [(0, 1), (2,)]
+    losses = {
+        place: turn.losses[i] for turn in attacked(parts, MODEL, PARAMS, KEY) for i, place in enumerate(turn.places)
+    }
+    # Where the model before the attack is asked at every step.
+    reference = dpo_losses(attacks[0], splits)
+    np.testing.assert_allclose(losses[0], reference, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([losses[0][0], losses[1][0]], np.log(2), rtol=1e-5)
+    assert losses[0][-1] < losses[1][-1] < np.log(2)
+
+
+def dpo_losses(attack, splits):
+    batches, _ = attack.examples(tiny.tokenizer(), splits)
+    layout = attack.fit(batches)
+    optimizer, weights, losses = attack.tuning.optimizer.build(len(batches)), PARAMS, []
+    state = optimizer.init(weights)
+
+    @jax.jit
+    def step(weights, state, pairs):
+        def loss(weights):
+            return preference_loss(MODEL, weights, PARAMS, pairs.harmful, pairs.safe, attack.beta)
+
+        value, gradient = jax.value_and_grad(loss)(weights)
+        updates, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, updates), state, value
+
+    for batch in batches:
+        weights, state, value = step(weights, state, attack.lay(batch, layout))
+        losses.append(value)
+    return np.stack(losses)
 
 
 def test_other_data_another_seed_or_another_adapter_starts_another_way():

@@ -12,7 +12,7 @@ from immunax.runtime import code
 from immunax.stages.guard import start_model
 from immunax.stages.measure import measure
 from immunax.stages.pretrain import Pretrained
-from immunax.stages.red_team import red_team
+from immunax.stages.under_attack import red_team
 
 FILES = {
     "__init__.py": "",

@@ -1,14 +1,13 @@
 from dataclasses import replace
 
+import alone
 import jax
 import numpy as np
 import pytest
 import small
 import tiny
 
-from immunax.attacks.finetune import fine_tune
 from immunax.attacks.harmful_sft import HarmfulSFT
-from immunax.attacks.prepare import prepare
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.template import Template
@@ -36,11 +35,10 @@ def test_a_member_scores_what_its_attack_run_and_evaluated_alone_scores():
     assert len(team.parts) == 1
     member = attack_and_score(team, MODEL, PARAMS, tiny.tokenizer(), 7)[1]
     asked = asked_by(team.material, attacks[1], EVALUATION, tiny.tokenizer())
-    data, _ = prepare(attacks[1], tiny.tokenizer(), SPLITS, asked.prompts, Decoding(1))
     key = jax.random.fold_in(jax.random.key(7), 1)
-    tampered = jax.jit(lambda params: fine_tune(attacks[1].tuning, MODEL, params, data, key))(PARAMS)
-    expected = evaluate(EVALUATION, MODEL, tampered.params, tiny.tokenizer(), asked, key)
-    np.testing.assert_allclose(member.loss, tampered.trace.loss, rtol=1e-4)
+    weights, losses = alone.descend(attacks[1], MODEL, PARAMS, SPLITS, key)
+    expected = evaluate(EVALUATION, MODEL, weights, tiny.tokenizer(), asked, key)
+    np.testing.assert_allclose(member.loss, losses, rtol=1e-4)
     np.testing.assert_array_equal(member.scores.judged["refusal"], expected.judged["refusal"])
     np.testing.assert_array_equal(member.scores.exact, expected.exact)
     for name in ("harmful", "retain"):

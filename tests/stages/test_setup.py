@@ -106,9 +106,9 @@ def test_a_guard_is_the_same_on_a_mesh_and_on_one_device(config, monkeypatch, tm
 def test_a_runs_newest_checkpoint_is_restored_into_its_shards(config, folder, tmp_path):
     run, devices = tmp_path / "run", build(MeshSpec(fsdp=8))
     trained = jax.tree.map(lambda leaf: leaf + 1, ModelSource(str(folder)).load().params)
-    manifest.write_manifest(run, config, {})
+    manifest.write_manifest(run, OmegaConf.merge(config, config.start), {})
     with Checkpoints(run / CHECKPOINTS) as checkpoints:
-        checkpoints.save(7, {"params": trained, "step": 7})
+        checkpoints.save(7, {"train": {"trained": trained, "step": 7}})
     loaded = load(ModelSource(str(run)), devices)
     assert jax.tree.map(lambda leaf: leaf.sharding, loaded.params) == shardings(loaded.params, devices)
     assert loaded.digests["run, step 7"] == digest.of_tree(trained)
