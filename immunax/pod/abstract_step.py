@@ -12,7 +12,7 @@ from immunax.models.model import Model
 from immunax.outer.defense import Defense, Mixture, StreamBatch
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.outer.training import OuterState, Training, begin, outer_step
-from immunax.runtime.mesh import shardings
+from immunax.runtime.mesh import data_ways, sharded
 
 
 def abstract_state(model: Model, defense: Defense, training: Training, batch: StreamBatch, devices: Mesh) -> OuterState:
@@ -30,15 +30,6 @@ def abstract_state(model: Model, defense: Defense, training: Training, batch: St
     return sharded(jax.eval_shape(partial(_begin, model, defense, training), params, batch), devices)
 
 
-def sharded(shapes: Any, devices: Mesh) -> Any:
-    """Shapes of weights, and of what follows them, each with its sharding by the mesh's table."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        shapes,
-        shardings(shapes, devices),
-    )
-
-
 def _begin(model: Model, defense: Defense, training: Training, params: Any, batch: StreamBatch) -> OuterState:
     return begin(model, params, defense, training, batch)
 
@@ -53,7 +44,7 @@ def abstract_batch(mixture: Mixture, training: Training, devices: Mesh) -> Strea
     """
 
     def rows(count: int, *leading: int) -> Batch:
-        ways = devices.shape["data"] * devices.shape["fsdp"]
+        ways = data_ways(devices)
         first, *rest = *leading, -(-count // ways) * ways
         shape = (training.accumulate * first, *rest, training.max_length)
         split = NamedSharding(devices, PartitionSpec(*[None] * len(leading), ("data", "fsdp")))

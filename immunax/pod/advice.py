@@ -12,8 +12,9 @@ from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.training import OuterState, Training, released
-from immunax.pod.abstract_step import abstract_batch, abstract_state, sharded
+from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.fit import device_bytes
+from immunax.runtime.mesh import sharded
 
 
 class Saving(NamedTuple):

@@ -79,7 +79,9 @@ def test_the_budget_is_what_every_member_trained_on_and_was_ranked_by():
 
 
 def test_an_attack_that_ruins_the_model_does_not_count():
-    free, bound = _find(), _find(replace(SEARCH, keep=0.99))
+    fierce = replace(FULL, grid={"tuning.optimizer.learning_rate": [1e-6, 3e-2, 1e-5]})
+    search = replace(SEARCH, populations={"full": fierce, "lora": LORA})
+    free, bound = _find(search), _find(replace(search, keep=0.99))
     assert [trial.allowed for trial in bound.trials if (trial.member, trial.steps) == (1, 2)] == [False]
     assert bound.best.member != free.best.member
     assert bound.best.harmful_nll > free.best.harmful_nll

@@ -1,10 +1,12 @@
 """``config.json`` to and from the decoder's configuration."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from immunax.models import hf_config
@@ -112,6 +114,13 @@ def test_windows_are_read_layer_by_layer(raw, windowed):
     config = parse(raw)
     assert config.sliding_window == raw.get("sliding_window", 4096)
     assert config.windowed == windowed
+
+
+def test_a_decoder_described_in_yaml_is_the_one_of_its_config():
+    config = parse(GEMMA2)
+    described = OmegaConf.create({"_target_": "immunax.models.config.DecoderConfig", **asdict(config)})
+    assert instantiate(described) == config
+    assert hash(instantiate(described)) == hash(config)
 
 
 def test_olmo_2_and_gemma_2_are_what_their_papers_say():

@@ -83,6 +83,18 @@ def test_an_export_in_the_dtype_of_the_checkpoint_repeats_its_tensors_bit_for_bi
     jax.tree.map(np.testing.assert_array_equal, again.params, checkpoint.params)
 
 
+def test_a_bfloat16_checkpoint_is_held_in_its_own_dtype_where_that_is_asked_for(folder, tmp_path):
+    hub.export(tmp_path / "half", load(folder), load(folder).params, "bfloat16")
+    source = hub.resolve(str(tmp_path / "half"))
+    half, whole = source.load(dtype="bfloat16"), source.load()
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(half.params))
+    jax.tree.map(
+        lambda one, other: np.testing.assert_array_equal(one.astype(other.dtype), other), *(half.params, whole.params)
+    )
+    hub.export(tmp_path / "again", half, half.params, "bfloat16")
+    assert digest.of_file(tmp_path / "again" / weights.SINGLE) == digest.of_file(tmp_path / "half" / weights.SINGLE)
+
+
 @pytest.mark.parametrize("family", ["olmo2", "gemma2"])
 def test_a_family_goes_through_folders_unchanged(tmp_path, family):
     raw = json.loads((GOLDEN / family / "config.json").read_text()) | {"vocab_size": 128}

@@ -92,6 +92,8 @@ def test_float16_is_no_dtype_of_a_computation():
         Model(small.CONFIG, dtype="float16")
 
 
-def test_a_dtype_that_is_none_is_refused_with_the_nearest():
+def test_a_dtype_or_family_that_is_none_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
         Model(small.CONFIG, dtype="bfloat1")
+    with pytest.raises(UserError, match=r"family='gema2'.*Did you mean 'gemma2'"):
+        Model(replace(small.CONFIG, family="gema2"))
