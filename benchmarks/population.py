@@ -147,7 +147,7 @@ class Ready(NamedTuple):
 
     Attributes:
       run: gives losses and steps of divergence.
-      batches, own: the members', first_steps not yet shared.
+      batches, own: the members', first steps not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
     """
