@@ -35,10 +35,10 @@ from population_cost import Cost, Products, Updates, draw
 
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.openings import share_openings
 from immunax.campaign.population import Runner, Start, Stretch
-from immunax.campaign.programs import Own, Program, programs
+from immunax.campaign.programs import MemberData, Program, programs
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
 from immunax.inner.memory import compile_members, compiled, most_at_once, peak_bytes
@@ -147,14 +147,14 @@ class Ready(NamedTuple):
 
     Attributes:
       run: gives losses and steps of divergence.
-      batches, own: the members', openings not yet shared.
+      batches, own: the members', first steps not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
     """
 
     run: Callable[[], Any]
     batches: Any
-    own: Own
+    own: MemberData
     flops: float
     memory: int
 
@@ -169,8 +169,8 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     plain = jax.tree.map(lambda leaf: leaf[:members], part.own(each.params, KEY))
 
     def opened() -> Runner:
-        own, openings = share_openings(part, each.model, each.params, plain, way.mesh) if share else (plain, None)
-        return Runner(part, each.model, each.params, own, openings, way.mesh)
+        own, first_steps = share_first_steps(part, each.model, each.params, plain, way.mesh) if share else (plain, None)
+        return Runner(part, each.model, each.params, own, first_steps, way.mesh)
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         turns = [(turn.losses, turn.diverged_at) for turn in opened().run(1, way.at_once)]
@@ -178,7 +178,7 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
         return losses, diverged_at
 
     first = opened()
-    shared = first.openings is not None
+    shared = first.first_steps is not None
     sizes = [size for index in range(members) for size in part.trained_on(index, 0, steps, shared)]
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size

@@ -43,7 +43,7 @@ def spent(
 
     Args:
       part: the members.
-      shared: whether members shared first steps, by :func:`~immunax.campaign.openings.share_openings`.
+      shared: whether members shared first steps, by :func:`~immunax.campaign.first_steps.share_first_steps`.
       seen: what each rung of their search saw.
       model: gives the shape that FLOPs are counted from.
       measured: by member, the batches that it was ranked by in every rung.

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from immunax.attacks.tuning import segments
-from immunax.campaign.openings import share_openings
-from immunax.campaign.programs import Form, Own, Program
+from immunax.campaign.first_steps import share_first_steps
+from immunax.campaign.programs import MemberData, Program, ProgramForm
 from immunax.inner.memory import most_at_once, most_that_fit, peak_bytes
 from immunax.inner.population import map_members, plan
 from immunax.inner.state import TrainState
@@ -33,21 +33,21 @@ class Start:
       model: static.
     """
 
-    form: Form
+    form: ProgramForm
     model: Model
 
-    def __call__(self, member: tuple[Any, Own], shared: tuple[Params, Any]) -> tuple[TrainState, jax.Array]:
+    def __call__(self, member: tuple[Any, MemberData], shared: tuple[Params, Any]) -> tuple[TrainState, jax.Array]:
         """Its state, without what is held, and its losses ``[K']``, NaN where it has taken no step.
 
         Args:
           member: its batches ``[K', ...]``, and what else is its own.
-          shared: plain weights, and the openings that members share.
+          shared: plain weights, and the first steps that members share.
         """
-        (batches, own), (params, openings) = member, shared
-        state, opening = self.form.start(params, own), own.first(openings)
+        (batches, own), (params, first_steps) = member, shared
+        state, slope = self.form.start(params, own), own.first(first_steps)
         losses = jnp.full(length(batches), jnp.nan, jnp.float32)
-        if opening is not None:
-            state, metrics = take_step(self.form.rule, state, opening)
+        if slope is not None:
+            state, metrics = take_step(self.form.rule, state, slope)
             losses = losses.at[0].set(metrics["loss"])
         return state._replace(held=None), losses
 
@@ -61,11 +61,11 @@ class Stretch:
       model: static.
     """
 
-    form: Form
+    form: ProgramForm
     model: Model
 
     def __call__(
-        self, member: tuple[tuple[TrainState, jax.Array], Any, Own], shared: tuple[Params, Any, Any]
+        self, member: tuple[tuple[TrainState, jax.Array], Any, MemberData], shared: tuple[Params, Any, Any]
     ) -> tuple[TrainState, jax.Array]:
         """The member after its steps ``[first, last)``, and its losses ``[K']``.
 
@@ -103,7 +103,7 @@ class Attacked(NamedTuple):
     losses: np.ndarray
     diverged_at: np.ndarray
     params: Params
-    own: Own
+    own: MemberData
     trained: Any
     mesh: Mesh | None
 
@@ -136,7 +136,7 @@ class Attacked(NamedTuple):
 class _Each:
     function: Callable[[Params, Any], Any]
 
-    def __call__(self, member: tuple[Own, Any, Any], params: Params) -> Any:
+    def __call__(self, member: tuple[MemberData, Any, Any], params: Params) -> Any:
         own, trained, asked = member
         return self.function(own.whole(params, trained), asked)
 
@@ -154,15 +154,15 @@ class Runner(NamedTuple):
       model: static.
       params: plain weights; untouched.
       own: of the members, from :meth:`~immunax.campaign.programs.Program.own`.
-      openings: the first steps that they share, or None.
+      first_steps: the first steps that they share, or None.
       mesh: they are spread over its axis ``attack``; or None.
     """
 
     part: Program
     model: Model
     params: Params
-    own: Own
-    openings: Any
+    own: MemberData
+    first_steps: Any
     mesh: Mesh | None
 
     def run(self, times: int, at_once: int | None = None) -> Iterator[Attacked]:
@@ -177,8 +177,8 @@ class Runner(NamedTuple):
         width = self._ways * most_that_fit(self.needed_bytes, most)
         for place in range(0, count, width):
             members, real = self._members(place, width), self.part.places[place : place + width]
-            state = _begin(self._start, self.mesh, members, (self.params, self.openings))
-            done = 0 if self.own.opening is None else 1
+            state = _begin(self._start, self.mesh, members, (self.params, self.first_steps))
+            done = 0 if self.own.first_step is None else 1
             for time in range(1, times + 1):
                 end = steps * time // times
                 state = moving, losses = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
@@ -189,7 +189,7 @@ class Runner(NamedTuple):
     def needed_bytes(self, chunk: int) -> int:
         """What a turn of ``chunk`` members takes of each device, by the compiler's count."""
         members = self._members(0, chunk * self._ways)
-        begun = _begin.lower(self._start, self.mesh, members, (self.params, self.openings))
+        begun = _begin.lower(self._start, self.mesh, members, (self.params, self.first_steps))
         state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
         return peak_bytes(_advance.lower(self._stretch, self.mesh, state, members, (self.params, 0, 0)).compile())
 
@@ -205,7 +205,7 @@ class Runner(NamedTuple):
     def _stretch(self) -> Stretch:
         return Stretch(self.part.form, self.model)
 
-    def _members(self, begin: int, width: int) -> tuple[Any, Own]:
+    def _members(self, begin: int, width: int) -> tuple[Any, MemberData]:
         return _some((self.part.batches, self.own), begin, width)
 
 
@@ -230,8 +230,8 @@ def attacked(
       UserError: not even one member at a time fits the memory.
     """
     for part in (each.at_start(model, params) for each in parts):
-        own, openings = share_openings(part, model, params, part.own(params, key), mesh)
-        yield from Runner(part, model, params, own, openings, mesh).run(segments(part.steps, times))
+        own, first_steps = share_first_steps(part, model, params, part.own(params, key), mesh)
+        yield from Runner(part, model, params, own, first_steps, mesh).run(segments(part.steps, times))
 
 
 def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -29,7 +29,7 @@ from immunax.models.model import Model, Params
 
 
 @dataclass(frozen=True)
-class Form:
+class ProgramForm:
     """What members of one program have in common; static.
 
     Attributes:
@@ -46,7 +46,7 @@ class Form:
     targets: tuple[str, ...] | None
     rank: int | None
 
-    def start(self, params: Params, own: "Own") -> TrainState:
+    def start(self, params: Params, own: "MemberData") -> TrainState:
         """A member before its first step."""
         return begin(self.optimizer.build(1, own.numbers), own.start(params), own.held(params))
 
@@ -73,12 +73,12 @@ class Form:
         if first is None:
             state, metrics = scan_steps(self.slope(model), self.rule, state, batches)
             return state, metrics["loss"]
-        state, opening = take_step(self.rule, state, first)
+        state, begun = take_step(self.rule, state, first)
         state, metrics = scan_steps(self.slope(model), self.rule, state, jax.tree.map(lambda leaf: leaf[1:], batches))
-        return state, jnp.concatenate([opening["loss"][None], metrics["loss"]])
+        return state, jnp.concatenate([begun["loss"][None], metrics["loss"]])
 
 
-class Own(NamedTuple):
+class MemberData(NamedTuple):
     """What is one member's own beside its batches; every leaf has a leading axis A.
 
     Attributes:
@@ -87,7 +87,7 @@ class Own(NamedTuple):
       adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
       scale: ``[A]``, ``alpha / rank``; None for full weights.
       asked: what it is examined on in its own wording, ``[A, ...]``.
-      opening: ``[A]``, which of the shared first steps is its own; None where none are shared.
+      first_step: ``[A]``, which of the shared first steps is its own; None where none are shared.
     """
 
     numbers: Any
@@ -95,7 +95,7 @@ class Own(NamedTuple):
     adapters: Any = None
     scale: Any = None
     asked: Any = ()
-    opening: Any = None
+    first_step: Any = None
 
     def start(self, params: Params) -> Any:
         """What one member trains, before its first step."""
@@ -109,9 +109,9 @@ class Own(NamedTuple):
         """The weights that a model takes, of what one member has trained."""
         return WHOLE.join(trained, self.held(params))
 
-    def first(self, openings: Any) -> Slope | None:
-        """The slope of one member's first step, out of those of :mod:`~immunax.campaign.openings`, if they are shared."""
-        return None if self.opening is None else jax.tree.map(lambda leaf: leaf[self.opening], openings)
+    def first(self, first_steps: Any) -> Slope | None:
+        """The slope of one member's first step, out of those of :mod:`~immunax.campaign.first_steps`, if they are shared."""
+        return None if self.first_step is None else jax.tree.map(lambda leaf: leaf[self.first_step], first_steps)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Program:
       alike: by member, the first one that starts from the same weights on the same batch.
     """
 
-    form: Form
+    form: ProgramForm
     places: tuple[int, ...]
     attacks: tuple[FineTuning, ...]
     steps: int
@@ -155,7 +155,7 @@ class Program:
         """The same members, their batches with what the loss reads of the weights before the attack."""
         return replace(self, batches=self.attacks[0].at_start(model, params, self.batches, self.steps))
 
-    def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> Own:
+    def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> MemberData:
         """Keys, fresh adapters, and what each is asked.
 
         Args:
@@ -167,11 +167,13 @@ class Program:
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
         adapter_keys, exam_keys = _keys(key[jnp.array(self.places)] if key.ndim else _seeded(key, seeds))
         if self.form.targets is None:
-            return Own(self.numbers, exam_keys, asked=mine)
+            return MemberData(self.numbers, exam_keys, asked=mine)
         specs = [attack.tuning.lora for attack in self.attacks]
         scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
         ranks = tuple(spec.rank for spec in specs if spec)
-        return Own(self.numbers, exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine)
+        return MemberData(
+            self.numbers, exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine
+        )
 
 
 def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
@@ -189,13 +191,13 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
       UserError: as the attacks' ``dialogs``.
     """
     encoded, numbers = _encoded(attacks, tokenizer, splits), _numbers(attacks)
-    groups: dict[tuple[Form, int], list[int]] = {}
+    groups: dict[tuple[ProgramForm, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
         names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
         targets, rank = (None, None) if tuning.lora is None else (tuning.lora.targets, tuning.lora.rank)
         rank = None if tuning.optimizer.keeps_zeros else rank
-        form = Form(attack.loss, tuning.optimizer.form(names), names, targets, rank)
+        form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, targets, rank)
         groups.setdefault((form, len(encoded[place][0])), []).append(place)
     return tuple(
         _program(*kind, places, [attacks[place] for place in places], [encoded[place] for place in places])
@@ -204,7 +206,11 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
 
 
 def _program(
-    form: Form, steps: int, places: list[int], attacks: list[FineTuning], encoded: list[tuple[list[list[Any]], Counts]]
+    form: ProgramForm,
+    steps: int,
+    places: list[int],
+    attacks: list[FineTuning],
+    encoded: list[tuple[list[list[Any]], Counts]],
 ) -> Program:
     kind, (batches, counts) = attacks[0], zip(*encoded, strict=True)
     layout = kind.fit([batch for member in batches for batch in member])

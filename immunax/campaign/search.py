@@ -17,9 +17,9 @@ from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.budget import Budget, spent
+from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.openings import share_openings
-from immunax.campaign.programs import Form, Own, Program, programs
+from immunax.campaign.programs import MemberData, Program, ProgramForm, programs
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits
@@ -161,13 +161,13 @@ class Shared(NamedTuple):
 
     Attributes:
       params: plain weights.
-      openings: the first steps that members share, or None.
+      first_steps: the first steps that members share, or None.
       retain: harmless examples.
       limit: the highest loss of these that is allowed.
     """
 
     params: Params
-    openings: Any
+    first_steps: Any
     retain: Batch
     limit: jax.Array
 
@@ -181,16 +181,16 @@ class SearchMember:
       model: static.
     """
 
-    form: Form
+    form: ProgramForm
     model: Model
 
     def __call__(
-        self, member: tuple[TrainState | None, Batch, Own], shared: Shared
+        self, member: tuple[TrainState | None, Batch, MemberData], shared: Shared
     ) -> tuple[TrainState, jax.Array, Merit]:
         """The attack's further steps; its merit is the log likelihood of held-out harmful answers, allowed while harmless ones
         stay likely."""
         state, batches, own = member
-        first = own.first(shared.openings) if state is None else None
+        first = own.first(shared.first_steps) if state is None else None
         state = self.form.start(shared.params, own) if state is None else state
         state, losses = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches, first)
         attacked = own.whole(shared.params, state.trained)
@@ -220,12 +220,12 @@ def run_search(
     budget, found = Budget(0, 0, 0.0), []
     for part in (each.at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
-        own, openings = share_openings(part, model, params, part.own(params, key, prepared.harmful), mesh)
-        shared = Shared(params, openings, prepared.retain, limit)
+        own, first_steps = share_first_steps(part, model, params, part.own(params, key, prepared.harmful), mesh)
+        shared = Shared(params, first_steps, prepared.retain, limit)
         best, seen = halve(SearchMember(part.form, model), rungs, part.batches, own, shared, mesh=mesh)
         trials += _trials(part, seen, settings)
         measured = [(prepared.harmful[place], prepared.retain) for place in part.places]
-        budget = budget.plus(spent(part, openings is not None, seen, model, measured))
+        budget = budget.plus(spent(part, first_steps is not None, seen, model, measured))
         if best is not None:
             found.append((best, part, own, seen))
     if not found:

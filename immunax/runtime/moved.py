@@ -11,7 +11,7 @@ MOVED = {
             "outer",
             ("attacker", "attacker_population", "defense", "exposure", "feed", "replay", "simulation", "training"),
         ),
-        ("attacks", "campaign", ("budget", "grid", "openings", "population", "programs", "search")),
+        ("attacks", "campaign", ("budget", "grid", "population", "programs", "search")),
     )
     for module in modules
 }

@@ -16,8 +16,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.reverse_dpo import ReverseDPO
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.openings import share_openings
 from immunax.campaign.population import Start, Stretch, attacked
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
@@ -127,9 +127,9 @@ def test_members_that_start_alike_share_their_first_step_and_equal_their_attacks
     ]
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
     assert part.alike == (0, 1, 0)
-    own, openings = share_openings(part, MODEL, PARAMS, part.own(PARAMS, KEY))
-    assert openings.loss.shape == (2,)
-    np.testing.assert_array_equal(own.opening, [0, 1, 0])
+    own, first_steps = share_first_steps(part, MODEL, PARAMS, part.own(PARAMS, KEY))
+    assert first_steps.loss.shape == (2,)
+    np.testing.assert_array_equal(own.first_step, [0, 1, 0])
     outcome, (weights, losses) = _run(attacks), _alone(attacks[2])
     np.testing.assert_allclose(outcome.losses[2], losses, rtol=1e-5)
     _close(outcome.found[2], weights if specs is FULL else weights.lora)
@@ -210,7 +210,7 @@ def test_other_data_another_seed_or_another_adapter_starts_another_way():
     assert part.alike == (0, 1, 2, 3, 0)
     (part,) = programs([HarmfulSFT(4, ATTACK.tuning)], tiny.tokenizer(), SPLITS)
     own = part.own(PARAMS, KEY)
-    assert share_openings(part, MODEL, PARAMS, own) == (own, None)
+    assert share_first_steps(part, MODEL, PARAMS, own) == (own, None)
 
 
 def test_attacks_come_back_in_the_order_given_whatever_their_program():

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.campaign.programs import Form, Own, Program
+from immunax.campaign.programs import MemberData, Program, ProgramForm
 from immunax.inner.memory import compile_members, usable_bytes
 from immunax.inner.step import Slope
 from immunax.models.model import Model, Params
@@ -22,16 +22,18 @@ SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class _Open:
-    form: Form
+class _FirstStep:
+    form: ProgramForm
     model: Model
 
-    def __call__(self, member: tuple[Any, Own], params: Params) -> Slope:
+    def __call__(self, member: tuple[Any, MemberData], params: Params) -> Slope:
         batch, own = member
         return self.form.slope(self.model)(own.start(params), own.held(params), batch)
 
 
-def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: Mesh | None = None) -> tuple[Own, Any]:
+def share_first_steps(
+    part: Program, model: Model, params: Params, own: MemberData, mesh: Mesh | None = None
+) -> tuple[MemberData, Any]:
     """Computes the first loss and gradient once for each group of members that start alike.
 
     Args:
@@ -42,8 +44,8 @@ def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: 
       mesh: groups are sharded over its axis ``attack``.
 
     Returns:
-      ``own`` and the openings ``[G, ...]`` that :meth:`~immunax.campaign.programs.Own.first` picks from. Where no two members
-      start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
+      ``own`` and the first steps ``[G, ...]`` that :meth:`~immunax.campaign.programs.MemberData.first` picks from. Where no
+      two members start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
     """
     leaders = sorted(set(part.alike))
     members = 1 if own.adapters is None else len(part.alike)
@@ -53,5 +55,5 @@ def share_openings(part: Program, model: Model, params: Params, own: Own, mesh: 
     chosen = np.array(leaders)
     batches = jax.tree.map(lambda leaf: leaf[chosen, 0], part.batches)
     groups = batches, jax.tree.map(lambda leaf: leaf[chosen], own._replace(asked=()))
-    openings = compile_members(_Open(part.form, model), groups, params, mesh=mesh)(groups, params)
-    return own._replace(opening=jnp.searchsorted(chosen, jnp.array(part.alike))), openings
+    first_steps = compile_members(_FirstStep(part.form, model), groups, params, mesh=mesh)(groups, params)
+    return own._replace(first_step=jnp.searchsorted(chosen, jnp.array(part.alike))), first_steps
