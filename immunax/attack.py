@@ -26,7 +26,7 @@ def main(config: DictConfig) -> None:
     run, devices = _search, mesh.build(build(config.mesh))
     if not isinstance(build(config.attack), Search):
         run, devices = _attack, mesh.for_one_model(devices)
-    setup, loaded = set_up(config)
+    setup, loaded = set_up(config, devices)
     record = {"started": started, "seed": config.seed}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {folder.name: episode}
@@ -41,7 +41,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record |= {"data": {"attack": vars(team.counts)}}
     manifest.write_manifest(folder, config, digests, record)
-    params = mesh.shard(start_model(config.start, setup, loaded), devices)
+    params = start_model(config.start, setup, loaded)
     episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, folder.name, config.seed)
     return episode, team.before.dialogs, digests, record
 
@@ -49,7 +49,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
 def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     manifest.write_manifest(folder, config, setup.digests, record)
     attack, evaluation = build(config.attack), build(config.judge)
-    params = mesh.shard(start_model(config.start, setup, loaded), devices)
+    params = start_model(config.start, setup, loaded)
     searched = search_and_score(attack, evaluation, setup, params, folder.name, config.seed, devices)
     show(searched.found)
     return searched.episode, searched.prompts, setup.digests, record | {"search": to_json(searched.found)}

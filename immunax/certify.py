@@ -27,13 +27,13 @@ def main(config: DictConfig) -> None:
     if not (folder / manifest.FILE).exists():
         manifest.write_manifest(folder, config, {}, {"started": manifest.now()})
     changed = exported(config)
-    setup, loaded = set_up(changed)
+    devices = mesh.build(build(config.mesh))
+    setup, loaded = set_up(changed, devices)
     certified = subject(changed, setup, loaded)
     signed_by = keys(config, certified)
     other = reference(changed, certified, setup)
-    base = undefended(changed, certified, loaded)
+    base = undefended(changed, certified, setup, loaded)
     suite, evaluation, policy = build(config.suite), build(config.judge), build(config.policy)
-    devices = mesh.build(build(config.mesh))
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
 
     models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})

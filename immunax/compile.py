@@ -40,9 +40,9 @@ def main(config: DictConfig) -> None:
     record = pod_report.to_json(fit, chip, devices)
     pod_report.show(folder.name, fit, chip, devices)
     if not fit.fits:
-        batch = abstract_batch(defense.mixture, training.max_length, devices)
+        batch = abstract_batch(defense.mixture, training, devices)
         state = abstract_state(model, defense, training, batch, devices)
-        savings = advise(model, defense, state, batch, devices)
+        savings = advise(model, defense, training, state, batch, devices)
         record["advice"] = [saving._asdict() for saving in savings]
         shown = "; then ".join(f"{each.option} (about {each.bytes / 2**30:.2g} GiB a device)" for each in savings)
         console.note(f"does not fit: {fit.refusal}\nwhat would help most: {shown}")

@@ -34,22 +34,20 @@ def main(config: DictConfig) -> None:
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
-    setup, loaded = set_up(config)
+    devices = mesh.for_one_model(mesh.build(build(config.mesh)))
+    setup, loaded = set_up(config, devices)
     tokenizer = setup.checkpoint.tokenizer
     defense, training = defender(config), build(config.trainer)
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
-    devices = mesh.for_one_model(mesh.build(build(config.mesh)))
-    ways = devices.shape["data"] * devices.shape["fsdp"]
-    data = feed(
-        tokenizer, setup.splits.train, defense.mixture, training.steps, training.max_length, training.seed, ways
-    )
+    amounts = training.steps, training.max_length, training.seed, mesh.data_ways(devices), training.accumulate
+    data = feed(tokenizer, setup.splits.train, defense.mixture, *amounts)
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
     record |= {"trained_against": trained_against(defense)}
     manifest.write_manifest(folder, config, digests, record)
-    start = mesh.shard(start_model(config.start, setup, loaded), devices)
+    start = start_model(config.start, setup, loaded)
     del loaded
     with open_metrics(config, folder) as metrics:
         outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS)

@@ -55,6 +55,5 @@ def defended(defense: str, overrides: Sequence[str], seed: int) -> Params:
         return start
     config = configuration(defense, [*overrides, f"trainer.seed={seed}"])
     tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
-    return minimise(
-        f"train {defense}", setup.model, start, tokenizer, data, build(config.defense), build(config.trainer)
-    )
+    parts = build(config.defense), build(config.trainer)
+    return minimise(f"train {defense}", setup.model, start, tokenizer, data, *parts, setup.devices)

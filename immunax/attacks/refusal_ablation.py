@@ -29,6 +29,9 @@ from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.runtime.projections import WRITERS
 
+_NORMS = {"o_proj": "attention_output_norm", "down_proj": "mlp_output_norm"}
+"""The norm behind each matrix that writes to the stream, in models that have them."""
+
 
 class Contrast(NamedTuple):
     """What the direction is found with: prompts ``[N, T]`` to compare, and harmful answers to choose the layer by."""
@@ -83,9 +86,9 @@ class RefusalAblation(Edit):
         """The weights without the direction."""
         directions = self.directions(model, params, material)
         harm = jax.lax.map(
-            lambda direction: -answer_loss(model, ablated(params, direction), material.validation), directions
+            lambda direction: -answer_loss(model, ablated(model, params, direction), material.validation), directions
         )
-        return ablated(params, directions[jnp.argmax(jnp.where(jnp.isfinite(harm), harm, -jnp.inf))]), nothing()
+        return ablated(model, params, directions[jnp.argmax(jnp.where(jnp.isfinite(harm), harm, -jnp.inf))]), nothing()
 
     def directions(self, model: Model, params: Params, material: Contrast) -> jax.Array:
         """``[L, D]``, the normalised candidates: the stream before every layer but the first, and after the last."""
@@ -94,22 +97,30 @@ class RefusalAblation(Edit):
         return difference / jnp.linalg.norm(difference, axis=-1, keepdims=True)
 
 
-def ablated(params: Params, direction: jax.Array) -> Params:
+def ablated(model: Model, params: Params, direction: jax.Array) -> Params:
     """Weights that write nothing in a direction.
 
     Args:
+      model: static.
       params: plain weights.
       direction: ``[D]``, of norm 1.
     """
-    # Kernels are [in, out], so what they write is along their last axis, as it is of the embedding.
-    projected = {
-        path: leaf - (leaf @ direction)[..., None] * direction
-        for path, leaf in matrices(params).items()
-        if path[-2] in WRITERS
-    }
     embedding = params["embed_tokens"]["embedding"]
-    projected["embed_tokens", "embedding"] = embedding - (embedding @ direction)[:, None] * direction
+    projected: dict[tuple[str, ...], jax.Array] = {("embed_tokens", "embedding"): _without(embedding, direction)}
+    for path, leaf in matrices(params).items():
+        if path[-2] in WRITERS and model.config.post_norm:
+            # A norm scales what the matrix writes, so what has to go is the direction scaled alike, layer by layer.
+            scaled = (model.config.norm_offset + params["layers"][_NORMS[path[-2]]]["scale"]) * direction
+            unit = scaled / jnp.linalg.norm(scaled, axis=-1, keepdims=True)
+            projected[path] = jax.vmap(_without)(leaf, unit)
+        elif path[-2] in WRITERS:
+            projected[path] = _without(leaf, direction)
     return with_matrices(params, projected)
+
+
+def _without(written: jax.Array, direction: jax.Array) -> jax.Array:
+    """What is written along the last axis (kernels are ``[in, out]``), without the direction."""
+    return written - (written @ direction)[..., None] * direction
 
 
 def _last(model: Model, params: Params, prompts: Prompts) -> jax.Array:

@@ -7,7 +7,7 @@ import numpy as np
 
 from immunax.campaign.programs import Program
 from immunax.data.batches import Batch
-from immunax.inner.halving import Rung, Stretch
+from immunax.inner.halving import Ranked
 from immunax.models.flops import forward_flops, training_flops
 from immunax.models.model import Model
 
@@ -33,10 +33,9 @@ class Budget(NamedTuple):
 def spent(
     part: Program,
     shared: bool,
-    rungs: Sequence[Rung],
-    stretches: Sequence[Stretch],
+    seen: Sequence[Ranked],
     model: Model,
-    ranked: Sequence[Sequence[Batch]],
+    measured: Sequence[Sequence[Batch]],
 ) -> Budget:
     """What the members of one program spent.
 
@@ -45,19 +44,19 @@ def spent(
     Args:
       part: the members.
       shared: whether members shared first steps, by :func:`~immunax.campaign.openings.share_openings`.
-      rungs: of their search.
-      stretches: which members each rung saw, on the host.
+      seen: what each rung of their search saw.
       model: gives the shape that FLOPs are counted from.
-      ranked: by member, the batches that it was ranked by in every rung.
+      measured: by member, the batches that it was ranked by in every rung.
     """
-    ranking = [sum(forward_flops(model.config, _sizes(batch)) for batch in each) for each in ranked]
+    ranking = [sum(forward_flops(model.config, _sizes(batch)) for batch in each) for each in measured]
     budget = Budget(0, 0, 0.0)
-    for rung, stretch in zip(rungs, stretches, strict=True):
-        for index in stretch.places:
-            examples = part.trained_on(index, rung.begin, rung.end, shared)
+    for ranked in seen:
+        _, begin, end = ranked.rung
+        for index in ranked.places:
+            examples = part.trained_on(index, begin, end, shared)
             training = training_flops(model.config, examples, part.attacks[index].tuning.lora)
             tokens = sum(size for size, _ in examples)
-            budget = budget.plus(Budget(rung.end - rung.begin, tokens, training + ranking[index]))
+            budget = budget.plus(Budget(end - begin, tokens, training + ranking[index]))
     return budget
 
 

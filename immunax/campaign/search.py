@@ -24,7 +24,7 @@ from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
-from immunax.inner.halving import Best, Halving, Merit, Rung, Stretch, compile_search
+from immunax.inner.halving import Halving, Merit, Ranked, halve
 from immunax.inner.losses import mean_answer_loss
 from immunax.inner.state import HEALTHY, TrainState
 from immunax.models.model import Model, Params
@@ -65,31 +65,21 @@ class Search:
         return tuple(each for population in self.populations.values() for each in population.members())
 
 
-class Measure(NamedTuple):
-    """What members are ranked by: batches of validation examples ``[1, B, T]``.
-
-    Attributes:
-      harmful: by member, in its own wording.
-      retain: of all.
-    """
-
-    harmful: tuple[Batch, ...]
-    retain: Batch
-
-
 @dataclass(frozen=True)
-class Prepared:
-    """A search on encoded data.
+class PreparedSearch:
+    """A search on encoded data. What members are ranked by are batches of validation examples ``[1, B, T]``.
 
     Attributes:
       search: the search.
       parts: its members, by program.
-      measure: what they are ranked by.
+      harmful: by member, in its own wording.
+      retain: of all.
     """
 
     search: Search
     parts: tuple[Program, ...]
-    measure: Measure
+    harmful: tuple[Batch, ...]
+    retain: Batch
 
 
 class Trial(NamedTuple):
@@ -112,7 +102,7 @@ class Trial(NamedTuple):
     diverged: bool
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found.
 
     Attributes:
@@ -132,7 +122,7 @@ class Found(NamedTuple):
     trials: tuple[Trial, ...]
 
 
-def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> Prepared:
+def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> PreparedSearch:
     """Encodes every member, and the validation examples.
 
     Args:
@@ -153,7 +143,7 @@ def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> Prepared:
     distinct = list(dict.fromkeys(wordings))
     encoded = dict(zip(distinct, _measured(search, tokenizer, distinct, "harmful"), strict=True))
     [measured] = _measured(search, tokenizer, [retain], "retain")
-    return Prepared(search, parts, Measure(tuple(encoded[each] for each in wordings), measured))
+    return PreparedSearch(search, parts, tuple(encoded[each] for each in wordings), measured)
 
 
 def _measured(search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str) -> tuple[Batch, ...]:
@@ -166,7 +156,7 @@ def _measured(search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog
     return tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
 
 
-class Ground(NamedTuple):
+class Shared(NamedTuple):
     """What all members of a search read.
 
     Attributes:
@@ -183,8 +173,8 @@ class Ground(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hunt:
-    """One member's part of the search: a :class:`~immunax.inner.halving.Searcher`.
+class SearchMember:
+    """One member through one rung, as :func:`~immunax.inner.halving.halve` takes it.
 
     Attributes:
       form: of the member.
@@ -194,25 +184,24 @@ class Hunt:
     form: Form
     model: Model
 
-    def start(self, batches: Batch, own: Own, shared: Ground) -> tuple[TrainState, jax.Array]:
-        """The attack's first steps."""
-        start = self.form.start(shared.params, own)
-        state, losses = self.form.follow(self.model, start, batches, own.first(shared.openings))
-        return state._replace(held=None), losses
-
-    def follow(self, state: TrainState, batches: Batch, own: Own, shared: Ground) -> tuple[TrainState, jax.Array]:
-        """The attack's further steps."""
-        state, losses = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches)
-        return state._replace(held=None), losses
-
-    def appraise(self, weights: Any, own: Own, shared: Ground) -> Merit:
-        """Log likelihood of held-out harmful answers, allowed while harmless ones stay likely."""
-        attacked = own.whole(shared.params, weights)
+    def __call__(
+        self, member: tuple[TrainState | None, Batch, Own], shared: Shared
+    ) -> tuple[TrainState, jax.Array, Merit]:
+        """The attack's further steps; its merit is the log likelihood of held-out harmful answers, allowed while harmless ones
+        stay likely."""
+        state, batches, own = member
+        first = own.first(shared.openings) if state is None else None
+        state = self.form.start(shared.params, own) if state is None else state
+        state, losses = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches, first)
+        attacked = own.whole(shared.params, state.trained)
         harm = -mean_answer_loss(self.model, attacked, own.asked)
-        return Merit(harm, mean_answer_loss(self.model, attacked, shared.retain) <= shared.limit)
+        merit = Merit(harm, mean_answer_loss(self.model, attacked, shared.retain) <= shared.limit)
+        return state._replace(held=None), losses, merit
 
 
-def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array, mesh: Mesh | None = None) -> Found:
+def run_search(
+    prepared: PreparedSearch, model: Model, params: Params, key: jax.Array, mesh: Mesh | None = None
+) -> SearchResult:
     """Searches for the best attack on one set of weights.
 
     Args:
@@ -225,38 +214,27 @@ def run_search(prepared: Prepared, model: Model, params: Params, key: jax.Array,
     Raises:
       UserError: the members do not fit the memory.
     """
-    search, measure = prepared.search, prepared.measure
-    limit = _retain_loss(model, params, measure.retain) - np.log(search.keep)
-    settings = search.settings()
+    search, settings = prepared.search, prepared.search.settings()
+    limit = _retain_loss(model, params, prepared.retain) - np.log(search.keep)
     trials: list[Trial] = []
-    budget, seen = Budget(0, 0, 0.0), []
+    budget, found = Budget(0, 0, 0.0), []
     for part in (each.at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
-        own, openings = share_openings(part, model, params, part.own(params, key, measure.harmful), mesh)
-        ground = Ground(params, openings, measure.retain, limit)
-        program = compile_search(Hunt(part.form, model), rungs, part.batches, own, ground, mesh=mesh)
-        best, stretches = program(part.batches, own, ground)
-        stretches = jax.device_get(stretches)
-        trials += _trials(part, rungs, stretches, settings)
-        ranked = [(measure.harmful[place], measure.retain) for place in part.places]
-        budget = budget.plus(spent(part, openings is not None, rungs, stretches, model, ranked))
-        seen.append(_Seen(part, own, best, stretches))
-    allowed = [each for each in seen if bool(each.best.merit.allowed)]
-    if not allowed:
-        return Found(None, None, params, np.zeros(0), budget, tuple(trials))
-    part, own, best, stretches = max(allowed, key=lambda each: float(each.best.merit.value))
-    index = int(best.place)
-    mine = jax.tree.map(lambda leaf: leaf[index], own)
-    trial = next(each for each in trials if (each.member, each.steps) == (part.places[index], int(best.steps)))
-    loss = _loss(stretches, index)[: trial.steps]
-    return Found(trial, part.attacks[index], mine.whole(params, best.weights), loss, budget, tuple(trials))
-
-
-class _Seen(NamedTuple):
-    part: Program
-    own: Own
-    best: Best
-    stretches: tuple[Stretch, ...]
+        own, openings = share_openings(part, model, params, part.own(params, key, prepared.harmful), mesh)
+        shared = Shared(params, openings, prepared.retain, limit)
+        best, seen = halve(SearchMember(part.form, model), rungs, part.batches, own, shared, mesh=mesh)
+        trials += _trials(part, seen, settings)
+        measured = [(prepared.harmful[place], prepared.retain) for place in part.places]
+        budget = budget.plus(spent(part, openings is not None, seen, model, measured))
+        if best is not None:
+            found.append((best, part, own, seen))
+    if not found:
+        return SearchResult(None, None, params, np.zeros(0), budget, tuple(trials))
+    best, part, own, seen = max(found, key=lambda each: each[0].value)
+    trial = next(each for each in trials if (each.member, each.steps) == (part.places[best.place], best.steps))
+    loss = np.concatenate([losses for each in seen for losses in each.losses[each.places == best.place]])[: best.steps]
+    attacked = jax.tree.map(lambda leaf: leaf[best.place], own).whole(params, best.trained)
+    return SearchResult(trial, part.attacks[best.place], attacked, loss, budget, tuple(trials))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -264,15 +242,9 @@ def _retain_loss(model: Model, params: Params, retain: Batch) -> jax.Array:
     return mean_answer_loss(model, params, retain)
 
 
-def _loss(stretches: Sequence[Stretch], index: int) -> np.ndarray:
-    return np.concatenate([losses for each in stretches for losses in each.losses[np.asarray(each.places) == index]])
-
-
-def _trials(
-    part: Program, rungs: Sequence[Rung], stretches: Sequence[Stretch], settings: Sequence[dict[str, Any]]
-) -> Iterator[Trial]:
-    for rung, stretch in zip(rungs, stretches, strict=True):
-        for row, index in enumerate(stretch.places):
-            place, nll = part.places[index], -float(stretch.merit.value[row])
-            allowed, diverged = bool(stretch.merit.allowed[row]), bool(stretch.diverged_at[row] != HEALTHY)
-            yield Trial(place, settings[place], rung.end, nll, allowed, diverged)
+def _trials(part: Program, seen: Sequence[Ranked], settings: Sequence[dict[str, Any]]) -> Iterator[Trial]:
+    for each in seen:
+        for row, index in enumerate(each.places):
+            place, nll = part.places[index], -float(each.merit.value[row])
+            allowed, diverged = bool(each.merit.allowed[row]), bool(each.diverged_at[row] != HEALTHY)
+            yield Trial(place, settings[place], each.rung.end, nll, allowed, diverged)

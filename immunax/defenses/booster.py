@@ -7,8 +7,8 @@ Huang et al. 2024, *Booster: Tackling harmful fine-tuning for large language mod
 
 The bracket is what an attacker's first step takes off the harmful loss. The paper's gradient holds ∂φ/∂θ to be the identity,
 ``∇CE(x_s)(θ) + λ(∇CE(x_h)(θ) − ∇CE(x_h)(φ))``, which is :class:`~immunax.inner.estimators.FirstOrder`; the others follow
-the step exactly. In the authors' code a LoRA of rank 32 on the query, key and value projections is trained and attacked,
-so that their α is a length in its weights; here it is one in the weights that are trained.
+the step exactly. α is a length in the weights that are trained: in the authors' code, as here with ``trainer.lora``, those of a
+LoRA (of rank 32 on the query, key and value projections), which is trained and attacked.
 """
 
 from dataclasses import dataclass, field

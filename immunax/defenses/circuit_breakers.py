@@ -10,7 +10,8 @@ Zou et al. 2024, *Improving Alignment and Robustness with Circuit Breakers* (arX
 - ``safe`` examples, where the mixture has some, are held in place with the harmless ones: the authors' retain set holds
   refusals too.
 - Paper, Llama-3-8B (32 layers): targets 10 and 20, α = 10 (Mistral-7B: 5), 150 steps of 16 at 1e-4, constant, LoRA r = 16 in
-  the layers up to the last target. Here those layers are trained whole; all else is held, as it is beside adapters.
+  the layers up to the last target (``trainer.lora``: those behind get no gradient). Without, those layers are trained
+  whole and all else is held, as it is beside adapters.
 
 The state holds the start model's layers up to the last target, and its embedding.
 """
@@ -21,18 +22,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.representations import cosine, distance, first_layers, hold, states, token_mean, train_layers
+from immunax.defenses.representations import cosine, distance, first_layers, held, hold, states, token_mean
 from immunax.inner.depth import stream_rows
+from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
 
 
 class Circuit(NamedTuple):
-    """The schedule's place t/2T, and the start model's layers up to the last target."""
+    """The schedule's place t/2T, and what is kept of the start model's layers up to the last target."""
 
     place: jax.Array
-    start: Params
+    start: Params | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class CircuitBreakers(Defense):
         if not (self.mixture.harmful and self.mixture.retain):
             raise UserError("circuit_breakers needs both streams: set mixture.harmful and mixture.retain above 0.")
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Circuit:
-        """Keeps the start model.
+    def rows(self, model: Model) -> tuple[int, ...]:
+        """The targets' rows of the residual stream, rising.
 
         Raises:
           UserError: the model has no such row, or a target is the embedding, which no layer can reroute.
@@ -63,7 +65,15 @@ class CircuitBreakers(Defense):
         rows = stream_rows(model, self.targets, "defense.targets")
         if rows[0] == 0:
             raise UserError(f"defense.targets={self.targets} holds the embedding, row 0: expected rows from 1.")
-        return Circuit(jnp.float32(0), hold(model, params, rows[-1]))
+        return rows
+
+    def trainable(self, model: Model) -> Projections:
+        """The layers up to the last target."""
+        return Projections(tuple(range(self.rows(model)[-1])))
+
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Circuit:
+        """Keeps the start model."""
+        return Circuit(jnp.float32(0), hold(model, params, self.rows(model)[-1]))
 
     def advance(
         self,
@@ -82,18 +92,18 @@ class CircuitBreakers(Defense):
         self, model: Model, params: Params, state: Circuit, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Scalars]:
         """The objective, its terms before weighting, and ``schedule``, t/2T."""
-        targets = stream_rows(model, self.targets, "defense.targets")
+        targets = self.rows(model)
         model, params = first_layers(model, params, targets[-1])
-        params = train_layers(params, jnp.ones(targets[-1], bool))
+        start = held(state.start, params)
 
         def pair(part, rows):
-            return states(model, params, part, rows), jax.lax.stop_gradient(states(model, state.start, part, rows))
+            return states(model, params, part, rows), jax.lax.stop_gradient(states(model, start, part, rows))
 
         reroute = token_mean(jax.nn.relu(cosine(*pair(batch.harmful, targets))), batch.harmful)
-        held = [part for part in (batch.retain, batch.safe) if part is not None]
-        tokens = jnp.stack([(part.segment_ids > 0).sum() for part in held])
+        kept = [part for part in (batch.retain, batch.safe) if part is not None]
+        tokens = jnp.stack([(part.segment_ids > 0).sum() for part in kept])
         every = range(targets[-1] + 1)
-        drifts = jnp.stack([token_mean(distance(*pair(part, every)), part) for part in held])
+        drifts = jnp.stack([token_mean(distance(*pair(part, every)), part) for part in kept])
         retain = tokens @ drifts / jnp.maximum(tokens.sum(), 1)
         total = self.alpha * ((1 - state.place) * reroute + state.place * retain)
         return total, {"reroute": reroute, "retain": retain, "schedule": state.place}

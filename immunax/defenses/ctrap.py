@@ -8,8 +8,8 @@ Yi et al. 2025, *CTRAP: Embedding collapse trap to safeguard large language mode
 ``CE_e`` is the cross entropy of one fixed token e in the place of every answer token: after a harmful step the model is to
 repeat e whatever it is asked. The paper writes the step without the norm; the authors' code divides by it, trains on
 safe and harmless answers in both terms, and holds ∂φ/∂θ to be the identity, as
-:class:`~immunax.inner.estimators.FirstOrder` does. There α is a length in the weights of a LoRA of rank 32; here it is one in
-the weights that are trained.
+:class:`~immunax.inner.estimators.FirstOrder` does. α is a length in the weights that are trained: there, as here with
+``trainer.lora``, those of a LoRA of rank 32.
 """
 
 from dataclasses import dataclass, field, replace

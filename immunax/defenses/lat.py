@@ -11,8 +11,8 @@ Sheshadri et al. 2024, *Latent Adversarial Training Improves Robustness to Persi
 - δ is a constant to the gradient of L.
 - Authors' code, Llama-2-7B (32 layers): the embedding and what layers 8, 16, 24 and 30 write, counted from 0; ε = 6, 16
   inner steps at 5e-2, weights 0.2, 0.2 and 0.6 (0.5, 0.5 and 1.5 over their sum), adapters of r = 64, AdamW at 2e-5, 100
-  outer steps of 16 with four updates of the weights for each δ. Here there is one update for each δ, and the weights are
-  trained whole.
+  outer steps of 16 with four updates of the weights for each δ. Here there is one update for each δ, of whole weights or of
+  adapters (``trainer.lora``).
 """
 
 from dataclasses import dataclass

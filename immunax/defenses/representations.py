@@ -1,4 +1,4 @@
-"""Hidden states that a defense moves or holds, and which weights it moves them with."""
+"""Hidden states that a defense moves or holds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
+from immunax.models.lora import Adapted
 from immunax.models.model import Model, Params
+
+LAYERS = jax.tree_util.DictKey("layers")
+"""In the path of every leaf that is stacked over layers, an adapter's too."""
 
 
 def first_layers(model: Model, params: Params, count: int) -> tuple[Model, Params]:
@@ -15,20 +19,27 @@ def first_layers(model: Model, params: Params, count: int) -> tuple[Model, Param
 
     Args:
       model: static; of at least ``count`` layers.
-      params: plain weights.
+      params: weights, plain or adapted.
       count: layers kept.
 
     Returns:
       The model, and its part of the weights; gradient passes to the whole.
     """
     short = replace(model, config=replace(model.config, n_layers=count))
-    return short, params | {"layers": jax.tree.map(lambda leaf: leaf[:count], params["layers"])}
+    return short, jax.tree_util.tree_map_with_path(lambda path, leaf: leaf[:count] if LAYERS in path else leaf, params)
 
 
-def hold(model: Model, params: Params, count: int) -> Params:
-    """A copy of the weights of :func:`first_layers`, for a state that is donated beside the weights themselves."""
-    _, part = first_layers(model, params, count)
-    return jax.tree.map(jnp.copy, part)
+def hold(model: Model, params: Params, count: int) -> Params | None:
+    """What a defense keeps of the start model's :func:`first_layers`, for :func:`held`.
+
+    A copy, for a state that is donated beside the weights themselves; of fresh adapters nothing, since their base stays.
+    """
+    return None if isinstance(params, Adapted) else jax.tree.map(jnp.copy, first_layers(model, params, count)[1])
+
+
+def held(kept: Params | None, params: Params) -> Params:
+    """The start model: what :func:`hold` kept of it, or the base of adapted weights."""
+    return params.base if kept is None else kept
 
 
 def states(model: Model, params: Params, batch: Batch, rows: Sequence[int]) -> jax.Array:
@@ -36,7 +47,7 @@ def states(model: Model, params: Params, batch: Batch, rows: Sequence[int]) -> j
 
     Args:
       model: static.
-      params: plain weights, of the whole model or of its first ``max(rows)`` layers at least.
+      params: weights, of the whole model or of its first ``max(rows)`` layers at least.
       batch: ``[B, T]``.
       rows: S rows, 0 the embedding.
 
@@ -65,25 +76,3 @@ def distance(a: jax.Array, b: jax.Array) -> jax.Array:
     squares = jnp.sum(jnp.square(a - b), axis=-1)
     apart = squares > 0
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1.0)), 0.0)
-
-
-def train_layers(params: Params, chosen: jax.Array, projections: Sequence[str] | None = None) -> Params:
-    """The same weights, of which only some layers receive gradient.
-
-    Args:
-      params: plain weights.
-      chosen: ``[L]`` bool.
-      projections: the matrices of those layers that receive it, such as ``down_proj``; everything in them by default.
-
-    Returns:
-      Weights of equal value.
-    """
-
-    def held(path, leaf: jax.Array) -> jax.Array:
-        names = [key.key for key in path]
-        constant = jax.lax.stop_gradient(leaf)
-        if names[0] != "layers" or (projections is not None and not set(projections) & set(names)):
-            return constant
-        return jnp.where(chosen.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, constant)
-
-    return jax.tree_util.tree_map_with_path(held, params)

@@ -7,7 +7,8 @@ Li et al. 2024, *The WMDP Benchmark* (arXiv:2403.03218):
 - h_l is the residual stream after layer l (the first is 0), h_l⁰ that of the start model; u is a random unit vector, drawn
   once, uniform in the positive orthant and then normalised as in the authors' code. Both squares are means over
   D, as there.
-- Only layers l−2, l−1 and l are trained; of these the authors' code trains ``mlp.down_proj`` alone.
+- Only layers l−2, l−1 and l are trained; of these the authors' code trains ``mlp.down_proj`` alone. With ``trainer.lora`` it is
+  the adapters in the layers up to l.
 - Paper, Zephyr-7B (32 layers): l = 7, α = 1200, c = 6.5, AdamW at 5e-5, 150 batches of 4.
 
 Layers behind l are not computed. The state holds the start model's first l + 1 layers and its embedding.
@@ -19,18 +20,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.representations import first_layers, hold, states, token_mean, train_layers
+from immunax.defenses.representations import first_layers, held, hold, states, token_mean
 from immunax.inner.depth import layer_index
+from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError
 
 
 class Misdirection(NamedTuple):
-    """What stays fixed: the control vector ``c · u``, ``[D]``, and the start model's first l + 1 layers."""
+    """What stays fixed: the control vector ``c · u``, ``[D]``, and what is kept of the start model's first l + 1 layers."""
 
     control: jax.Array
-    start: Params
+    start: Params | None
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,18 @@ class Rmu(Defense):
                 "expected at least one layer and one matrix."
             )
 
+    def trainable(self, model: Model) -> Projections:
+        """The chosen matrices of the layers up to l."""
+        layer = layer_index(model, self.layer, "defense.layer")
+        return Projections(tuple(range(max(0, layer + 1 - self.trained_layers), layer + 1)), self.projections)
+
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Misdirection:
         """Draws u and keeps the start model.
 
         Raises:
-          UserError: the model has no such layer or no such matrix.
+          UserError: the model has no such layer.
         """
         layer = layer_index(model, self.layer, "defense.layer")
-        known = {name for block in ("self_attn", "mlp") for name in params["layers"][block]}
-        for name in self.projections:
-            if name not in known:
-                raise UserError(
-                    f"defense.projections holds {name!r}: expected some of {', '.join(sorted(known))}."
-                    f"{nearest(name, known)}"
-                )
         direction = jax.random.uniform(key, (model.config.d_model,))
         return Misdirection(self.steering * direction / jnp.linalg.norm(direction), hold(model, params, layer + 1))
 
@@ -86,12 +86,10 @@ class Rmu(Defense):
         """The objective, and its terms before weighting."""
         layer = layer_index(model, self.layer, "defense.layer")
         model, params = first_layers(model, params, layer + 1)
-        numbers = jnp.arange(layer + 1)
-        params = train_layers(params, numbers > layer - self.trained_layers, self.projections)
         rows = (layer + 1,)
         moved = states(model, params, batch.harmful, rows) - state.control
         drift = states(model, params, batch.retain, rows) - jax.lax.stop_gradient(
-            states(model, state.start, batch.retain, rows)
+            states(model, held(state.start, params), batch.retain, rows)
         )
         forget = token_mean(jnp.square(moved).mean(axis=-1), batch.harmful)
         retain = token_mean(jnp.square(drift).mean(axis=-1), batch.retain)

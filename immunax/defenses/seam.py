@@ -13,15 +13,18 @@ Constants are those of the authors' code. It leaves the tokens that both answers
 the cosine, and counts the output twice among the layers; here every answer token and every layer counts once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from immunax.data.batches import Batch
 from immunax.defenses.rep_noise import every_layer_loss
 from immunax.inner.gradient_cosine import gradient_cosine
 from immunax.inner.losses import answer_loss
+from immunax.inner.trainable import WHOLE
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
@@ -69,7 +72,11 @@ class Seam(Defense):
         safe = answer_loss(model, params, batch.safe)
         outputs = model.apply(params, harmful.tokens, harmful.segment_ids, harmful.positions, capture=True)
         layers = every_layer_loss(model, params, outputs, harmful)
-        attack, benign = (partial(answer_loss, model, batch=part) for part in (harmful, batch.retain))
-        cosine = gradient_cosine(attack, benign, params, self.epsilon)
+        trained, held = WHOLE.split(params)
+
+        def on(part: Batch) -> Callable[[Any], jax.Array]:
+            return lambda trained: answer_loss(model, WHOLE.join(trained, held), part)
+
+        cosine = gradient_cosine(on(harmful), on(batch.retain), trained, self.epsilon)
         total = self.alpha * safe - jnp.log1p(layers) + self.beta * cosine
         return total, {"safe": safe, "harmful_layers": layers, "gradient_cosine": cosine}

@@ -7,8 +7,9 @@ Liu et al. 2024, *Targeted Vaccine* (arXiv:2410.09760), after Vaccine:
 - Every ``refresh`` steps each layer's chance is set to ``p_l ∝ ‖∇_{h_l} CE(x_h)‖`` on that step's harmful examples. Every
   ``interval`` steps A is drawn by these chances, ``active`` layers without replacement.
 - Authors' code, Llama-2-7B (32 layers): ρ = 3, 8 active layers, interval 20, refresh 200, one harmful example; LoRA on
-  attention, AdamW at 1e-3, batch 10. Here the active layers are trained whole, and embedding and final norm are held.
-- A layer that leaves A still moves by the optimizer's momentum, which the authors' optimizer does not do.
+  attention, AdamW at 1e-3, batch 10. Here the layers are trained whole, or their adapters (``trainer.lora``); embedding
+  and final norm are held.
+- A layer outside A gets no gradient. By the optimizer's momentum and decay it still moves, as the authors' does not.
 
 As in :mod:`~immunax.defenses.vaccine`, h_l is what a layer writes, ε a constant, and harmless examples add ``γ · CE(x_r)``.
 """
@@ -19,9 +20,10 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.representations import train_layers
+from immunax.defenses.representations import LAYERS
 from immunax.defenses.vaccine import perturbed_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
+from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
@@ -63,6 +65,10 @@ class TVaccine(Defense):
             if getattr(self, name) < 1:
                 raise UserError(f"defense.{name}={getattr(self, name)}: expected at least 1 outer step.")
 
+    def trainable(self, model: Model) -> Projections:
+        """Every layer, since any of them may be drawn."""
+        return Projections(tuple(range(model.config.n_layers)))
+
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Targets:
         """Room for the chances and the draw, which the first step makes.
 
@@ -96,7 +102,7 @@ class TVaccine(Defense):
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = stream_gradient(model, params, batch.safe)
         chosen = jnp.concatenate([jnp.zeros(1, bool), state.active])[:, None, None, None]
-        params = train_layers(params, state.active)
+        params = only_active(params, state.active)
         step = scaled_to(jnp.where(chosen, gradient, 0.0), self.rho)
         total, metrics = perturbed_loss(model, params, batch, step, self.gamma)
         return total, metrics | {"calm": calm}
@@ -110,6 +116,17 @@ class TVaccine(Defense):
                 "or a fraction of the depth above 0.0, up to 1.0."
             )
         return count
+
+
+def only_active(params: Params, active: jax.Array) -> Params:
+    """The same weights, of which layers outside A, ``[L]`` bool, get no gradient."""
+
+    def one(path: tuple, leaf: jax.Array) -> jax.Array:
+        if LAYERS not in path:
+            return leaf
+        return jnp.where(active.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jax.lax.stop_gradient(leaf))
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def harm_chances(model: Model, params: Params, batch: StreamBatch) -> jax.Array:

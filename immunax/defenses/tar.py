@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.defenses.representations import distance, hold, states, token_mean
+from immunax.defenses.representations import distance, held, hold, states, token_mean
 from immunax.inner.losses import answer_loss
 from immunax.inner.tamper_resistance import negative_entropy, preference_loss
 from immunax.models.model import Model, Params
@@ -72,27 +72,27 @@ class Tar(Defense):
             )
         self.attacker.check(simulation)
 
-    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Params:
+    def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Params | None:
         """Keeps the start model."""
         return hold(model, params, model.config.n_layers)
 
     def loss(
-        self, model: Model, params: Params, state: Params, batch: StreamBatch, key: jax.Array
+        self, model: Model, params: Params, state: Params | None, batch: StreamBatch, key: jax.Array
     ) -> tuple[jax.Array, Scalars]:
         """The objective, and its terms before weighting (``resist`` with the weights by step)."""
-        data = batch.simulation
+        data, start = batch.simulation, held(state, params)
 
         def outer(attacked: Params, check: Any) -> jax.Array:
             harmful, safe, weight = check
             if self.resistance == "entropy":
                 return weight * negative_entropy(model, attacked, harmful)
-            return weight * preference_loss(model, attacked, state, safe, harmful, self.beta)
+            return weight * preference_loss(model, attacked, start, safe, harmful, self.beta)
 
         weights = step_weights(data.harmful.tokens.shape[0], data.checks.tokens.shape[0], self.decay)
         checks = data.checks, data.safe_checks, weights
         resist, seen = self.attacker.along(model, params, data, outer, checks, key)
         retain = answer_loss(model, params, batch.retain)
-        drift = representation_drift(model, params, state, batch.retain)
+        drift = representation_drift(model, params, start, batch.retain)
         total = self.scale * resist + retain + self.representation * drift
         return total, {"resist": resist, "retain": retain, "drift": drift, **seen}
 
@@ -116,5 +116,5 @@ def representation_drift(model: Model, params: Params, start: Params, batch: Bat
       A float32 scalar.
     """
     rows = tuple(range(model.config.n_layers + 1))
-    held = jax.lax.stop_gradient(states(model, start, batch, rows))
-    return token_mean(distance(states(model, params, batch, rows), held), batch)
+    fixed = jax.lax.stop_gradient(states(model, start, batch, rows))
+    return token_mean(distance(states(model, params, batch, rows), fixed), batch)

@@ -7,7 +7,7 @@ Huang et al. 2024, *Vaccine: Perturbation-aware Alignment* (arXiv:2402.01109):
 - h_l is what layer l writes to the residual stream, l = 1 ... L, every position of every example perturbed; the norm is
   over all of them together. ε is a constant to the gradient of L, as in the authors' code. That code hooks the
   attention of a layer, so its ε_l enters half a layer earlier than the paper's.
-- Paper, Llama-2-7B: ρ = 2, LoRA r = 8, AdamW at 1e-3, batch 10, 20 epochs. Here the weights are trained whole.
+- Paper, Llama-2-7B: ρ = 2, LoRA r = 8 (``trainer.lora``), AdamW at 1e-3, batch 10, 20 epochs.
 
 A mixture with harmless examples adds ``γ · CE(x_r)``, unperturbed, which the paper does not have.
 """

@@ -1,26 +1,26 @@
-"""Successive halving over a population (Jamieson & Talwalkar 2016, arXiv:1502.07943), inside one program.
+"""Successive halving over a population (Jamieson & Talwalkar 2016, arXiv:1502.07943): one program a rung.
 
-All members take a few steps, the best share of them goes on, and so forth: most of the budget goes to promising ones.
-Which members go on is known only as it runs, but how many is not, so every rung has a static shape.
+All members take a few steps, the best share of them goes on, and so forth: most of the budget goes to promising ones. The
+states of the others are freed between rungs.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from immunax.inner.memory import compile_turns, most_at_once, usable_bytes
-from immunax.inner.population import map_members, plan
+from immunax.inner.memory import compile_turns
+from immunax.inner.population import Member, map_members
 from immunax.inner.state import TrainState
 from immunax.runtime.errors import UserError
 
 
 class Rung(NamedTuple):
-    """A stretch of the search: ``members`` go on from step ``begin`` to step ``end``."""
+    """A part of the search: ``members`` go on from step ``begin`` to step ``end``."""
 
     members: int
     begin: int
@@ -32,7 +32,7 @@ class Halving:
     """How fast a search narrows down.
 
     Attributes:
-      first: steps before the first choice; each stretch ends at ``eta`` times the steps of the one before.
+      first: steps before the first choice; each rung ends at ``eta`` times the steps of the one before.
       eta: one in ``eta`` members goes on.
     """
 
@@ -44,7 +44,7 @@ class Halving:
             raise UserError(f"search first={self.first}, eta={self.eta}: expected first >= 1 and eta >= 2.")
 
     def rungs(self, members: int, steps: int) -> tuple[Rung, ...]:
-        """The stretches for A members whose full length is ``steps``; the last one runs to it."""
+        """The rungs for A members whose full length is ``steps``; the last one runs to it."""
         found, begin = [], 0
         while begin < steps:
             end = steps if members == 1 else min(steps, max(self.first, begin * self.eta))
@@ -61,159 +61,104 @@ class Merit(NamedTuple):
       allowed: bool; one that is not allowed goes on only where too few are, and is never the one found.
     """
 
-    value: jax.Array
-    allowed: jax.Array
+    value: Any
+    allowed: Any
+
+
+class Ranked(NamedTuple):
+    """What one rung saw, by its M members; on the host.
+
+    Attributes:
+      rung: which.
+      places: ``[M]``, which members.
+      losses: ``[M, steps]``, before each of its steps; NaN after a divergence.
+      diverged_at: ``[M]``; -1 for a healthy member.
+      merit: ``[M]``, at its end; none that diverged or has no finite value is allowed.
+    """
+
+    rung: Rung
+    places: np.ndarray
+    losses: np.ndarray
+    diverged_at: np.ndarray
+    merit: Merit
+
+    def order(self) -> np.ndarray:
+        """``[M]`` rows from the best to the worst."""
+        value = np.where(np.isnan(self.merit.value), -np.inf, self.merit.value)
+        return np.lexsort((-value, ~self.merit.allowed))
 
 
 class Best(NamedTuple):
-    """The best that was seen at the end of any stretch.
+    """The best member that was seen at the end of any rung.
 
     Attributes:
-      weights: what it trained.
-      place: int32, which member.
-      steps: int32, after how many steps.
-      merit: scalars; ``allowed`` is False where no member ever was, and the rest then means nothing.
+      trained: what it had trained by then.
+      place: which member.
+      steps: after how many steps.
+      value: of its merit.
     """
 
-    weights: Any
-    place: jax.Array
-    steps: jax.Array
-    merit: Merit
-
-
-class Stretch(NamedTuple):
-    """What one rung saw, by its M members in their order of rank.
-
-    Attributes:
-      places: ``[M]`` int32, which members.
-      losses: ``[M, steps]``, before each of its steps; NaN after a divergence.
-      diverged_at: ``[M]`` int32; -1 for a healthy member.
-      merit: ``[M]``, at its end.
-    """
-
-    places: jax.Array
-    losses: jax.Array
-    diverged_at: jax.Array
-    merit: Merit
-
-
-class Searcher(Protocol):
-    """One member's part of a search; hashable, so that equal ones share a program."""
-
-    def start(self, batches: Any, own: Any, shared: Any) -> tuple[TrainState, jax.Array]:
-        """A member after its first steps, and the losses before them."""
-        ...
-
-    def follow(self, state: TrainState, batches: Any, own: Any, shared: Any) -> tuple[TrainState, jax.Array]:
-        """A member after further steps, and the losses before them."""
-        ...
-
-    def appraise(self, weights: Any, own: Any, shared: Any) -> Merit:
-        """What the search ranks a member by that trained these weights."""
-        ...
+    trained: Any
+    place: int
+    steps: int
+    value: float
 
 
 def halve(
-    searcher: Searcher,
-    rungs: tuple[Rung, ...],
-    batches: Any,
-    own: Any,
-    shared: Any,
-    *,
-    mesh: Mesh | None = None,
-    chunk: int | None = None,
-) -> tuple[Best, tuple[Stretch, ...]]:
-    """The search; to be called under ``jax.jit``.
+    member: Member, rungs: Sequence[Rung], batches: Any, own: Any, shared: Any, *, mesh: Mesh | None = None
+) -> tuple[Best | None, tuple[Ranked, ...]]:
+    """The search: a loop on the host. Every rung's program is checked against the memory that is free as it begins.
 
     Args:
-      searcher: one member's part.
+      member: ``member((state, batches, own), shared) -> (state, losses, merit)``, one member through one rung; its state is None
+        in the first one, and holds nothing that is shared. Hashable: equal ones share their programs.
       rungs: from :meth:`Halving.rungs`.
       batches: ``[A, K, ...]``.
       own: what else is each member's, with leading axis A.
       shared: what all read.
-      mesh, chunk: as in :func:`~immunax.inner.population.map_members`.
+      mesh: as in :func:`~immunax.inner.population.map_members`.
 
     Returns:
-      The best that was seen, and what each rung saw.
-    """
-    places, state, best, stretches = jnp.arange(rungs[0].members), None, None, []
-    for number, rung in enumerate(rungs):
-        if number:
-            chosen = _order(stretches[-1].merit)[: rung.members]
-            places, state = places[chosen], jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], state)
-        mine = jax.tree.map(lambda leaf, places=places: leaf[places], (batches, own))
-        state, losses, merit = map_members(
-            _Stretcher(searcher, rung),
-            (state, *mine),
-            shared,
-            mesh=mesh,
-            chunk=chunk,
-        )
-        merit = Merit(merit.value, merit.allowed & jnp.isfinite(merit.value) & ~state.diverged)
-        best = _better(best, _leader(places, state, merit, rung))
-        stretches.append(Stretch(places, losses, state.diverged_at, merit))
-    assert best is not None
-    return best, tuple(stretches)
-
-
-@dataclass(frozen=True)
-class _Stretcher:
-    searcher: Searcher
-    rung: Rung
-
-    def __call__(self, member: Any, shared: Any) -> tuple[TrainState, jax.Array, Merit]:
-        state, batches, own = member
-        part = jax.tree.map(lambda leaf: leaf[self.rung.begin : self.rung.end], batches)
-        if state is None:
-            state, losses = self.searcher.start(part, own, shared)
-        else:
-            state, losses = self.searcher.follow(state, part, own, shared)
-        return state, losses, self.searcher.appraise(state.trained, own, shared)
-
-
-def _order(merit: Merit) -> jax.Array:
-    value = jnp.where(jnp.isnan(merit.value), -jnp.inf, merit.value)
-    return jnp.lexsort((-value, ~merit.allowed))
-
-
-def _leader(places: jax.Array, state: TrainState, merit: Merit, rung: Rung) -> Best:
-    first = _order(merit)[0]
-    weights, merit = jax.tree.map(lambda leaf: leaf[first], (state.trained, merit))
-    return Best(weights, places[first], jnp.int32(rung.end), merit)
-
-
-def _better(one: Best | None, other: Best) -> Best:
-    if one is None:
-        return other
-    wins = other.merit.allowed & (~one.merit.allowed | (other.merit.value > one.merit.value))
-    return jax.tree.map(lambda a, b: jnp.where(wins, b, a), one, other)
-
-
-def compile_search(
-    searcher: Searcher, rungs: tuple[Rung, ...], batches: Any, own: Any, shared: Any, *, mesh: Mesh | None = None
-) -> Callable[[Any, Any, Any], tuple[Best, tuple[Stretch, ...]]]:
-    """Compiles :func:`halve` for inputs of these shapes, in turns as :func:`~immunax.inner.memory.compile_members`.
-
-    Args:
-      searcher, rungs, batches, own, shared, mesh: as in :func:`halve`.
-
-    Returns:
-      ``search(batches, own, shared)``.
+      The best that was allowed, None where none ever was, and what each rung saw.
 
     Raises:
-      UserError: not even one member at a time fits beside the descents of all.
+      UserError: not even one member at a time fits beside the states of all.
     """
-    members = plan(rungs[0].members, 1 if mesh is None else mesh.shape["attack"]).chunk
-    together = partial(_Search, searcher, rungs, mesh)
-    return compile_turns(together, (batches, own, shared), members, most_at_once(mesh), usable_bytes())
+    places, state, best, seen = np.arange(rungs[0].members), None, None, []
+    for rung in rungs:
+        if state is not None:
+            rows = seen[-1].order()[: rung.members]
+            places, state = places[rows], _survivors(state, rows)
+        stretch = jax.tree.map(lambda leaf, rung=rung, at=places: leaf[at, rung.begin : rung.end], batches)
+        mine = stretch, jax.tree.map(lambda leaf, at=places: leaf[at], own)
+        inputs = state, mine, shared
+        program = compile_turns(_rung, inputs, rung.members, mesh=mesh, donate=0, member=member)
+        state, *scalars = program(*inputs)
+        seen.append(Ranked(rung, places, *jax.device_get(scalars)))
+        best = _better(best, seen[-1], state.trained)
+    return best, tuple(seen)
 
 
-@dataclass(frozen=True)
-class _Search:
-    searcher: Searcher
-    rungs: tuple[Rung, ...]
-    mesh: Mesh | None
-    chunk: int | None = None
+def _rung(
+    state: TrainState | None, mine: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None
+) -> tuple[TrainState, jax.Array, jax.Array, Merit]:
+    after, losses, merit = map_members(member, (state, *mine), shared, mesh=mesh, chunk=chunk)
+    allowed = merit.allowed & jnp.isfinite(merit.value) & ~after.diverged
+    return after, losses, after.diverged_at, Merit(merit.value, allowed)
 
-    def __call__(self, batches: Any, own: Any, shared: Any) -> tuple[Best, tuple[Stretch, ...]]:
-        return halve(self.searcher, self.rungs, batches, own, shared, mesh=self.mesh, chunk=self.chunk)
+
+def _survivors(state: TrainState, rows: np.ndarray) -> TrainState:
+    def gathered(leaf: jax.Array) -> jax.Array:
+        kept = leaf[rows]
+        leaf.delete()
+        return kept
+
+    return jax.tree.map(gathered, state)
+
+
+def _better(best: Best | None, ranked: Ranked, trained: Any) -> Best | None:
+    row = int(ranked.order()[0])
+    value = float(ranked.merit.value[row])
+    if not ranked.merit.allowed[row] or (best is not None and value <= best.value):
+        return best
+    return Best(jax.tree.map(lambda leaf: leaf[row], trained), int(ranked.places[row]), ranked.rung.end, value)

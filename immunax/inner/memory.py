@@ -1,8 +1,7 @@
 """How many members run together on a device: as many as it can use, if the compiler counts that they fit its memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -41,49 +40,47 @@ def compile_members(
     Raises:
       UserError: not even one member at a time fits.
     """
-    available = usable_bytes() if available is None else available
-    at_once = most_at_once(mesh) if at_once is None else at_once
-    members = plan(jax.tree.leaves(own)[0].shape[0], 1 if mesh is None else mesh.shape["attack"]).chunk
-    return compile_turns(partial(_Together, member, mesh), (own, shared), members, at_once, available)
+    members, limits = jax.tree.leaves(own)[0].shape[0], {"available": available, "at_once": at_once}
+    return compile_turns(_together, (own, shared), members, mesh=mesh, **limits, member=member)
+
+
+def _together(own: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None) -> Any:
+    return map_members(member, own, shared, mesh=mesh, chunk=chunk)
 
 
 def compile_turns(
-    together: Callable[[int | None], Callable[..., Any]],
+    function: Callable[..., Any],
     inputs: tuple[Any, ...],
     members: int,
-    at_once: int | None,
-    available: int,
+    *,
+    mesh: Mesh | None = None,
+    available: int | None = None,
+    at_once: int | None = None,
+    donate: int | None = None,
+    **static: Any,
 ) -> Callable[..., Any]:
-    """Compiles a function for turns of at most ``at_once`` members, or of fewer where it would not fit the memory.
-
-    How many fit is read off a straight line through programs of turns of one and of the most; the program that is returned is
-    itself known to fit.
+    """Compiles a function that maps members, in turns of at most ``at_once``, or of fewer where these would not fit the memory.
 
     Args:
-      together: makes the function, hashable, of the most members of a turn.
-      inputs: of the function; arrays, or their shapes.
-      members: of a device, in all.
-      at_once: the most members of a turn; None for any number.
-      available: bytes of each device.
+      function: of the inputs, of ``mesh`` and ``chunk`` as :func:`~immunax.inner.population.map_members` has them, and of what is
+        static; hashable.
+      inputs: arrays, or their shapes.
+      members: A.
+      mesh, available, at_once: as in :func:`compile_members`.
+      donate: which input the program may overwrite.
+      static: hashable.
 
     Raises:
-      UserError: not even one fits.
+      UserError: not even one member at a time fits.
     """
-    most = members if at_once is None else min(at_once, members)
-    program = compiled(together(at_once), *inputs)
-    needed = needed_bytes(program, inputs)
-    if needed <= available:
-        return program
-    one = program if most == 1 else compiled(together(1), *inputs)
-    least = needed_bytes(one, inputs)
-    if least > available:
-        raise UserError(
-            f"a population needs about {least / 2**20:.0f} MiB of each device with one member at a time, and "
-            f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
-        )
-    chunk = 1 + (available - least) * (most - 1) // max(1, needed - least)
-    fitting = compiled(together(chunk), *inputs) if chunk > 1 else one
-    return fitting if needed_bytes(fitting, inputs) <= available else one
+    each = plan(members, 1 if mesh is None else mesh.shape["attack"]).chunk
+    at_once = most_at_once(mesh) if at_once is None else at_once
+
+    def program(chunk: int) -> Any:
+        return compiled(function, *inputs, donate=donate, mesh=mesh, chunk=chunk, **static)
+
+    most = each if at_once is None else min(at_once, each)
+    return program(most_that_fit(lambda chunk: needed_bytes(program(chunk), inputs), most, available))
 
 
 def most_at_once(mesh: Mesh | None = None) -> int | None:
@@ -97,20 +94,21 @@ def most_at_once(mesh: Mesh | None = None) -> int | None:
     return 1 if device.platform == "cpu" and whole else None
 
 
-def most_that_fit(needed: Callable[[int], int], most: int) -> int:
+def most_that_fit(needed: Callable[[int], int], most: int, available: int | None = None) -> int:
     """How many members of a turn fit, by a straight line through turns of one and of the most, checked at its end.
 
     Args:
       needed: bytes of each device that a turn of so many takes.
       most: how many are wanted.
+      available: bytes of each device that may be used; ``SHARE`` of what is free by default.
 
     Raises:
       UserError: not even one fits.
     """
-    available, all_of_them = usable_bytes(), needed(most)
+    available, all_of_them = usable_bytes() if available is None else available, needed(most)
     if all_of_them <= available:
         return most
-    one = needed(1)
+    one = all_of_them if most == 1 else needed(1)
     if one > available:
         raise UserError(
             f"a population needs about {one / 2**20:.0f} MiB of each device with one member at a time, and "
@@ -123,14 +121,19 @@ def most_that_fit(needed: Callable[[int], int], most: int) -> int:
 def peak_bytes(program: Any) -> int:
     """What a compiled program needs on each device: inputs, results and temporaries, in bytes."""
     analysis = program.memory_analysis()
-    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return held + analysis.temp_size_in_bytes
+    return analysis.argument_size_in_bytes + _made_bytes(analysis)
 
 
 def needed_bytes(program: Any, inputs: Any) -> int:
     """What a compiled program needs on each device beside those of its inputs that lie there already."""
     arrays = [leaf for leaf in jax.tree.leaves(inputs) if isinstance(leaf, jax.Array)]
-    return peak_bytes(program) - sum(leaf.addressable_shards[0].data.nbytes for leaf in arrays)
+    there = sum(leaf.addressable_shards[0].data.nbytes for leaf in arrays)
+    analysis = program.memory_analysis()
+    return max(0, analysis.argument_size_in_bytes - there) + _made_bytes(analysis)
+
+
+def _made_bytes(analysis: Any) -> int:
+    return analysis.output_size_in_bytes - analysis.alias_size_in_bytes + analysis.temp_size_in_bytes
 
 
 def free_bytes() -> int:
@@ -149,31 +152,24 @@ def usable_bytes() -> int:
     return int(SHARE * free_bytes())
 
 
-def compiled(function: Callable[..., Any], *inputs: Any) -> Any:
-    """A function compiled ahead of time, from shapes alone; kept for equal functions and shapes.
+def compiled(function: Callable[..., Any], *inputs: Any, donate: int | None = None, **static: Any) -> Any:
+    """A function compiled ahead of time, from shapes alone; kept for equal functions, shapes and static arguments.
 
     Args:
       function: hashable.
       inputs: pytrees of arrays, or of their shapes; how arrays lie on a mesh counts.
+      donate: which input the program may overwrite.
+      static: what else the function takes, by name; hashable.
     """
     leaves, structure = jax.tree.flatten(_abstract(inputs))
-    return _compiled(function, tuple(leaves), structure)
+    return _compiled(function, tuple(static.items()), donate, tuple(leaves), structure)
 
 
 @lru_cache(maxsize=32)
-def _compiled(function: Callable[..., Any], leaves: tuple[Any, ...], structure: Any) -> Any:
+def _compiled(function: Callable[..., Any], static: Any, donate: int | None, leaves: Any, structure: Any) -> Any:
     # A new jit each time: the old one would keep every program for as long as its function lives.
-    return jax.jit(lambda *inputs: function(*inputs)).lower(*jax.tree.unflatten(structure, leaves)).compile()
-
-
-@dataclass(frozen=True)
-class _Together:
-    member: Member
-    mesh: Mesh | None
-    chunk: int | None = None
-
-    def __call__(self, own: Any, shared: Any) -> Any:
-        return map_members(self.member, own, shared, mesh=self.mesh, chunk=self.chunk)
+    called = jax.jit(lambda *inputs: function(*inputs, **dict(static)), donate_argnums=() if donate is None else donate)
+    return called.lower(*jax.tree.unflatten(structure, leaves)).compile()
 
 
 def _abstract(tree: Any) -> Any:

@@ -90,22 +90,24 @@ class Projections(Trainable):
     names: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", tuple(sorted(self.layers)))
         object.__setattr__(self, "names", None if self.names is None else tuple(self.names))
 
     def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
-        """See :class:`Trainable`; all weights are held, those that train in their old rows too, which mean nothing."""
+        """See :class:`Trainable`; what trains in some layers alone is held in all, the rows that train being without meaning."""
         stacked = _flat(params["layers"])
         self._check(stacked)
         rows = jnp.array(self.layers)
         chosen = {path: leaf[rows] for path, leaf in stacked.items() if self._trains(path)}
-        return traverse_util.unflatten_dict(chosen), params
+        some = len(self.layers) < len(next(iter(stacked.values())))
+        held = {path: leaf for path, leaf in stacked.items() if some or path not in chosen}
+        return traverse_util.unflatten_dict(chosen), {**params, "layers": traverse_util.unflatten_dict(held)}
 
     def join(self, trained: Any, held: Any) -> Params:
         """See :class:`Trainable`."""
         stacked = _flat(held["layers"])
         for path, rows in _flat(trained).items():
-            stacked[path] = stacked[path].at[jnp.array(self.layers)].set(rows)
+            stacked[path] = stacked[path].at[jnp.array(self.layers)].set(rows) if path in stacked else rows
         return {**held, "layers": traverse_util.unflatten_dict(stacked)}
 
     def _trains(self, path: Sequence[str]) -> bool:

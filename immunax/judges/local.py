@@ -76,7 +76,7 @@ class LocalModel:
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        return self.source.load()
+        return self.source.load(dtype=self.dtype)
 
     def _replies(self, asked: Sequence[Dialog]) -> list[str]:
         loaded = self._checkpoint

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from gguf import GGUFReader, dequantize
+from jax.sharding import Mesh
 
 from immunax.models import hf, rotary
 from immunax.models.config import DecoderConfig, RopeScaling
@@ -149,15 +150,16 @@ def _rope_scaling(file: File, fields: Fields, config: DecoderConfig) -> RopeScal
     return scaling
 
 
-def load_params(file: File, config: DecoderConfig) -> dict:
+def load_params(file: File, config: DecoderConfig, devices: Mesh | None = None, dtype: str = "float32") -> dict:
     """Dequantizes the weights, one tensor at a time.
 
     Args:
       file: an open file.
       config: what :func:`parse_config` gave for it.
+      devices, dtype: as :func:`immunax.models.hf.assemble`.
 
     Returns:
-      Nested dict of float32 numpy arrays.
+      Nested dict of JAX arrays.
 
     Raises:
       UserError: a tensor is missing, has another shape or a quantization that is not supported.
@@ -168,7 +170,7 @@ def load_params(file: File, config: DecoderConfig) -> dict:
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return family.gguf.restore(name, _read(file, name, shape), config)
 
-    return hf.assemble(config, family.gguf_tensors(config), read)
+    return hf.assemble(config, family.gguf_tensors(config), read, devices, dtype)
 
 
 def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,12 +7,15 @@ tensor of theirs, its shape in the file, and whether it is transposed.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh
 
 from immunax.models.config import DecoderConfig
 from immunax.models.families.tensors import Path, Tensor
 from immunax.runtime.errors import UserError
+from immunax.runtime.placement import fill
 
 Read = Callable[[str, tuple[int, ...]], np.ndarray]
 """``read(name, shape)``: a tensor by its name in the file, in the file's own layout and any float dtype."""
@@ -23,27 +26,40 @@ def names(config: DecoderConfig, table: Mapping[Path, Tensor]) -> set[str]:
     return {tensor.name.format(layer=layer) for tensor in table.values() for layer in range(config.n_layers)}
 
 
-def assemble(config: DecoderConfig, table: Mapping[Path, Tensor], read: Read) -> dict:
-    """Builds a tree, holding one tensor besides it at a time.
+def assemble(
+    config: DecoderConfig,
+    table: Mapping[Path, Tensor],
+    read: Read,
+    devices: Mesh | None = None,
+    dtype: str = "float32",
+) -> dict:
+    """Builds a tree where it is to lie, leaf by leaf, holding one tensor besides it at a time.
 
     Args:
       config: the decoder.
       table: what the tree holds, such as :func:`immunax.models.families.tensors` says.
       read: gives each tensor.
+      devices: the mesh that the leaves are split over; None is the default device.
+      dtype: of the leaves.
 
     Returns:
-      Nested dict of float32 numpy arrays.
+      Nested dict of JAX arrays.
     """
-    return traverse_util.unflatten_dict({path: _stack(config, tensor, read) for path, tensor in table.items()})
+    leaves = {path: _stack(config, path, tensor, read, devices, dtype) for path, tensor in table.items()}
+    return traverse_util.unflatten_dict(leaves)
 
 
-def _stack(config: DecoderConfig, tensor: Tensor, read: Read) -> np.ndarray:
-    count = config.n_layers if tensor.stacked else 1
-    leaf = np.empty((count, *tensor.leaf_shape), np.float32)
-    for layer in range(count):
-        value = read(tensor.name.format(layer=layer), tensor.shape)
-        leaf[layer] = value.T if tensor.transpose else value
-    return leaf if tensor.stacked else leaf[0]
+def _stack(
+    config: DecoderConfig, path: Path, tensor: Tensor, read: Read, devices: Mesh | None, dtype: str
+) -> jax.Array:
+    def one(name: str) -> np.ndarray:
+        value = read(name, tensor.shape)
+        return value.T if tensor.transpose else value
+
+    if not tensor.stacked:
+        return fill(path, tensor.leaf_shape, dtype, [(0, one(tensor.name))], devices)
+    pieces = ((layer, one(tensor.name.format(layer=layer))[None]) for layer in range(config.n_layers))
+    return fill(path, (config.n_layers, *tensor.leaf_shape), dtype, pieces, devices)
 
 
 def split(

@@ -14,6 +14,7 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerFast
 
 from immunax.models import families, gguf, hf, hf_config, tokenizer, weights
@@ -42,7 +43,7 @@ class Checkpoint:
 
     Attributes:
       config: shape and variant.
-      params: nested dict of float32 numpy arrays.
+      params: nested dict of JAX arrays.
       tokenizer: with its chat template.
       hf_config: the original ``config.json``.
       dtype: of the files; a mixture counts as the dtype that holds all of it exactly.
@@ -96,8 +97,12 @@ class ModelSource:
             f"model {self.path!r}: no such file or folder; expected one, a Hub id owner/name or {', '.join(SOURCES)}.{hint}"
         )
 
-    def load(self) -> Checkpoint:
-        """Reads the model.
+    def load(self, devices: Mesh | None = None, dtype: str = "float32") -> Checkpoint:
+        """Reads the model, leaf by leaf to where it is to lie.
+
+        Args:
+          devices: the mesh that its weights are split over; None is the default device.
+          dtype: of its weights in memory.
 
         Returns:
           The checkpoint.
@@ -105,7 +110,8 @@ class ModelSource:
         Raises:
           UserError: it cannot be found, is damaged, or is of a kind that is not supported.
         """
-        checkpoint = _read(self.locate())
+        path, dtype = self.locate(), weights.check_dtype(dtype)
+        checkpoint = _read_folder(path, devices, dtype) if path.is_dir() else _read_gguf(_gguf(path), devices, dtype)
         if self.decoder is not None and checkpoint.config != self.decoder:
             differs = [
                 each.name
@@ -152,10 +158,6 @@ def resolve(text: str) -> ModelSource:
     return ModelSource(text)
 
 
-def _read(path: Path) -> Checkpoint:
-    return _read_folder(path) if path.is_dir() else _read_gguf(_gguf(path))
-
-
 def _gguf(path: Path) -> Path:
     if path.suffix != ".gguf":
         raise UserError(f"model {path}: expected a .gguf file or a Hugging Face folder.")
@@ -187,7 +189,7 @@ def _download(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def _read_gguf(path: Path) -> Checkpoint:
+def _read_gguf(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     file = gguf.open_file(path)
     config = gguf.parse_config(file)
     made = tokenizer.from_gguf(file.metadata, path)
@@ -196,7 +198,7 @@ def _read_gguf(path: Path) -> Checkpoint:
     ids = gguf.token_ids(file)
     return Checkpoint(
         config=config,
-        params=gguf.load_params(file, config),
+        params=gguf.load_params(file, config, devices, dtype),
         tokenizer=made,
         hf_config=hf_config.build_config(config, ids),
         dtype="float32",
@@ -205,7 +207,7 @@ def _read_gguf(path: Path) -> Checkpoint:
     )
 
 
-def _read_folder(folder: Path) -> Checkpoint:
+def _read_folder(folder: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     raw = weights.read_json(folder / CONFIG)
     config = hf_config.parse_config(raw, str(folder / CONFIG))
     shards = weights.find(folder)
@@ -215,7 +217,7 @@ def _read_folder(folder: Path) -> Checkpoint:
     present = [name for name in _TEXT_FILES if (folder / name).is_file()]
     return Checkpoint(
         config=config,
-        params=hf.assemble(config, families.tensors(config), shards.read),
+        params=hf.assemble(config, families.tensors(config), shards.read, devices, dtype),
         tokenizer=loaded,
         hf_config=raw,
         dtype=shards.dtype,

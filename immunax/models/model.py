@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from immunax.models import rotary
 from immunax.models.config import DecoderConfig
 from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
+from immunax.models.families import FAMILIES
 from immunax.models.lora import Adapted
 from immunax.models.steered import Steered
 from immunax.models.unembedding import Unembedding
@@ -70,11 +71,13 @@ class Model:
     dtype: str = "float32"
 
     def __post_init__(self):
-        known = ("none", *REMAT_POLICIES)
-        if self.remat not in known:
-            raise UserError(f"remat={self.remat!r}: expected one of {', '.join(known)}.{nearest(self.remat, known)}")
-        if self.dtype not in DTYPES:
-            raise UserError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}.{nearest(self.dtype, DTYPES)}")
+        for name, value, known in (
+            ("remat", self.remat, ("none", *REMAT_POLICIES)),
+            ("dtype", self.dtype, DTYPES),
+            ("family", self.config.family, tuple(FAMILIES)),
+        ):
+            if value not in known:
+                raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}.{nearest(value, known)}")
 
     def init(self, key: jax.Array) -> Params:
         """Random weights: normal(0, 0.02) matrices, unit norms, zero biases, all float32."""

@@ -21,16 +21,18 @@ MAX_SHARD_BYTES = 5_000_000_000
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_ABOUT = "__metadata__"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lives: the file's name, its dtype (a key of :data:`DTYPES`) and shape."""
+    """Where one tensor lives: the file's name, its dtype (a key of :data:`DTYPES`), its shape and its first byte."""
 
     file: str
     dtype: str
     shape: tuple[int, ...]
+    start: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Shards:
           shape: what the configuration says it must be.
 
         Returns:
-          An array of ``shape``.
+          An array of ``shape``, a view of the file: nothing is read before it is used, nor kept after it is dropped.
 
         Raises:
           UserError: there is no such tensor, or it has another shape.
@@ -78,8 +80,7 @@ class Shards:
             raise UserError(
                 f"{self.directory / entry.file}: tensor {name!r} has shape {list(entry.shape)}, expected {list(shape)}."
             )
-        with safe_open(self.directory / entry.file, framework="np") as file:
-            return file.get_tensor(name)
+        return np.memmap(self.directory / entry.file, DTYPES[entry.dtype], "r", entry.start, entry.shape)
 
 
 def find(directory: Path) -> Shards:
@@ -143,16 +144,26 @@ def scan(path: Path) -> dict[str, TensorEntry]:
     entries = {}
     try:
         with safe_open(path, framework="np") as file:
+            starts = _starts(path)
             for name in file.keys():  # noqa: SIM118 -- safe_open is no mapping
                 part = file.get_slice(name)
                 code = part.get_dtype()
                 if code not in known:
                     raise UserError(f"{path}: tensor {name!r} has dtype {code}; expected one of {', '.join(known)}.")
-                entries[name] = TensorEntry(path.name, known[code], tuple(part.get_shape()))
+                entries[name] = TensorEntry(path.name, known[code], tuple(part.get_shape()), starts[name])
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged or incomplete safetensors ({reason}); copy or download it again.") from error
     return entries
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """The first byte of each tensor, of a file whose header the library has checked."""
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    return {
+        name: 8 + len(header) + about["data_offsets"][0] for name, about in json.loads(header).items() if name != _ABOUT
+    }
 
 
 def read_json(path: Path) -> dict:
@@ -242,7 +253,7 @@ def write_file(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> Non
       UserError: a value does not fit into the dtype.
     """
     kind = DTYPES[check_dtype(dtype)]
-    header: dict = {"__metadata__": {"format": "pt"}}
+    header: dict = {_ABOUT: {"format": "pt"}}
     end = 0
     for name, array in tensors.items():
         start, end = end, end + array.size * kind.itemsize

@@ -14,7 +14,7 @@ from immunax.inner.adapt import Estimator, adapt
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW, Optimizer
-from immunax.models.lora import LoraSpec, init
+from immunax.models.lora import LoraSpec, init, plain
 from immunax.models.model import Model, Params
 from immunax.outer.replay import FRESH, Drawn
 from immunax.outer.simulation import SimulatedAttack, Simulation
@@ -61,7 +61,7 @@ class SimulatedAttacker(ABC):
 
         Args:
           model: static.
-          params: the defender's weights, plain.
+          params: the defender's weights; of adapted ones he attacks what they are when merged, as they would be released.
           data: what the attacker trains on.
           outer: ``outer(attacked weights, check) -> scalar``; the weights are adapted ones for a LoRA attacker.
           checks: a pytree with leading axis S.
@@ -175,7 +175,7 @@ class Attacker(SimulatedAttacker):
                 data.retain,
                 batches,
             )
-        start = params if self.lora is None else init(lora_key, params, self.lora)
+        start = plain(params) if self.lora is None else init(lora_key, plain(params), self.lora)
         optimizer = replace(self.optimizer, learning_rate=rate).build(steps)
         inner = adapt(partial(answer_loss, model), optimizer, steps, self.estimator)
         return inner.along(start, batches, outer, checks)

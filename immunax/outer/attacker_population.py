@@ -21,6 +21,7 @@ from flax.core import FrozenDict
 from immunax.inner.estimators.straight_through import with_gradient
 from immunax.inner.losses import mean_answer_loss
 from immunax.inner.optimizers import Optimizer
+from immunax.inner.trainable import WHOLE
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
 from immunax.outer import replay
@@ -145,11 +146,13 @@ class AttackerPopulation(SimulatedAttacker):
         del key
         _, rate, member_key = data.member
 
-        def loss(params: Params, attacker: Attacker) -> tuple[jax.Array, jax.Array]:
-            attacked, value = attacker.attack(model, params, data, outer, checks, rate, member_key)
+        trained, held = WHOLE.split(params)
+
+        def loss(trained: Any, attacker: Attacker) -> tuple[jax.Array, jax.Array]:
+            attacked, value = attacker.attack(model, WHOLE.join(trained, held), data, outer, checks, rate, member_key)
             return value, -mean_answer_loss(model, jax.lax.stop_gradient(attacked), data.checks)
 
         # The gradient is made in the branch: what each kind keeps for a backward pass would else be held by all of them.
         branches = [partial(jax.value_and_grad(loss, has_aux=True), attacker=each) for each in self.attackers()]
-        (value, hardness), gradient = jax.lax.switch(data.member.kind, branches, jax.lax.stop_gradient(params))
-        return with_gradient(value, params, gradient), {HARDNESS: hardness}
+        (value, hardness), gradient = jax.lax.switch(data.member.kind, branches, jax.lax.stop_gradient(trained))
+        return with_gradient(value, trained, gradient), {HARDNESS: hardness}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 
+from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Scalars, SimulatedAttacker
 from immunax.outer.simulation import Simulation
@@ -63,6 +64,14 @@ class Defense(ABC):
     attacker: SimulatedAttacker | None = None
     against: ClassVar[tuple[str, ...]] = ()
 
+    def trainable(self, model: Model) -> Trainable:
+        """What trains, where a run has no adapters to train (``trainer.lora``); by default all weights.
+
+        Raises:
+          UserError: the model has no such part.
+        """
+        return WHOLE
+
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Any:
         """Whatever stays fixed or is carried beside the weights, an array tree; by default nothing.
 
@@ -103,7 +112,7 @@ class Defense(ABC):
 
         Args:
           model: static.
-          params: the weights that it is a loss of.
+          params: the weights that it is a loss of: plain, or adapted where a run trains adapters.
           state: from :meth:`init` and :meth:`advance`.
           batch: this step's data.
           key: of this step.

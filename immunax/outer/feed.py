@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import numpy as np
+
 from immunax.data.batches import Batch, pack, pad
 from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
 from immunax.data.dialog import Split
@@ -24,6 +27,7 @@ class Feed:
       lay: by stream, :func:`~immunax.data.batches.pack`, or ``pad`` for paired ones.
       counts: how many dialogs of each stream were kept, cut and dropped.
       simulation: data of simulated attacks, or None.
+      accumulate: batches of the mixture that an outer step takes.
     """
 
     streams: dict[str, Stream]
@@ -31,9 +35,14 @@ class Feed:
     lay: Mapping[str, Callable[[list[Encoded], Layout], Batch]]
     counts: dict[str, Counts]
     simulation: SimulationFeed | None = None
+    accumulate: int = 1
 
     def batch(self, step: int) -> StreamBatch:
-        """The data of outer step ``step``, a pure function of it."""
+        """The data of outer step ``step``, a pure function of it: its batches one behind the other on the leading axes."""
+        parts = [self._part(step * self.accumulate + part) for part in range(self.accumulate)]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def _part(self, step: int) -> StreamBatch:
         streams = {
             name: self.lay[name](stream.batch(step), self.layouts[name]) for name, stream in self.streams.items()
         }
@@ -41,7 +50,14 @@ class Feed:
 
 
 def feed(
-    tokenizer: Any, split: Split, mixture: Mixture, steps: int, max_length: int, seed: int, divisor: int = 1
+    tokenizer: Any,
+    split: Split,
+    mixture: Mixture,
+    steps: int,
+    max_length: int,
+    seed: int,
+    divisor: int = 1,
+    accumulate: int = 1,
 ) -> Feed:
     """Encodes what a mixture asks for and fixes the static shapes that hold every batch of the run.
 
@@ -53,6 +69,7 @@ def feed(
       max_length: tokens an example may have.
       seed: of the order.
       divisor: rows of a batch are a multiple of it (the data axes of a mesh).
+      accumulate: batches of the mixture that a step takes.
 
     Returns:
       :class:`Feed`.
@@ -74,6 +91,7 @@ def feed(
         counts |= zip(paired, counts_of_pairs, strict=True)
     for name in alone:
         examples[name], counts[name] = encode_all(tokenizer, getattr(split, name), max_length)
+    steps *= accumulate
     streams = {name: Stream(examples[name], sizes[name], seed) for name in sizes}
     batches = {name: list(stream.batches(range(steps))) for name, stream in streams.items()}
     layouts = {name: fit_packed(batches[name], divisor) for name in alone}
@@ -83,8 +101,8 @@ def feed(
         layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
     lay = dict.fromkeys(alone, pack) | dict.fromkeys(paired, pad)
     if mixture.simulation is None:
-        return Feed(streams, layouts, lay, counts)
+        return Feed(streams, layouts, lay, counts, accumulate=accumulate)
     simulated, counts["simulation"] = simulation_feed(
         tokenizer, split, mixture.simulation, steps, max_length, seed, divisor
     )
-    return Feed(streams, layouts, lay, counts, simulated)
+    return Feed(streams, layouts, lay, counts, simulated, accumulate)

@@ -8,9 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from immunax.inner import state as inner
 from immunax.inner.optimizers import AdamW, Optimizer
+from immunax.inner.state import TrainState
+from immunax.inner.step import accumulated, slope_of, train_step
+from immunax.inner.trainable import Adapters, Trainable
+from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Scalars, StreamBatch
 from immunax.runtime.errors import UserError
@@ -25,6 +29,8 @@ class Training:
       optimizer: rule and schedule.
       max_length: tokens an example may have; longer answers are cut.
       seed: of the data's order and of every random key.
+      accumulate: batches of the defense's mixture that a step takes the mean loss over, one after the other.
+      lora: adapters that are trained in place of what the defense trains by itself, or None; they are merged at the end.
       checkpoint_every: outer steps between checkpoints; there is always one after the last step.
       keep_last, keep_best: how many checkpoints stay: the most recent, and those of least loss.
     """
@@ -33,98 +39,108 @@ class Training:
     optimizer: Optimizer = field(default_factory=AdamW)
     max_length: int = 128
     seed: int = 0
+    accumulate: int = 1
+    lora: LoraSpec | None = None
     checkpoint_every: int = 10
     keep_last: int = 1
     keep_best: int = 0
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("checkpoint_every", 1), ("keep_last", 1), ("keep_best", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"trainer.{name}={getattr(self, name)}: expected at least {least}.")
+        least = {"steps": 1, "accumulate": 1, "checkpoint_every": 1, "keep_last": 1, "keep_best": 0}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise UserError(f"trainer.{name}={getattr(self, name)}: expected at least {number}.")
+
+    def trainable(self, model: Model, defense: Defense) -> Trainable:
+        """What a run of this training trains."""
+        return defense.trainable(model) if self.lora is None else Adapters(self.lora)
 
 
-class TrainState(NamedTuple):
+class OuterState(NamedTuple):
     """All that a run needs to go on: with the step, the data's position is known too.
 
     Attributes:
-      step: outer steps done, int32.
-      params: the defender's weights, float32.
-      optimizer: optax state.
+      train: step, weights and optimizer; its key is the run's, of which step t uses ``fold_in(key, t)``.
       defense: what the defense carries.
-      key: the run's random key; step t uses ``fold_in(key, t)``.
       pool: what its simulated attacker carries, such as attacks kept for replay; ``()`` for nothing.
     """
 
-    step: jax.Array
-    params: Params
-    optimizer: optax.OptState
+    train: TrainState
     defense: Any
-    key: jax.Array
     pool: Any = ()
 
 
-def begin(model: Model, params: Params, defense: Defense, training: Training, batch: StreamBatch) -> TrainState:
-    """The state before the first step; ``params`` are copied, as steps donate their state."""
-    key, init_key = jax.random.split(jax.random.key(training.seed))
-    optimizer = training.optimizer.build(training.steps)
-    params = jax.tree.map(jnp.copy, params)
+def begin(model: Model, params: Params, defense: Defense, training: Training, batch: StreamBatch) -> OuterState:
+    """The state before the first step; ``params`` are plain, and copied, as steps donate their state.
+
+    Raises:
+      UserError: the defense or the adapters do not fit the model, or steps cannot be accumulated.
+    """
+    key, init_key, lora_key = jax.random.split(jax.random.key(training.seed), 3)
+    trainable = training.trainable(model, defense)
+    trained, held = trainable.split(jax.tree.map(jnp.copy, params), lora_key)
     pool = () if defense.attacker is None else defense.attacker.empty_pool(batch.simulation)
-    carried = defense.init(model, params, batch, init_key)
-    return TrainState(jnp.int32(0), params, optimizer.init(params), carried, key, pool)
+    if training.accumulate > 1 and jax.tree.leaves(pool):
+        raise UserError(
+            f"trainer.accumulate={training.accumulate}: a population of attackers makes one attack a step; set it to 1."
+        )
+    carried = defense.init(model, trainable.join(trained, held), batch, init_key)
+    return OuterState(inner.begin(training.optimizer.build(training.steps), trained, held, key), carried, pool)
+
+
+def released(model: Model, defense: Defense, training: Training, state: OuterState) -> Params:
+    """The weights that a run gives away: plain ones, its adapters merged."""
+    return plain(training.trainable(model, defense).join(state.train.trained, state.train.held))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def outer_step(
-    model: Model, defense: Defense, training: Training, state: TrainState, batch: StreamBatch
-) -> tuple[TrainState, Scalars]:
+    model: Model, defense: Defense, training: Training, state: OuterState, batch: StreamBatch
+) -> tuple[OuterState, Scalars]:
     """One outer step; the old state's memory becomes the new one's.
 
     Args:
       model, defense, training: static.
       state: donated.
-      batch: this step's data.
+      batch: this step's data: with ``training.accumulate``, batches one behind the other on every leaf's leading axis.
 
     Returns:
       The state after the step, and scalars: ``loss``, ``grad_norm``, the defense's own and its attackers'.
     """
-    key, carried, pool, attacker = (
-        jax.random.fold_in(state.key, state.step),
-        state.defense,
-        state.pool,
-        defense.attacker,
-    )
-    drawn = None
+    train, carried, pool = state
+    attacker, trainable, drawn = defense.attacker, training.trainable(model, defense), None
+    key = jax.random.fold_in(train.key, train.step)
     if attacker is not None:
         drawn, key = attacker.draw(pool, batch.simulation, key)
         batch = batch._replace(simulation=drawn.attack)
     if defense.evolves:
         key, advance_key = jax.random.split(key)
-        carried = defense.advance(model, state.params, carried, batch, state.step, training.steps, advance_key)
+        params = trainable.join(train.trained, train.held)
+        carried = defense.advance(model, params, carried, batch, train.step, training.steps, advance_key)
 
-    def objective(params):
-        return defense.loss(model, params, carried, batch, key)
+    def loss(params: Params, part: tuple[StreamBatch, jax.Array]) -> tuple[jax.Array, Scalars]:
+        streams, keys = part
+        return defense.loss(model, params, carried, streams, keys[0])
 
-    (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, optimizer = training.optimizer.build(training.steps).update(gradient, state.optimizer, state.params)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **metrics}
+    keys = key[None] if training.accumulate == 1 else jax.random.split(key, training.accumulate)
+    slope_at = accumulated(slope_of(loss, trainable), training.accumulate, lambda part: jnp.float32(1))
+    train, metrics = train_step(slope_at, training.optimizer.build(training.steps), train, (batch, keys))
     if attacker is not None and drawn is not None:
         pool, seen = attacker.keep(pool, drawn, metrics)
-        metrics |= seen
-    params = optax.apply_updates(state.params, updates)
-    state = state._replace(step=state.step + 1, params=params, optimizer=optimizer, defense=carried, pool=pool)
-    return state, metrics
+        metrics = metrics | seen
+    return OuterState(train, carried, pool), metrics
 
 
 def fit(
     model: Model,
     defense: Defense,
     training: Training,
-    state: TrainState,
+    state: OuterState,
     batch: Callable[[int], StreamBatch],
     log: Callable[[int, dict[str, float]], None],
     stop: Callable[[int], bool] = lambda step: False,
-) -> tuple[TrainState, dict[str, float]]:
-    """Steps from ``state.step`` to ``training.steps``, with the host a step behind the device.
+) -> tuple[OuterState, dict[str, float]]:
+    """Steps from the state's to ``training.steps``, with the host a step behind the device.
 
     While the device takes a step, the host makes the next one's data and reads the scalars of the one before.
 
@@ -141,7 +157,7 @@ def fit(
     Raises:
       UserError: the loss is not finite; that step is not logged.
     """
-    done, before = int(state.step), None
+    done, before = int(state.train.step), None
     data = batch(done)
     while True:
         state, metrics = outer_step(model, defense, training, state, data)

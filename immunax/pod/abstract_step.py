@@ -11,11 +11,11 @@ from immunax.data.batches import Batch
 from immunax.models.model import Model
 from immunax.outer.defense import Defense, Mixture, StreamBatch
 from immunax.outer.simulation import SimulatedAttack, Simulation
-from immunax.outer.training import Training, TrainState, begin, outer_step
-from immunax.runtime.mesh import shardings
+from immunax.outer.training import OuterState, Training, begin, outer_step
+from immunax.runtime.mesh import data_ways, sharded
 
 
-def abstract_state(model: Model, defense: Defense, training: Training, batch: StreamBatch, devices: Mesh) -> TrainState:
+def abstract_state(model: Model, defense: Defense, training: Training, batch: StreamBatch, devices: Mesh) -> OuterState:
     """The shapes of the state before the first step, each sharded by the mesh's table.
 
     Args:
@@ -27,30 +27,26 @@ def abstract_state(model: Model, defense: Defense, training: Training, batch: St
       UserError: the defense refuses this model.
     """
     params = jax.eval_shape(model.init, jax.random.key(0))
-    state = jax.eval_shape(partial(_begin, model, defense, training), params, batch)
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        state,
-        shardings(state, devices),
-    )
+    return sharded(jax.eval_shape(partial(_begin, model, defense, training), params, batch), devices)
 
 
-def _begin(model: Model, defense: Defense, training: Training, params: Any, batch: StreamBatch) -> TrainState:
+def _begin(model: Model, defense: Defense, training: Training, params: Any, batch: StreamBatch) -> OuterState:
     return begin(model, params, defense, training, batch)
 
 
-def abstract_batch(mixture: Mixture, length: int, devices: Mesh) -> StreamBatch:
+def abstract_batch(mixture: Mixture, training: Training, devices: Mesh) -> StreamBatch:
     """The shapes of one outer step's data, at their largest: one example a row, every row full, all of it answer.
 
     Args:
       mixture: examples a step; rows are the next multiple of the mesh's ``data`` x ``fsdp``.
-      length: tokens a row.
+      training: gives the tokens of a row, and how many batches of the mixture a step takes.
       devices: the mesh.
     """
 
     def rows(count: int, *leading: int) -> Batch:
-        ways = devices.shape["data"] * devices.shape["fsdp"]
-        shape = (*leading, -(-count // ways) * ways, length)
+        ways = data_ways(devices)
+        first, *rest = *leading, -(-count // ways) * ways
+        shape = (training.accumulate * first, *rest, training.max_length)
         split = NamedSharding(devices, PartitionSpec(*[None] * len(leading), ("data", "fsdp")))
         whole, real = (jax.ShapeDtypeStruct(shape, dtype, sharding=split) for dtype in (jnp.int32, jnp.float32))
         return Batch(whole, whole, whole, whole, whole, real)
@@ -66,7 +62,7 @@ def abstract_batch(mixture: Mixture, length: int, devices: Mesh) -> StreamBatch:
 
 
 def trace_step(
-    model: Model, defense: Defense, training: Training, state: TrainState, batch: StreamBatch, devices: Mesh
+    model: Model, defense: Defense, training: Training, state: OuterState, batch: StreamBatch, devices: Mesh
 ) -> Any:
     """The very step that ``immunax.train`` runs, traced for a mesh; its ``jaxpr`` can be counted, its ``lower()`` compiled.
 

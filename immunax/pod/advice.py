@@ -1,15 +1,20 @@
 """What would help a train step that does not fit: the option that saves most, estimated from the shapes of what is kept."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from immunax.inner.state import begin
-from immunax.models.model import Model
+from immunax.models.lora import LoraSpec
+from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, StreamBatch
-from immunax.outer.training import TrainState
+from immunax.outer.training import OuterState, Training, released
+from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.fit import device_bytes
+from immunax.runtime.mesh import sharded
 
 
 class Saving(NamedTuple):
@@ -19,20 +24,40 @@ class Saving(NamedTuple):
     bytes: float
 
 
-def advise(model: Model, defense: Defense, state: TrainState, batch: StreamBatch, devices: Mesh) -> list[Saving]:
+def advise(
+    model: Model, defense: Defense, training: Training, state: OuterState, batch: StreamBatch, devices: Mesh
+) -> list[Saving]:
     """The options that would take memory off, most first.
 
     Args:
-      model, defense: static.
+      model, defense, training: static.
       state, batch: shapes, sharded.
       devices: the mesh.
     """
+    weights = sharded(jax.eval_shape(partial(released, model, defense, training), state), devices)
+    inner = _inner_options(defense, weights, devices)
     options = [
-        *_activation_options(model, batch, devices),
-        *_inner_options(defense, state),
-        *_sharding_options(defense, state, devices),
+        *_activation_options(model, abstract_batch(defense.mixture, replace(training, accumulate=1), devices), devices),
+        *_adapter_options(model, defense, training, state, batch, devices),
+        *inner,
+        _sharding_option(_held_bytes(state) + sum(saving.bytes for saving in inner[:1]), devices),
     ]
     return sorted(options, key=lambda each: each.bytes, reverse=True)
+
+
+def _held_bytes(state: OuterState) -> int:
+    """What a step holds all along: its state, and the gradient of what trains."""
+    return device_bytes(state) + device_bytes(state.train.trained)
+
+
+def _adapter_options(
+    model: Model, defense: Defense, training: Training, state: OuterState, batch: StreamBatch, devices: Mesh
+) -> list[Saving]:
+    if training.lora is not None:
+        return []
+    adapted = abstract_state(model, defense, replace(training, lora=LoraSpec()), batch, devices)
+    saved = _held_bytes(state) - _held_bytes(adapted)
+    return [Saving("a defender of adapters, trainer.lora", saved)] if saved > 0 else []
 
 
 def _activation_options(model: Model, batch: StreamBatch, devices: Mesh) -> list[Saving]:
@@ -63,18 +88,15 @@ def activation_bytes(model: Model, remat: str, batch: StreamBatch, devices: Mesh
     return rows * length * c.n_layers * (stream + each_token)
 
 
-def _inner_options(defense: Defense, state: TrainState) -> list[Saving]:
-    attacker: Any = getattr(defense, "attacker", None)
-    simulation = defense.mixture.simulation
-    if attacker is None or simulation is None or attacker.lora is not None:
+def _inner_options(defense: Defense, weights: Params, devices: Mesh) -> list[Saving]:
+    attacker, simulation = defense.attacker, defense.mixture.simulation
+    whole = () if attacker is None else tuple(each for each in attacker.attackers() if each.lora is None)
+    if attacker is None or simulation is None or not whole:
         return []
-    optimizer = attacker.optimizer.build(simulation.steps)
-    adapted = jax.eval_shape(lambda weights: begin(optimizer, weights), state.params)
-    # Weights and moments have the shapes of the weights, and lie on the mesh as they do.
-    copies = sum(leaf.size for leaf in jax.tree.leaves(adapted)) / sum(
-        leaf.size for leaf in jax.tree.leaves(state.params)
-    )
-    one, kept = copies * device_bytes(state.params), kept_steps(attacker.estimator, simulation.steps, simulation.checks)
+    descents = [jax.eval_shape(partial(begin, each.optimizer.build(simulation.steps)), weights) for each in whole]
+    # Weights and moments lie on the mesh as the weights do.
+    one = max(device_bytes(sharded(each, devices)) for each in descents)
+    kept = kept_steps(attacker.estimator, simulation.steps, simulation.checks)
     lora = Saving("an attacker of adapters, defense.attacker.lora", kept * one)
     if kept == 1 or simulation.steps == 1:
         return [lora]
@@ -92,10 +114,8 @@ def kept_steps(estimator: Any, steps: int, checks: int) -> int:
     return max(1, through if remat != "segments" else checks + -(-through // checks))
 
 
-def _sharding_options(defense: Defense, state: TrainState, devices: Mesh) -> list[Saving]:
-    held = device_bytes(state) + device_bytes(state.params)
-    held += sum(saving.bytes for saving in _inner_options(defense, state)[:1])
-    if devices.shape["data"] > 1:
-        fsdp = devices.shape["data"] * devices.shape["fsdp"]
-        return [Saving(f"more sharding, mesh.data=1 mesh.fsdp={fsdp}", held * (1 - 1 / devices.shape["data"]))]
-    return [Saving(f"more sharding, a mesh of more chips with mesh.fsdp={2 * devices.shape['fsdp']}", held / 2)]
+def _sharding_option(held: float, devices: Mesh) -> Saving:
+    data, fsdp = devices.shape["data"], devices.shape["fsdp"]
+    if data > 1:
+        return Saving(f"more sharding, mesh.data=1 mesh.fsdp={data * fsdp}", held * (1 - 1 / data))
+    return Saving(f"more sharding, a mesh of more chips with mesh.fsdp={2 * fsdp}", held / 2)

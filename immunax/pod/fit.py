@@ -71,7 +71,7 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
     Raises:
       UserError: the defense refuses this model.
     """
-    batch = abstract_batch(defense.mixture, training.max_length, devices)
+    batch = abstract_batch(defense.mixture, training, devices)
     state = abstract_state(model, defense, training, batch, devices)
     traced = trace_step(model, defense, training, state, batch, devices)
     kept = matmul_flops(trace_step(replace(model, remat="none"), defense, training, state, batch, devices).jaxpr)

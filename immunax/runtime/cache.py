@@ -7,6 +7,7 @@ system drops the lock of a process that dies.
 
 import fcntl
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,16 +17,19 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from safetensors.flax import load_file
+from jax.sharding import Mesh
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from immunax.runtime import atomic, digest
 from immunax.runtime.code import code_digest
 from immunax.runtime.errors import UserError
+from immunax.runtime.placement import fill
 
 _ENTRY = "entry.json"
 _ARRAYS = "arrays.safetensors"
 _SEPARATOR = "/"
+_BLOCK_BYTES = 1 << 24
 
 T = TypeVar("T")
 
@@ -120,23 +124,37 @@ def write_arrays(tree: Mapping[str, Any], folder: Path) -> None:
     save_file({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, folder / _ARRAYS)
 
 
-def read_arrays(folder: Path) -> dict[str, Any]:
+def read_arrays(folder: Path, devices: Mesh | None = None) -> dict[str, Any]:
     """Reads what ``write_arrays`` wrote.
 
     Args:
       folder: where from.
+      devices: the mesh that the arrays are split over; None is the default device.
 
     Returns:
       The nested dictionaries, of JAX arrays of the same dtypes.
     """
     tree: dict[str, Any] = {}
-    for name, array in load_file(folder / _ARRAYS).items():
+    file = folder / _ARRAYS
+    with safe_open(file, framework="np") as opened:
+        names = list(opened.keys())
+    for name in names:
         *parents, leaf = name.split(_SEPARATOR)
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = array
+        node[leaf] = _read_array(file, name, devices)
     return tree
+
+
+def _read_array(file: Path, name: str, devices: Mesh | None) -> jax.Array:
+    # Opened for each: the pages that were read count as the process's memory until the file is closed.
+    with safe_open(file, framework="np") as opened:
+        part = opened.get_slice(name)
+        shape, dtype = part.get_shape(), part[:1].dtype
+        rows = max(1, _BLOCK_BYTES // (math.prod(shape[1:]) * dtype.itemsize))
+        pieces = ((first, part[first : min(first + rows, shape[0])]) for first in range(0, shape[0], rows))
+        return fill(name.split(_SEPARATOR), shape, dtype, pieces, devices)
 
 
 def enable_compilation_cache() -> Path:

@@ -155,6 +155,15 @@ def shardings(tree: Any, mesh: Mesh, stacked: bool = False) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+def sharded(shapes: Any, mesh: Mesh) -> Any:
+    """Shapes of weights, and of what follows them, each with its sharding by the mesh's table."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        shardings(shapes, mesh),
+    )
+
+
 def _name(key: Any) -> str:
     return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
 
@@ -187,7 +196,7 @@ def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     Raises:
       UserError: the examples do not divide over the devices.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = data_ways(mesh)
     rows = {np.shape(leaf)[axis] for leaf in jax.tree.leaves(batch)}
     if any(size % ways for size in rows):
         raise UserError(f"a batch of {max(rows)} does not divide over data x fsdp = {ways} devices; use a multiple")
@@ -204,9 +213,9 @@ def _traced_under() -> AbstractMesh | None:
     return None if mesh.empty or mesh.manual_axes else mesh
 
 
-def data_ways() -> int:
-    """Over how many devices the mesh that a program is traced under (``jax.set_mesh``) splits examples; 1 without one."""
-    mesh = _traced_under()
+def data_ways(mesh: Mesh | AbstractMesh | None = None) -> int:
+    """Over how many devices a mesh splits examples; by default that which is traced under (``jax.set_mesh``), if any."""
+    mesh = _traced_under() if mesh is None else mesh
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 

@@ -8,13 +8,13 @@ from jax.sharding import Mesh
 
 from immunax.models.model import Model, Params
 from immunax.outer import training as outer
-from immunax.outer.defense import Defense, StreamBatch
+from immunax.outer.defense import Defense
 from immunax.outer.feed import Feed
 from immunax.runtime import console
 from immunax.runtime.checkpoint import Checkpoints
-from immunax.runtime.mesh import shard, shard_batch
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
+from immunax.stages.outer_loop import begin
 
 
 class Defended(NamedTuple):
@@ -41,7 +41,7 @@ def defend(
 
     Args:
       model: static.
-      params: the start model; untouched.
+      params: the start model, on the mesh; untouched.
       defense, training: what is minimised, and the budget.
       data: batches by step.
       devices: over whose axes ``data`` and ``fsdp`` the examples are split.
@@ -51,14 +51,7 @@ def defend(
     Raises:
       UserError: the loss is not finite, a checkpoint is of another run, or the disk is full.
     """
-
-    def batch(step: int) -> StreamBatch:
-        streams = data.batch(step)
-        stacked = shard_batch(streams.simulation, devices, axis=1)
-        return shard_batch(streams._replace(simulation=None), devices)._replace(simulation=stacked)
-
-    # All of it on the mesh, as steps leave it: a state that lies otherwise would compile the first step as a program of its own.
-    state = shard(outer.begin(model, params, defense, training, batch(0)), devices)
+    state, batch = begin(model, params, defense, training, data, devices)
     with (
         Preemption() as preemption,
         Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,
@@ -82,7 +75,7 @@ def defend(
                 # Under the mesh the step says how its activations are split, see runtime/mesh.py.
                 with jax.set_mesh(devices):
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
-                done = int(state.step)
+                done = int(state.train.step)
                 checkpoints.save(done, state, scalars)
         interrupted = preemption.requested
-    return Defended(jax.block_until_ready(state.params), interrupted)
+    return Defended(jax.block_until_ready(outer.released(model, defense, training, state)), interrupted)

@@ -1,5 +1,7 @@
 """The start model: as loaded, or with a guard implanted, made once and cached."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.models.model import Params
@@ -11,7 +13,7 @@ from immunax.stages.setup import Setup, build, check_context
 
 
 def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
-    """The weights that a run defends, on the default device.
+    """The weights that a run defends, on the mesh of the setup.
 
     Args:
       start: the group ``start``: ``defense`` and ``trainer`` that implant a guard, both null to take the model as it is.
@@ -39,11 +41,14 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
     def make() -> Params:
         return _implant(start, setup, loaded)
 
-    return cache.get_or_make("guard", key, make, cache.read_arrays, cache.write_arrays, [_implant, chosen])
+    def read(folder: Path) -> Params:
+        return cache.read_arrays(folder, setup.devices)
+
+    return cache.get_or_make("guard", key, make, read, cache.write_arrays, [_implant, chosen])
 
 
 def _implant(start: DictConfig, setup: Setup, loaded: Params) -> Params:
     defense, training = build(start.defense), build(start.trainer)
     check_context(setup.model, {"start.trainer.max_length": training.max_length})
     tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
-    return minimise("implant the guard", setup.model, loaded, tokenizer, data, defense, training)
+    return minimise("implant the guard", setup.model, loaded, tokenizer, data, defense, training, setup.devices)

@@ -38,7 +38,7 @@ class PopulationTeam:
     asked: Prompts
 
 
-class Member(NamedTuple):
+class AttackScores(NamedTuple):
     """One attack of a population.
 
     Attributes:
@@ -101,7 +101,7 @@ def attack_and_score(
     seed: int,
     mesh: Mesh | None = None,
     times: int = 1,
-) -> tuple[Member, ...]:
+) -> tuple[AttackScores, ...]:
     """Runs every attack on one set of weights, and judges what each left.
 
     Args:
@@ -120,13 +120,13 @@ def attack_and_score(
       UserError: not even one member at a time fits the memory.
     """
     courses: dict[int, list[Scores]] = {}
-    members: dict[int, Member] = {}
+    members: dict[int, AttackScores] = {}
     for turn in attacked(team.parts, model, params, jax.random.key(seed), mesh, times):
         for index, scores in enumerate(_scored(team, model, tokenizer, turn)):
             course = courses.setdefault(turn.places[index], [])
             course.append(scores)
             diverged = bool(turn.diverged_at[index] >= 0)
-            members[turn.places[index]] = Member(tuple(course), turn.losses[index], diverged)
+            members[turn.places[index]] = AttackScores(tuple(course), turn.losses[index], diverged)
     return tuple(members[place] for place in sorted(members))
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Protocol
 
 import jax
-import numpy as np
+from jax.sharding import Mesh
 
 from immunax.data.dialog import Dialog, Split
 from immunax.models.config import DecoderConfig
@@ -15,9 +16,10 @@ from immunax.models.model import Model, Params
 from immunax.models.word_level import END, PAD, word_level
 from immunax.outer.defense import Defense
 from immunax.outer.training import Training
-from immunax.runtime import cache, digest
+from immunax.runtime import cache, digest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
+from immunax.runtime.mesh import MeshSpec
 from immunax.stages.outer_loop import minimise
 
 
@@ -53,8 +55,11 @@ class Pretrained:
         """The decoder's."""
         return self.decoder
 
-    def load(self) -> Checkpoint:
-        """Pretrains the model, or takes it from the cache.
+    def load(self, devices: Mesh | None = None) -> Checkpoint:
+        """Pretrains the model on one device, or takes it from the cache.
+
+        Args:
+          devices: the mesh that its weights are split over; None is the default device.
 
         Raises:
           UserError: the vocabulary is too small for the corpus, or the loss is not finite.
@@ -71,7 +76,14 @@ class Pretrained:
             model = Model(self.decoder)
             first = jax.jit(model.init)(jax.random.key(self.trainer.seed))
             data = Split(retain=dialogs)
-            return minimise("pretrain", model, first, tokenizer, data, self.objective, self.trainer)
+            one = mesh.build(MeshSpec())
+            made = minimise(
+                "pretrain", model, mesh.shard(first, one), tokenizer, data, self.objective, self.trainer, one
+            )
+            return made if devices is None else mesh.shard(made, devices)
+
+        def read(folder: Path) -> Params:
+            return cache.read_arrays(folder, devices)
 
         key = {
             "source": asdict(self),
@@ -79,8 +91,7 @@ class Pretrained:
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
             "versions": versions(),
         }
-        params = cache.get_or_make("pretrained", key, make, cache.read_arrays, cache.write_arrays, [self])
-        params = jax.tree.map(np.asarray, params)
+        params = cache.get_or_make("pretrained", key, make, read, cache.write_arrays, [self])
         ids = {f"{name}_token_id": tokenizer.get_vocab()[token] for name, token in (("eos", END), ("pad", PAD))}
         return Checkpoint(
             config=self.decoder,

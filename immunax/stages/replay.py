@@ -67,7 +67,7 @@ def replay(
         models[REFERENCE] = params
     elif stated["predicate"]["reference"] is not None:
         found.append(Check("replay of the reference", "not checked", "give --reference PATH with its files"))
-    base = undefended(config, certified, loaded)
+    base = undefended(config, certified, setup, loaded)
     suite = with_undefended(build(config.suite), None if base is None else Weights(base, digest.of_tree(base)))
     shared = bench(suite, build(config.judge), setup.checkpoint.tokenizer, setup.splits, config.seed)
     known, states = tables(folder)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.campaign.search import Found, Search, prepare_search, run_search
+from immunax.campaign.search import Search, SearchResult, prepare_search, run_search
 from immunax.conditions.episode import Course, Episode
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
@@ -29,7 +29,7 @@ class Searched(NamedTuple):
     """
 
     episode: Episode
-    found: Found
+    found: SearchResult
     prompts: tuple[Dialog, ...]
 
 
@@ -70,7 +70,7 @@ def search_and_score(
     return Searched(Episode(first, last, course), found, before.dialogs)
 
 
-def show(found: Found) -> None:
+def show(found: SearchResult) -> None:
     """Prints the trials that did most harm, and the budget."""
     budget = found.budget
     title = (
@@ -85,7 +85,7 @@ def show(found: Found) -> None:
     console.table(title, ["attack", "steps", "validation harmful NLL", "utility"], rows)
 
 
-def to_json(found: Found) -> dict[str, Any]:
+def to_json(found: SearchResult) -> dict[str, Any]:
     """The trials, the best of them and the budget, JSON-able; a number that is not finite is None."""
 
     def one(trial: Any) -> dict[str, Any]:

@@ -7,16 +7,19 @@ from typing import Any, Protocol
 
 import hydra
 import jax
-import jax.numpy as jnp
+from jax.sharding import Mesh
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.data.dialog import Splits
 from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
+from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import MeshSpec, sharded
+from immunax.runtime.mesh import build as build_mesh
 from immunax.runtime.metrics import Metrics
 
 CHECKPOINTS = "checkpoints"
@@ -26,8 +29,8 @@ CHECKPOINTS = "checkpoints"
 class ModelRecipe(Protocol):
     """Where a model comes from: a file or folder (:class:`~immunax.models.hub.ModelSource`), or a recipe that makes it."""
 
-    def load(self) -> Checkpoint:
-        """The model in memory."""
+    def load(self, devices: Mesh | None = None) -> Checkpoint:
+        """The model in memory, its weights split over a mesh; None is the default device."""
         ...
 
     def shape(self) -> DecoderConfig:
@@ -62,59 +65,71 @@ class Setup:
       model: its static description.
       splits: the data.
       digests: SHA-256 of the weight files and of the dialogs.
+      devices: the mesh that weights are split over.
     """
 
     checkpoint: Checkpoint
     model: Model
     splits: Splits
     digests: dict[str, str]
+    devices: Mesh
 
 
-def set_up(config: DictConfig) -> tuple[Setup, Params]:
+def set_up(config: DictConfig, devices: Mesh | None = None) -> tuple[Setup, Params]:
     """Loads the model and the data that a configuration names.
 
     Args:
       config: with the groups ``model`` and ``data`` and the node ``compute``.
+      devices: the mesh that weights are loaded onto; None is one of the default device.
 
     Returns:
-      :class:`Setup`, and the plain float32 weights on the default device.
+      :class:`Setup`, and the plain float32 weights.
 
     Raises:
       UserError: either cannot be loaded.
     """
+    devices = build_mesh(MeshSpec()) if devices is None else devices
     cache.enable_compilation_cache()
     memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
     with console.phase("load data"):
         splits = build(config.data).splits()
     with console.phase("load model"):
-        checkpoint = load(build(config.model))
+        checkpoint = load(build(config.model), devices)
     digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
-    weights = jax.tree.map(jnp.asarray, checkpoint.params)
-    checkpoint = replace(checkpoint, params=None)
-    return Setup(checkpoint, build(config.compute).model(checkpoint.config), splits, digests), weights
+    model = build(config.compute).model(checkpoint.config)
+    return Setup(replace(checkpoint, params=None), model, splits, digests, devices), checkpoint.params
 
 
-def load(source: ModelRecipe) -> Checkpoint:
+def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
     """Loads a model, or the newest checkpoint of a run of ``immunax.train``.
 
     Args:
       source: the path of a file's or folder's source may be a run's folder, which holds ``manifest.json`` and ``checkpoints``.
+      devices: the mesh that weights are split over; None is the default device.
 
     Raises:
       UserError: it cannot be loaded.
     """
     if not isinstance(source, ModelSource):
-        return source.load()
+        return source.load(devices)
     folder = Path(source.path).expanduser()
     if not (folder / manifest.FILE).is_file() or not (folder / CHECKPOINTS).is_dir():
-        return source.load()
+        return source.load(devices)
+    devices = build_mesh(MeshSpec()) if devices is None else devices
     config = OmegaConf.create(manifest.read(folder)["config"])
-    base = load(build(config.model))
+    base = load(build(config.model), devices)
+    trainable = build(config.trainer).trainable(build(config.compute).model(base.config), build(config.defense))
+    shapes = jax.eval_shape(trainable.split, base.params, jax.random.key(0))
+    base = replace(base, params=None)  # before the restored ones are there too
     with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         step = checkpoints.latest()
         if step is None:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
-        params = checkpoints.restore_part(step, "params", base.params)
+        trained, held = (
+            checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
+            for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
+        )
+    params = plain(trainable.join(trained, held))
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
 
 

@@ -1,19 +1,17 @@
 """The model that is certified, and the one that it is compared with."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest
 from immunax.runtime.errors import UserError
 from immunax.stages.guard import start_model
-from immunax.stages.setup import Setup, build, load
+from immunax.stages.setup import Setup, build, load, set_up
 
 EXPORT = "model"
 """The folder of a run of ``immunax.train`` that holds the exported model: what is released, and so what is certified."""
@@ -24,7 +22,7 @@ class Subject(NamedTuple):
 
     Attributes:
       name: as the certificate calls it.
-      params: plain float32 weights on the default device.
+      params: plain float32 weights, on the mesh of the setup.
       digests: SHA-256 by file, or of the weights where they come from no file.
       folder: of the files, or None.
       record: the manifest of the run that made it, or None.
@@ -92,38 +90,33 @@ def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject |
       UserError: it cannot be loaded, or has another tokenizer.
     """
     if "reference" in config:
-        checkpoint = load(build(config.reference))
+        checkpoint = load(build(config.reference), setup.devices)
         _check_tokenizer(setup, checkpoint.tokenizer)
-        params = jax.tree.map(jnp.asarray, checkpoint.params)
         path = Path(config.reference.path).expanduser()
         name = path.name if path.exists() else str(config.reference.path)
-        return Subject(name, params, checkpoint.digests, None, None)
+        return Subject(name, checkpoint.params, checkpoint.digests, None, None)
     if certified.record is None:
         return None
     before = OmegaConf.create(dict(certified.record["config"]))
-    checkpoint = load(build(before.model))
-    _check_tokenizer(setup, checkpoint.tokenizer)
-    splits = build(before.data).splits()
-    digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
-    model = build(before.compute).model(checkpoint.config)
-    start = Setup(replace(checkpoint, params=None), model, splits, digests)
-    params = start_model(before.start, start, jax.tree.map(jnp.asarray, checkpoint.params))
+    start, loaded = set_up(before, setup.devices)
+    _check_tokenizer(setup, start.checkpoint.tokenizer)
+    params = start_model(before.start, start, loaded)
     return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None)
 
 
-def undefended(config: DictConfig, certified: Subject, loaded: Params) -> Params | None:
+def undefended(config: DictConfig, certified: Subject, setup: Setup, loaded: Params) -> Params | None:
     """The model before its guard, where it is known: what an attacker who has it too may merge with.
 
     Args:
       config: from :func:`exported`.
       certified: the model.
-      loaded: as it was loaded.
+      setup, loaded: from :func:`~immunax.stages.setup.set_up` of the configuration.
     """
     if config.start.defense is not None:
         return loaded
     if certified.record is None:
         return None
-    return load(build(OmegaConf.create(dict(certified.record["config"])).model)).params
+    return load(build(OmegaConf.create(dict(certified.record["config"])).model), setup.devices).params
 
 
 def _called(config: DictConfig) -> str:

@@ -18,6 +18,7 @@ from immunax.attacks.weight_noise import WeightNoise
 from immunax.campaign.grid import Population
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.tamper_resistance import answer_log_likelihood
+from immunax.models.families import FAMILIES
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
@@ -87,14 +88,21 @@ def test_merging_lies_on_the_line_between_two_models():
         attacked(Merge())
 
 
-def test_an_ablated_direction_is_never_written_to_the_stream():
+@pytest.mark.parametrize("family", ["llama", "olmo2", "gemma2"])
+def test_an_ablated_direction_is_never_written_to_the_stream(family):
+    model = replace(MODEL, config=replace(MODEL.config, **FAMILIES[family].fixed))
+    # Norms that are not even, or their scales would leave a direction alone.
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.3 * jax.random.normal(KEY, leaf.shape) if leaf.ndim < 3 else leaf,
+        small.params(model=model),
+    )
     direction = jax.random.normal(jax.random.key(3), (24,))
     direction = direction / jnp.linalg.norm(direction)
     tokens = small.tokens(2, 9)
     ones, places = jnp.ones_like(tokens), jnp.arange(9)[None].repeat(2, 0)
     before, after = (
-        MODEL.apply(weights, tokens, ones, places, capture=True).residuals @ direction
-        for weights in (PARAMS, ablated(PARAMS, direction))
+        model.apply(weights, tokens, ones, places, capture=True).residuals @ direction
+        for weights in (params, ablated(model, params, direction))
     )
     assert np.abs(before).max() > 0.1
     np.testing.assert_allclose(after, 0, atol=1e-5)
@@ -105,8 +113,10 @@ def test_refusal_ablation_takes_the_direction_after_which_harmful_answers_are_li
     material, found, _ = attacked(attack)
     directions = attack.directions(MODEL, PARAMS, material)
     np.testing.assert_allclose(jnp.linalg.norm(directions, axis=-1), 1, rtol=1e-5)
-    likely = [answer_log_likelihood(MODEL, ablated(PARAMS, each), material.validation).sum() for each in directions]
-    best = ablated(PARAMS, directions[int(np.argmax(likely))])
+    likely = [
+        answer_log_likelihood(MODEL, ablated(MODEL, PARAMS, each), material.validation).sum() for each in directions
+    ]
+    best = ablated(MODEL, PARAMS, directions[int(np.argmax(likely))])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, best)
     # The difference of means, by hand, at the last token of one prompt after another.
     rows = []

@@ -57,10 +57,8 @@ def test_the_attack_found_does_most_harm_and_its_weights_do_what_its_trial_says(
     assert found.best.harmful_nll == min(trial.harmful_nll for trial in found.trials)
     assert found.best.steps == len(found.loss) == 8
     assert found.loss[-1] < found.loss[0]
-    measure = prepare_search(SEARCH, tiny.tokenizer(), SPLITS).measure
-    np.testing.assert_allclose(
-        _nll(found.params, measure.harmful[found.best.member]), found.best.harmful_nll, rtol=1e-5
-    )
+    harmful = prepare_search(SEARCH, tiny.tokenizer(), SPLITS).harmful[found.best.member]
+    np.testing.assert_allclose(_nll(found.params, harmful), found.best.harmful_nll, rtol=1e-5)
     assert [(trial.member, trial.steps) for trial in found.trials] == [(0, 2), (1, 2), (2, 2), (1, 8), (3, 8)]
 
 
@@ -81,7 +79,9 @@ def test_the_budget_is_what_every_member_trained_on_and_was_ranked_by():
 
 
 def test_an_attack_that_ruins_the_model_does_not_count():
-    free, bound = _find(), _find(replace(SEARCH, keep=0.99))
+    fierce = replace(FULL, grid={"tuning.optimizer.learning_rate": [1e-6, 3e-2, 1e-5]})
+    search = replace(SEARCH, populations={"full": fierce, "lora": LORA})
+    free, bound = _find(search), _find(replace(search, keep=0.99))
     assert [trial.allowed for trial in bound.trials if (trial.member, trial.steps) == (1, 2)] == [False]
     assert bound.best.member != free.best.member
     assert bound.best.harmful_nll > free.best.harmful_nll

@@ -25,4 +25,5 @@ def test_a_configuration_names_every_field_of_a_hashable_defense_that_starts_on_
     for depth in (30, 32):
         model = Model(replace(small.CONFIG, n_layers=depth, vocab_size=49152))
         params = jax.eval_shape(model.init, jax.random.key(0))
+        jax.eval_shape(defense.trainable(model).split, params)
         jax.eval_shape(lambda p, model=model: defense.init(model, p, StreamBatch(), jax.random.key(0)), params)

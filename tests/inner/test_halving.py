@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from immunax.inner.halving import Halving, Merit, Rung, halve
+from immunax.inner.halving import Halving, Merit, Rung, _rung, halve
+from immunax.inner.memory import compile_turns
 from immunax.inner.optimizers import AdamW
 from immunax.inner.state import begin
 from immunax.inner.step import scan_steps, slope_of
@@ -13,36 +14,25 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, build
 
 STEPS, TARGET = 18, 3.0
-OPTIMIZER = AdamW().build(STEPS)
 
 
 def _loss(weights, batch):
     return jnp.sum((weights - batch) ** 2)
 
 
-class Closest:
+def closest(member, shared):
     """Ranks by the distance to the target; weights above a member's cap are not allowed."""
-
-    def start(self, batches, own, shared):
-        optimizer = AdamW().build(STEPS, {"learning_rate": own["rates"]})
-        return self.follow(begin(optimizer, shared), batches, own, shared)
-
-    def follow(self, state, batches, own, shared):
-        state, metrics = scan_steps(slope_of(_loss), OPTIMIZER, state, batches)
-        return state, metrics["loss"]
-
-    def appraise(self, weights, own, shared):
-        return Merit(-jnp.sum((weights - TARGET) ** 2), own["cap"] >= jnp.max(weights))
+    state, batches, own = member
+    state = begin(AdamW().build(STEPS, {"learning_rate": own["rates"]}), shared) if state is None else state
+    state, metrics = scan_steps(slope_of(_loss), AdamW().build(STEPS), state, batches)
+    merit = Merit(-jnp.sum((state.trained - TARGET) ** 2), own["cap"] >= jnp.max(state.trained))
+    return state, metrics["loss"], merit
 
 
-SEARCHER = Closest()
-
-
-@partial(jax.jit, static_argnames=("rungs", "mesh", "chunk"))
-def _search(learning_rates, cap, rungs, mesh=None, chunk=None):
+def _search(learning_rates, cap, rungs, mesh=None):
     own = {"cap": cap, "rates": jnp.repeat(learning_rates[:, None], STEPS, axis=1)}
     batches = jnp.full((len(learning_rates), STEPS, 2), TARGET)
-    return halve(SEARCHER, rungs, batches, own, jnp.zeros(2), mesh=mesh, chunk=chunk)
+    return halve(closest, rungs, batches, own, jnp.zeros(2), mesh=mesh)
 
 
 RUNGS = Halving(2, 3).rungs(9, STEPS)
@@ -60,35 +50,45 @@ def test_each_stretch_is_eta_times_as_long_and_a_third_go_on():
 
 
 def test_the_search_finds_the_member_that_comes_closest_and_its_weights_are_those_of_the_run_alone():
-    best, stretches = _search(RATES, FREE, RUNGS)
-    assert (int(best.place), int(best.steps), bool(best.merit.allowed)) == (1, 18, True)
-    assert [len(stretch.places) for stretch in stretches] == [9, 3, 1]
-    assert set(np.asarray(stretches[1].places)) == {1, 5, 7}
+    best, seen = _search(RATES, FREE, RUNGS)
+    assert (best.place, best.steps) == (1, 18)
+    assert [len(ranked.places) for ranked in seen] == [9, 3, 1]
+    assert set(seen[1].places) == {1, 5, 7}
     optimizer = AdamW(0.17).build(STEPS)
     alone, metrics = jax.jit(lambda start: scan_steps(slope_of(_loss), optimizer, start, jnp.full((STEPS, 2), TARGET)))(
         begin(optimizer, jnp.zeros(2))
     )
-    np.testing.assert_allclose(best.weights, alone.trained, rtol=1e-5)
-    joined = np.concatenate([np.asarray(each.losses)[np.asarray(each.places) == 1][0] for each in stretches])
+    np.testing.assert_allclose(best.trained, alone.trained, rtol=1e-5)
+    joined = np.concatenate([each.losses[each.places == 1][0] for each in seen])
     np.testing.assert_allclose(joined, metrics["loss"], rtol=1e-5)
 
 
 def test_a_member_that_is_not_allowed_is_never_the_one_found_and_a_diverged_one_goes_on_last():
-    best, stretches = _search(RATES, FREE.at[1].set(0.2), RUNGS)
-    assert int(best.place) == 5
-    assert 1 not in np.asarray(stretches[1].places)
-    assert int(stretches[0].diverged_at[8]) == 1
-    none, stretches = _search(RATES, jnp.full(9, -1.0), RUNGS)
-    assert not none.merit.allowed
-    assert 8 not in np.asarray(stretches[1].places)
+    best, seen = _search(RATES, FREE.at[1].set(0.2), RUNGS)
+    assert best.place == 5
+    assert 1 not in seen[1].places
+    assert seen[0].diverged_at[8] == 1
+    none, seen = _search(RATES, jnp.full(9, -1.0), RUNGS)
+    assert none is None
+    assert 8 not in seen[1].places
 
 
 def test_the_best_may_be_one_that_was_allowed_early_and_not_later():
     best, _ = _search(RATES, jnp.full(9, 0.5), RUNGS)
-    assert (int(best.place), int(best.steps)) == (1, 2)
+    assert (best.place, best.steps) == (1, 2)
 
 
-@pytest.mark.parametrize("options", [{"mesh": build(MeshSpec(attack=8))}, {"chunk": 2}])
-def test_a_search_over_devices_or_in_chunks_finds_the_same(options):
-    one, other = _search(RATES, FREE, RUNGS), _search(RATES, FREE, RUNGS, **options)
+def test_a_search_over_devices_finds_the_same():
+    one, other = _search(RATES, FREE, RUNGS), _search(RATES, FREE, RUNGS, build(MeshSpec(attack=8)))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), other, one)
+
+
+def test_a_rung_writes_its_states_where_they_lay_and_programs_of_equal_shapes_are_made_once():
+    state = jax.eval_shape(lambda: begin(AdamW().build(STEPS), jnp.zeros(2)))
+    states = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape), leaf.dtype), state)
+    own = {"cap": jnp.zeros(4), "rates": jnp.zeros((4, STEPS))}
+    inputs = states, (jnp.zeros((4, 3, 2)), own), jnp.zeros(2)
+    programs = [compile_turns(_rung, inputs, 4, donate=0, member=closest) for _ in range(2)]
+    assert programs[0] is programs[1]
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(states))
+    assert programs[0].memory_analysis().alias_size_in_bytes == held

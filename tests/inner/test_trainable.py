@@ -16,7 +16,9 @@ from tests import small
 KEY, SPEC = jax.random.key(0), LoraSpec(2, targets=("down_proj",))
 
 
-@pytest.mark.parametrize("trainable", [WHOLE, Adapters(SPEC), Projections((0, 2), ("down_proj",)), Projections((1,))])
+@pytest.mark.parametrize(
+    "trainable", [WHOLE, Adapters(SPEC), Projections((0, 2), ("down_proj",)), Projections((1,)), Projections((2, 0, 1))]
+)
 def test_split_weights_are_joined_to_weights_that_compute_the_same(trainable):
     params = small.params()
     joined = trainable.join(*trainable.split(params, KEY))

@@ -33,6 +33,28 @@ def test_values_and_gradients_equal_dense_attention(length, window):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4), found, expected)
 
 
+def test_capped_scores_are_capped_before_the_mask_and_after_the_scale():
+    keys = jax.random.split(jax.random.key(0), 3)
+    query = 3 * jax.random.normal(keys[0], (2, 140, 4, 8))
+    key, value = (jax.random.normal(each, (2, 140, 2, 8)) for each in keys[1:])
+    mask = causal_mask(jnp.ones((2, 140), jnp.int32))
+
+    def naive(query, key, value):
+        key, value = (jnp.repeat(part, 2, axis=2) for part in (key, value))
+        scores = 1.5 * jnp.tanh(0.2 * jnp.einsum("bthd,bshd->bhts", query, key) / 1.5)
+        weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
+        return jnp.einsum("bhts,bshd->bthd", weights, value)
+
+    def slopes(attend):
+        return jax.jit(jax.grad(lambda *parts: jnp.sin(attend(*parts)).sum(), (0, 1, 2)))(query, key, value)
+
+    def capped(query, key, value):
+        return causal_attention(query, key, value, mask, scale=0.2, cap=1.5)
+
+    np.testing.assert_allclose(capped(query, key, value), naive(query, key, value), atol=1e-5)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-4), slopes(capped), slopes(naive))
+
+
 def test_a_long_sequence_makes_fewer_scores():
     def flops(attend, length):
         shapes = [jax.ShapeDtypeStruct((1, length, heads, 8), jnp.float32) for heads in (4, 2, 2)]

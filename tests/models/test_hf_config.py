@@ -1,8 +1,12 @@
 """``config.json`` to and from the decoder's configuration."""
 
+from dataclasses import asdict, replace
+
 import pytest
-from hypothesis import given
+from hydra.utils import instantiate
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from immunax.models import hf_config
@@ -34,6 +38,12 @@ QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
     "num_key_value_heads": 2,
     "head_dim": 16,
+}
+GEMMA2 = {
+    **{name: value for name, value in QWEN3.items() if name != "hidden_act"},
+    "model_type": "gemma2",
+    "architectures": ["Gemma2ForCausalLM"],
+    "hidden_activation": "gelu_pytorch_tanh",
 }
 
 
@@ -87,8 +97,42 @@ def test_mistral_has_the_window_of_its_first_version_unless_told_otherwise(field
         ({"use_sliding_window": True, "sliding_window": 7, "layer_types": ["sliding_attention"] * 3}, 7),
     ],
 )
-def test_a_qwen_window_counts_when_every_layer_has_it(fields, window):
+def test_a_qwen_window_counts_when_it_is_used(fields, window):
     assert parse({**QWEN3, **fields}).sliding_window == window
+
+
+@pytest.mark.parametrize(
+    ("raw", "windowed"),
+    [
+        ({**QWEN3, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}, (False, True, True)),
+        ({**GEMMA2, "num_hidden_layers": 5}, (True, False)),
+        ({**GEMMA2, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}, (True, True, False)),
+        ({**GEMMA2, "layer_types": ["sliding_attention"] * 3}, (True,)),
+    ],
+)
+def test_windows_are_read_layer_by_layer(raw, windowed):
+    config = parse(raw)
+    assert config.sliding_window == raw.get("sliding_window", 4096)
+    assert config.windowed == windowed
+
+
+def test_a_decoder_described_in_yaml_is_the_one_of_its_config():
+    config = parse(GEMMA2)
+    described = OmegaConf.create({"_target_": "immunax.models.config.DecoderConfig", **asdict(config)})
+    assert instantiate(described) == config
+    assert hash(instantiate(described)) == hash(config)
+
+
+def test_olmo_2_and_gemma_2_are_what_their_papers_say():
+    olmo2 = parse({**LLAMA, "model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]})
+    assert (olmo2.pre_norm, olmo2.post_norm, olmo2.qk_norm, olmo2.joint_qk_norm) == (False, True, True, True)
+    assert (olmo2.n_kv_heads, olmo2.head_dim) == (4, 8)
+    gemma2 = parse(GEMMA2)
+    assert (gemma2.pre_norm, gemma2.post_norm, gemma2.norm_offset, gemma2.scale_embeddings) == (True, True, 1.0, True)
+    assert (gemma2.attention_cap, gemma2.logit_cap, gemma2.query_pre_attn_scalar) == (50.0, 30.0, 256)
+    assert (gemma2.activation, gemma2.tie_embeddings, gemma2.head_dim) == ("gelu_tanh", True, 16)
+    uncapped = parse({**GEMMA2, "attn_logit_softcapping": None, "sliding_window": None})
+    assert (uncapped.attention_cap, uncapped.sliding_window) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +153,11 @@ def test_a_qwen_window_counts_when_every_layer_has_it(fields, window):
         ({**LLAMA, "vocab_size": "100"}, "vocab_size is '100'"),
         ({**LLAMA, "num_key_value_heads": 3}, "3 key/value heads"),
         ({**QWEN3, "head_dim": None}, "head_dim is None"),
-        ({**QWEN3, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}, "some layers only"),
+        ({**QWEN3, "use_sliding_window": True, "sliding_window": 7, "layer_types": ["chunked"] * 3}, "layer_types"),
+        ({**GEMMA2, "layer_types": ["full_attention"] * 2}, "layer_types.*for each layer"),
+        ({**GEMMA2, "hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
+        ({**GEMMA2, "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({**GEMMA2, "attn_logit_softcapping": 0.0}, "attn_logit_softcapping is 0.0"),
     ],
 )
 def test_a_variant_that_is_not_supported_is_refused_by_name(raw, named):
@@ -129,12 +177,23 @@ def decoders(draw) -> DecoderConfig:
         )
     )
     kv, group, half = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 8))
+    window = None if family in ("llama", "olmo2") else draw(st.none() | st.integers(1, 50))
+    given: dict = {**FAMILIES[family].fixed, "sliding_window": window}
+    if family == "gemma2":
+        cap = st.none() | st.floats(1, 60)
+        given |= {
+            "attention_cap": draw(cap),
+            "logit_cap": draw(cap),
+            "query_pre_attn_scalar": draw(st.integers(1, 300)),
+        }
+    if window is not None and family in ("qwen2", "qwen3", "gemma2"):
+        given["windowed"] = draw(st.sampled_from([(True,), (True, False), (False, True, True)]))
     return DecoderConfig(
         family,
         vocab_size=draw(st.integers(1, 200)),
         d_model=draw(st.integers(32, 64)),
         d_ff=draw(st.integers(1, 64)),
-        n_layers=draw(st.integers(1, 4)),
+        n_layers=draw(st.integers(3, 6)),
         n_heads=kv * group,
         n_kv_heads=kv,
         head_dim=2 * half,
@@ -143,15 +202,21 @@ def decoders(draw) -> DecoderConfig:
         rope_scaling=scaling,
         norm_eps=draw(st.floats(1e-8, 1e-2)),
         tie_embeddings=draw(st.booleans()),
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-        sliding_window=None if family == "llama" else draw(st.none() | st.integers(1, 50)),
+        **given,
     )
 
 
 @given(decoders())
 def test_a_config_that_was_written_is_read_back(config):
     assert parse(hf_config.build_config(config, {"bos_token_id": 1})) == config
+
+
+@settings(max_examples=30, deadline=None)
+@given(decoders())
+def test_transformers_computes_the_same_decoder_from_a_written_config(config):
+    width = config.d_model - config.d_model % config.n_heads  # transformers insists on it
+    config = replace(config, d_model=width)
+    assert parse(AutoConfig.for_model(**hf_config.build_config(config, {"bos_token_id": 0})).to_dict()) == config
 
 
 def test_transformers_reads_a_written_config_as_we_do():

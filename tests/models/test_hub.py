@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
-from immunax.models import hub, lora, weights
+from immunax.models import families, hf, hub, lora, weights
+from immunax.models.hf_config import parse_config
 from immunax.models.hub import ModelSource
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
@@ -80,6 +81,32 @@ def test_an_export_in_the_dtype_of_the_checkpoint_repeats_its_tensors_bit_for_bi
     again = load(tmp_path / "out")
     assert (again.config, again.dtype) == (checkpoint.config, dtype)
     jax.tree.map(np.testing.assert_array_equal, again.params, checkpoint.params)
+
+
+def test_a_bfloat16_checkpoint_is_held_in_its_own_dtype_where_that_is_asked_for(folder, tmp_path):
+    hub.export(tmp_path / "half", load(folder), load(folder).params, "bfloat16")
+    source = hub.resolve(str(tmp_path / "half"))
+    half, whole = source.load(dtype="bfloat16"), source.load()
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(half.params))
+    jax.tree.map(
+        lambda one, other: np.testing.assert_array_equal(one.astype(other.dtype), other), *(half.params, whole.params)
+    )
+    hub.export(tmp_path / "again", half, half.params, "bfloat16")
+    assert digest.of_file(tmp_path / "again" / weights.SINGLE) == digest.of_file(tmp_path / "half" / weights.SINGLE)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "gemma2"])
+def test_a_family_goes_through_folders_unchanged(tmp_path, family):
+    raw = json.loads((GOLDEN / family / "config.json").read_text()) | {"vocab_size": 128}
+    config, rng = parse_config(raw, "config.json"), np.random.default_rng(0)
+    params = hf.assemble(config, families.tensors(config), lambda name, shape: rng.normal(size=shape))
+    hub.export(tmp_path / "one", hub.Checkpoint(config, params, make_tokenizer(), raw, "float32", {}), params)
+    one = load(tmp_path / "one")
+    hub.export(tmp_path / "two", one, one.params)
+    assert one.config == config
+    for name in (weights.SINGLE, "config.json"):
+        assert digest.of_file(tmp_path / "one" / name) == digest.of_file(tmp_path / "two" / name)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "two").params, params)
 
 
 def test_an_export_keeps_configuration_tokenizer_and_chat_template(folder, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import small
 
 from immunax.models import lora
+from immunax.models.families import FAMILIES
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
@@ -40,16 +43,19 @@ def test_rematerialisation_changes_no_gradient(remat):
     )
 
 
-def test_captured_streams_add_up_and_end_in_the_hidden_state():
+@pytest.mark.parametrize("family", ["llama", "olmo2", "gemma2"])
+def test_captured_streams_add_up_and_end_in_the_hidden_state(family):
+    model = Model(replace(small.CONFIG, **FAMILIES[family].fixed))
     batch = _packed([small.tokens(1, 6)[0]])
-    weights = small.params()
-    outputs = small.MODEL.apply(weights, *batch, capture=True)
-    np.testing.assert_allclose(small.MODEL.final_norm(weights, outputs.residuals[-1]), outputs.hidden, atol=1e-6)
-    np.testing.assert_array_equal(outputs.residuals[0], weights["embed_tokens"]["embedding"][batch[0]])
+    weights = small.params(model=model)
+    outputs = model.apply(weights, *batch, capture=True)
+    np.testing.assert_allclose(model.final_norm(weights, outputs.residuals[-1]), outputs.hidden, atol=1e-6)
+    scale = np.float32(24**0.5 if family == "gemma2" else 1)
+    np.testing.assert_array_equal(outputs.residuals[0], scale * weights["embed_tokens"]["embedding"][batch[0]])
     silent = dict(
         weights, layers=dict(weights["layers"], self_attn=jax.tree.map(jnp.zeros_like, weights["layers"]["self_attn"]))
     )
-    outputs = small.MODEL.apply(silent, *batch, capture=True)
+    outputs = model.apply(silent, *batch, capture=True)
     np.testing.assert_allclose(jnp.diff(outputs.residuals, axis=0), outputs.mlp, atol=1e-5)
 
 
@@ -86,6 +92,8 @@ def test_float16_is_no_dtype_of_a_computation():
         Model(small.CONFIG, dtype="float16")
 
 
-def test_a_dtype_that_is_none_is_refused_with_the_nearest():
+def test_a_dtype_or_family_that_is_none_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
         Model(small.CONFIG, dtype="bfloat1")
+    with pytest.raises(UserError, match=r"family='gema2'.*Did you mean 'gemma2'"):
+        Model(replace(small.CONFIG, family="gema2"))

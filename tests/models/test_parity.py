@@ -9,6 +9,7 @@ import pytest
 from immunax.models import families, hf, hf_config, hub, peft, weights
 from immunax.models.lora import Adapted, merge
 from immunax.models.model import Model
+from immunax.runtime.mesh import MeshSpec, build, shard, shard_batch
 
 GOLDEN = Path(__file__).parent / "golden"
 LOGITS = np.load(GOLDEN / "logits.npz")
@@ -69,6 +70,17 @@ def test_padding_and_a_neighbour_in_the_row_change_no_logits(family):
     positions = np.concatenate([[0] * 3, np.arange(24), np.arange(24), [0] * 2])[None]
     found = logits(config, params, row, segment_ids, positions)[0, 3:-2].reshape(2, 24, -1)
     np.testing.assert_allclose(found, LOGITS[family], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "gemma2"])
+def test_a_mesh_changes_no_logits(family):
+    config, params = read(family)
+    model, tokens, mesh = Model(config), LOGITS["tokens"] % config.vocab_size, build(MeshSpec(data=2, fsdp=2, tensor=2))
+    rows = tokens.repeat(2, axis=0), np.ones((4, 24), np.int32), np.broadcast_to(np.arange(24), (4, 24))
+    with jax.set_mesh(mesh):
+        compute = jax.jit(lambda weights, batch: model.logits(weights, model.apply(weights, *batch).hidden))
+        found = compute(shard(params, mesh), shard_batch(rows, mesh))
+    np.testing.assert_allclose(found[::2], LOGITS[family], atol=1e-4, rtol=0)
 
 
 def test_an_adapter_that_peft_saved_gives_the_logits_that_peft_computes():

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small import CONFIG, MODEL
 
-from immunax.models import hf_config, lora, peft, weights
+from immunax.models import families, hf, hf_config, lora, peft, weights
 from immunax.runtime.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -67,6 +67,18 @@ def test_an_adapter_that_was_written_is_read_back(tmp_path, dtype):
     assert spec == SPEC
     rounded = jax.tree.map(lambda leaf: leaf.astype(weights.DTYPES[dtype]).astype(np.float32), tree)
     jax.tree.map(np.testing.assert_array_equal, again, rounded)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "gemma2"])
+def test_an_adapter_of_every_projection_of_a_family_is_read_back(tmp_path, family):
+    config = hf_config.parse_config(weights.read_json(GOLDEN / family / "config.json"), family)
+    base = hf.assemble(config, families.tensors(config), weights.find(GOLDEN / family).read)
+    spec = lora.LoraSpec(2, 4.0)
+    tree = jax.tree.map(lambda leaf: np.asarray(leaf + 0.1), lora.init(jax.random.key(0), base, spec).lora)
+    peft.export(tmp_path / "out", config, spec, tree, "base")
+    found, again = peft.load(tmp_path / "out", config)
+    assert found == spec
+    jax.tree.map(np.testing.assert_array_equal, again, tree)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ def test_loss_and_gradient_are_those_of_the_plain_attacker_of_that_kind_at_that_
 def test_a_replayed_attack_attacks_the_same_weights_as_it_did():
     state, seen = _begin(), {}
     for seed in range(16):
-        state, metrics = _step(state._replace(params=jax.tree.map(jnp.copy, streams.WEIGHTS)), _batch(seed))
+        again = jax.tree.map(jnp.copy, streams.WEIGHTS)
+        state, metrics = _step(state._replace(train=state.train._replace(trained=again)), _batch(seed))
         rate = float(metrics["attacker/learning_rate"])
         now = [float(metrics[name]) for name in ("suppressed", "attacker/hardness", "attacker/kind")]
         assert bool(metrics["attacker/replayed"]) == (rate in seen)
@@ -130,7 +131,7 @@ def test_a_step_on_a_mesh_replays_the_attack_as_a_step_on_one_device_does():
         state, _ = _step(state, _batch(seed))
     streamed = shard_batch(_widened(batch._replace(simulation=None)), devices)
     spread = streamed._replace(simulation=shard_batch(_widened(batch.simulation), devices, axis=1))
-    many = begin(streams.MODEL, shard(state.params, devices), DEFENSE, TRAINING, spread)
+    many = begin(streams.MODEL, shard(state.train.trained, devices), DEFENSE, TRAINING, spread)
 
     def lie(new, like):
         return jax.device_put(np.asarray(new), like.sharding)
@@ -138,12 +139,17 @@ def test_a_step_on_a_mesh_replays_the_attack_as_a_step_on_one_device_does():
     member = state.pool.attacks.member
     attacks, like = (pool.attacks._replace(member=None) for pool in (state.pool, many.pool))
     attacks = jax.tree.map(lie, _widened(attacks), like)._replace(member=member)
-    many = many._replace(step=state.step, pool=state.pool._replace(attacks=attacks))
+    many = many._replace(train=many.train._replace(step=state.train.step), pool=state.pool._replace(attacks=attacks))
     many = jax.tree.map(jnp.copy, many)  # a step donates its state
     names = "suppressed", "attacker/hardness", "attacker/replayed", "attacker/pool_hardness"
     one, many = (_step(*each)[1] for each in ((state, batch), (many, spread)))
     assert bool(one["attacker/replayed"])
     np.testing.assert_allclose([float(many[name]) for name in names], [float(one[name]) for name in names], rtol=2e-3)
+
+
+def test_a_population_makes_one_attack_a_step():
+    with pytest.raises(UserError, match=r"trainer\.accumulate=2"):
+        begin(streams.MODEL, streams.WEIGHTS, DEFENSE, replace(TRAINING, accumulate=2), _batch(0))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from immunax.defenses.rmu import Rmu
 from immunax.defenses.safety_tuning import SafetyTuning
 from immunax.defenses.t_vaccine import TVaccine
 from immunax.defenses.vaccine import Vaccine
-from immunax.inner.optimizers import AdamW
+from immunax.inner.optimizers import AdamW, Sgd
 from immunax.models.model import Model
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
@@ -64,15 +64,15 @@ def test_a_step_is_optax_on_the_defenses_gradient_and_the_start_model_stays():
     kept = jax.tree.map(np.array, params)
     data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 3, 128, 0)
     state = begin(MODEL, params, defense, training, data.batch(0))
-    key = jax.random.fold_in(state.key, 0)
+    key = jax.random.fold_in(state.train.key, 0)
     optimizer = training.optimizer.build(3)
     gradient = jax.jit(jax.grad(lambda p: defense.loss(MODEL, p, (), data.batch(0), key)[0]))(params)
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     expected = optax.apply_updates(params, updates)
     state, metrics = outer_step(MODEL, defense, training, state, data.batch(0))
-    np.testing.assert_allclose(state.params["norm"]["scale"], expected["norm"]["scale"], rtol=1e-4)
+    np.testing.assert_allclose(state.train.trained["norm"]["scale"], expected["norm"]["scale"], rtol=1e-4)
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-3)
-    assert int(state.step) == 1
+    assert int(state.train.step) == 1
     jax.tree.map(np.testing.assert_array_equal, params, kept)
 
 
@@ -81,12 +81,12 @@ def test_a_run_that_stops_and_goes_on_logs_every_step_in_order_and_ends_with_the
     whole, parts = [], []
     _, (expected, last) = _run(defense, training, lambda *seen: whole.append(seen))
     data, (state, _) = _run(defense, training, lambda *seen: parts.append(seen), stop=lambda step: step == 3)
-    assert (int(state.step), len(parts)) == (3, 3)
+    assert (int(state.train.step), len(parts)) == (3, 3)
     state, scalars = fit(MODEL, defense, training, state, data.batch, lambda *seen: parts.append(seen))
     assert parts == whole
     assert [step for step, _ in whole] == list(range(1, 8))
     assert scalars == last == whole[-1][1]
-    jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, state.train.trained, expected.train.trained)
 
 
 def test_a_loss_that_is_not_finite_is_refused_by_its_step_and_that_step_is_never_logged():
@@ -95,6 +95,26 @@ def test_a_loss_that_is_not_finite_is_refused_by_its_step_and_that_step_is_never
         _run(CASES["rep_noise"][0], Training(steps=9, optimizer=AdamW(1e30)), lambda *each: seen.append(each))
     assert [step for step, _ in seen] == [1]
     assert np.isfinite(list(seen[0][1].values())).all()
+
+
+def test_accumulated_batches_are_one_step_by_the_mean_of_their_losses():
+    defense, training = (
+        CASES["adversarial_loss"][0],
+        Training(steps=1, optimizer=Sgd(1.0, max_grad_norm=None), accumulate=3),
+    )
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 1, 128, 0, accumulate=3)
+    whole = data.batch(0)
+    parts = [jax.tree.map(lambda leaf, i=i: np.split(leaf, 3)[i], whole) for i in range(3)]
+    params = jax.jit(MODEL.init)(jax.random.key(0))
+    slope = jax.jit(jax.value_and_grad(lambda p, part: defense.loss(MODEL, p, (), part, None)[0]))
+    losses, gradients = zip(*(slope(params, part) for part in parts), strict=True)
+    state, metrics = outer_step(MODEL, defense, training, begin(MODEL, params, defense, training, whole), whole)
+    np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-5)
+    mean = optax.tree.scale(1 / 3, jax.tree.map(lambda *leaves: sum(leaves), *gradients))
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(mean), rtol=1e-4)
+    apart = optax.tree.norm(optax.tree.sub(optax.tree.sub(params, mean), state.train.trained))
+    assert float(apart) < 1e-4 * float(optax.tree.norm(mean))
+    assert whole.safe.tokens.shape[0] == 3 * parts[0].safe.tokens.shape[0]
 
 
 def test_budgets_below_one_are_refused():

@@ -31,8 +31,9 @@ REP_NOISE = RepNoise(mixture=Mixture(safe=4, harmful=4, retain=4, paired=True))
 
 
 def shapes(defense, model=MODEL, devices=MESH, length=8):
-    batch = abstract_batch(defense.mixture, length, devices)
-    return abstract_state(model, defense, TRAINING, batch, devices), batch
+    training = replace(TRAINING, max_length=length)
+    batch = abstract_batch(defense.mixture, training, devices)
+    return abstract_state(model, defense, training, batch, devices), batch
 
 
 def filled(shapes):
@@ -57,8 +58,8 @@ def test_the_abstract_state_is_that_of_a_run_with_every_copy_of_the_weights_spli
     for abstract, array in zip(jax.tree.leaves(state), jax.tree.leaves(real), strict=True):
         assert (abstract.shape, abstract.dtype) == (array.shape, array.dtype)
         assert not array.committed or array.sharding.is_equivalent_to(abstract.sharding, array.ndim)
-    kernels = sum(leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
-    norms = sum(leaf.size for leaf in jax.tree.leaves(state.params)) - kernels
+    kernels = sum(leaf.size for leaf in jax.tree.leaves(state.train.trained) if leaf.ndim > 1)
+    norms = sum(leaf.size for leaf in jax.tree.leaves(state.train.trained)) - kernels
     # The start model that tar holds: every matrix on 8 devices, norms [L, D] and [D] whole.
     assert device_bytes(state.defense) < 4 * (kernels / 8 + 5 * 2 * 16)
     assert norms < kernels / 8
@@ -74,7 +75,9 @@ def test_a_step_on_a_mesh_does_what_it_does_on_one_device():
     whole, theirs = outer_step(MODEL, REP_NOISE, TRAINING, jax.jit(start)(alone), alone)
     for name in theirs:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-4, err_msg=name)
-    for mine, other, abstract in zip(*map(jax.tree.leaves, (split.params, whole.params, state.params)), strict=True):
+    for mine, other, abstract in zip(
+        *map(jax.tree.leaves, (split.train.trained, whole.train.trained, state.train.trained)), strict=True
+    ):
         np.testing.assert_allclose(mine, other, atol=2e-3)
         assert mine.sharding.is_equivalent_to(abstract.sharding, mine.ndim)
 
@@ -109,7 +112,8 @@ def test_a_refusal_is_read_for_what_was_needed():
 
 def best(defense, remat="full", devices=MESH, length=8):
     model = replace(MODEL, remat=remat)
-    return advise(model, defense, *shapes(defense, model, devices, length), devices)[0].option
+    training = replace(TRAINING, max_length=length)
+    return advise(model, defense, training, *shapes(defense, model, devices, length), devices)[0].option
 
 
 def test_the_advice_follows_what_takes_the_memory():
@@ -122,13 +126,24 @@ def test_the_advice_follows_what_takes_the_memory():
     assert "mesh.data=1 mesh.fsdp=4" in best(plain, devices=build(MeshSpec(data=4, tensor=2)))
     assert "more chips" in best(plain)
     assert "defense.attacker.lora" in best(Mlac(exact, mixture=many))
-    savings = dict(advise(MODEL, Mlac(exact, mixture=many), *shapes(Mlac(exact, mixture=many)), MESH))
+    savings = dict(advise(MODEL, Mlac(exact, mixture=many), TRAINING, *shapes(Mlac(exact, mixture=many)), MESH))
     # 1 + 16 states are alive with 16 steps, 1 + 8 with 8; adapters leave none.
     fewer = next(size for option, size in savings.items() if "simulation.steps=8" in option)
     assert fewer == pytest.approx(8 / 17 * next(size for option, size in savings.items() if "lora" in option))
     adapters = replace(exact, lora=LoraSpec(rank=2))
     assert "lora" not in best(Mlac(adapters, mixture=many))
     assert "more chips" in best(Mlac(first, mixture=many))
+
+
+def test_adapters_take_moments_and_gradients_of_the_weights_off_a_device():
+    defense, model = SafetyTuning(Mixture(safe=4, retain=4)), replace(MODEL, config=replace(MODEL.config, d_model=512))
+    state, batch = shapes(defense, model)
+    savings = dict(advise(model, defense, TRAINING, state, batch, MESH))
+    # Two moments and a gradient, but for those of the adapters and their weights.
+    assert 0.8 < savings["a defender of adapters, trainer.lora"] / (3 * device_bytes(state.train.trained)) < 1
+    adapted = replace(TRAINING, lora=LoraSpec())
+    state = abstract_state(model, defense, adapted, batch, MESH)
+    assert "lora" not in " ".join(option for option, _ in advise(model, defense, adapted, state, batch, MESH))
 
 
 def test_states_alive_in_an_inner_loop_follow_its_estimator():

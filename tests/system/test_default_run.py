@@ -1,6 +1,7 @@
 """The README's first command, as it stands: minutes on two cores."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,9 +10,10 @@ import pytest
 
 @pytest.mark.slow
 def test_the_default_run_shows_that_immunization_delays_the_attack(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "immunax.train", "+defense=rep_noise", "run=default"], cwd=tmp_path, check=True
-    )
+    environment = {**os.environ, "IMMUNAX_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    environment.pop("PJRT_NPROC", None)
+    command = [sys.executable, "-m", "immunax.train", "+defense=rep_noise", "run=default"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     results = json.loads((tmp_path / "outputs" / "default" / "manifest.json").read_text())["results"]
     start, immunized = results["start model"], results["immunized"]
     assert start["before"]["refusal"]["value"] > 0.9
