@@ -14,8 +14,9 @@ from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.errors import UserError
 from immunax.stages import cells
+from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell, CellStore, Measured, groups, in_role
-from immunax.stages.measure import Bench, measure
+from immunax.stages.measure import measure
 from immunax.stages.suite import Suite
 
 
