@@ -41,8 +41,7 @@ def main(config: DictConfig) -> None:
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
-    amounts = training.steps, training.max_length, training.seed, mesh.data_ways(devices), training.accumulate
-    data = feed(tokenizer, setup.splits.train, defense.mixture, *amounts)
+    data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
     record |= {"trained_against": trained_against(defense)}

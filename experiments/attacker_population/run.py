@@ -142,14 +142,7 @@ def main() -> None:
 
 def _immunized(config: DictConfig, setup: Setup, start: Params, folder: Path) -> Params:
     defense, training, devices = defender(config), build(config.trainer), mesh.build(build(config.mesh))
-    data = feed(
-        setup.checkpoint.tokenizer,
-        setup.splits.train,
-        defense.mixture,
-        training.steps,
-        training.max_length,
-        training.seed,
-    )
+    data = feed(setup.checkpoint.tokenizer, setup.splits.train, defense.mixture, training)
     with Metrics(folder) as metrics:
         placed = mesh.shard(start, devices)
         outcome = defend(setup.model, placed, defense, training, data, devices, metrics, folder / CHECKPOINTS)

@@ -11,8 +11,7 @@ import jax
 
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,12 @@ class AdversarialLoss(Defense):
       mixture: safe and harmful examples a step.
     """
 
+    needs = ("safe", "harmful")
+
     weight: float = 0.1
     mixture: Mixture = Mixture(safe=8, harmful=8)
 
-    def __post_init__(self):
-        if not (self.mixture.safe and self.mixture.harmful):
-            raise UserError("adversarial_loss needs both streams: set mixture.safe and mixture.harmful above 0.")
-
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and the cross entropy of each stream, in nats per token."""
         safe, harmful = (answer_loss(model, params, part) for part in (batch.safe, batch.harmful))
         return safe - self.weight * harmful, {"safe": safe, "harmful": harmful}

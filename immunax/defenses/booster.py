@@ -13,7 +13,6 @@ LoRA (of rank 32 on the query, key and value projections), which is trained and 
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
 
 import jax
 
@@ -22,7 +21,7 @@ from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.normalized import attacked_once
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -37,7 +36,8 @@ class Booster(Defense):
       mixture: safe and harmful examples a step.
     """
 
-    against: ClassVar[tuple[str, ...]] = ("harmful_sft",)
+    against = ("harmful_sft",)
+    needs = ("safe", "harmful")
 
     weight: float = 5.0
     step_length: float = 0.1
@@ -45,14 +45,11 @@ class Booster(Defense):
     mixture: Mixture = Mixture(safe=10, harmful=10)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.step_length <= 0:
             raise UserError(f"booster.step_length={self.step_length}: expected a length above 0.")
-        if not (self.mixture.safe and self.mixture.harmful):
-            raise UserError("booster needs both streams: set mixture.safe and mixture.harmful above 0.")
 
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, the cross entropy of each stream, and the fall of the harmful one in the simulated step."""
         cross_entropy = partial(answer_loss, model)
         attacked = attacked_once(cross_entropy, params, batch.harmful, self.step_length, self.estimator)

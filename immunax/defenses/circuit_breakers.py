@@ -26,7 +26,7 @@ from immunax.defenses.representations import cosine, distance, first_layers, hel
 from immunax.inner.depth import stream_rows
 from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -47,14 +47,15 @@ class CircuitBreakers(Defense):
       mixture: harmful, harmless and, by choice, safe examples a step.
     """
 
+    needs = ("harmful", "retain")
+
     targets: tuple[int | float, ...] = (10 / 32, 20 / 32)
     alpha: float = 10.0
     mixture: Mixture = Mixture(harmful=8, retain=8)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "targets", tuple(self.targets))
-        if not (self.mixture.harmful and self.mixture.retain):
-            raise UserError("circuit_breakers needs both streams: set mixture.harmful and mixture.retain above 0.")
 
     def rows(self, model: Model) -> tuple[int, ...]:
         """The targets' rows of the residual stream, rising.
@@ -88,9 +89,7 @@ class CircuitBreakers(Defense):
         """Moves the schedule on."""
         return state._replace(place=step / (2 * steps))
 
-    def loss(
-        self, model: Model, params: Params, state: Circuit, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: Circuit, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms before weighting, and ``schedule``, t/2T."""
         targets = self.rows(model)
         model, params = first_layers(model, params, targets[-1])

@@ -14,7 +14,6 @@ safe and harmless answers in both terms, and holds ∂φ/∂θ to be the identit
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.normalized import attacked_once
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -41,7 +40,8 @@ class CTRAP(Defense):
       mixture: examples a step of each stream.
     """
 
-    against: ClassVar[tuple[str, ...]] = ("harmful_sft",)
+    against = ("harmful_sft",)
+    needs = ("safe", "harmful", "retain")
 
     token: int
     weight: float = 0.1
@@ -50,10 +50,9 @@ class CTRAP(Defense):
     mixture: Mixture = Mixture(safe=5, harmful=10, retain=5)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.step_length <= 0:
             raise UserError(f"ctrap.step_length={self.step_length}: expected a length above 0.")
-        if not (self.mixture.safe and self.mixture.harmful and self.mixture.retain):
-            raise UserError("ctrap needs all three streams: set mixture.safe, harmful and retain above 0.")
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
         """Nothing is carried.
@@ -67,9 +66,7 @@ class CTRAP(Defense):
             )
         return ()
 
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, the cross entropy of each stream it trains on, and the collapse after the simulated step."""
         attack = partial(answer_loss, model)
         attacked = attacked_once(attack, params, batch.harmful, self.step_length, self.estimator)

@@ -16,7 +16,6 @@ Sheshadri et al. 2024, *Latent Adversarial Training Improves Robustness to Persi
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from immunax.inner.depth import stream_rows
 from immunax.inner.losses import answer_loss, avoidance_loss
 from immunax.inner.perturbation import nothing, projected_descent, spread, within_ball
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -45,7 +44,8 @@ class Lat(Defense):
       mixture: pairs a step, and harmless examples.
     """
 
-    against: ClassVar[tuple[str, ...]] = ("latent_attack",)
+    against = ("latent_attack",)
+    needs = ("paired", "safe")
 
     rows: tuple[int | float, ...] = (0, 9 / 32, 17 / 32, 25 / 32, 31 / 32)
     epsilon: float = 6.0
@@ -58,11 +58,8 @@ class Lat(Defense):
     mixture: Mixture = Mixture(safe=16, harmful=16, retain=16, paired=True)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "rows", tuple(self.rows))
-        if not (self.mixture.paired and self.mixture.safe):
-            raise UserError(
-                "lat perturbs the prompt that two answers share: set mixture.paired=true, safe and harmful above 0."
-            )
         if self.inner_steps < 1 or self.epsilon <= 0:
             raise UserError(
                 f"lat has no adversary with inner_steps={self.inner_steps} and epsilon={self.epsilon}: "
@@ -78,9 +75,7 @@ class Lat(Defense):
         stream_rows(model, self.rows, "defense.rows")
         return ()
 
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms before weighting, and the adversary's loss before its first and its last step."""
         delta, searched = self.adversary(model, params, batch)
         toward = answer_loss(model, params, batch.safe, delta)

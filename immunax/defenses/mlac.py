@@ -17,9 +17,8 @@ from immunax.inner.estimators import MixedMode
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Attacker, SimulatedAttacker, mean_along
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.outer.simulation import Simulation
-from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,13 @@ class Mlac(Defense):
       mixture: safe and harmless examples a step, and the simulated attack's.
     """
 
+    needs = ("safe", "retain", "simulation")
+
     attacker: SimulatedAttacker = field(default_factory=lambda: Attacker(estimator=MixedMode()))
     weight: float = 0.1
     mixture: Mixture = Mixture(safe=4, retain=4, simulation=Simulation(16, 4))
 
-    def __post_init__(self):
-        if self.mixture.simulation is None or not (self.mixture.safe and self.mixture.retain):
-            raise UserError("mlac needs mixture.safe and mixture.retain above 0, and mixture.simulation.")
-        self.attacker.check(self.mixture.simulation)
-
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting; ``attacked`` is a mean over the checks."""
         attacked, seen = mean_along(self.attacker, model, params, batch.simulation, answer_loss, key)
         safe, retain = answer_loss(model, params, batch.safe), answer_loss(model, params, batch.retain)

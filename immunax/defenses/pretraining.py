@@ -10,7 +10,7 @@ import jax
 
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,6 @@ class Pretraining(Defense):
         """Harmless examples only."""
         return Mixture(retain=self.examples)
 
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, in nats per answer token."""
         return answer_loss(model, params, batch.retain), {}

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from immunax.defenses.representations import cosine, states, token_mean
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 
 
 @dataclass(frozen=True)
@@ -29,20 +28,16 @@ class RandomMapping(Defense):
       mixture: harmful and harmless examples a step.
     """
 
+    needs = ("harmful", "retain")
+
     weight: float = 1.0
     mixture: Mixture = Mixture(harmful=8, retain=8)
-
-    def __post_init__(self):
-        if not (self.mixture.harmful and self.mixture.retain):
-            raise UserError("random_mapping needs both streams: set mixture.harmful and mixture.retain above 0.")
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> jax.Array:
         """The key of the vectors: they are made again where they are needed, one for each token of a batch."""
         return key
 
-    def loss(
-        self, model: Model, params: Params, state: jax.Array, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: jax.Array, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
         hidden = states(model, params, batch.harmful, tuple(range(model.config.n_layers + 1)))
         random = token_vectors(state, batch.harmful.tokens, model.config.d_model)

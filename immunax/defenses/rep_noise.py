@@ -25,8 +25,7 @@ from immunax.data.batches import Batch
 from immunax.defenses.mmd import multi_kernel_mmd
 from immunax.inner.losses import answer_loss, hidden_loss
 from immunax.models.model import Model, Outputs, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.mesh import split_rows
 
 
@@ -41,20 +40,14 @@ class RepNoise(Defense):
       mixture: pairs a step, and harmless examples, 0 for the objective as published.
     """
 
+    needs = ("paired", "safe")
+
     alpha: float = 1.0
     beta: float = 0.001
     gamma: float = 1.0
     mixture: Mixture = Mixture(safe=8, harmful=8, paired=True)
 
-    def __post_init__(self):
-        if not (self.mixture.paired and self.mixture.safe):
-            raise UserError(
-                "rep_noise compares two answers to one prompt: set mixture.paired=true, safe and harmful above 0."
-            )
-
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
         safe = answer_loss(model, params, batch.safe)
         harmful = batch.harmful

@@ -24,7 +24,7 @@ from immunax.defenses.representations import first_layers, held, hold, states, t
 from immunax.inner.depth import layer_index
 from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -48,6 +48,8 @@ class Rmu(Defense):
       mixture: harmful and harmless examples a step.
     """
 
+    needs = ("harmful", "retain")
+
     layer: int | float = 7 / 32
     alpha: float = 1200.0
     steering: float = 6.5
@@ -56,9 +58,8 @@ class Rmu(Defense):
     mixture: Mixture = Mixture(harmful=4, retain=4)
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "projections", tuple(self.projections))
-        if not (self.mixture.harmful and self.mixture.retain):
-            raise UserError("rmu needs both streams: set mixture.harmful and mixture.retain above 0.")
         if self.trained_layers < 1 or not self.projections:
             raise UserError(
                 f"rmu trains nothing with trained_layers={self.trained_layers}, projections={self.projections}: "
@@ -80,9 +81,7 @@ class Rmu(Defense):
         direction = jax.random.uniform(key, (model.config.d_model,))
         return Misdirection(self.steering * direction / jnp.linalg.norm(direction), hold(model, params, layer + 1))
 
-    def loss(
-        self, model: Model, params: Params, state: Misdirection, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: Misdirection, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
         layer = layer_index(model, self.layer, "defense.layer")
         model, params = first_layers(model, params, layer + 1)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,7 @@ class SafetyTuning(Defense):
 
     mixture: Mixture = Mixture(safe=6, retain=2)
 
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and the cross entropy of each stream, in nats per token."""
         present = {name: part for name, part in (("safe", batch.safe), ("retain", batch.retain)) if part is not None}
         terms = {name: answer_loss(model, params, part) for name, part in present.items()}

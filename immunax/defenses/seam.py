@@ -26,7 +26,7 @@ from immunax.inner.gradient_cosine import gradient_cosine
 from immunax.inner.losses import answer_loss
 from immunax.inner.trainable import WHOLE
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -41,16 +41,17 @@ class Seam(Defense):
       mixture: examples a step of each stream.
     """
 
+    needs = ("safe", "harmful", "retain")
+
     alpha: float = 1.0
     beta: float = 0.01
     epsilon: float = 1e-3
     mixture: Mixture = Mixture(safe=4, harmful=4, retain=4)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.epsilon <= 0:
             raise UserError(f"seam.epsilon={self.epsilon}: expected a radius above 0.")
-        if not (self.mixture.safe and self.mixture.harmful and self.mixture.retain):
-            raise UserError("seam needs all three streams: set mixture.safe, harmful and retain above 0.")
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> tuple:
         """Nothing is carried.
@@ -64,9 +65,7 @@ class Seam(Defense):
             )
         return ()
 
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
         harmful = batch.harmful
         safe = answer_loss(model, params, batch.safe)

@@ -17,9 +17,8 @@ import jax
 from immunax.inner.losses import answer_loss, avoidance_loss
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Attacker, SimulatedAttacker, mean_along
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.outer.simulation import Simulation
-from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,19 +32,14 @@ class Sophon(Defense):
       mixture: harmless examples a step, safe ones if there are to be any, and the simulated attack's.
     """
 
+    needs = ("retain", "simulation")
+
     attacker: SimulatedAttacker = field(default_factory=Attacker)
     suppression: float = 1.0
     reinforcement: float = 1.0
     mixture: Mixture = Mixture(safe=4, retain=4, simulation=Simulation(16, 4, 4))
 
-    def __post_init__(self):
-        if self.mixture.simulation is None or not self.mixture.retain:
-            raise UserError("sophon needs mixture.retain above 0, and mixture.simulation.")
-        self.attacker.check(self.mixture.simulation)
-
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
         suppressed, seen = mean_along(self.attacker, model, params, batch.simulation, avoidance_loss, key)
         kept = {"retain": answer_loss(model, params, batch.retain)}

@@ -15,7 +15,7 @@ As in :mod:`~immunax.defenses.vaccine`, h_l is what a layer writes, ε a constan
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from immunax.defenses.vaccine import perturbed_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
 
 
@@ -49,7 +49,8 @@ class TVaccine(Defense):
       mixture: safe and harmful examples a step, and harmless ones, 0 for the objective as published.
     """
 
-    against: ClassVar[tuple[str, ...]] = ("latent_attack",)
+    against = ("latent_attack",)
+    needs = ("safe", "harmful")
 
     rho: float = 3.0
     active: int | float = 8 / 32
@@ -59,8 +60,7 @@ class TVaccine(Defense):
     mixture: Mixture = Mixture(safe=10, harmful=1)
 
     def __post_init__(self):
-        if not (self.mixture.safe and self.mixture.harmful):
-            raise UserError("t_vaccine needs both streams: set mixture.safe and mixture.harmful above 0.")
+        super().__post_init__()
         for name in ("interval", "refresh"):
             if getattr(self, name) < 1:
                 raise UserError(f"defense.{name}={getattr(self, name)}: expected at least 1 outer step.")
@@ -96,9 +96,7 @@ class TVaccine(Defense):
         drawn = draw(key, chances, self._count(model))
         return Targets(chances, jnp.where(step % self.interval == 0, drawn, state.active))
 
-    def loss(
-        self, model: Model, params: Params, state: Targets, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: Targets, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = stream_gradient(model, params, batch.safe)
         chosen = jnp.concatenate([jnp.zeros(1, bool), state.active])[:, None, None, None]

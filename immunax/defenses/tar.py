@@ -26,7 +26,7 @@ from immunax.inner.losses import answer_loss
 from immunax.inner.tamper_resistance import negative_entropy, preference_loss
 from immunax.models.model import Model, Params
 from immunax.outer.attacker import Attacker, SimulatedAttacker
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError, nearest
 
@@ -47,6 +47,8 @@ class Tar(Defense):
       mixture: harmless examples a step, and the simulated attack's; ``dpo`` needs it paired.
     """
 
+    needs = ("retain", "simulation")
+
     attacker: SimulatedAttacker = field(default_factory=lambda: Attacker(learning_rates=(2e-6, 2e-5, 4e-5)))
     resistance: str = "dpo"
     beta: float = 0.1
@@ -56,29 +58,23 @@ class Tar(Defense):
     mixture: Mixture = Mixture(retain=8, simulation=Simulation(64, 8, 16, 8, paired=True))
 
     def __post_init__(self):
+        super().__post_init__()
         if self.resistance not in RESISTANCES:
             raise UserError(
                 f"defense.resistance={self.resistance!r}: expected one of {', '.join(RESISTANCES)}."
                 f"{nearest(self.resistance, RESISTANCES)}"
             )
         simulation = self.mixture.simulation
-        if simulation is None or not self.mixture.retain:
-            raise UserError(
-                "tar simulates attacks and keeps harmless abilities: set mixture.simulation and mixture.retain."
-            )
-        if self.resistance == "dpo" and not simulation.paired:
+        if self.resistance == "dpo" and simulation is not None and not simulation.paired:
             raise UserError(
                 "defense.resistance=dpo compares answers to one prompt: set mixture.simulation.paired=true."
             )
-        self.attacker.check(simulation)
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Params | None:
         """Keeps the start model."""
         return hold(model, params, model.config.n_layers)
 
-    def loss(
-        self, model: Model, params: Params, state: Params | None, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: Params | None, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting (``resist`` with the weights by step)."""
         data, start = batch.simulation, held(state, params)
 

@@ -13,15 +13,13 @@ A mixture with harmless examples adds ``γ · CE(x_r)``, unperturbed, which the 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 
 from immunax.inner.losses import answer_loss
 from immunax.inner.perturbation import scaled_to, stream_gradient
 from immunax.models.model import Model, Params
-from immunax.outer.defense import Defense, Mixture, Scalars, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 
 
 @dataclass(frozen=True)
@@ -34,19 +32,14 @@ class Vaccine(Defense):
       mixture: safe examples a step, and harmless ones, 0 for the objective as published.
     """
 
-    against: ClassVar[tuple[str, ...]] = ("latent_attack",)
+    against = ("latent_attack",)
+    needs = ("safe",)
 
     rho: float = 2.0
     gamma: float = 1.0
     mixture: Mixture = Mixture(safe=10)
 
-    def __post_init__(self):
-        if not self.mixture.safe:
-            raise UserError("vaccine perturbs safe answers: set mixture.safe above 0.")
-
-    def loss(
-        self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = stream_gradient(model, params, batch.safe)
         total, metrics = perturbed_loss(model, params, batch, scaled_to(gradient.at[0].set(0.0), self.rho), self.gamma)
@@ -55,7 +48,7 @@ class Vaccine(Defense):
 
 def perturbed_loss(
     model: Model, params: Params, batch: StreamBatch, perturbation: jax.Array, gamma: float
-) -> tuple[jax.Array, Scalars]:
+) -> Objective:
     """CE(x_s) under a perturbation, with ``γ · CE(x_r)`` where the mixture has harmless examples, and both terms.
 
     Args:

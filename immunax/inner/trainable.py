@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from immunax.models import lora
@@ -94,21 +95,29 @@ class Projections(Trainable):
         object.__setattr__(self, "names", None if self.names is None else tuple(self.names))
 
     def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
-        """See :class:`Trainable`; what trains in some layers alone is held in all, the rows that train being without meaning."""
+        """See :class:`Trainable`; what is held lacks the rows that train, and leaves that would be left without rows."""
         stacked = _flat(params["layers"])
         self._check(stacked)
-        rows = jnp.array(self.layers)
-        chosen = {path: leaf[rows] for path, leaf in stacked.items() if self._trains(path)}
-        some = len(self.layers) < len(next(iter(stacked.values())))
-        held = {path: leaf for path, leaf in stacked.items() if some or path not in chosen}
-        return traverse_util.unflatten_dict(chosen), {**params, "layers": traverse_util.unflatten_dict(held)}
+        rest = [row for row in range(len(next(iter(stacked.values())))) if row not in self.layers]
+        chosen = {path: leaf for path, leaf in stacked.items() if self._trains(path)}
+        trained = {path: leaf[jnp.array(self.layers)] for path, leaf in chosen.items()}
+        left = {path: leaf[jnp.array(rest)] for path, leaf in chosen.items() if rest}
+        held = {path: leaf for path, leaf in stacked.items() if path not in chosen} | left
+        return traverse_util.unflatten_dict(trained), {**params, "layers": traverse_util.unflatten_dict(held)}
 
     def join(self, trained: Any, held: Any) -> Params:
         """See :class:`Trainable`."""
         stacked = _flat(held["layers"])
         for path, rows in _flat(trained).items():
-            stacked[path] = stacked[path].at[jnp.array(self.layers)].set(rows) if path in stacked else rows
+            stacked[path] = self._ordered(rows, stacked[path]) if path in stacked else rows
         return {**held, "layers": traverse_util.unflatten_dict(stacked)}
+
+    def _ordered(self, rows: jax.Array, rest: jax.Array) -> jax.Array:
+        both = jnp.concatenate([rows, rest])
+        if self.layers[-1] < len(rows):
+            return both
+        others = (row for row in range(len(both)) if row not in self.layers)
+        return both[np.argsort([*self.layers, *others])]
 
     def _trains(self, path: Sequence[str]) -> bool:
         return self.names is None or not set(self.names).isdisjoint(path)

@@ -49,6 +49,10 @@ class StreamBatch(NamedTuple):
     simulation: Any = None
 
 
+Objective = tuple[jax.Array, Scalars]
+"""The scalar that a defense minimises, and scalars to log."""
+
+
 class Defense(ABC):
     """A defense: a frozen dataclass, built from YAML. A new one is one file here and one YAML in ``conf/defense``.
 
@@ -57,12 +61,24 @@ class Defense(ABC):
     Attributes:
       mixture: the data of an outer step.
       attacker: whom it simulates in its loss, or None; a field of those that do.
+      needs: the fields of the mixture that it cannot do without.
       against: the attacks of a suite that it trains against without simulating an attacker, by the names that suites give them.
     """
 
     mixture: Mixture
     attacker: SimulatedAttacker | None = None
+    needs: ClassVar[tuple[str, ...]] = ()
     against: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        for name in self.needs:
+            if not getattr(self.mixture, name):
+                raise UserError(
+                    f"mixture.{name}={getattr(self.mixture, name)}: {type(self).__name__} needs "
+                    f"{' and '.join(f'mixture.{each}' for each in self.needs)}; set it."
+                )
+        if self.attacker is not None and self.mixture.simulation is not None:
+            self.attacker.check(self.mixture.simulation)
 
     def trainable(self, model: Model) -> Trainable:
         """What trains, where a run has no adapters to train (``trainer.lora``); by default all weights.
@@ -105,9 +121,7 @@ class Defense(ABC):
         return type(self).advance is not Defense.advance
 
     @abstractmethod
-    def loss(
-        self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array
-    ) -> tuple[jax.Array, Scalars]:
+    def loss(self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array) -> Objective:
         """The scalar to minimise, and scalars to log.
 
         Args:

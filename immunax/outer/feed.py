@@ -14,6 +14,7 @@ from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
 from immunax.outer.defense import Mixture, StreamBatch
 from immunax.outer.simulation import SimulationFeed, simulation_feed
+from immunax.outer.training import Training
 from immunax.runtime.errors import UserError
 
 
@@ -49,27 +50,15 @@ class Feed:
         return StreamBatch(**streams, simulation=self.simulation.attack(step) if self.simulation else None)
 
 
-def feed(
-    tokenizer: Any,
-    split: Split,
-    mixture: Mixture,
-    steps: int,
-    max_length: int,
-    seed: int,
-    divisor: int = 1,
-    accumulate: int = 1,
-) -> Feed:
+def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, divisor: int = 1) -> Feed:
     """Encodes what a mixture asks for and fixes the static shapes that hold every batch of the run.
 
     Args:
       tokenizer: the model's.
       split: the training split.
-      mixture: examples a step.
-      steps: of the run.
-      max_length: tokens an example may have.
-      seed: of the order.
+      mixture: examples of a batch.
+      training: steps, batches of each, tokens an example may have, and the seed of the order.
       divisor: rows of a batch are a multiple of it (the data axes of a mesh).
-      accumulate: batches of the mixture that a step takes.
 
     Returns:
       :class:`Feed`.
@@ -77,6 +66,7 @@ def feed(
     Raises:
       UserError: the mixture asks for a stream that the data lack, or for pairs where prompts differ.
     """
+    steps, max_length, seed = training.steps * training.accumulate, training.max_length, training.seed
     sizes = {name: getattr(mixture, name) for name in ("safe", "harmful", "retain") if getattr(mixture, name)}
     for name in sizes:
         if not getattr(split, name):
@@ -91,7 +81,6 @@ def feed(
         counts |= zip(paired, counts_of_pairs, strict=True)
     for name in alone:
         examples[name], counts[name] = encode_all(tokenizer, getattr(split, name), max_length)
-    steps *= accumulate
     streams = {name: Stream(examples[name], sizes[name], seed) for name in sizes}
     batches = {name: list(stream.batches(range(steps))) for name, stream in streams.items()}
     layouts = {name: fit_packed(batches[name], divisor) for name in alone}
@@ -101,8 +90,8 @@ def feed(
         layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
     lay = dict.fromkeys(alone, pack) | dict.fromkeys(paired, pad)
     if mixture.simulation is None:
-        return Feed(streams, layouts, lay, counts, accumulate=accumulate)
+        return Feed(streams, layouts, lay, counts, accumulate=training.accumulate)
     simulated, counts["simulation"] = simulation_feed(
         tokenizer, split, mixture.simulation, steps, max_length, seed, divisor
     )
-    return Feed(streams, layouts, lay, counts, simulated, accumulate)
+    return Feed(streams, layouts, lay, counts, simulated, training.accumulate)

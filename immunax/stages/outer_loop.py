@@ -63,8 +63,7 @@ def minimise(
     Raises:
       UserError: the data lack a stream, or the loss is not finite.
     """
-    amounts = training.steps, training.max_length, training.seed, data_ways(devices), training.accumulate
-    data = feed(tokenizer, split, defense.mixture, *amounts)
+    data = feed(tokenizer, split, defense.mixture, training, data_ways(devices))
     state, batch = begin(model, params, defense, training, data, devices)
     with console.progress(title, training.steps, "step") as bar:
 

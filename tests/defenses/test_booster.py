@@ -59,5 +59,5 @@ def test_twenty_steps_take_the_gain_out_of_a_harmful_step():
 def test_a_step_of_no_length_and_a_missing_stream_are_refused():
     with pytest.raises(UserError, match="step_length"):
         Booster(step_length=0.0)
-    with pytest.raises(UserError, match="both streams"):
+    with pytest.raises(UserError, match=r"needs mixture\.safe and mixture\.harmful"):
         Booster(mixture=Mixture(safe=2))

@@ -72,5 +72,5 @@ def test_targets_that_no_layer_can_reroute_are_refused():
     for targets, message in (((0, 2), "embedding"), ((1, 4), r"defense\.targets=4.*0 to 3")):
         with pytest.raises(UserError, match=message):
             CircuitBreakers(targets=targets).init(small.MODEL, small.params(), BATCH, KEY)
-    with pytest.raises(UserError, match="both streams"):
+    with pytest.raises(UserError, match=r"needs mixture\.harmful and mixture\.retain"):
         CircuitBreakers(mixture=Mixture(harmful=2))

@@ -40,7 +40,7 @@ def test_twenty_steps_set_the_trap_and_keep_the_answers():
 def test_a_token_outside_the_vocabulary_and_a_missing_stream_are_refused():
     with pytest.raises(UserError, match="below 53"):
         CTRAP(53).init(streams.MODEL, streams.WEIGHTS, streams.BATCH, streams.KEY)
-    with pytest.raises(UserError, match="three streams"):
+    with pytest.raises(UserError, match="CTRAP needs mixture"):
         CTRAP(TOKEN, mixture=Mixture(safe=2, harmful=2))
     with pytest.raises(UserError, match="step_length"):
         CTRAP(TOKEN, step_length=-0.1)

@@ -89,7 +89,7 @@ def test_the_answers_are_attacked_too_on_request():
 def test_settings_without_an_adversary_are_refused():
     with pytest.raises(UserError, match=r"defense\.rows=9"):
         Lat(rows=(0, 9)).init(small.MODEL, {}, BATCH, KEY)
-    with pytest.raises(UserError, match="paired=true"):
+    with pytest.raises(UserError, match=r"mixture\.paired=False"):
         Lat(mixture=Mixture(safe=2, harmful=2))
     with pytest.raises(UserError, match="no adversary"):
         Lat(inner_steps=0)

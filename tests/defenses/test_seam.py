@@ -56,5 +56,5 @@ def test_half_precision_a_radius_of_nothing_and_a_missing_stream_are_refused():
         Seam().init(replace(streams.MODEL, dtype="bfloat16"), streams.WEIGHTS, streams.BATCH, streams.KEY)
     with pytest.raises(UserError, match="epsilon"):
         Seam(epsilon=0.0)
-    with pytest.raises(UserError, match="three streams"):
+    with pytest.raises(UserError, match="Seam needs mixture"):
         Seam(mixture=Mixture(safe=2, harmful=2))

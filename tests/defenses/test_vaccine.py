@@ -102,7 +102,7 @@ def test_settings_without_a_layer_or_a_stream_are_refused():
             TVaccine(active=active).init(small.MODEL, {}, BATCH, KEY)
     with pytest.raises(UserError, match=r"defense\.interval=0"):
         TVaccine(interval=0)
-    with pytest.raises(UserError, match="both streams"):
+    with pytest.raises(UserError, match=r"mixture\.harmful=0"):
         TVaccine(mixture=Mixture(safe=2))
-    with pytest.raises(UserError, match="safe above 0"):
+    with pytest.raises(UserError, match=r"mixture\.safe=0"):
         Vaccine(mixture=Mixture(retain=2))

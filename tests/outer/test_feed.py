@@ -6,6 +6,7 @@ import tiny
 from immunax.data.dialog import Split, ask
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
+from immunax.outer.training import Training
 from immunax.runtime.errors import UserError
 
 SPLIT = Split(
@@ -16,7 +17,7 @@ SPLIT = Split(
 
 
 def test_pairs_share_their_prompt_and_their_shape_row_by_row():
-    data = feed(tiny.tokenizer(), SPLIT, Mixture(safe=3, harmful=3, retain=2, paired=True), 4, 128, 0)
+    data = feed(tiny.tokenizer(), SPLIT, Mixture(safe=3, harmful=3, retain=2, paired=True), Training(steps=4))
     for step in range(4):
         batch = data.batch(step)
         assert batch.safe.tokens.shape == batch.harmful.tokens.shape
@@ -29,7 +30,7 @@ def test_pairs_share_their_prompt_and_their_shape_row_by_row():
 
 
 def test_every_step_has_one_shape_and_is_a_function_of_its_number():
-    one, other = (feed(tiny.tokenizer(), SPLIT, Mixture(safe=2, retain=2), 9, 128, 3) for _ in range(2))
+    one, other = (feed(tiny.tokenizer(), SPLIT, Mixture(safe=2, retain=2), Training(steps=9, seed=3)) for _ in range(2))
     shapes = {tuple(leaf.shape for leaf in jax.tree.leaves(one.batch(step))) for step in range(9)}
     assert len(shapes) == 1
     for step in (8, 2):
@@ -39,4 +40,11 @@ def test_every_step_has_one_shape_and_is_a_function_of_its_number():
 
 def test_a_stream_that_the_data_lack_is_named():
     with pytest.raises(UserError, match="'retain'"):
-        feed(tiny.tokenizer(), Split(safe=SPLIT.safe), Mixture(safe=2, retain=2), 3, 128, 0)
+        feed(tiny.tokenizer(), Split(safe=SPLIT.safe), Mixture(safe=2, retain=2), Training())
+
+
+def test_accumulated_batches_lie_one_behind_the_other_in_the_order_of_smaller_steps():
+    mixture = Mixture(safe=2, retain=2)
+    many, few = (feed(tiny.tokenizer(), SPLIT, mixture, Training(steps=4 // n, accumulate=n)) for n in (1, 2))
+    parts = [many.batch(step) for step in (2, 3)]
+    jax.tree.map(lambda whole, *part: np.testing.assert_array_equal(whole, np.concatenate(part)), few.batch(1), *parts)

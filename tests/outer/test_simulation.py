@@ -9,6 +9,7 @@ from immunax.data.dialog import Split, ask
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
 from immunax.outer.simulation import Simulation
+from immunax.outer.training import Training
 from immunax.runtime.errors import UserError
 
 SPLIT = Split(
@@ -19,7 +20,7 @@ SPLIT = Split(
 
 
 def _feed(simulation, steps=3):
-    return feed(tiny.tokenizer(), SPLIT, Mixture(retain=2, simulation=simulation), steps, 128, 0)
+    return feed(tiny.tokenizer(), SPLIT, Mixture(retain=2, simulation=simulation), Training(steps=steps))
 
 
 def _prompts(batch):
@@ -73,4 +74,4 @@ def test_what_cannot_be_simulated_is_refused():
         _feed(Simulation(10, 3))
     mixture = Mixture(safe=1, simulation=Simulation(1, 1, mixed=True))
     with pytest.raises(UserError, match="'retain'"):
-        feed(tiny.tokenizer(), replace(SPLIT, retain=()), mixture, 1, 128, 0)
+        feed(tiny.tokenizer(), replace(SPLIT, retain=()), mixture, Training(steps=1))

@@ -42,7 +42,7 @@ CASES = {
 
 
 def _run(defense, training, log=lambda *_: None, stop=lambda _: False):
-    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training.steps, 128, training.seed)
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training)
     params = jax.jit(MODEL.init)(jax.random.key(0))
     state = begin(MODEL, params, defense, training, data.batch(0))
     return data, fit(MODEL, defense, training, state, data.batch, log, stop)
@@ -62,7 +62,7 @@ def test_a_step_is_optax_on_the_defenses_gradient_and_the_start_model_stays():
     defense, training = CASES["rep_noise"][0], Training(steps=3, optimizer=AdamW(1e-2, warmup=0.5))
     params = jax.jit(MODEL.init)(jax.random.key(0))
     kept = jax.tree.map(np.array, params)
-    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 3, 128, 0)
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training)
     state = begin(MODEL, params, defense, training, data.batch(0))
     key = jax.random.fold_in(state.train.key, 0)
     optimizer = training.optimizer.build(3)
@@ -102,7 +102,7 @@ def test_accumulated_batches_are_one_step_by_the_mean_of_their_losses():
         CASES["adversarial_loss"][0],
         Training(steps=1, optimizer=Sgd(1.0, max_grad_norm=None), accumulate=3),
     )
-    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 1, 128, 0, accumulate=3)
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training)
     whole = data.batch(0)
     parts = [jax.tree.map(lambda leaf, i=i: np.split(leaf, 3)[i], whole) for i in range(3)]
     params = jax.jit(MODEL.init)(jax.random.key(0))

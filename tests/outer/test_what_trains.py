@@ -74,7 +74,7 @@ def _two_steps(defense, training):
     state = begin(MODEL, WEIGHTS, defense, training, BATCH)
     for _ in range(2):
         state, metrics = outer_step(MODEL, defense, training, state, BATCH)
-    return state, metrics, jax.jit(lambda state: released(MODEL, defense, training, state))(state)
+    return state, metrics, released(MODEL, defense, training, state)
 
 
 def _moved(weights):

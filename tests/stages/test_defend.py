@@ -37,7 +37,7 @@ class _Stopping:
 def test_all_outer_steps_of_a_run_and_of_its_resumption_are_one_program(tmp_path, sizes):
     devices, defense = build(sizes), SafetyTuning(Mixture(safe=4))
     training = Training(steps=3, optimizer=AdamW(1e-3), checkpoint_every=1)
-    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, 3, 128, 0, 4)
+    data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training, 4)
     params = shard(jax.jit(MODEL.init)(jax.random.key(0)), devices)
     known = outer_step._cache_size()
     for feeder in (_Stopping(data), data):
