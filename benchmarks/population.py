@@ -182,7 +182,8 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     sizes = [size for index in range(members) for size in part.trained_on(index, 0, steps, shared)]
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size
-    memory = devices * first.needed_bytes(plan(members, devices, way.at_once or most_at_once(way.mesh)).chunk)
+    beside = first.needed_bytes(plan(members, devices, way.at_once or most_at_once(way.mesh)).chunk)
+    memory = devices * (beside + sum(leaf.nbytes for leaf in jax.tree.leaves(each.params)))
     return Ready(run, batches, plain, flops, memory)
 
 

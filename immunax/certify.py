@@ -10,10 +10,10 @@ from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
+from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue, keys
-from immunax.stages.measure import bench
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import build, set_up
 from immunax.stages.subject import exported, reference, subject, undefended

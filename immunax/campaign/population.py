@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from immunax.attacks.tuning import segments
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.programs import MemberData, Program, ProgramForm
-from immunax.inner.memory import most_at_once, most_that_fit, peak_bytes
+from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
 from immunax.inner.state import TrainState
 from immunax.inner.step import length, take_step, train_step
@@ -187,11 +187,12 @@ class Runner(NamedTuple):
                 done = end
 
     def needed_bytes(self, chunk: int) -> int:
-        """What a turn of ``chunk`` members takes of each device, by the compiler's count."""
-        members = self._members(0, chunk * self._ways)
+        """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""
+        members, shared = self._members(0, chunk * self._ways), (self.params, 0, 0)
         begun = _begin.lower(self._start, self.mesh, members, (self.params, self.first_steps))
         state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
-        return peak_bytes(_advance.lower(self._stretch, self.mesh, state, members, (self.params, 0, 0)).compile())
+        program = _advance.lower(self._stretch, self.mesh, state, members, shared).compile()
+        return needed_bytes(program, (members, shared))
 
     @property
     def _ways(self) -> int:

@@ -61,9 +61,6 @@ def compile_turns(
 ) -> Callable[..., Any]:
     """Compiles a function that maps members, in turns of at most ``at_once``, or of fewer where these would not fit the memory.
 
-    How many fit is read off a straight line through programs of turns of one and of the most; the program that is returned is
-    itself known to fit.
-
     Args:
       function: of the inputs, of ``mesh`` and ``chunk`` as :func:`~immunax.inner.population.map_members` has them, and of what is
         static; hashable.
@@ -76,27 +73,14 @@ def compile_turns(
     Raises:
       UserError: not even one member at a time fits.
     """
-    available = usable_bytes() if available is None else available
+    each = plan(members, 1 if mesh is None else mesh.shape["attack"]).chunk
     at_once = most_at_once(mesh) if at_once is None else at_once
 
-    def turns(chunk: int | None) -> tuple[Any, int]:
-        program = compiled(function, *inputs, donate=donate, mesh=mesh, chunk=chunk, **static)
-        return program, needed_bytes(program, inputs)
+    def program(chunk: int) -> Any:
+        return compiled(function, *inputs, donate=donate, mesh=mesh, chunk=chunk, **static)
 
-    each = plan(members, 1 if mesh is None else mesh.shape["attack"]).chunk
     most = each if at_once is None else min(at_once, each)
-    program, needed = turns(at_once)
-    if needed <= available:
-        return program
-    one, least = (program, needed) if most == 1 else turns(1)
-    if least > available:
-        raise UserError(
-            f"a population of {members} needs about {least / 2**20:.0f} MiB of each device with one member at a time, and "
-            f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
-        )
-    chunk = 1 + (available - least) * (most - 1) // max(1, needed - least)
-    program, needed = turns(chunk) if chunk > 1 else (one, least)
-    return program if needed <= available else one
+    return program(most_that_fit(lambda chunk: needed_bytes(program(chunk), inputs), most, available))
 
 
 def most_at_once(mesh: Mesh | None = None) -> int | None:
@@ -110,20 +94,21 @@ def most_at_once(mesh: Mesh | None = None) -> int | None:
     return 1 if device.platform == "cpu" and whole else None
 
 
-def most_that_fit(needed: Callable[[int], int], most: int) -> int:
+def most_that_fit(needed: Callable[[int], int], most: int, available: int | None = None) -> int:
     """How many members of a turn fit, by a straight line through turns of one and of the most, checked at its end.
 
     Args:
       needed: bytes of each device that a turn of so many takes.
       most: how many are wanted.
+      available: bytes of each device that may be used; ``SHARE`` of what is free by default.
 
     Raises:
       UserError: not even one fits.
     """
-    available, all_of_them = usable_bytes(), needed(most)
+    available, all_of_them = usable_bytes() if available is None else available, needed(most)
     if all_of_them <= available:
         return most
-    one = needed(1)
+    one = all_of_them if most == 1 else needed(1)
     if one > available:
         raise UserError(
             f"a population needs about {one / 2**20:.0f} MiB of each device with one member at a time, and "

@@ -70,7 +70,7 @@ class Captured(NamedTuple):
     mlp: jax.Array
 
 
-class Projection(nn.Module):
+class Linear(nn.Module):
     """``x @ kernel (+ bias) (+ (x @ a) @ b)``; ``a`` ``[in, r]`` and ``b`` ``[r, out]`` come from the ``lora`` collection."""
 
     features: int
@@ -124,7 +124,7 @@ class Attention(nn.Module):
         c = self.config
 
         def heads(name: str, count: int, norm: bool) -> jax.Array:
-            flat = Projection(count * c.head_dim, c.qkv_bias, self.dtype, name=f"{name}_proj")(x)
+            flat = Linear(count * c.head_dim, c.qkv_bias, self.dtype, name=f"{name}_proj")(x)
             split = flat.reshape(*x.shape[:2], count, c.head_dim)
             if not norm:
                 return split
@@ -142,7 +142,7 @@ class Attention(nn.Module):
             key, value = cache.keys[layer], cache.values[layer]
             attended = attention(query, key, value, mask, scale, c.attention_cap)
         flat = checkpoint_name(attended, ATTENDED).reshape(*x.shape[:2], c.n_heads * c.head_dim)
-        return Projection(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
+        return Linear(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
 
 
 def _write(slots: jax.Array, new: jax.Array, layer: jax.Array, slot: jax.Array | int) -> jax.Array:
@@ -159,10 +159,10 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[B, T, D]`` to ``[B, T, D]``."""
         flat = x.reshape(-1, x.shape[-1])
-        gate = Projection(self.config.d_ff, dtype=self.dtype, name="gate_proj")(flat)
-        up = Projection(self.config.d_ff, dtype=self.dtype, name="up_proj")(flat)
+        gate = Linear(self.config.d_ff, dtype=self.dtype, name="gate_proj")(flat)
+        up = Linear(self.config.d_ff, dtype=self.dtype, name="up_proj")(flat)
         inner = _ACTIVATIONS[self.config.activation](gate) * up
-        return Projection(self.config.d_model, dtype=self.dtype, name="down_proj")(inner).reshape(x.shape)
+        return Linear(self.config.d_model, dtype=self.dtype, name="down_proj")(inner).reshape(x.shape)
 
 
 class Layer(nn.Module):
@@ -241,5 +241,5 @@ class Decoder(nn.Module):
             stream = stream + last.astype(self.dtype)
         hidden = RMSNorm(c, name="norm")(stream)
         if self.is_initializing() and not c.tie_embeddings:
-            Projection(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)
+            Linear(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)
         return stream, hidden, cache, captured

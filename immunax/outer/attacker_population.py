@@ -33,7 +33,7 @@ from immunax.runtime.errors import UserError
 HARDNESS = "attacker/hardness"
 
 
-class Member(NamedTuple):
+class DrawnAttacker(NamedTuple):
     """One attacker of a population.
 
     Attributes:
@@ -100,7 +100,7 @@ class AttackerPopulation(SimulatedAttacker):
 
     def empty_pool(self, data: SimulatedAttack) -> Pool:
         """A pool without attacks, for those of the shapes of ``data``."""
-        member = Member(jnp.int32(0), jnp.float32(0), jax.random.key(0))
+        member = DrawnAttacker(jnp.int32(0), jnp.float32(0), jax.random.key(0))
         return replay.empty(data._replace(member=member), self.pool)
 
     def draw(self, pool: Pool, data: SimulatedAttack, key: jax.Array) -> tuple[Drawn, jax.Array]:
@@ -121,14 +121,14 @@ class AttackerPopulation(SimulatedAttacker):
             "attacker/pool_hardness": jnp.where(kept, pool.hardness, 0.0).sum() / kept.sum(),
         }
 
-    def member(self, key: jax.Array) -> Member:
+    def member(self, key: jax.Array) -> DrawnAttacker:
         """A fresh attacker."""
         kind_key, rate_key, key = jax.random.split(key, 3)
         kind = jax.random.randint(kind_key, (), 0, len(self.kinds), jnp.int32)
         lowest, highest = jnp.array([each.learning_rates for each in self.kinds.values()], jnp.float32)[kind]
         rate = jnp.exp(jax.random.uniform(rate_key, (), jnp.float32, jnp.log(lowest), jnp.log(highest)))
         # The exponential of a logarithm may miss the bounds by a rounding.
-        return Member(kind, jnp.clip(rate, lowest, highest), key)
+        return DrawnAttacker(kind, jnp.clip(rate, lowest, highest), key)
 
     def along(
         self,

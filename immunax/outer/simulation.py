@@ -47,7 +47,7 @@ class SimulatedAttack(NamedTuple):
       checks: ``[S, B, T]``, held-out harmful answers.
       safe_checks: the safe answers to the same prompts, of the same shape, or None.
       retain: ``[K, B, T]`` harmless batches of the shape of ``harmful``, or None.
-      member: the :class:`~immunax.outer.attacker_population.Member` who attacks, where attackers are a population.
+      member: the :class:`~immunax.outer.attacker_population.DrawnAttacker` who attacks, where attackers are a population.
     """
 
     harmful: Batch

@@ -14,8 +14,9 @@ from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.errors import UserError
 from immunax.stages import cells
+from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell, CellStore, Measured, groups, in_role
-from immunax.stages.measure import Bench, measure
+from immunax.stages.measure import measure
 from immunax.stages.suite import Suite
 
 
@@ -27,7 +28,7 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class InMemory:
     """A model in memory as the source of an attack that merges with it; its text is the digest, as cells are told apart by it.
 
     Attributes:
@@ -41,12 +42,12 @@ class Given:
         """Plain weights."""
         return self.weights.params
 
-    def load(self) -> "Given":
+    def load(self) -> "InMemory":
         """Itself."""
         return self
 
     def __repr__(self) -> str:
-        return f"Given({self.weights.digest})"
+        return f"InMemory({self.weights.digest})"
 
 
 class Campaign(NamedTuple):
@@ -160,7 +161,7 @@ def with_undefended(suite: Suite, undefended: Weights | None) -> Suite:
     """The suite with the model before its guard in the attacks that merge with it and name no other."""
     if undefended is None:
         return suite
-    source = Given(undefended)
+    source = InMemory(undefended)
     changed = {
         family: replace(each, attack=replace(each.attack, source=source))
         if isinstance(each, Population) and isinstance(each.attack, Merge) and each.attack.source is None

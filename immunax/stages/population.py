@@ -17,6 +17,7 @@ from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, evaluate, examine, held_out, judged
 from immunax.judges.examination import Answer, Marks, Weigh
+from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -38,7 +39,7 @@ class PopulationTeam:
     asked: Prompts
 
 
-class Member(NamedTuple):
+class AttackScores(NamedTuple):
     """One attack of a population.
 
     Attributes:
@@ -101,7 +102,7 @@ def attack_and_score(
     seed: int,
     mesh: Mesh | None = None,
     times: int = 1,
-) -> tuple[Member, ...]:
+) -> tuple[AttackScores, ...]:
     """Runs every attack on one set of weights, and judges what each left.
 
     Args:
@@ -120,14 +121,30 @@ def attack_and_score(
       UserError: not even one member at a time fits the memory.
     """
     courses: dict[int, list[Scores]] = {}
-    members: dict[int, Member] = {}
+    members: dict[int, AttackScores] = {}
     for turn in attacked(team.parts, model, params, jax.random.key(seed), mesh, times):
         for index, scores in enumerate(_scored(team, model, tokenizer, turn)):
             course = courses.setdefault(turn.places[index], [])
             course.append(scores)
             diverged = bool(turn.diverged_at[index] >= 0)
-            members[turn.places[index]] = Member(tuple(course), turn.losses[index], diverged)
+            members[turn.places[index]] = AttackScores(tuple(course), turn.losses[index], diverged)
     return tuple(members[place] for place in sorted(members))
+
+
+def costs(team: PopulationTeam, place: int, model: Model, count: int) -> tuple[list[int], list[float]]:
+    """Steps done, and FLOPs spent, whenever an attack was scored.
+
+    Args:
+      team: from :func:`assemble_population`.
+      place: which attack.
+      model: gives the shape that FLOPs are counted from.
+      count: how often it was scored.
+    """
+    part = next(part for part in team.parts if place in part.places)
+    member = part.places.index(place)
+    steps = [part.steps * (time + 1) // count for time in range(count)]
+    lora = part.attacks[member].tuning.lora
+    return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
 
 
 def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) -> list[Scores]:

@@ -16,9 +16,10 @@ from immunax.models.model import Params
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.moved import current
+from immunax.stages.bench import bench
 from immunax.stages.cells import Cell, Measured, groups
 from immunax.stages.certify import Weights, with_undefended
-from immunax.stages.measure import bench, measure
+from immunax.stages.measure import measure
 from immunax.stages.setup import Setup, build, set_up
 from immunax.stages.subject import Subject, reference, subject, undefended
 from immunax.stages.suite import Suite

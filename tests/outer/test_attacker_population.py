@@ -16,7 +16,7 @@ from immunax.inner.losses import avoidance_loss
 from immunax.inner.optimizers import AdamW, Sgd
 from immunax.models.lora import LoraSpec
 from immunax.outer.attacker import mean_along
-from immunax.outer.attacker_population import AttackerKind, AttackerPopulation, Member
+from immunax.outer.attacker_population import AttackerKind, AttackerPopulation, DrawnAttacker
 from immunax.outer.defense import Mixture
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.outer.training import Training, begin, outer_step
@@ -78,7 +78,7 @@ def _sophons_term(attacker, member, weights):
 def test_loss_and_gradient_are_those_of_the_plain_attacker_of_that_kind_at_that_rate():
     ours = jax.jit(jax.value_and_grad(partial(_sophons_term, POPULATION), argnums=1))
     for number, rate in enumerate((0.02, 0.5)):
-        member = Member(jnp.int32(number), jnp.float32(rate), streams.KEY)
+        member = DrawnAttacker(jnp.int32(number), jnp.float32(rate), streams.KEY)
         plain = replace(POPULATION.attackers()[number], learning_rates=(rate,))
         theirs = jax.jit(jax.value_and_grad(partial(_sophons_term, plain), argnums=1))(member, streams.WEIGHTS)
         value, gradient = ours(member, streams.WEIGHTS)

@@ -19,9 +19,10 @@ from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
 from immunax.stages import certify
+from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore, groups
 from immunax.stages.certify import Weights, exposed, run_suite
-from immunax.stages.measure import bench, measure
+from immunax.stages.measure import measure
 from immunax.stages.suite import Suite
 
 MODEL = Model(tiny_model.CONFIG)

@@ -1,0 +1,62 @@
+"""What all cells of a certificate share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax.sharding import Mesh
+
+from immunax.conditions import records
+from immunax.data.dialog import Dialog, Splits
+from immunax.judges.evaluate import Evaluation
+from immunax.stages.cells import Cell, Measured
+from immunax.stages.exam import Exam, exam
+from immunax.stages.suite import Suite
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share, encoded once.
+
+    Attributes:
+      suite: the suite.
+      evaluation: judges and amounts.
+      tokenizer: the model's.
+      splits: the data.
+      asked: the exam.
+      harmless: prompts that a model should not refuse.
+      seed: of every random key.
+      mesh: populations are sharded over its axis ``attack``; or None.
+    """
+
+    suite: Suite
+    evaluation: Evaluation
+    tokenizer: Any
+    splits: Splits
+    asked: Exam
+    harmless: tuple[Dialog, ...]
+    seed: int
+    mesh: Mesh | None = None
+
+
+def bench(
+    suite: Suite, evaluation: Evaluation, tokenizer: Any, splits: Splits, seed: int, mesh: Mesh | None = None
+) -> Bench:
+    """Encodes the exam.
+
+    Args:
+      suite, evaluation, tokenizer, splits, seed, mesh: see :class:`Bench`.
+
+    Raises:
+      UserError: the data have no harmful prompts.
+    """
+    asked = exam(evaluation, tokenizer, splits, suite.transfer_prompts)
+    return Bench(suite, evaluation, tokenizer, splits, asked, suite.harmless(splits), seed, mesh)
+
+
+def tables(cell: Cell, states: Sequence[tuple[int, int, float, bool]], measured: Iterator[tuple]) -> Measured:
+    """What was measured of a cell: its states, as :meth:`~immunax.stages.cells.Cell.state` takes them, and their records."""
+    return Measured(
+        records.frame(measured, records.RECORDS),
+        records.frame((cell.state(*state) for state in states), records.CELLS),
+    )

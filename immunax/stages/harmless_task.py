@@ -1,0 +1,57 @@
+"""Trainability: the suite's harmless task as a benign fine-tuning."""
+
+from dataclasses import replace
+
+import jax
+
+from immunax.attacks.benign_sft import BenignSFT
+from immunax.data.dialog import Splits
+from immunax.judges.evaluate import Evaluation, Material, evaluate, held_out
+from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
+from immunax.stages.bench import Bench, tables
+from immunax.stages.cells import Cell, Measured
+from immunax.stages.exam import task_rows
+from immunax.stages.population import assemble_population, attack_and_score, costs
+
+
+def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
+    """Measures a model before the task's fine-tuning and along it.
+
+    Args:
+      shared: from :func:`~immunax.stages.bench.bench`.
+      model: static.
+      params: plain weights; untouched.
+      cell: gives the seed.
+
+    Raises:
+      UserError: the suite has no task, or its corpus lacks what it needs.
+    """
+    task = shared.suite.task
+    if task is None:
+        raise UserError("suite.task: null, so there is no trainability to measure.")
+    splits = task.corpus.splits()
+    evaluation = Evaluation(
+        {},
+        examples=task.examples,
+        max_length=task.tuning.max_length,
+        batch_size=shared.evaluation.batch_size,
+        exact=task.exact,
+    )
+    asked = _material(evaluation, shared, splits)
+    attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
+    team = assemble_population([attack], evaluation, shared.tokenizer, splits, asked)
+    [member] = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, task.measured)
+    before = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
+    steps, spent = costs(team, 0, model, len(member.course))
+    course = list(zip([0, *steps], [0.0, *spent], [before, *member.course], strict=True))
+    states = [(step, task.samples, cost, member.diverged) for step, cost, _ in course]
+    return tables(cell, states, (row for step, _, scores in course for row in task_rows(cell.name, step, scores)))
+
+
+def _material(evaluation: Evaluation, shared: Bench, splits: Splits) -> Material:
+    """The task's own examples; a prompt has to be asked, and one will do."""
+    if not splits.test.retain:
+        raise UserError("suite.task.corpus: has no stream retain in the split test; choose another corpus.")
+    task = replace(splits.test, harmful=splits.test.retain[:1])
+    return held_out(replace(evaluation, prompts=1), shared.tokenizer, task)._replace(harmful=None)
