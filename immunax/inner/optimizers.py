@@ -114,8 +114,8 @@ class Optimizer(ABC):
         """The direction of ascent that clipped gradients make."""
 
     def rates(self, steps: int) -> jax.Array:
-        """The learning rates of all steps, ``[K]``."""
-        return jnp.asarray(jax.vmap(self.rate(steps))(jnp.arange(steps)), float)
+        """The learning rates of all steps, ``[K]``, rounded as a compiled step would round its own."""
+        return jnp.asarray(jax.jit(jax.vmap(self.rate(steps)))(jnp.arange(steps)), float)
 
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate by step. Step 0 of a warm-up already moves: rates are ``(t + 1) / warm-up``."""
