@@ -62,7 +62,7 @@ def get_or_make(
         can change what they do makes it anew, see :func:`~immunax.runtime.code.code_digest`.
 
     Returns:
-      The value, read or made.
+      The value as it is read, also where it was just made: it lies on the same devices.
 
     Raises:
       UserError: the disk is full or may not be written to.
@@ -81,7 +81,8 @@ def get_or_make(
             write(value, temp)
             about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_folder(temp)}
             (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
-        return value
+        del value
+        return read(entry)
 
 
 @contextmanager

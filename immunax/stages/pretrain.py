@@ -77,10 +77,8 @@ class Pretrained:
             first = jax.jit(model.init)(jax.random.key(self.trainer.seed))
             data = Split(retain=dialogs)
             one = mesh.build(MeshSpec())
-            made = minimise(
-                "pretrain", model, mesh.shard(first, one), tokenizer, data, self.objective, self.trainer, one
-            )
-            return made if devices is None else mesh.shard(made, devices)
+            first = mesh.shard(first, one)
+            return minimise("pretrain", model, first, tokenizer, data, self.objective, self.trainer, one)
 
         def read(folder: Path) -> Params:
             return cache.read_arrays(folder, devices)
