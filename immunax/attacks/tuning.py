@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from immunax.inner.optimizers import AdamW, Optimizer
+from immunax.inner.trainable import Projections
 from immunax.models.lora import LoraSpec
 from immunax.runtime.errors import UserError
 
@@ -20,6 +21,7 @@ class Tuning:
       probes: how many times along the attack held-out prompts are answered, beside once before it (the largest divisor
         of the number of steps up to this is used, the last one after the last step).
       seed: of the choice and the order of the data.
+      projections: the projections of some layers to train instead of the full weights, or None. FLOPs are counted as of all.
     """
 
     epochs: int = 10
@@ -29,8 +31,11 @@ class Tuning:
     max_length: int = 256
     probes: int = 5
     seed: int = 0
+    projections: Projections | None = None
 
     def __post_init__(self):
+        if self.lora is not None and self.projections is not None:
+            raise UserError("attack tuning lora and projections: expected one of them; set the other to null.")
         for name in ("epochs", "batch_size", "probes"):
             if getattr(self, name) < 1:
                 raise UserError(f"attack tuning {name}={getattr(self, name)}: expected at least 1.")

@@ -1,8 +1,8 @@
 """Attacks sorted into programs: those whose difference is data run as one, in the shape of the largest.
 
-Full weights and adapters train different trees, and other numbers of steps make other shapes, so these are programs of
-their own. Learning rates, schedules, every other number of an optimizer, ranks and scales of adapters, seeds and the
-dialogs themselves are data.
+Full weights, some projections and adapters train different trees, and other numbers of steps make other shapes, so these are
+programs of their own. Learning rates, schedules, every other number of an optimizer, ranks and scales of adapters, seeds and
+the dialogs themselves are data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from immunax.data.packing import few
 from immunax.inner.optimizers import Optimizer
 from immunax.inner.state import TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
-from immunax.inner.trainable import WHOLE, AdapterBase
+from immunax.inner.trainable import WHOLE, AdapterBase, Trainable
 from immunax.models import lora
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
@@ -36,8 +36,9 @@ class ProgramForm:
       loss: the attacker's.
       optimizer: without what is data.
       numbers: its fields that are data, beside the learning rates.
-      targets: the projections that get an adapter, or None where the full weights are trained.
+      targets: the projections that get an adapter, or None where there are none.
       rank: of the adapters, where an optimizer's rule does not allow that they are widened with zeros.
+      trainable: what trains, where no adapters do.
     """
 
     loss: AttackLoss
@@ -45,6 +46,7 @@ class ProgramForm:
     numbers: tuple[str, ...]
     targets: tuple[str, ...] | None
     rank: int | None
+    trainable: Trainable
 
     def start(self, params: Params, own: "MemberData") -> TrainState:
         """A member before its first step."""
@@ -57,7 +59,7 @@ class ProgramForm:
 
     def slope(self, model: Model) -> SlopeAt:
         """The slope of the attacker's loss."""
-        return slope_of(partial(self.loss, model))
+        return slope_of(partial(self.loss, model), self.trainable)
 
     def follow(
         self, model: Model, state: TrainState, batches: Any, first: Slope | None = None
@@ -88,6 +90,7 @@ class MemberData(NamedTuple):
       scale: ``[A]``, ``alpha / rank``; None for full weights.
       asked: what it is examined on in its own wording, ``[A, ...]``.
       first_step: ``[A]``, which of the shared first steps is its own; None where none are shared.
+      trainable: what trains, where no adapters do; static.
     """
 
     numbers: Any
@@ -96,18 +99,19 @@ class MemberData(NamedTuple):
     scale: Any = None
     asked: Any = ()
     first_step: Any = None
+    trainable: Trainable = WHOLE
 
     def start(self, params: Params) -> Any:
         """What one member trains, before its first step."""
-        return params if self.adapters is None else self.adapters
+        return self.trainable.split(params)[0] if self.adapters is None else self.adapters
 
     def held(self, params: Params) -> Any:
         """What one member does not train."""
-        return None if self.adapters is None else AdapterBase(params, self.scale)
+        return self.trainable.split(params)[1] if self.adapters is None else AdapterBase(params, self.scale)
 
     def whole(self, params: Params, trained: Any) -> Params:
         """The weights that a model takes, of what one member has trained."""
-        return WHOLE.join(trained, self.held(params))
+        return self.trainable.join(trained, self.held(params))
 
     def first(self, first_steps: Any) -> Slope | None:
         """The slope of one member's first step, out of those of :mod:`~immunax.campaign.first_steps`, if they are shared."""
@@ -167,7 +171,7 @@ class Program:
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
         adapter_keys, exam_keys = _keys(key[jnp.array(self.places)] if key.ndim else _seeded(key, seeds))
         if self.form.targets is None:
-            return MemberData(self.numbers, exam_keys, asked=mine)
+            return MemberData(self.numbers, exam_keys, asked=mine, trainable=self.form.trainable)
         specs = [attack.tuning.lora for attack in self.attacks]
         scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
         ranks = tuple(spec.rank for spec in specs if spec)
@@ -197,7 +201,8 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
         names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
         targets, rank = (None, None) if tuning.lora is None else (tuning.lora.targets, tuning.lora.rank)
         rank = None if tuning.optimizer.keeps_zeros else rank
-        form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, targets, rank)
+        trainable = tuning.projections or WHOLE
+        form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, targets, rank, trainable)
         groups.setdefault((form, len(encoded[place][0])), []).append(place)
     return tuple(
         _program(*kind, places, [attacks[place] for place in places], [encoded[place] for place in places])

@@ -43,6 +43,7 @@ class Trainable(ABC):
         """The whole weights that a model takes. A gradient by ``trained`` passes, and one by ``held`` where it is asked for."""
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Full(Trainable):
     """All weights; of adapted ones, which hold their base, the adapters."""
@@ -61,6 +62,7 @@ class Full(Trainable):
 WHOLE = Full()
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Adapters(Full):
     """Fresh adapters beside weights that are held (Hu et al. 2021, arXiv:2106.09685).
@@ -78,6 +80,7 @@ class Adapters(Full):
         return super().split(lora.init(key, params, self.spec))
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class Projections(Trainable):
     """Some projections of some layers: rows of the stacked ``[L, ...]`` leaves, and nothing else, have moments.

@@ -11,6 +11,7 @@ import optax
 import pytest
 import small
 import tiny
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental.compilation_cache import compilation_cache
 
 from immunax.attacks.harmful_sft import HarmfulSFT
@@ -21,9 +22,11 @@ from immunax.campaign.grid import Population
 from immunax.campaign.population import Start, Stretch, attacked
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
+from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import Adafactor, AdamW
 from immunax.inner.population import PARTITIONER_ABORTS, map_members
 from immunax.inner.tamper_resistance import preference_loss
+from immunax.inner.trainable import Projections
 from immunax.models.lora import Adapted, LoraSpec, init, widen
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -100,6 +103,38 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     np.testing.assert_allclose(outcome.losses[place], losses, rtol=1e-5)
     _close(outcome.found[place], weights if specs is FULL else widen(weights.lora, 5))
     assert outcome.losses[place][-1] < outcome.losses[place][0]
+
+
+def test_an_attack_on_some_projections_of_some_layers_moves_those_alone_as_an_optimizer_of_theirs_would():
+    path, rule = ("layers", "mlp", "down_proj", "kernel"), AdamW(1e-2, weight_decay=0.1)
+    tuning = replace(ATTACK.tuning, optimizer=rule, projections=Projections((1,), ("down_proj",)))
+    attack = replace(ATTACK, tuning=tuning)
+    outcome, (part,) = _run([attack]), programs([attack], tiny.tokenizer(), SPLITS)
+    flat = flatten_dict(PARAMS)
+
+    def loss(row, batch):
+        return answer_loss(MODEL, unflatten_dict({**flat, path: flat[path].at[1].set(row)}), batch)
+
+    slope, optimizer = (
+        jax.jit(jax.value_and_grad(loss)),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2, weight_decay=0.1)),
+    )
+    row, state, losses = flat[path][1], None, []
+    for step in range(part.steps):
+        value, gradient = slope(row, jax.tree.map(lambda leaf, step=step: leaf[0, step], part.batches))
+        updates, state = optimizer.update(gradient, state or optimizer.init(row), row)
+        row, losses = optax.apply_updates(row, updates), [*losses, value]
+    found = flatten_dict(outcome.found[0])
+    np.testing.assert_allclose(outcome.losses[0], losses, rtol=1e-5)
+    _close(found[path][1], row)
+    for name, leaf in flat.items():
+        held = leaf[0] if name == path else leaf
+        np.testing.assert_array_equal(found[name][0] if name == path else found[name], held)
+
+
+def test_adapters_and_projections_at_once_are_refused():
+    with pytest.raises(UserError, match="expected one of them"):
+        Tuning(lora=LoraSpec(2), projections=Projections((0,)))
 
 
 def test_adapters_of_other_ranks_are_programs_of_their_own_where_zeros_would_change_the_rule():
