@@ -175,20 +175,24 @@ class Runner(NamedTuple):
         steps, count = self.part.steps, len(self.part.places)
         most = plan(count, self._ways, at_once or most_at_once(self.mesh)).chunk
         width = self._ways * most_that_fit(self.needed_bytes, most)
+        # On the device once: a turn then asks for its members by number, in one program.
+        everything = jax.device_put((self.part.batches, self.own))
         for place in range(0, count, width):
-            members, real = self._members(place, width), self.part.places[place : place + width]
+            members, real = _some(everything, place, width), self.part.places[place : place + width]
             state = _begin(self._start, self.mesh, members, (self.params, self.first_steps))
             done = 0 if self.own.first_step is None else 1
             for time in range(1, times + 1):
                 end = steps * time // times
                 state = moving, losses = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
-                losses, diverged_at = jax.device_get((losses[: len(real), :end], moving.diverged_at[: len(real)]))
-                yield Attacked(real, end, losses, diverged_at, self.params, members[1], moving.trained, self.mesh)
+                seen, diverged_at = jax.device_get((losses, moving.diverged_at))
+                told = seen[: len(real), :end], diverged_at[: len(real)]
+                yield Attacked(real, end, *told, self.params, members[1], moving.trained, self.mesh)
                 done = end
 
     def needed_bytes(self, chunk: int) -> int:
         """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""
-        members, shared = self._members(0, chunk * self._ways), (self.params, 0, 0)
+        members = _some((self.part.batches, self.own), 0, chunk * self._ways)
+        shared = self.params, 0, 0
         begun = _begin.lower(self._start, self.mesh, members, (self.params, self.first_steps))
         state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
         program = _advance.lower(self._stretch, self.mesh, state, members, shared).compile()
@@ -205,9 +209,6 @@ class Runner(NamedTuple):
     @property
     def _stretch(self) -> Stretch:
         return Stretch(self.part.form, self.model)
-
-    def _members(self, begin: int, width: int) -> tuple[Any, MemberData]:
-        return _some((self.part.batches, self.own), begin, width)
 
 
 def attacked(
@@ -243,7 +244,13 @@ def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 def _some(members: Any, begin: int, width: int) -> Any:
     """Some of the members; where there are fewer, copies of the last one."""
-    return jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(begin, begin + width), len(leaf) - 1)], members)
+    last = len(jax.tree.leaves(members)[0]) - 1
+    return _chosen(members, np.minimum(np.arange(begin, begin + width), last))
+
+
+@jax.jit
+def _chosen(members: Any, places: np.ndarray) -> Any:
+    return jax.tree.map(lambda leaf: leaf[places], members)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
