@@ -113,6 +113,7 @@ def test_the_export_is_the_trained_model(trained, home):
     assert not np.array_equal(after.params["norm"]["scale"], before.params["norm"]["scale"])
 
 
+@pytest.mark.slow
 def test_a_sharded_run_has_the_losses_of_a_run_on_one_device(trained, home):
     sizes = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
     status, _, err = run(home, "train", "+defense=rep_noise", "model=model", "run=sharded", *TRAIN, *sizes, devices=8)
@@ -124,6 +125,7 @@ def test_a_sharded_run_has_the_losses_of_a_run_on_one_device(trained, home):
     np.testing.assert_allclose(one, other, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_bit_identical_to_one_that_was_not(trained, home):
     longer = (*TRAIN, "trainer.steps=60", "trainer.checkpoint_every=5", "trainer.keep_last=2")
     whole = run(home, "train", "+defense=rep_noise", "model=model", "run=whole", *longer)

@@ -38,6 +38,7 @@ def results(home: Path, name: str) -> dict:
     return json.loads((home / "outputs" / name / "manifest.json").read_text())["results"]
 
 
+@pytest.mark.slow
 def test_a_shortened_story_runs_through_the_real_command_and_leaves_its_model(tmp_path):
     flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
     shown = run(tmp_path, "train", "model=organism", "+defense=rep_noise", *SHORT, flags=flags)
