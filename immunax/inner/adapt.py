@@ -1,7 +1,8 @@
 """The inner loop as a function with a gradient, from weights to attacked weights."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import optax
@@ -10,14 +11,23 @@ from immunax.inner.step import Loss, length
 from immunax.models.model import Params
 
 
-class Estimator(Protocol):
-    """How a gradient passes through an inner loop."""
+class Estimator(ABC):
+    """How a gradient passes through an inner loop; its subclasses are frozen dataclasses."""
 
+    @abstractmethod
     def follow(
         self, inner: "Adaptation", params: Params, batches: Any, outer: Loss | None, checks: Any
     ) -> tuple[Params, jax.Array]:
         """See :meth:`Adaptation.along`; without ``outer`` and ``checks`` the sum is 0."""
-        ...
+
+    def states_alive(self, steps: int, checks: int) -> int:
+        """How many states of a loop of K ``steps`` are alive at once: one, where the gradient does not go back through them.
+
+        Args:
+          steps: K.
+          checks: S, outer losses along the way.
+        """
+        return 1
 
 
 @dataclass(frozen=True)

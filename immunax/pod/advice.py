@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -96,22 +96,13 @@ def _inner_options(defense: Defense, weights: Params, devices: Mesh) -> list[Sav
     descents = [jax.eval_shape(partial(begin, each.optimizer.build(simulation.steps)), weights) for each in whole]
     # Weights and moments lie on the mesh as the weights do.
     one = max(device_bytes(sharded(each, devices)) for each in descents)
-    kept = kept_steps(attacker.estimator, simulation.steps, simulation.checks)
+    kept = attacker.estimator.states_alive(simulation.steps, simulation.checks)
     lora = Saving("an attacker of adapters, defense.attacker.lora", kept * one)
     if kept == 1 or simulation.steps == 1:
         return [lora]
     fewer = simulation.steps // 2
-    saved = kept - kept_steps(attacker.estimator, fewer, max(1, simulation.checks // 2))
+    saved = kept - attacker.estimator.states_alive(fewer, max(1, simulation.checks // 2))
     return [lora, Saving(f"fewer inner steps, defense.mixture.simulation.steps={fewer}", saved * one)]
-
-
-def kept_steps(estimator: Any, steps: int, checks: int) -> int:
-    """How many states of the inner loop are alive at once: one, unless the estimator goes back through its steps."""
-    remat = getattr(estimator, "remat", None)
-    if remat is None:
-        return 1
-    through = min(steps, getattr(estimator, "last", steps))
-    return max(1, through if remat != "segments" else checks + -(-through // checks))
 
 
 def _sharding_option(held: float, devices: Mesh) -> Saving:

@@ -19,7 +19,7 @@ from immunax.outer.defense import Mixture
 from immunax.outer.simulation import Simulation
 from immunax.outer.training import Training, begin, outer_step
 from immunax.pod.abstract_step import abstract_batch, abstract_state
-from immunax.pod.advice import advise, kept_steps
+from immunax.pod.advice import advise
 from immunax.pod.fit import compile_step, device_bytes, refused_memory
 from immunax.runtime.mesh import MeshSpec, build, shard
 
@@ -148,6 +148,6 @@ def test_adapters_take_moments_and_gradients_of_the_weights_off_a_device():
 
 
 def test_states_alive_in_an_inner_loop_follow_its_estimator():
-    assert kept_steps(FirstOrder(), 16, 4) == 1
-    assert kept_steps(MixedMode(), 16, 4) == 4 + 4
-    assert kept_steps(MixedMode(remat="steps"), 16, 4) == 16
+    assert FirstOrder().states_alive(16, 4) == 1
+    assert MixedMode().states_alive(16, 4) == 4 + 4
+    assert MixedMode(remat="steps").states_alive(16, 4) == 16

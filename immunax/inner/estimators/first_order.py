@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from immunax.inner.adapt import Adaptation
+from immunax.inner.adapt import Adaptation, Estimator
 from immunax.inner.estimators.straight_through import advance, straight_through
 from immunax.inner.step import Loss
 from immunax.inner.trainable import WHOLE
@@ -13,7 +13,7 @@ from immunax.models.model import Params
 
 
 @dataclass(frozen=True)
-class FirstOrder:
+class FirstOrder(Estimator):
     """``∂φ_K/∂θ = I`` (first-order MAML, Finn et al. 2017, arXiv:1703.03400).
 
     Along a trajectory this is TAR's estimator (Tamirisa et al. 2024, arXiv:2408.00761): the sum of the outer gradients at

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.scipy.sparse.linalg import cg
 
-from immunax.inner.adapt import Adaptation
+from immunax.inner.adapt import Adaptation, Estimator
 from immunax.inner.estimators.mixed_mode import hessian_product
 from immunax.inner.state import begin
 from immunax.inner.step import Loss, Slope, length, scan_steps
@@ -18,7 +18,7 @@ from immunax.models.model import Params
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(Estimator):
     """Implicit MAML (Rajeswaran et al. 2019, arXiv:1909.04630).
 
     The inner loop descends ``L(φ) + damping/2 ‖φ − θ‖²``, L the mean over the K batches. Where it has converged,

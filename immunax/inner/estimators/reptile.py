@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from immunax.inner.adapt import Adaptation
+from immunax.inner.adapt import Adaptation, Estimator
 from immunax.inner.estimators.straight_through import advance
 from immunax.inner.step import Loss
 from immunax.inner.trainable import WHOLE
@@ -13,7 +13,7 @@ from immunax.models.model import Params
 
 
 @dataclass(frozen=True)
-class Reptile:
+class Reptile(Estimator):
     """``scale · (θ − φ_K)`` as the gradient at θ, whatever is done with φ_K (Nichol et al. 2018, arXiv:1803.02999).
 
     Descending it takes θ towards φ_K: the outer loss that it stands for is the inner one. A defender, who wants to get

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from immunax.inner.adapt import Adaptation
+from immunax.inner.adapt import Adaptation, Estimator
 from immunax.inner.estimators.first_order import FirstOrder
 from immunax.inner.estimators.mixed_mode import forward_over_reverse
 from immunax.inner.estimators.straight_through import advance, straight_through
@@ -19,7 +19,7 @@ REMAT = ("none", "steps", "segments")
 
 
 @dataclass(frozen=True)
-class Unrolled:
+class Unrolled(Estimator):
     """Reverse mode through every step: the exact hypergradient (Maclaurin et al. 2015, arXiv:1502.03492).
 
     Attributes:
@@ -40,6 +40,10 @@ class Unrolled:
         start = begin(inner.optimizer, *WHOLE.split(params))
         return _unroll(inner, self.slope_of(inner.loss), self.remat, start, batches, outer, checks)
 
+    def states_alive(self, steps: int, checks: int) -> int:
+        """See :class:`~immunax.inner.adapt.Estimator`."""
+        return _alive(self.remat, steps, checks)
+
     def slope_of(self, loss: Loss) -> SlopeAt:
         """The attacker's slope, differentiated as it is."""
         return slope_of(loss)
@@ -59,7 +63,7 @@ class MixedMode(Unrolled):
 
 
 @dataclass(frozen=True)
-class Truncated:
+class Truncated(Estimator):
     """Exact through the last steps, first order before them (Shaban et al. 2018, arXiv:1810.10667).
 
     ``last`` = 0 is :class:`~immunax.inner.estimators.first_order.FirstOrder`, ``last`` = K is :class:`MixedMode`.
@@ -76,6 +80,10 @@ class Truncated:
         _check(self.remat)
         if self.last < 0:
             raise ValueError(f"last={self.last}: expected a number of steps, 0 or more")
+
+    def states_alive(self, steps: int, checks: int) -> int:
+        """See :class:`~immunax.inner.adapt.Estimator`."""
+        return _alive(self.remat, min(steps, self.last), checks)
 
     def follow(
         self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
@@ -139,6 +147,10 @@ def _near_root(steps: int) -> int:
 
 def _slice(tree: Any, begin: int, end: int | None) -> Any:
     return jax.tree.map(lambda leaf: leaf[begin:end], tree)
+
+
+def _alive(remat: str, through: int, checks: int) -> int:
+    return max(1, through if remat != "segments" else checks + -(-through // checks))
 
 
 def _check(remat: str) -> None:
