@@ -109,18 +109,19 @@ def run_suite(
 
 
 def _run(
-    shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell], store: CellStore, skipped: dict[str, str]
+    shared: Bench, model: Model, weights: Weights, group: Sequence[Cell], store: CellStore, skipped: dict[str, str]
 ) -> None:
     try:
-        found = _measured(shared, model, weights, todo)
+        found = _measured(shared, model, weights, group)
     except UserError as error:
-        if todo[0].attack is None:
+        if group[0].attack is None:
             raise
-        skipped[todo[0].family] = str(error)
-        console.note(f"skipped {todo[0].family}: {error}")
+        skipped[group[0].family] = str(error)
+        console.note(f"skipped {group[0].family}: {error}")
         return
-    for cell, measured in zip(todo, found, strict=True):
-        store.put(cell, in_role(measured, cell))
+    for cell, measured in zip(group, found, strict=True):
+        if not store.holds(cell):
+            store.put(cell, in_role(measured, cell))
 
 
 def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell]) -> list[Measured]:
