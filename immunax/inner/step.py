@@ -18,7 +18,8 @@ from immunax.models.model import Params
 Loss = Callable[[Params, Any], Any]
 """``loss(params, batch) -> scalar``, of the whole weights; or ``(scalar, metrics)``, metrics being scalars by name."""
 
-Metrics = dict[str, jax.Array]
+Scalars = dict[str, jax.Array]
+"""What a loss gives to be logged, by name."""
 
 
 class Slope(NamedTuple):
@@ -84,7 +85,7 @@ def accumulated(slope_at: SlopeAt, parts: int, weigh: Callable[[Any], jax.Array]
     return total
 
 
-def take_step(optimizer: optax.GradientTransformation, state: TrainState, slope: Slope) -> tuple[TrainState, Metrics]:
+def take_step(optimizer: optax.GradientTransformation, state: TrainState, slope: Slope) -> tuple[TrainState, Scalars]:
     """The step that a slope makes. Where loss and gradient are not finite, what is trained stays as it is from there on.
 
     Returns:
@@ -106,7 +107,7 @@ def take_step(optimizer: optax.GradientTransformation, state: TrainState, slope:
 
 def train_step(
     slope_at: SlopeAt, optimizer: optax.GradientTransformation, state: TrainState, batch: Any
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Scalars]:
     """One step on a batch; see :func:`take_step`."""
     return take_step(optimizer, state, slope_at(state.trained, state.held, batch))
 
@@ -117,7 +118,7 @@ def scan_steps(
     state: TrainState,
     batches: Any,
     keep: Callable[[Callable], Callable] = lambda step: step,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Scalars]:
     """K steps in one ``lax.scan``, which does not carry what is held.
 
     Args:
@@ -132,7 +133,7 @@ def scan_steps(
     held = state.held
 
     @keep
-    def step(moving: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def step(moving: TrainState, batch: Any) -> tuple[TrainState, Scalars]:
         moving, metrics = train_step(slope_at, optimizer, moving._replace(held=held), batch)
         return moving._replace(held=None), metrics
 

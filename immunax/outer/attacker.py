@@ -14,14 +14,12 @@ from immunax.inner.adapt import Estimator, adapt
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW, Optimizer
+from immunax.inner.step import Scalars
 from immunax.models.lora import LoraSpec, init, plain
 from immunax.models.model import Model, Params
 from immunax.outer.replay import FRESH, Drawn
 from immunax.outer.simulation import SimulatedAttack, Simulation
 from immunax.runtime.errors import UserError
-
-Scalars = dict[str, jax.Array]
-"""What a loss gives to be logged, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

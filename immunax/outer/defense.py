@@ -6,9 +6,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 
+from immunax.inner.step import Scalars
 from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.model import Model, Params
-from immunax.outer.attacker import Scalars, SimulatedAttacker
+from immunax.outer.attacker import SimulatedAttacker
 from immunax.outer.simulation import Simulation
 from immunax.runtime.errors import UserError
 

@@ -98,10 +98,10 @@ def run_suite(
     planned = [group for role in (SUBJECT, REFERENCE) if role in models for group in groups(suite, role)]
     with console.progress("certify", sum(map(len, planned)), "cell") as bar:
         for group in planned:
-            todo = [cell for cell in group if not store.holds(cell)]
             first = group[0]
-            if todo and first.family not in skipped:
-                _run(shared, model, models[first.model], todo, store, skipped)
+            # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
+            if first.family not in skipped and not all(map(store.holds, group)):
+                _run(shared, model, models[first.model], group, store, skipped)
             bar.advance(len(group))
             memory_maps.release_if_crowded()
     done = [cell for group in planned for cell in group if cell.family not in skipped]
@@ -124,12 +124,12 @@ def _run(
             store.put(cell, in_role(measured, cell))
 
 
-def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell]) -> list[Measured]:
+def _measured(shared: Bench, model: Model, weights: Weights, group: Sequence[Cell]) -> list[Measured]:
     """Measures cells, or takes them from the cache: models share a reference, and a reference may be certified itself."""
     suite = shared.suite
     key = {
         "weights": weights.digest,
-        "cells": [(cell.family, dict(cell.setting), cell.seed, repr(cell.attack)) for cell in todo],
+        "cells": [(cell.family, dict(cell.setting), cell.seed, repr(cell.attack)) for cell in group],
         "suite": (
             suite.measured,
             suite.transfer_prompts,
@@ -142,7 +142,7 @@ def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell
         "model": repr(model),
         "versions": manifest.versions(),
     }
-    paths = [str(place) for place in range(len(todo))]
+    paths = [str(place) for place in range(len(group))]
 
     def write(found: list[Measured], folder: Path) -> None:
         for measured, path in zip(found, paths, strict=True):
@@ -152,9 +152,9 @@ def _measured(shared: Bench, model: Model, weights: Weights, todo: Sequence[Cell
         return [cells.read(folder / path) for path in paths]
 
     def make() -> list[Measured]:
-        return measure(shared, model, weights.params, todo)
+        return measure(shared, model, weights.params, group)
 
-    code = [measure, suite.task, suite.choices, shared.evaluation, *(cell.attack for cell in todo)]
+    code = [measure, suite.task, suite.choices, shared.evaluation, *(cell.attack for cell in group)]
     return cache.get_or_make("cells", key, make, read, write, code)
 
 
