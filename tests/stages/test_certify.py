@@ -55,6 +55,22 @@ def campaign(tmp_path, weights, monkeypatch):
     return run_suite(shared, MODEL, {"subject": weights, "reference": weights}, CellStore(tmp_path / "cells"))
 
 
+def test_a_group_that_was_cut_short_is_measured_whole_and_keeps_what_it_had(tmp_path, weights, monkeypatch):
+    monkeypatch.setitem(globals(), "SUITE", replace(SUITE, together=4))
+    found = campaign(tmp_path, weights, monkeypatch)
+    kept, gone = sorted((tmp_path / "cells").glob("subject-harmful_sft-*.cells.parquet"))[:2]
+    before = kept.stat().st_mtime_ns
+    gone.unlink()
+    calls, real = [], certify.measure
+    monkeypatch.setattr(certify, "measure", lambda *rest: calls.append(rest[-1]) or real(*rest))
+    monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "empty"))
+    shared = bench(SUITE, EVALUATION, tiny.tokenizer(), SPLITS, 0)
+    again = run_suite(shared, MODEL, {"subject": weights, "reference": weights}, CellStore(tmp_path / "cells"))
+    assert [len(group) for group in calls if group[0].family == "harmful_sft"] == [4]
+    assert kept.stat().st_mtime_ns == before
+    assert again.measured.records.equals(found.measured.records)
+
+
 def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_path, weights, monkeypatch):
     calls = []
     real = certify.measure
