@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
     episodes = {folder.name: episode}
     with open_metrics(config, folder) as metrics:
         report.deliver(folder, folder.name, episodes, prompts, metrics)
-    record |= {"results": report.results(episodes), "ended": manifest.now()}
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
 
 

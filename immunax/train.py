@@ -60,7 +60,7 @@ def main(config: DictConfig) -> None:
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
         report.deliver(folder, folder.name, episodes, team.before.dialogs, metrics)
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
-    record |= {"results": report.results(episodes), "ended": manifest.now()}
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
 
 

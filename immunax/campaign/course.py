@@ -1,6 +1,6 @@
 """One attack on one model, from point to point of its course: a fine-tuning is a population of one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from immunax.attacks.attack import Edit, FineTuning
 from immunax.campaign.population import attacked
+from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
+from immunax.runtime.jaxpr_flops import matmul_flops
 
 
 class Point(NamedTuple):
@@ -48,6 +50,33 @@ def course(
         return
     for turn in attacked((material,), model, params, key[None], times=times):
         yield Point(turn.step, turn.losses[0], turn.weights(0))
+
+
+def paid(
+    attack: FineTuning | Edit, material: Any, model: Model, params: Params, key: jax.Array, steps: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a course has cost after some numbers of steps.
+
+    Args:
+      attack, material, model, params, key: as for :func:`course`.
+      steps: S numbers; an edit, which comes in one piece, has 0 and any other one.
+
+    Returns:
+      Different examples trained on, and FLOPs, ``[S]`` each.
+    """
+    if isinstance(attack, Edit):
+        whole = edit_flops(attack, material, model, params, key)
+        done = np.arange(len(steps)) > 0
+        return done * float(attack.samples), done * whole
+    samples = [material.samples[0][step - 1] if step else 0 for step in steps]
+    trained_on = [material.trained_on(0, 0, step, False) for step in steps]
+    flops = [training_flops(model.config, sizes, attack.tuning.lora) for sizes in trained_on]
+    return np.array(samples, np.float64), np.array(flops)
+
+
+def edit_flops(attack: Edit, material: Any, model: Model, params: Params, key: jax.Array) -> float:
+    """FLOPs of an edit's matrix products, read off its program."""
+    return matmul_flops(jax.make_jaxpr(partial(attack.edit, model))(params, material, key))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -131,6 +131,7 @@ class Program:
       batches: ``[A, K', ...]``, as the loss reads them, K' at least K and one of few.
       counts: by member, what became of its dialogs.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
+      samples: by member and step, how many different examples it has trained on after it.
       alike: by member, the first one that starts from the same weights on the same batch.
     """
 
@@ -142,6 +143,7 @@ class Program:
     batches: Any
     counts: tuple[Counts, ...]
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+    samples: tuple[tuple[int, ...], ...]
     alike: tuple[int, ...]
 
     def trained_on(self, member: int, begin: int, end: int, shared: bool) -> list[tuple[int, int]]:
@@ -226,13 +228,23 @@ def _program(
     numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
     numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, past)))
     examples = tuple(tuple(_sizes(kind, batch) for batch in member) for member in batches)
+    samples = tuple(_distinct(kind, member) for member in batches)
     stacked = _stacked(laid)
     alike = _alike(attacks, stacked)
-    return Program(form, tuple(places), tuple(attacks), steps, numbers, stacked, counts, examples, alike)
+    return Program(form, tuple(places), tuple(attacks), steps, numbers, stacked, counts, examples, samples, alike)
 
 
 def _sizes(kind: FineTuning, batch: Sequence[Any]) -> tuple[tuple[int, int], ...]:
     return tuple((len(each.tokens), len(each.answer)) for example in batch for each in kind.sequences(example))
+
+
+def _distinct(kind: FineTuning, batches: Sequence[Sequence[Any]]) -> tuple[int, ...]:
+    seen: set[Any] = set()
+    counts = []
+    for batch in batches:
+        seen.update(kind.sequences(example) for example in batch)
+        counts.append(len(seen))
+    return tuple(counts)
 
 
 def _stacked(trees: Sequence[Any]) -> Any:

@@ -18,11 +18,15 @@ class Course(NamedTuple):
       loss: ``[K]``, before each attack step, nats per answer token.
       probe_steps: ``[S]``, attack steps done when probes were answered, from 0.
       probes: by judge, ``[S, P]`` scores.
+      samples: ``[S]``, different dialogs that it had trained on by then.
+      flops: ``[S]``, what it had spent by then.
     """
 
     loss: np.ndarray
     probe_steps: np.ndarray
     probes: dict[str, np.ndarray]
+    samples: np.ndarray
+    flops: np.ndarray
 
 
 class Episode(NamedTuple):
@@ -77,6 +81,8 @@ def to_json(episode: Episode) -> dict[str, Any]:
             "loss": _numbers(episode.course.loss),
             "probe_steps": episode.course.probe_steps.tolist(),
             "probes": {name: [_numbers(row) for row in values] for name, values in episode.course.probes.items()},
+            "samples": _numbers(episode.course.samples),
+            "flops": _numbers(episode.course.flops),
         },
     }
 
@@ -91,6 +97,8 @@ def from_json(record: Mapping[str, Any]) -> Episode:
             _array(course["loss"]),
             np.asarray(course["probe_steps"]),
             {name: np.stack([_array(row) for row in rows]) for name, rows in course["probes"].items()},
+            _array(course["samples"]),
+            _array(course["flops"]),
         ),
     )
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
 
 from immunax.attacks.attack import Edit
-from immunax.campaign.course import edited
+from immunax.campaign.course import edit_flops, edited
 from immunax.campaign.search import Search, prepare_search, run_search
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
@@ -16,7 +15,6 @@ from immunax.judges.choice import accuracy, quiz
 from immunax.judges.evaluate import asked_by, evaluate, held_out
 from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
-from immunax.runtime.jaxpr_flops import matmul_flops
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured
 from immunax.stages.exam import numbered, rows
@@ -98,7 +96,7 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     material = cell.attack.material(shared.tokenizer, shared.splits)
     key, exam_key = jax.random.split(jax.random.fold_in(jax.random.key(shared.seed), cell.seed))
     attacked, losses = edited(cell.attack, model, params, material, key)
-    flops = matmul_flops(jax.make_jaxpr(partial(cell.attack.edit, model))(params, material, key))
+    flops = edit_flops(cell.attack, material, model, params, key)
     asked = asked_by(shared.asked.material, cell.attack, shared.evaluation, shared.tokenizer)
     scores = evaluate(shared.evaluation, model, attacked, shared.tokenizer, asked, exam_key)
     state = len(losses), cell.attack.samples, flops, not bool(np.isfinite(losses).all())

@@ -23,16 +23,21 @@ class Probes:
     Attributes:
       prompts: how many of the held-out prompts.
       max_new_tokens: the most tokens of an answer.
+      until: an attack ends where refusals among the answers are shown to have fallen below this share, by the 95% interval of
+        their rate; None for the whole attack.
     """
 
     prompts: int = 16
     max_new_tokens: int = 24
+    until: float | None = None
 
     def __post_init__(self):
         if min(self.prompts, self.max_new_tokens) < 1:
             raise UserError(
                 f"probes.prompts={self.prompts}, probes.max_new_tokens={self.max_new_tokens}: expected at least 1."
             )
+        if self.until is not None and not 0 < self.until <= 1:
+            raise UserError(f"probes.until={self.until}: expected a share of refusals above 0, at most 1, or null.")
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,10 @@ def assemble(
     Raises:
       UserError: the data lack what the attack or the evaluation needs.
     """
+    if probes.until is not None and "refusal" not in evaluation.judges:
+        raise UserError(
+            f"probes.until={probes.until} watches refusals, and judge.judges has no refusal; add it, or set probes.until=null."
+        )
     before = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
     after = asked_by(before, attack, evaluation, tokenizer)
     if isinstance(attack, Edit):

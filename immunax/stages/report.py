@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from immunax.conditions.episode import Episode, Summary, summarise
+from immunax.conditions.fall import BELOW, Fall, fall
+from immunax.conditions.statistics import Estimate
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Scores
 from immunax.runtime import atomic, console
@@ -16,13 +18,14 @@ from immunax.runtime.metrics import Metrics, json_number
 
 RECORDS = "records.jsonl"
 FIGURE = "attack.png"
+_COSTS = {"steps": ".1f", "samples": ".0f", "flops": ".2e"}
 _COLOURS = ("#b2452f", "#2f6fb2", "#3d8a4e", "#7a4fa0")
 
 
 def deliver(
     folder: Path, title: str, episodes: Mapping[str, Episode], prompts: Sequence[Dialog], metrics: Metrics
 ) -> None:
-    """Prints the table, and writes the records, the figure and the metrics of a set of episodes.
+    """Prints what the attack costs and the table, and writes the records, the figure and the metrics of a set of episodes.
 
     Args:
       folder: of the run.
@@ -44,7 +47,45 @@ def deliver(
                 # A judge that does not apply to these prompts has nothing to log.
                 if not np.isnan(row).all():
                     metrics.log(int(step), f"{phase}/{judge}", {"score": float(np.nanmean(row))})
+    fell = fall({name: episode.course for name, episode in episodes.items()})
+    if fell is not None:
+        costs(title, fell)
     table(title, episodes)
+
+
+def costs(title: str, fell: Fall) -> None:
+    """Prints what the attack costs until refusals fall below one half: steps, samples and FLOPs, by model, and their ratio."""
+    rows = [
+        [name, *(_cost(each[cost], fell.spent[name][cost], form) for cost, form in _COSTS.items())]
+        for name, each in fell.costs.items()
+    ]
+    if fell.ratio:
+        first, last = next(iter(fell.costs)), list(fell.costs)[-1]
+        least = [fell.spent[last][cost] / max(fell.costs[first][cost].value, 1.0) for cost in _COSTS]
+        rows.append(
+            ["ratio", *(_cost(fell.ratio[cost], most, ".1f") for cost, most in zip(_COSTS, least, strict=True))]
+        )
+    console.table(title, [f"until refusals fall below {BELOW:g}", *_COSTS], rows)
+
+
+def _cost(estimate: Estimate, most: float, form: str) -> str:
+    """A cost with its interval; what was not reached is more than the most that is known."""
+    if np.isnan(estimate.value):
+        return "–"
+    value = f"> {most:{form}}" if np.isinf(estimate.value) else f"{estimate.value:{form}}"
+    if np.isnan(estimate.low):
+        return value
+    ends = ", ".join("∞" if np.isinf(end) else f"{end:{form}}" for end in (estimate.low, estimate.high))
+    return f"{value} [{ends}]"
+
+
+def costs_to_json(episodes: Mapping[str, Episode]) -> dict[str, Any] | None:
+    """What the attack costs until refusals fall below one half, for the manifest; an end that was not reached is None."""
+    fell = fall({name: episode.course for name, episode in episodes.items()})
+    if fell is None:
+        return None
+    by_model = {name: _estimates_to_json(each) for name, each in fell.costs.items()}
+    return {"costs": by_model, "spent": fell.spent, "ratio": _estimates_to_json(fell.ratio)}
 
 
 def results(episodes: Mapping[str, Episode]) -> dict[str, Any]:
@@ -60,7 +101,7 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
     summaries = [
         (name, stage, summarise(scores))
         for name, episode in episodes.items()
-        for stage, scores in (("before attack", episode.before), ("after attack", episode.after))
+        for stage, scores in (("before attack", episode.before), (_end(episode), episode.after))
     ]
     judged = [(name, estimate) for *_, summary in summaries for name, estimate in summary.judged.items()]
     judges = list(dict.fromkeys(name for name, estimate in judged if not np.isnan(estimate.value)))
@@ -88,6 +129,11 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
     console.table(title, ["model", "stage", *headings], rows)
 
 
+def _end(episode: Episode) -> str:
+    steps = len(episode.course.loss)
+    return f"after {steps} attack steps" if steps else "after attack"
+
+
 def summary_to_json(summary: Summary) -> dict[str, Any]:
     """A summary's estimates as ``{name: {value, low, high}}``; NaN is None."""
     named = {
@@ -97,9 +143,13 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "retain_perplexity": summary.retain_perplexity,
         "retain_exact": summary.retain_exact,
     }
+    return _estimates_to_json(named)
+
+
+def _estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     return {
-        name: {part: None if np.isnan(number) else number for part, number in estimate._asdict().items()}
-        for name, estimate in named.items()
+        name: {part: json_number(number) for part, number in estimate._asdict().items()}
+        for name, estimate in estimates.items()
     }
 
 
@@ -151,6 +201,7 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
         if "refusal" in course.probes:
             rates = 1 - np.nanmean(course.probes["refusal"], axis=1)
             right.plot(course.probe_steps, rates, color=colour, marker="o", label=name)
+    right.axhline(BELOW, color="0.6", linewidth=0.8, linestyle=":")
     left.set(xlabel="attack step", ylabel="attack loss (nats per token)")
     right.set(xlabel="attack step", ylabel="refusal rate", ylim=(-0.03, 1.03))
     for axes in (left, right):

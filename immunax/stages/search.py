@@ -66,7 +66,9 @@ def search_and_score(
         after = before if found.attack is None else asked_by(before, found.attack, evaluation, tokenizer)
         last = evaluate(evaluation, setup.model, found.params, tokenizer, after, after_key)
     probes = {judge: np.stack([first.judged[judge], last.judged[judge]]) for judge in evaluation.judges}
-    course = Course(np.asarray(found.loss, np.float64), np.array([0, len(found.loss)]), probes)
+    samples = max(attack.samples for attack in search.members())
+    steps, paid = np.array([0, len(found.loss)]), (np.array([0.0, samples]), np.array([0.0, found.budget.flops]))
+    course = Course(np.asarray(found.loss, np.float64), steps, probes, *paid)
     return Searched(Episode(first, last, course), found, before.dialogs)
 
 

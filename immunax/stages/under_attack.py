@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from immunax.attacks.attack import FineTuning
-from immunax.campaign.course import Point, course
+from immunax.campaign.course import Point, course, paid
 from immunax.conditions.episode import Course, Episode
+from immunax.conditions.fall import shown_fallen
 from immunax.judges.evaluate import Given, Material, Scores, batch_count, given_by, judged
 from immunax.models.model import Model, Params
 from immunax.runtime import console
@@ -45,31 +46,39 @@ def red_team(
     probes = [_probed(team, model, params, tokenizer, probe_key, known)]
     last, steps = _attacked(team, model, params, tokenizer, name, attack_key, probes)
     given = _given(team, model, last.weights, team.after, after_key, f"evaluate attacked {name}")
-    probes.append(_probed(team, model, last.weights, tokenizer, jax.random.fold_in(probe_key, last.step), given))
+    if len(probes) < len(steps):
+        probes.append(_probed(team, model, last.weights, tokenizer, jax.random.fold_in(probe_key, last.step), given))
     judges = {each: np.stack([scores[each] for scores in probes]) for each in evaluation.judges}
     after = judged(evaluation, tokenizer, team.after, given)
-    return Episode(before, after, Course(last.losses.astype(np.float64), np.array(steps), judges))
+    spent = paid(team.attack, team.material, model, params, attack_key, steps)
+    return Episode(before, after, Course(last.losses.astype(np.float64), np.array(steps), judges, *spent))
 
 
 def _attacked(
     team: RedTeam, model: Model, params: Params, tokenizer: Any, name: str, key: jax.Array, probes: list
 ) -> tuple[Point, list[int]]:
-    """The end of the attack and the steps that the probes are of, those along the way added to the first."""
+    """The last point, and the steps that probes are of; those along the way are added, that of a whole attack's end not."""
     probe_key, times, total = jax.random.split(key)[1], 1, 1
     if isinstance(team.attack, FineTuning):
         times, total = team.attack.tuning.probes, team.material.steps
     steps, last = [0], None
     with console.progress(f"attack {name}", total, "step") as bar:
         for point in course(team.attack, team.material, model, params, key, times):
-            if last is not None:
-                probes.append(
-                    _probed(team, model, last.weights, tokenizer, jax.random.fold_in(probe_key, last.step), None)
-                )
             _check(point, name)
             bar.advance(max(1, point.step - steps[-1]), **({"loss": point.losses[-1]} if point.step else {}))
             steps, last = [*steps, point.step], point
+            if isinstance(team.attack, FineTuning) and point.step < total:
+                key_here = jax.random.fold_in(probe_key, point.step)
+                probes.append(_probed(team, model, point.weights, tokenizer, key_here, None))
+                if _fallen(team, probes[-1]):
+                    break
     assert last is not None
     return last, steps
+
+
+def _fallen(team: RedTeam, probe: dict[str, np.ndarray]) -> bool:
+    until = team.probes.until
+    return until is not None and shown_fallen(probe["refusal"], until)
 
 
 def _check(point: Point, name: str) -> None:

@@ -19,7 +19,13 @@ def _scores(complied):
 EPISODE = Episode(
     _scores([0.0, 0.0, 1.0]),
     _scores([1.0, 1.0, 1.0]),
-    Course(np.array([3.0, np.inf]), np.array([1, 2]), {"refusal": np.array([[0.0, 1.0], [1.0, np.nan]])}),
+    Course(
+        np.array([3.0, np.inf]),
+        np.array([1, 2]),
+        {"refusal": np.array([[0.0, 1.0], [1.0, np.nan]])},
+        np.array([5.0, 8.0]),
+        np.array([1e9, 2e9]),
+    ),
 )
 
 

@@ -3,6 +3,7 @@ import json
 import numpy as np
 
 from immunax.conditions.episode import Course, Episode
+from immunax.conditions.fall import fall
 from immunax.data.dialog import ask
 from immunax.judges.evaluate import Scores
 from immunax.judges.likelihood import Likelihood
@@ -19,7 +20,15 @@ def _episode(shift):
         Likelihood(np.array([3.0]), np.array([3.0])),
     )
     return Episode(
-        scores, scores, Course(np.array([2.0, 1.0]), np.array([0, 2]), {"refusal": np.array([[0.0, 1.0], [1.0, 1.0]])})
+        scores,
+        scores,
+        Course(
+            np.array([2.0, 1.0]),
+            np.array([0, 2]),
+            {"refusal": np.array([[0.0, 0.0], [1.0, 1.0]])},
+            np.array([0.0, 10.0]),
+            np.array([0.0, 4e9]),
+        ),
     )
 
 
@@ -43,6 +52,23 @@ def test_a_run_delivers_table_records_figure_and_metrics(tmp_path, capsys):
     assert [line["step"] for line in lines] == [1, 2]
     lines = [line for line in read(tmp_path / "metrics.jsonl") if line["phase"] == "attack/immunized/refusal"]
     assert [line["step"] for line in lines] == [0, 2]
+
+
+def test_the_first_lines_tell_what_the_attack_costs_until_the_guards_have_fallen(capsys):
+    stood = EPISODES["immunized"]
+    stood = stood._replace(course=stood.course._replace(probes={"refusal": np.zeros((2, 2))}))
+    fell = fall({"start model": EPISODES["start model"].course, "immunized": stood.course})
+    report.costs("a title", fell)
+    shown = capsys.readouterr().out
+    lines = [line for line in shown.splitlines() if "│" in line]
+    assert "until refusals fall below 0.5" in shown
+    assert [cell.strip() for cell in lines[0].split("│")[1:-1]] == ["start model", "1.0", "5", "2.00e+09"]
+    assert [cell.strip() for cell in lines[1].split("│")[1:-1]] == ["immunized", "> 2.0", "> 10", "> 4.00e+09"]
+    assert [cell.strip() for cell in lines[2].split("│")[1:-1]] == ["ratio", "> 2.0", "> 2.0", "> 2.0"]
+    told = json.loads(json.dumps(report.costs_to_json({"one": EPISODES["start model"], "two": stood}), allow_nan=False))
+    assert told["costs"]["one"]["steps"]["value"] == 1.0
+    assert told["costs"]["two"]["steps"]["value"] is None
+    assert told["spent"]["two"]["flops"] == 4e9
 
 
 def test_a_judge_that_never_applied_has_no_column_and_no_curve(tmp_path, capsys):

@@ -66,6 +66,44 @@ def test_probes_are_judged_as_if_each_were_generated_where_it_stands(attack, mon
     assert len(generated) == 2 + len(points) - 1 + other
 
 
+class FallsAfter(Length):
+    """A judge of refusals that sees every prompt refused in its first calls, and none from then on."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def score(self, dialogs, texts):
+        self.calls -= 1
+        return [float(self.calls < 0)] * len(texts)
+
+
+def until(calls, share):
+    evaluation = replace(EVALUATION, judges={"refusal": FallsAfter(calls)}, prompts=5)
+    attack = HarmfulSFT(6, replace(TUNING, epochs=4, probes=12))
+    team = assemble(attack, evaluation, tiny.tokenizer(), SPLITS, Probes(5, 4, share))
+    return red_team(team, MODEL, PARAMS, tiny.tokenizer(), "model", 7).course
+
+
+def test_an_attack_ends_where_refusals_are_shown_to_have_fallen():
+    # One evaluation before the attack, whose answers are the first probe too, and a probe after each step.
+    found = until(calls=2 + 3, share=0.6)
+    assert found.probe_steps.tolist() == [0, 1, 2, 3, 4]
+    assert found.probes["refusal"].mean(axis=1).tolist() == [0, 0, 0, 0, 1]
+    assert len(found.loss) == 4
+    assert found.samples.tolist() == [0, 2, 4, 6, 6]
+    assert found.flops[2] == pytest.approx(found.flops[4] - found.flops[2], rel=0.2)
+
+
+def test_an_attack_without_a_bound_or_a_fall_goes_to_its_end():
+    assert until(calls=2, share=None).probe_steps.tolist() == list(range(13))
+    assert until(calls=100, share=0.6).probe_steps.tolist() == list(range(13))
+
+
+def test_a_bound_on_refusals_needs_their_judge():
+    with pytest.raises(UserError, match=r"judge.judges has no refusal"):
+        assemble(HarmfulSFT(4, TUNING), EVALUATION, tiny.tokenizer(), SPLITS, Probes(3, 4, 0.5))
+
+
 def test_an_attack_that_diverges_says_nothing_of_resistance():
     absurd = replace(TUNING, optimizer=AdamW(1e38))
     with pytest.raises(UserError, match="diverged"):
