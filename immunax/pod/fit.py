@@ -87,12 +87,12 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
         refusal = next(line.strip() for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line)
         return Fit(refused_memory(arguments, refusal), False, kept, flops - kept, refusal=refusal)
     found = compiled.memory_analysis()
-    held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    # The sum of arguments, outputs and temporaries counts what is never alive at once, and passes the memory of a step that fits.
     memory = Memory(
         found.argument_size_in_bytes,
         found.output_size_in_bytes,
         found.temp_size_in_bytes,
-        held + found.temp_size_in_bytes,
+        found.peak_memory_in_bytes,
     )
     counted = traffic(hlo.parse(compiled.as_text()), dict(devices.shape))
     return Fit(memory, True, kept, flops - kept, counted)

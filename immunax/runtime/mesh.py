@@ -36,7 +36,7 @@ _RULES: dict[tuple[str, str], tuple[str | None, ...]] = {
 
 @dataclass(frozen=True)
 class MeshSpec:
-    """Devices along each axis; their product is the number of devices of the run, or 1 to use just one of them.
+    """Devices along each axis; of one process's devices the first ones may be enough, of several processes it takes all.
 
     Attributes:
       attack, data, fsdp, tensor: sizes; one of them may be -1, for whatever devices the others leave.
@@ -61,7 +61,7 @@ def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
       A mesh with the axes of ``AXES``, in that order, sharded by the compiler (``AxisType.Auto``).
 
     Raises:
-      UserError: a size is not positive, or the sizes do not multiply to the number of devices.
+      UserError: a size is not positive, or the sizes do not multiply to a number of devices that the run has.
     """
     devices = jax.devices() if devices is None else devices
     sizes = _sizes(spec, len(devices))
@@ -99,7 +99,8 @@ def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
     for axis in free:
         sizes[axis] = available // fixed
     total = math.prod(sizes.values())
-    if total not in (1, available):
+    # Every process has to take part in a program, and of a slice all are needed.
+    if total > available or (total not in (1, available) and (jax.process_count() > 1 or spec.topology)):
         raise UserError(f"mesh {shown} needs {total} devices, this run has {available}; change the sizes or use -1")
     return tuple(sizes[axis] for axis in AXES)
 

@@ -30,11 +30,15 @@ def test_the_axes_are_always_the_same_four():
     assert build(MeshSpec(attack=2, data=-1, tensor=2)).shape == dict(zip(AXES, (2, 2, 1, 2), strict=True))
 
 
+def test_a_run_of_one_process_may_take_a_part_of_its_devices():
+    assert build(MeshSpec(data=2, fsdp=2)).devices.size == 4
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         (MeshSpec(fsdp=16), "needs 16 devices, this run has 8"),
-        (MeshSpec(data=2), "needs 2 devices, this run has 8"),
+        (MeshSpec(data=2, topology="v5e:2x4"), "needs 2 devices, this run has 8"),
         (MeshSpec(data=3, fsdp=-1), "3 does not divide the 8 devices"),
         (MeshSpec(data=-1, fsdp=-1), "both -1"),
         (MeshSpec(tensor=0), "tensor=0: expected a positive"),
