@@ -51,7 +51,7 @@ def timed(function: Callable[[], Any], times: int) -> float:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What the logit lens over fewer states would change.")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--times", type=int, default=3)
