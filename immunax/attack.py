@@ -10,6 +10,7 @@ from immunax.models.model import Params
 from immunax.runtime import digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.stages import report
+from immunax.stages.attackers_data import attackers_data, made_by, marked
 from immunax.stages.guard import start_model
 from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_run
@@ -27,11 +28,12 @@ def main(config: DictConfig) -> None:
     if not isinstance(build(config.attack), Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
-    record = {"started": started, "seed": config.seed}
+    whose = attackers_data(made_by(config.model.get("path")), setup.splits)
+    record = {"started": started, "seed": config.seed, "attack_data": whose}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {folder.name: episode}
     with open_metrics(config, folder) as metrics:
-        report.deliver(folder, folder.name, episodes, prompts, metrics)
+        report.deliver(folder, marked(folder.name, whose), episodes, prompts, metrics)
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from immunax.certificate.facts import attack_data
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
+from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, exposed, run_suite
@@ -41,9 +43,10 @@ def main(config: DictConfig) -> None:
     campaign = run_suite(shared, setup.model, models, CellStore(folder / "cells"), given)
     against = config.trained_against if certified.record is None else certified.record.get("trained_against")
     faced = exposed(suite, against)
-    data = {"data": setup.digests["data"]}
+    digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
-        data["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
+        digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
+    data = {"digests": digests, "attacker": attackers_data(certified.record, setup.splits)}
     stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
     _show(stated)
 
@@ -54,7 +57,7 @@ def _show(stated: Mapping[str, Any]) -> None:
         for each in stated["predicate"]["verdicts"]
         if each["scope"] in ("all", "held-out", "none")
     ]
-    title = f"certificate of {stated['predicate']['model']['name']}"
+    title = marked(f"certificate of {stated['predicate']['model']['name']}", attack_data(stated))
     console.table(title, ["condition", "claim", "attacks", "side", "outcome", "why"], rows)
 
 

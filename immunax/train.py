@@ -17,6 +17,7 @@ from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import report
+from immunax.stages.attackers_data import marked
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
@@ -44,7 +45,7 @@ def main(config: DictConfig) -> None:
     data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
-    record |= {"trained_against": trained_against(defense)}
+    record |= {"trained_against": trained_against(defense), "attack_data": setup.splits.attacker}
     manifest.write_manifest(folder, config, digests, record)
     start = start_model(config.start, setup, loaded)
     del loaded
@@ -58,7 +59,7 @@ def main(config: DictConfig) -> None:
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
-        report.deliver(folder, folder.name, episodes, team.before.dialogs, metrics)
+        report.deliver(folder, marked(folder.name, setup.splits.attacker), episodes, team.before.dialogs, metrics)
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from immunax.certificate import bundle
+from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name, unmet
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse
@@ -61,6 +62,7 @@ def _audit(options: argparse.Namespace) -> int:
         return EXIT_FAILED
     _, stated = parse(options.certificate)
     print(f"suite        {suite_name(stated)}")
+    print(f"attack data  {attack_data(stated)}")
     if options.replay:
         from immunax.stages.replay import replay  # the attacks, and jax with them, are only needed here
 

@@ -66,7 +66,7 @@ def verdict(verdicts, scope="all", side="compliance"):
     return found
 
 
-def certificate(folder, key=None, weights=bytes(range(200))):
+def certificate(folder, key=None, weights=bytes(range(200)), attacker="own"):
     """A whole small certificate in a folder, of a model of two files; signed where a key is given."""
     model = folder / "model"
     model.mkdir(parents=True)
@@ -109,14 +109,14 @@ def certificate(folder, key=None, weights=bytes(range(200))):
             {"family": family, "exposure": each, "cells": 1, "skipped": None} for family, each in EXPOSURE.items()
         ],
         "judges": [{"called": "refusal", **Refusal().card.as_json()}],
-        "data": {"digests": {"data": "1" * 64}},
+        "data": {"digests": {"data": "1" * 64}, "attacker": attacker},
         "records": [
             {"name": name, "rows": len(table), "digest": {"sha256": of_file(folder / name)}}
             for name, table in ((RECORDS_FILE, records), (CELLS_FILE, cells))
         ],
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
-        "limits": limits(POLICY, {}, EXPOSURE, found, True),
+        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker),
         "reproduce": ["python -m immunax.certify"],
     }
     raw = canonical(statement(of_folder(model), predicate))

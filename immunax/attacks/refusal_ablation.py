@@ -46,10 +46,10 @@ class RefusalAblation(Edit):
     """Ablation of the best layer's direction.
 
     Attributes:
-      samples: harmful and harmless training prompts whose means are compared, of each.
+      samples: the attacker's harmful and harmless prompts whose means are compared, of each.
       validation: harmful validation dialogs that the layer is chosen by.
       max_length: tokens of a prompt, and of a dialog with its answer (cut there).
-      seed: of the choice of the training prompts.
+      seed: of the choice of the prompts.
     """
 
     seed_field: ClassVar[str | None] = "seed"
@@ -68,12 +68,12 @@ class RefusalAblation(Edit):
         Raises:
           UserError: the data lack one of the streams.
         """
-        train, chosen = splits.train, [each for each in splits.validation.harmful if each.answer][: self.validation]
-        harmful, harmless = map(_distinct, (train.harmful or train.safe, train.retain))
+        own, chosen = splits.attack, [each for each in splits.validation.harmful if each.answer][: self.validation]
+        harmful, harmless = map(_distinct, (own.harmful or own.safe, own.retain))
         if not (harmful and harmless and chosen):
             raise UserError(
-                "refusal_ablation compares harmful with harmless training prompts and needs harmful validation answers, which "
-                "the data lack: choose other data or attack."
+                "refusal_ablation compares harmful with harmless prompts of the split attack and needs harmful validation "
+                "answers, which the data lack: choose other data or attack."
             )
         examples, _ = encode_all(tokenizer, chosen, self.max_length)
         asked, other = (

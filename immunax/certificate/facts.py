@@ -9,8 +9,20 @@ from immunax.certificate.limits import limits
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
+from immunax.data.dialog import OWN, SHARED
 
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
+
+WHOSE = {
+    OWN: "Attackers trained on data of their own, none of which defenses train on.",
+    SHARED: "Attackers trained on the very examples that the defense trained on: one with other examples may do more harm.",
+}
+"""What a reader is told of the attackers' data."""
+
+
+def attack_data(stated: Mapping[str, Any]) -> str:
+    """Whose data attackers had, ``own`` or ``shared``: a statement that does not say is older than data of their own."""
+    return stated["predicate"]["data"].get("attacker", SHARED)
 
 
 def exposure(families: Mapping[str, tuple[str, ...]], against: Any) -> dict[str, str]:
@@ -56,6 +68,9 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
         return "its policy is not that of its configuration"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
+    data = config.get("data")
+    if isinstance(data, Mapping) and data.get("attacker") == SHARED != said["data"].get("attacker"):
+        return "attackers shared the defense's data, and it does not say so"
     return None
 
 
@@ -86,7 +101,9 @@ def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdic
     if stood != exposure(tuned, against):
         return "an attack is said to be held out, seen or unknown, and is not"
     skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
-    if said["limits"] != limits(policy, skipped, stood, verdicts, said["reference"] is not None):
+    if said["limits"] != limits(
+        policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")
+    ):
         return "the limits are not those that follow from the rest"
     return None
 

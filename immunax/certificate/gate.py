@@ -2,17 +2,19 @@
 
 ``require`` takes ``CONDITION: holds`` or ``CONDITION: not fails``, the condition with ``/held-out`` or ``/seen`` where attacks of
 one exposure alone are meant, such as ``resistance/held-out: holds``. Verdicts are worth what the certificate is worth, so it also
-takes ``signature: passed``, ``weights: passed`` and ``suite: NAME@DIGEST``, the digest that ``immunax.verify`` prints: a
-certificate brings its own attacks, and a gate that does not name them lets it choose easy ones.
+takes ``signature: passed``, ``weights: passed``, ``attack data: own`` and ``suite: NAME@DIGEST``, the digest that
+``immunax.verify`` prints: a certificate brings its own attacks, and a gate that does not name them lets it choose easy ones.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from immunax.certificate.facts import attack_data
 from immunax.certificate.verify import Check
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.resistance import SCOPES
 from immunax.conditions.verdict import Verdict
+from immunax.data.dialog import OWN
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError, nearest
 
@@ -47,6 +49,8 @@ def unmet(
     for name, wanted in require.items():
         if name in CHECKED:
             found, asked = results.get(name, "not checked"), ("passed",)
+        elif name == "attack data":
+            found, asked = attack_data(stated), (OWN,)
         elif name == "suite":
             found, asked = suite_name(stated), (str(wanted),)
         else:
@@ -60,7 +64,7 @@ def unmet(
 
 def _split(name: str) -> tuple[str, str]:
     condition, _, scope = name.partition("/")
-    known = (*CONDITIONS, *CHECKED, "suite")
+    known = (*CONDITIONS, *CHECKED, "attack data", "suite")
     if condition not in CONDITIONS:
         raise UserError(
             f"policy.require: no condition {condition!r}; expected {', '.join(known)}.{nearest(condition, known)}"

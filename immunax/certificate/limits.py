@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from immunax.conditions.policy import Policy
 from immunax.conditions.verdict import Verdict
+from immunax.data.dialog import SHARED
 
 
 def limits(
@@ -12,6 +13,7 @@ def limits(
     exposure: Mapping[str, str],
     verdicts: tuple[Verdict, ...],
     referenced: bool,
+    attacker: str | None,
 ) -> list[str]:
     """The limits of one certificate.
 
@@ -21,6 +23,7 @@ def limits(
       exposure: by family, ``held-out``, ``seen`` or ``unknown``.
       verdicts: what was found.
       referenced: whether there was a model to compare with.
+      attacker: whose data attackers had, as the statement says; None where it does not.
     """
     lines = [
         "Every statement is about the attacks of this suite, with the settings and seeds listed. An attacker who does something "
@@ -31,6 +34,11 @@ def limits(
         "as breaking it, not as a success.",
         "Weights are attacked; prompts written by people or by a search over words are not.",
     ]
+    if attacker == SHARED:
+        lines.append(
+            "Attackers had the defense's own training examples. What a defense remembers of them counts as resistance here; an "
+            "attacker with other examples may do more harm."
+        )
     if not referenced:
         lines += [
             "There was no reference model, so nothing is said of stability, of trainability or of the cost of attacks.",

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import jinja2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from immunax.certificate.facts import WHOSE, attack_data
 from immunax.certificate.gate import suite_name
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import check, failed
 from immunax.conditions.assess import overall
 from immunax.conditions.verdict import Verdict
+from immunax.data.dialog import OWN
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 
@@ -26,6 +28,7 @@ class Entry(NamedTuple):
       worst: by side of harm, the worst case over held-out attacks: ``(value, low, high)``, or None where it is not known.
       outcomes: of resistance to held-out attacks, stability and trainability, one word each.
       digest: of the certificate.
+      attacker: whose data the attackers had, ``own`` or ``shared``.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Entry(NamedTuple):
     worst: dict[str, tuple[float, float, float] | None]
     outcomes: dict[str, str]
     digest: str
+    attacker: str = OWN
 
     def rank(self) -> tuple[float, ...]:
         """Lower is better: the upper ends of the worst cases, substance first; an unknown one is the worst there is."""
@@ -56,8 +60,8 @@ def entries(paths: Sequence[Path], key: Ed25519PublicKey | None = None) -> list[
       Their entries, by :meth:`Entry.rank`.
 
     Raises:
-      UserError: one does not verify, is of a model that another one is of, or was made with another suite or policy than the
-        first one.
+      UserError: one does not verify, is of a model that another one is of, or was made with another suite or policy, or attacked
+        with data of another kind, than the first one.
     """
     found: list[Entry] = []
     rules: dict[str, str] = {}
@@ -83,7 +87,7 @@ def entries(paths: Sequence[Path], key: Ed25519PublicKey | None = None) -> list[
 def _rules(stated: Mapping[str, Any]) -> dict[str, str]:
     """What has to be the same for two certificates to be comparable, by digest."""
     policy = {name: value for name, value in stated["predicate"]["policy"].items() if name != "require"}
-    return {"suite": suite_name(stated), "policy": digest.of_json(policy)}
+    return {"attack data": attack_data(stated), "suite": suite_name(stated), "policy": digest.of_json(policy)}
 
 
 def _entry(stated: Mapping[str, Any]) -> Entry:
@@ -96,9 +100,8 @@ def _entry(stated: Mapping[str, Any]) -> Entry:
             worst[each.side] = (each.value, each.low, each.high) if known else None  # pyright: ignore
     outcomes = {name: overall(verdicts, name, "held-out") for name in ("resistance", "stability", "trainability")}
     trained = said["model"]["trained"]
-    return Entry(
-        said["model"]["name"], trained["defense"] if trained else "–", worst, outcomes, said["digest"]["sha256"]
-    )
+    defense = trained["defense"] if trained else "–"
+    return Entry(said["model"]["name"], defense, worst, outcomes, said["digest"]["sha256"], attack_data(stated))
 
 
 def page(ranked: Sequence[Entry], suite: str) -> str:
@@ -115,5 +118,8 @@ def page(ranked: Sequence[Entry], suite: str) -> str:
     text = resources.files("immunax.certificate").joinpath("leaderboard.html.jinja").read_text(encoding="utf-8")
     places = [1 + sum(other.rank() < each.rank() for other in ranked) for each in ranked]
     return environment.from_string(text).render(
-        ranked=list(zip(places, ranked, strict=True)), suite=suite, sides=in_order(ranked[0].worst)
+        ranked=list(zip(places, ranked, strict=True)),
+        suite=suite,
+        sides=in_order(ranked[0].worst),
+        whose=WHOSE[ranked[0].attacker],
     )

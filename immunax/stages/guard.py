@@ -1,11 +1,12 @@
 """The start model: as loaded, or with a guard implanted, made once and cached."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.models.model import Params
-from immunax.runtime import cache
+from immunax.runtime import cache, digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
 from immunax.stages.outer_loop import minimise
@@ -32,7 +33,7 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
         raise UserError("start.defense and start.trainer belong together: give both, or neither with start=base.")
     chosen = OmegaConf.to_container(start, resolve=True)
     key = {
-        "digests": setup.digests,
+        "digests": {**setup.digests, "data": digest.of_json(asdict(setup.splits.train))},
         "start": chosen,
         "model": repr(setup.model),
         "versions": versions(),

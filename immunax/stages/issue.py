@@ -66,7 +66,7 @@ def issue(
     exposure: Mapping[str, str],
     policy: Policy,
     evaluation: Evaluation,
-    data: Mapping[str, str],
+    data: Mapping[str, Any],
     signed_by: Keys,
 ) -> dict[str, Any]:
     """Writes everything into the run's folder; the same campaign gives the same bytes, but for the bundle.
@@ -79,7 +79,7 @@ def issue(
       exposure: by family, ``held-out``, ``seen`` or ``unknown``.
       policy: thresholds.
       evaluation: judges.
-      data: digests of the data.
+      data: ``digests`` of the data, and whose the ``attacker``'s are.
       signed_by: from :func:`keys`.
 
     Returns:
@@ -102,14 +102,14 @@ def issue(
         "seed": config.seed,
         "attacks": _attacks(campaign, exposure),
         "judges": [{"called": name, **judge.card.as_json()} for name, judge in evaluation.judges.items()],
-        "data": {"digests": dict(data)},
+        "data": dict(data),
         "records": [
             {"name": name, "rows": len(table), "digest": {"sha256": digest.of_file(folder / name)}}
             for name, table in tables.items()
         ],
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
-        "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None),
+        "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None, data["attacker"]),
         "reproduce": [
             "python -m immunax.certify " + " ".join(_overrides(config, certified)),
             f"python -m immunax.verify {FILE} --model FOLDER --replay 3",

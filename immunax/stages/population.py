@@ -71,7 +71,7 @@ def assemble_population(
       attacks: in any order, of any kinds.
       evaluation: judges and amounts.
       tokenizer: the model's.
-      splits: training data of the attacks, and held-out data.
+      splits: the data, of which attacks train on ``attack``.
       material: what attacked models are asked; by default the evaluation's own split.
 
     Raises:

@@ -127,7 +127,7 @@ def assemble(
       attack: a fine-tuning, or an edit.
       evaluation: judges and amounts.
       tokenizer: the model's.
-      splits: training data of the attack, and held-out data.
+      splits: the data, of which an attack trains on ``attack``.
       probes: what is asked along the attack.
 
     Raises:

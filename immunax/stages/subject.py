@@ -10,11 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest
 from immunax.runtime.errors import UserError
+from immunax.stages.attackers_data import EXPORT, made_by
 from immunax.stages.guard import start_model
 from immunax.stages.setup import Setup, build, load, set_up
-
-EXPORT = "model"
-"""The folder of a run of ``immunax.train`` that holds the exported model: what is released, and so what is certified."""
 
 
 class Subject(NamedTuple):
@@ -73,9 +71,8 @@ def subject(config: DictConfig, setup: Setup, loaded: Params) -> Subject:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return Subject(str(path), params, setup.checkpoint.digests, None, None)
-    run = folder.parent
-    record = manifest.read(run) if folder.name == EXPORT and (run / manifest.FILE).is_file() else None
-    return Subject(run.name if record else folder.name, params, digest.of_folder(folder), folder, record)
+    record = made_by(folder)
+    return Subject(folder.parent.name if record else folder.name, params, digest.of_folder(folder), folder, record)
 
 
 def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject | None:

@@ -24,8 +24,8 @@ class Task:
     """A harmless task that a model is fine-tuned on, for trainability.
 
     Attributes:
-      corpus: its stream ``retain``, in the splits ``train`` and ``test``, is the task.
-      samples: dialogs of ``train``.
+      corpus: its stream ``retain``, in the splits ``attack`` and ``test``, is the task: whoever fine-tunes has data of his own.
+      samples: dialogs of ``attack``.
       tuning: how the model is fine-tuned.
       seeds: of the choice and the order of the dialogs.
       examples: dialogs of ``test`` that its loss is measured on.

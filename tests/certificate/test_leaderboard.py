@@ -61,6 +61,9 @@ def test_one_that_does_not_verify_or_had_other_rules_is_refused_by_name(tmp_path
     restate(other, lambda said: said["suite"]["config"].update(data="other"))
     assert main([str(one), str(other)]) == 2
     assert f"{other}: its suite differs" in capsys.readouterr().err
+    shared = certified.certificate(tmp_path / "shared", weights=b"third", attacker="shared")
+    assert main([str(one), str(shared)]) == 2
+    assert f"{shared}: its attack data differs" in capsys.readouterr().err
     other.write_bytes(other.read_bytes() + b" ")
     assert main([str(one), str(other)]) == 2
     assert f"{other}: does not verify (form" in capsys.readouterr().err
@@ -78,6 +81,16 @@ def test_one_model_is_ranked_once_and_a_key_refuses_what_it_did_not_sign(tmp_pat
     (other.parent / FILE).unlink()
     assert main([str(one), str(other), "--key", str(key)]) == 2
     assert f"{other}: does not verify (signature" in capsys.readouterr().err
+
+
+def test_a_page_of_attacks_with_the_defenses_own_data_says_so(tmp_path):
+    pages = {
+        whose: page(entries([certified.certificate(tmp_path / whose, attacker=whose)]), "s")
+        for whose in ("own", "shared")
+    }
+    assert "the very examples that the defense trained on" in pages["shared"]
+    assert "the very examples" not in pages["own"]
+    assert "data of their own" in pages["own"]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "dark"), (360, "light")])

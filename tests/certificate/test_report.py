@@ -32,6 +32,18 @@ def test_the_page_says_every_condition_its_limits_and_how_far_to_believe_its_jud
     assert "<script" not in text
 
 
+def test_page_and_model_card_say_whose_data_attackers_had(made, tmp_path):
+    path = certified.certificate(tmp_path, attacker="shared")
+    shared = json.loads(path.read_text())
+    page = render(shared, *tables(tmp_path), "Unsigned.")
+    for text in (page, model_card(shared)):
+        assert "the very examples that the defense trained on" in text
+        assert "What a defense remembers of them counts as resistance here" in text
+    for text in (made[0].read_text(), model_card(made[1])):
+        assert "Attackers trained on data of their own" in text
+        assert "the very examples" not in text
+
+
 def test_the_summary_tells_the_sides_of_harm_apart(made):
     summary = made[0].read_text().split('id="summary"')[1].split("</section>")[0]
     sides = re.findall(r"<strong>(Compliance|Substance)</strong>", summary)

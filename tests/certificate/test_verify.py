@@ -143,6 +143,8 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
         lambda said: said.update(judges=[]),
         lambda said: said["policy"].update(price=1.0),
         lambda said: said["suite"]["config"]["policy"]["utility"].update(keep=0.1),
+        lambda said: said["suite"]["config"].update(data={"attacker": "shared"}),
+        lambda said: said["data"].update(attacker="shared"),  # without the limit that follows from it
     ],
 )
 def test_what_the_tables_contradict_is_caught_without_a_signature(tmp_path, change):
@@ -247,6 +249,20 @@ def test_a_gate_can_ask_for_signature_weights_and_suite(tmp_path, capsys):
     signing_key.write_bytes(public)
     gate.write_text(f"require: {{signature: passed, weights: passed, suite: '{suite}'}}\n")
     assert main([str(path), "--policy", str(gate), "--key", str(signing_key), "--model", str(tmp_path / "model")]) == 0
+
+
+def test_whose_data_attackers_had_is_told_and_a_gate_can_ask_for_their_own(tmp_path, capsys):
+    gate = tmp_path / "policy.yaml"
+    gate.write_text("require: {attack data: own}\n")
+    paths = {whose: certified.certificate(tmp_path / whose, attacker=whose) for whose in ("own", "shared")}
+    paths["silent"] = certified.certificate(tmp_path / "silent")
+    # From before attackers had data of their own: they trained on what the defense trained on.
+    restate(paths["silent"], lambda said: said["data"].pop("attacker"))
+    for whose, told, status in (("own", "own", 0), ("shared", "shared", 1), ("silent", "shared", 1)):
+        assert main([str(paths[whose]), "--policy", str(gate)]) == status
+        shown = capsys.readouterr().out
+        assert f"attack data  {told}\n" in shown
+        assert ("attack data: own is required, and it is shared" in shown) == (status == 1)
 
 
 @pytest.mark.parametrize("name", ["strict", "lenient"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from immunax.certificate.facts import WHOSE, attack_data
 from immunax.certificate.report.charts import Line, chart
 from immunax.certificate.verify import exposure_of, policy_from_json
 from immunax.conditions.assess import CONDITIONS, overall
@@ -50,6 +51,7 @@ def render(stated: Mapping[str, Any], records: Table, cells: Table, signature: s
         training=_training(verdicts),
         cards={each["called"]: each for each in said["judges"]},
         signature=signature,
+        whose=WHOSE[attack_data(stated)],
     )
 
 

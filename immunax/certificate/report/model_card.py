@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from immunax.certificate.facts import WHOSE, attack_data
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.verdict import Verdict
 
@@ -43,7 +44,7 @@ def model_card(stated: Mapping[str, Any]) -> str:
     limits = "\n".join(f"- {line}" for line in said["limits"])
     body = (
         f"# {said['model']['name']}\n\nImmunization certificate, suite `{said['suite']['name']}`, predicate digest "
-        f"`{said['digest']['sha256']}`.\n\n| condition | outcome |\n| --- | --- |\n{rows}\n\n"
+        f"`{said['digest']['sha256']}`. {WHOSE[attack_data(stated)]}\n\n| condition | outcome |\n| --- | --- |\n{rows}\n\n"
         f"| claim | statistic | value | interval | threshold |\n| --- | --- | --- | --- | --- |\n{claims}\n\n"
         f"What it does not say:\n\n{limits}\n"
     )
