@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from immunax.data.batches import Array
-from immunax.data.chat import encode_all, encode_prompts
-from immunax.data.dialog import Dialog, ask
+from immunax.data.chat import encode_prompts
+from immunax.data.contract import end_token
+from immunax.data.dialog import Dialog
 from immunax.data.packing import few
+from immunax.runtime.errors import UserError
 
 
 class Prompts(NamedTuple):
@@ -41,7 +43,12 @@ def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> P
 
 
 def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer: the tokenizer's end of text, and the last token its chat template puts after an answer."""
-    examples, _ = encode_all(tokenizer, [ask("a", "a")], tokenizer.model_max_length)
-    ends = {tokenizer.eos_token_id, examples[0].answer[-1]}
-    return tuple(sorted(end for end in ends if end is not None))
+    """Ids that end an answer: the tokenizer's end of text, the one its chat template puts after an answer, and those that the
+    model's configuration and generation configuration name."""
+    ends = {tokenizer.eos_token_id, *getattr(tokenizer, "stop_ids", ())} - {None}
+    try:
+        ends.add(end_token(tokenizer))
+    except UserError:  # a template without a place for answers can still ask
+        if not ends:
+            raise
+    return tuple(sorted(ends))
