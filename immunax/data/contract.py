@@ -10,7 +10,6 @@ What cannot be mended is refused in one line.
 """
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from immunax.data.dialog import Dialog
@@ -144,7 +143,10 @@ def learn(tokenizer: "PreTrainedTokenizerBase", roles: tuple[str, ...]) -> Turn:
     if place < 0:
         raise UserError(f"{_named(tokenizer)} leaves out the answer that the assistant gives; {_OTHER}")
     before, end = full[:place], full[place + len(probes[-1][1]) :]
-    shared = len(commonprefix([head, before]))
+    shared = next(
+        (at for at, pair in enumerate(zip(head, before, strict=False)) if len(set(pair)) > 1),
+        min(len(head), len(before)),
+    )
     lacking, opening = head[shared:], before[shared:]
     if lacking and (opening.strip() or left_open(lacking) is None):
         raise UserError(
@@ -200,7 +202,8 @@ def _written(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, place: int, t
             if "".join(answer.split()) == "".join(dialog.answer.split()):
                 return _opened(head, before, answer, turn)
     raise UserError(
-        f"{_named(tokenizer)} does not keep the text of the assistant's answer (dialog {place}); leave such dialogs out, or {_OTHER}"
+        f"{_named(tokenizer)} does not keep the text of the assistant's answer (dialog {place}); leave such dialogs out, "
+        f"or {_OTHER}"
     )
 
 
