@@ -223,7 +223,7 @@ def _split_talks(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]
         texts = [Written(_plain_prompt(dialog), dialog.answer) for dialog in dialogs]
     else:
         texts = contract.written(tokenizer, dialogs)
-    end = contract.end_token(tokenizer)
+    end = contract.end_token(tokenizer, next(dialog for dialog in dialogs if dialog.answer.strip()))
     pieces = continued(tokenizer, [text.prompt for text in texts], [text.answer for text in texts], plain)
     return [
         (prompt, (*answer, end) if text.answer.strip() else ())

@@ -96,14 +96,18 @@ def written(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> 
     return texts
 
 
-def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
+def end_token(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog) -> int:
     """The id of the one token that ends every answer: what the template puts after one where that is a token of its own, else
     the tokenizer's end of text.
+
+    Args:
+      tokenizer: with or without a chat template.
+      dialog: whose roles the template is tried with.
 
     Raises:
       UserError: there is neither.
     """
-    end = learn(tokenizer, ("user",)).end.strip() if has_template(tokenizer) else ""
+    end = learn(tokenizer, _roles(dialog)).end.strip() if has_template(tokenizer) else ""
     ids = tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
     # A marker of ordinary text is no end token: its tokens stand in answers too.
     if ids and (ids[0] in tokenizer.added_tokens_decoder or ids[0] in tokenizer.all_special_ids):

@@ -210,7 +210,7 @@ def test_every_answer_ends_with_one_end_token(answer, end):
     (encoded,), _ = encode_all(tokenizer, [ask("the cat?", answer)], 200)
     assert encoded.answer == (*tokenizer(answer.strip()).input_ids, expected)
     assert expected in stop_tokens(tokenizer)
-    assert contract.end_token(tokenizer) == expected
+    assert contract.end_token(tokenizer, ask("the cat?")) == expected
 
 
 def test_a_template_whose_answers_go_elsewhere_serves_for_questions_alone():
