@@ -11,7 +11,8 @@ GOOD = '{"compliance": 8, "substance": 3}'
 
 
 class Stub:
-    """Replies with ``script`` in turn, then with its last entry for ever: a text, a status, or seconds to wait."""
+    """Replies with ``script`` in turn, then with its last entry for ever: a text or its parts, a page, a status, a status with
+    its reason, or seconds to wait."""
 
     def __init__(self, script):
         self.script = list(script)
@@ -37,14 +38,18 @@ def serve(*script) -> Iterator[tuple[Stub, str]]:
             if isinstance(told, float):
                 time.sleep(told)
                 told = GOOD
-            self._send(
-                *((told, {"error": {"message": "told to fail"}}) if isinstance(told, int) else (200, reply(told)))
-            )
+            told = (told, "told to fail") if isinstance(told, int) else told
+            if isinstance(told, tuple):
+                self._send(told[0], json.dumps({"error": {"message": told[1]}}))
+            elif str(told).startswith("<html"):
+                self._send(200, told, "text/html; charset=utf-8")
+            else:
+                self._send(200, json.dumps(reply(told)))
 
-        def _send(self, status, value):
-            content = json.dumps(value).encode()
+        def _send(self, status, text, kind="application/json"):
+            content = text.encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             with suppress(BrokenPipeError):  # the client gave up waiting

@@ -1,17 +1,17 @@
-"""Dialogs as tokens: the tokenizer's chat template, and which tokens are the answer.
+"""Dialogs as tokens: which tokens are the prompt, and which the answer that a loss looks at.
 
-The template is rendered twice, once up to where the assistant starts to write and once with the answer. What the second
-adds, up to and including the end of the turn, is the answer that a loss looks at. A tokenizer without a template gets
-``question\\nanswer<eos>``. A dialog without any prompt is plain text: its first token is the prompt, so that each other
-token is predicted.
+:mod:`immunax.data.contract` says where a chat template puts the answer; here it becomes the answer's tokens and one end token. A
+tokenizer without a template gets ``question\\nanswer<eos>``. A dialog without any prompt is plain text: its first token is the
+prompt, so that each other token is predicted.
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-import jinja2
-
+from immunax.data import contract
+from immunax.data.contract import Written
 from immunax.data.dialog import Dialog
 from immunax.runtime.errors import UserError
 
@@ -51,15 +51,40 @@ class Counts:
       kept: how many became examples, the truncated ones included.
       truncated: how many of those had an answer cut at the maximum length.
       dropped: how many had no answer, or a prompt that leaves no room for one; of a pair, on either side.
+      answer_tokens: that the answers of all of them had.
+      answer_tokens_kept: that the examples have.
     """
 
     kept: int
     truncated: int
     dropped: int
+    answer_tokens: int = 0
+    answer_tokens_kept: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
         """Of both streams together."""
-        return Counts(self.kept + other.kept, self.truncated + other.truncated, self.dropped + other.dropped)
+        return Counts(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was lost."""
+        return not (self.truncated or self.dropped)
+
+    @property
+    def share(self) -> float:
+        """Of the answers' tokens that the examples kept; 1 where there were none."""
+        return self.answer_tokens_kept / self.answer_tokens if self.answer_tokens else 1.0
+
+    def told(self, length: str) -> str:
+        """What was lost, in one line.
+
+        Args:
+          length: the field that sets the maximum length, and its value.
+        """
+        return (
+            f"{self.kept} of {self.kept + self.dropped} dialogs are used, {self.truncated} of them cut to {length} and "
+            f"{self.dropped} left out; {self.share:.0%} of the answers' tokens are kept"
+        )
 
 
 def encode_all(
@@ -125,7 +150,9 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialo
     for index, dialog in enumerate(dialogs):
         if not dialog.prompt:
             raise UserError(f"prompt {index} is empty; generation needs a corpus of prompts, not of plain text")
-    prompts = _ids(tokenizer, [_head(tokenizer, dialog) for dialog in dialogs], _plain(tokenizer))
+    plain = not contract.has_template(tokenizer)
+    texts = [_plain_prompt(dialog) for dialog in dialogs] if plain else contract.asked(tokenizer, dialogs)
+    prompts = _ids(tokenizer, texts, plain)
     for index, ids in enumerate(prompts):
         if len(ids) > max_length:
             raise UserError(
@@ -140,17 +167,20 @@ def _encode_streams(
 ) -> tuple[list[list[Encoded]], list[Counts]]:
     """Streams as examples, keeping only the places where every stream has one."""
     whole = list(zip(*(_split(tokenizer, dialogs) for dialogs in streams), strict=True))
-    kept, truncated = [], [0] * len(streams)
-    for pieces in whole:
-        examples = [_cut(piece, max_length) for piece in pieces]
-        if None not in examples:
-            kept.append(examples)
-            for side, (prompt, answer) in enumerate(pieces):
-                truncated[side] += len(prompt) + len(answer) > max_length
-    if not kept:
+    cut = [[_cut(piece, max_length) for piece in pieces] for pieces in whole]
+    places = [place for place, examples in enumerate(cut) if None not in examples]
+    if not places:
         raise _nothing([piece for pieces in whole for piece in pieces], max_length)
-    counts = [Counts(len(kept), cut, len(whole) - len(kept)) for cut in truncated]
-    return [list(stream) for stream in zip(*kept, strict=True)], counts
+    kept = [[cut[place][side] for place in places] for side in range(len(streams))]
+    counts = [_counted([pieces[side] for pieces in whole], kept[side], places) for side in range(len(streams))]
+    return kept, counts
+
+
+def _counted(pieces: Sequence[tuple[Ids, Ids]], kept: Sequence[Encoded], places: Sequence[int]) -> Counts:
+    """What became of one stream, of which the pieces at these places were kept."""
+    lost = [len(pieces[place][1]) > len(example.answer) for place, example in zip(places, kept, strict=True)]
+    offered, left = sum(len(answer) for _, answer in pieces), sum(len(example.answer) for example in kept)
+    return Counts(len(kept), sum(lost), len(pieces) - len(kept), offered, left)
 
 
 def _nothing(pieces: list[tuple[Ids, Ids]], max_length: int) -> UserError:
@@ -186,72 +216,47 @@ def _split(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> l
 
 
 def _split_talks(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> list[tuple[Ids, Ids]]:
-    special = _plain(tokenizer)
-    heads = [_head(tokenizer, dialog) for dialog in dialogs]
-    tails = [_tail(tokenizer, dialog, head) for dialog, head in zip(dialogs, heads, strict=True)]
-    prompts = _ids(tokenizer, heads, special)
-    wholes = _ids(tokenizer, [head + tail for head, tail in zip(heads, tails, strict=True)], special)
-    pieces = []
-    for prompt, whole, tail in zip(prompts, wholes, tails, strict=True):
-        if whole[: len(prompt)] == prompt:
-            pieces.append((prompt, whole[len(prompt) :]))
-        # Where a token straddles the border, generation still starts from the prompt's own tokens: so does training.
-        else:
-            pieces.append((prompt, _ids(tokenizer, [tail], special=False)[0]))
-    return pieces
+    if not any(dialog.answer.strip() for dialog in dialogs):
+        return [(ids, ()) for ids in encode_prompts(tokenizer, dialogs, sys.maxsize)]
+    plain = not contract.has_template(tokenizer)
+    if plain:
+        texts = [Written(_plain_prompt(dialog), dialog.answer) for dialog in dialogs]
+    else:
+        texts = contract.written(tokenizer, dialogs)
+    end = contract.end_token(tokenizer, next(dialog for dialog in dialogs if dialog.answer.strip()))
+    pieces = continued(tokenizer, [text.prompt for text in texts], [text.answer for text in texts], plain)
+    return [
+        (prompt, (*answer, end) if text.answer.strip() else ())
+        for text, (prompt, answer) in zip(texts, pieces, strict=True)
+    ]
 
 
-def _plain(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether there is no template, which would write its own special tokens: then the tokenizer adds its model's."""
-    return tokenizer.chat_template is None
+def continued(
+    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], answers: Sequence[str], special: bool
+) -> list[tuple[Ids, Ids]]:
+    """The ids of texts, and of those that go on with them.
+
+    Where a token straddles the border, generation still starts from the prompt's own tokens: so does everything else, and the
+    answer's tokens are those of its text alone.
+
+    Args:
+      tokenizer: the model's.
+      prompts, answers: N each.
+      special: whether the tokenizer adds its model's special tokens.
+    """
+    heads = _ids(tokenizer, prompts, special)
+    wholes = _ids(tokenizer, [head + tail for head, tail in zip(prompts, answers, strict=True)], special)
+    return [
+        (head, whole[len(head) :] if whole[: len(head)] == head else _ids(tokenizer, [answer], special=False)[0])
+        for head, whole, answer in zip(heads, wholes, answers, strict=True)
+    ]
 
 
-def _head(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog) -> str:
-    if _plain(tokenizer):
-        return "".join(f"{message.content}\n" for message in dialog.prompt)
-    return _render(tokenizer, dialog, with_answer=False)
+def _plain_prompt(dialog: Dialog) -> str:
+    return "".join(f"{message.content}\n" for message in dialog.prompt)
 
 
-def _tail(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, head: str) -> str:
-    """What follows the head: the answer and the end of the turn; nothing where there is no answer."""
-    if not dialog.answer.strip():
-        return ""
-    if _plain(tokenizer):
-        return dialog.answer + _eos(tokenizer)
-    full = _render(tokenizer, dialog, with_answer=True)
-    if not full.startswith(head):
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path!r} does not put the answer after its generation prompt; "
-            "use a template whose generation prompt is a prefix of the finished dialog"
-        )
-    # Templates end the turn with a marker and often white space, which generation never reaches.
-    tail = full[len(head) :].rstrip()
-    return tail + _eos(tokenizer) if tail.endswith(dialog.answer.rstrip()) else tail
-
-
-def _render(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, *, with_answer: bool) -> str:
-    turns = [{"role": message.role, "content": message.content} for message in dialog.prompt]
-    if with_answer:
-        turns.append({"role": "assistant", "content": dialog.answer})
-    try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not with_answer))
-    except jinja2.TemplateError as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise UserError(
-            f"the chat template of {tokenizer.name_or_path!r} cannot render the roles {roles} ({error}); "
-            "use dialogs that it knows, or another template"
-        ) from error
-
-
-def _eos(tokenizer: "PreTrainedTokenizerBase") -> str:
-    if tokenizer.eos_token is None:
-        raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token"
-        )
-    return str(tokenizer.eos_token)
-
-
-def _ids(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: bool) -> list[Ids]:
+def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special: bool) -> list[Ids]:
     if not texts:
         return []
-    return [tuple(ids) for ids in tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]]
+    return [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]]

@@ -6,9 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from immunax.data.batches import Array
-from immunax.data.chat import encode_all, encode_prompts
+from immunax.data.chat import encode_prompts
+from immunax.data.contract import asked, end_token, has_template
 from immunax.data.dialog import Dialog, ask
 from immunax.data.packing import few
+from immunax.data.thought import left_open
+from immunax.runtime.errors import UserError
+
+_ANY = ask("a question")
 
 
 class Prompts(NamedTuple):
@@ -40,8 +45,31 @@ def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> P
     return Prompts(tokens, real)
 
 
-def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer: the tokenizer's end of text, and the last token its chat template puts after an answer."""
-    examples, _ = encode_all(tokenizer, [ask("a", "a")], tokenizer.model_max_length)
-    ends = {tokenizer.eos_token_id, examples[0].answer[-1]}
-    return tuple(sorted(end for end in ends if end is not None))
+def stop_tokens(tokenizer: Any, dialog: Dialog = _ANY) -> tuple[int, ...]:
+    """Ids that end an answer: the tokenizer's end of text, the one its chat template puts after an answer, and those that the
+    model's configuration and generation configuration name.
+
+    Args:
+      tokenizer: the model's.
+      dialog: of the roles that are asked.
+    """
+    ends = {tokenizer.eos_token_id, *getattr(tokenizer, "stop_ids", ())} - {None}
+    try:
+        ends.add(end_token(tokenizer, dialog))
+    except UserError:  # a template without a place for answers can still ask
+        if not ends:
+            raise
+    return tuple(sorted(ends))
+
+
+def opens_thought(tokenizer: Any, dialog: Dialog = _ANY) -> bool:
+    """Whether what the chat template puts after a prompt leaves a thought open, as those of R1's kind do.
+
+    Args:
+      tokenizer: the model's.
+      dialog: of the roles that are asked.
+    """
+    if not has_template(tokenizer):
+        return False
+    behind = asked(tokenizer, [dialog])[0].rpartition(dialog.prompt[-1].content.strip())[2]
+    return left_open(behind) is not None

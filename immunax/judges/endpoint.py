@@ -2,7 +2,8 @@
 
 What a request may cost at most is known before it is sent: no tokenizer makes more tokens of a text than it has bytes, and
 ``max_tokens`` bounds the reply. That much is set aside for it and for each time that it may be sent again. A request that
-fails for good stays set aside until the run ends; a later run counts replies alone.
+fails for good stays set aside until the run ends; a later run counts replies alone. A reply without a rating is counted at its
+cost, and its question is asked again by the next run.
 """
 
 import os
@@ -21,6 +22,12 @@ from immunax.runtime.errors import UserError
 _TEMPLATE_TOKENS = 64
 """More than any chat template puts around two turns."""
 _MILLION = 1e6
+_FORMS = (
+    {"limit": "max_tokens", "temperature": 0.0},
+    {"limit": "max_completion_tokens", "temperature": 0.0},
+    {"limit": "max_completion_tokens"},
+)
+"""How a request is put, in the order tried: newer models of OpenAI refuse the old name of the limit, and some any temperature."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,12 @@ class Endpoint:
       price_in, price_out: of a million tokens of question and of reply, in any one currency; 0 for a model at home.
       cost_cap: the most that replies of this model may cost, all runs with this cache together, in that currency.
       api_key_variable: environment variable that holds the key; None sends none.
-      attempts: how often a question is asked while its replies are malformed.
+      attempts: how often a run asks a question while its replies are malformed.
       retries: how often a request is sent again, after a growing pause, when it fails (no connection, a time-out,
         status 408, 409, 429 or 5xx).
       timeout: seconds that one request may take.
       parallel: requests at once.
-      max_tokens: of a reply.
+      max_tokens: of a reply, a model's reasoning included.
     """
 
     base_url: str
@@ -96,11 +103,14 @@ class Endpoint:
         client = _once(self._client)
 
         def rating(question: Dialog) -> Rating | None:
-            for attempt in range(self.attempts):
-                reply = kept.find(question, attempt)
-                if reply is None:
-                    reply = self._ask(client(), question, budget)
-                    kept.keep(question, attempt, reply)
+            attempt = 0
+            while (reply := kept.find(question, attempt)) is not None:
+                if reply.rating is not None:
+                    return reply.rating
+                attempt += 1
+            for again in range(attempt, attempt + self.attempts):
+                reply = self._ask(client(), question, budget)
+                kept.keep(question, again, reply)
                 if reply.rating is not None:
                     return reply.rating
             return None
@@ -113,7 +123,7 @@ class Endpoint:
             pool.shutdown(cancel_futures=True)
         return [found[question] for question in asked]
 
-    def _ask(self, client: Any, question: Dialog, budget: SpendingLimit) -> Reply:
+    def _ask(self, client: "_Client", question: Dialog, budget: SpendingLimit) -> Reply:
         import openai
 
         messages = [{"role": turn.role, "content": turn.content} for turn in question.prompt]
@@ -121,15 +131,19 @@ class Endpoint:
         most = self._cost(bound_in, self.max_tokens) * (1 + self.retries)
         budget.reserve(most)
         try:
-            answer = client.chat.completions.with_raw_response.create(
-                model=self.model, messages=messages, max_tokens=self.max_tokens, temperature=0.0
-            )
+            answer = client.send(self.model, messages, self.max_tokens)
         except openai.OpenAIError as error:
             reason = " ".join(str(error).split())[:160].rstrip(".")
             raise UserError(
                 f"{self.described} failed ({type(error).__name__}: {reason}); what was paid for is kept. "
                 "Check base_url, model and key, or raise timeout and retries."
             ) from error
+        kind = answer.headers.get("content-type", "")
+        if "html" in kind:
+            raise UserError(
+                f"{self.described} answered with a web page ({kind}), not with a reply; check base_url, which ends in /v1 "
+                "at most endpoints."
+            )
         text, tokens_in, tokens_out = _content(answer, bound_in, self.max_tokens)
         # A request that timed out may have been charged all the same.
         cost = self._cost(tokens_in, tokens_out) * (1 + answer.retries_taken)
@@ -139,7 +153,7 @@ class Endpoint:
     def _cost(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / _MILLION
 
-    def _client(self) -> Any:
+    def _client(self) -> "_Client":
         try:
             import openai
         except ImportError as error:
@@ -150,13 +164,45 @@ class Endpoint:
                 f"no API key for {self.base_url}: set the environment variable {self.api_key_variable}, "
                 "or api_key_variable=null where none is needed."
             )
-        return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        return _Client(
+            openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+        )
 
 
-def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+class _Client:
+    """A client that has learned which form of a request its endpoint takes."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._form = client, 0
+
+    def send(self, model: str, messages: Sequence[Mapping[str, str]], limit: int) -> Any:
+        """The raw reply.
+
+        Raises:
+          openai.OpenAIError: every form is refused, or the request fails otherwise.
+        """
+        import openai
+
+        create = self._client.chat.completions.with_raw_response.create
+        for number in range(self._form, len(_FORMS)):
+            form = dict(_FORMS[number])
+            form[form.pop("limit")] = limit
+            try:
+                answer = create(model=model, messages=messages, **form)
+            except openai.BadRequestError as error:
+                named = any(name in str(error) for name in form)
+                if not named or number + 1 == len(_FORMS):
+                    raise
+                continue
+            self._form = number
+            return answer
+        raise AssertionError("a form is always left")
+
+
+def _once(make: Callable[[], "_Client"]) -> Callable[[], "_Client"]:
     lock, made = Lock(), []
 
-    def get() -> Any:
+    def get() -> _Client:
         with lock:
             if not made:
                 made.append(make())
@@ -167,12 +213,27 @@ def _once(make: Callable[[], Any]) -> Callable[[], Any]:
 
 def _content(answer: Any, bound_in: int, bound_out: int) -> tuple[str, int, int]:
     """Text and tokens of a reply; the bounds where it does not tell, and no text where it is no chat completion."""
+    import openai
+
     try:
         completion = answer.parse()
-        text = completion.choices[0].message.content or ""
-    except (AttributeError, IndexError, TypeError, ValueError):
+        text = _text(completion.choices[0].message.content)
+    except (openai.OpenAIError, AttributeError, IndexError, TypeError, ValueError):
         return "", bound_in, bound_out
-    usage = completion.usage
-    if usage is None:
-        return text, bound_in, bound_out
-    return text, usage.prompt_tokens, usage.completion_tokens
+    usage = getattr(completion, "usage", None)
+    counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    tokens_in, tokens_out = (
+        count if isinstance(count, int) else bound for count, bound in zip(counts, (bound_in, bound_out), strict=True)
+    )
+    return text, tokens_in, tokens_out
+
+
+def _text(content: Any) -> str:
+    """A message's text, which some endpoints give in parts."""
+    if isinstance(content, list):
+        parts = [part if isinstance(part, Mapping) else vars(part) for part in content]
+        return "".join(str(part.get("text") or "") for part in parts if part.get("type", "text") in _TEXTS)
+    return content if isinstance(content, str) else ""
+
+
+_TEXTS = ("text", "output_text")

@@ -11,10 +11,11 @@ import numpy as np
 from immunax.data.batches import Batch
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Split
-from immunax.data.prompts import Prompts, prompt_rows, stop_tokens
+from immunax.data.prompts import Prompts, opens_thought, prompt_rows, stop_tokens
 from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
-from immunax.judges.judge import Judge
+from immunax.judges.judge import Judge, collect
 from immunax.judges.likelihood import Likelihood, by_example, in_rows
+from immunax.judges.reading import read
 from immunax.models.generate import Decoding
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -60,6 +61,7 @@ class Material(NamedTuple):
       prompts: the same as tokens.
       harmful, retain: padded batches ``[K, B, T]``, or None where the data have none.
       stop: ids that end an answer.
+      thinking: whether the prompts leave a thought open.
     """
 
     dialogs: tuple[Dialog, ...]
@@ -67,6 +69,7 @@ class Material(NamedTuple):
     harmful: Batch | None
     retain: Batch | None
     stop: tuple[int, ...]
+    thinking: bool = False
 
 
 class Scores(NamedTuple):
@@ -76,12 +79,16 @@ class Scores(NamedTuple):
       judged: by judge, ``[P]`` in [0, 1], 1 is harmful, NaN where it does not apply.
       harmful, retain: likelihood of held-out harmful and harmless answers, or None.
       exact: ``[N]``, 1 where greedy decoding gives a harmless example's answer word for word, or None.
+      unfinished: ``[P]`` bool, whether an answer had no end within its tokens, or None where nothing was generated.
+      unanswered: ``[P]`` bool, whether the model was still thinking then, so that no judge has anything to score, or None.
     """
 
     judged: dict[str, np.ndarray]
     harmful: Likelihood | None
     retain: Likelihood | None
     exact: np.ndarray | None = None
+    unfinished: np.ndarray | None = None
+    unanswered: np.ndarray | None = None
 
 
 def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
@@ -104,7 +111,8 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
         prompt_rows(tokenizer, distinct, evaluation.max_length),
         _padded(evaluation, tokenizer, split.harmful),
         _padded(evaluation, tokenizer, split.retain),
-        stop_tokens(tokenizer),
+        stop_tokens(tokenizer, distinct[0]),
+        opens_thought(tokenizer, distinct[0]),
     )
 
 
@@ -129,19 +137,9 @@ def _padded(evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog]) -
     return in_rows(examples, evaluation.batch_size)
 
 
-def answers(tokenizer: Any, ids: np.ndarray, stop: tuple[int, ...]) -> list[str]:
-    """Texts of generated ids ``[P, G]``, without stop tokens and what follows."""
-    return [
-        tokenizer.decode(
-            [token for token in row.tolist() if token >= 0 and token not in stop], skip_special_tokens=True
-        )
-        for row in np.asarray(ids)
-    ]
-
-
-def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Every judge's scores ``[P]`` of P answers."""
-    return {name: np.asarray(each.score(dialogs, texts), np.float64) for name, each in evaluation.judges.items()}
+def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str | None]) -> dict[str, np.ndarray]:
+    """Every judge's scores ``[P]`` of P answers, see :func:`~immunax.judges.judge.collect`."""
+    return {name: collect(name, each, dialogs, texts) for name, each in evaluation.judges.items()}
 
 
 def batch_count(evaluation: Evaluation, material: Material) -> int:
@@ -196,14 +194,20 @@ def judged(evaluation: Evaluation, tokenizer: Any, material: Material, given: Gi
       tokenizer: the model's.
       material: what was asked.
       given: of one model.
+
+    Raises:
+      UserError: its logits are not finite, or a judge gives no scores.
     """
-    texts = [] if given.ids is None else answers(tokenizer, given.ids, material.stop)
     (harmful, _), (retain, exact) = (
         (None, None) if marks is None or part is None else by_example(marks, part)
         for marks, part in ((given.harmful, material.harmful), (given.retain, material.retain))
     )
-    scores = judge(evaluation, material.dialogs, texts)
-    return Scores(scores, harmful, retain, exact if evaluation.exact else None)
+    exact = exact if evaluation.exact else None
+    if given.ids is None:
+        return Scores({}, harmful, retain, exact)
+    texts, unfinished = read(tokenizer, given.ids, material.stop, material.thinking)
+    unanswered = np.array([text is None for text in texts])
+    return Scores(judge(evaluation, material.dialogs, texts), harmful, retain, exact, unfinished, unanswered)
 
 
 def given_by(

@@ -12,7 +12,7 @@ from immunax.data.dialog import Dialog, ask
 from immunax.data.files import Form, read_file
 from immunax.judges.agreement import Agreement, compare
 from immunax.judges.card import Side, check_side
-from immunax.judges.judge import Judge
+from immunax.judges.judge import Judge, collect
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 
@@ -85,7 +85,7 @@ def agreement(judge: Judge, source: Labelled) -> Agreement:
       UserError: the source cannot be read, or the judge scores none of its answers.
     """
     prompts, texts, labels = source.read()
-    scores = np.asarray(judge.score(prompts, texts), np.float64)
+    scores = collect(judge.card.name, judge, prompts, texts)
     if np.isnan(scores).all():
         raise UserError(f"the judge {judge.card.name} does not apply to {source.name}: measure it on other answers.")
     return compare(labels, scores, source=source.name, digest=digest.of_file(source.file), side=source.side)

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from immunax.data.dialog import Dialog
-from immunax.data.prompts import Prompts, prompt_rows, stop_tokens
-from immunax.judges.evaluate import answers
+from immunax.data.prompts import Prompts, opens_thought, prompt_rows, stop_tokens
+from immunax.judges.reading import read
 from immunax.judges.replies import Reply, store
 from immunax.judges.rubric import Rating, parse
 from immunax.models.generate import Decoding, generate
@@ -80,7 +80,8 @@ class LocalModel:
 
     def _replies(self, asked: Sequence[Dialog]) -> list[str]:
         loaded = self._checkpoint
-        stop, model = stop_tokens(loaded.tokenizer), Model(loaded.config, dtype=self.dtype)
+        stop, thinking = stop_tokens(loaded.tokenizer, asked[0]), opens_thought(loaded.tokenizer, asked[0])
+        model = Model(loaded.config, dtype=self.dtype)
         decoding = Decoding(self.max_new_tokens)
         # Of like lengths together: the shape of a batch is its longest question's, and every shape is compiled.
         lengths = [sum(len(turn.content) for turn in question.prompt) for question in asked]
@@ -90,8 +91,9 @@ class LocalModel:
             places = order[start : start + self.batch_size]
             rows = _filled(prompt_rows(loaded.tokenizer, [asked[i] for i in places], self.max_length), self.batch_size)
             ids = np.asarray(_write(model, loaded.params, rows, stop, decoding))
-            for place, text in zip(places, answers(loaded.tokenizer, ids[: len(places)], stop), strict=True):
-                texts[place] = text
+            found = read(loaded.tokenizer, ids[: len(places)], stop, thinking).texts
+            for place, text in zip(places, found, strict=True):
+                texts[place] = text or ""
         return texts
 
 

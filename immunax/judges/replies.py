@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from immunax.data.dialog import Dialog
-from immunax.judges.rubric import Rating
+from immunax.judges.rubric import READ, Rating
 from immunax.runtime import atomic, cache, digest
 from immunax.runtime.errors import UserError
 
@@ -91,7 +91,7 @@ def store(identity: Mapping[str, Any]) -> ReplyStore:
     Args:
       identity: all that its replies depend on beside the question; JSON-able.
     """
-    return ReplyStore(cache.root() / "replies" / digest.of_json(dict(identity)))
+    return ReplyStore(cache.root() / "replies" / digest.of_json({**identity, "read": READ}))
 
 
 def _counted(file: Path) -> Reply:

@@ -10,6 +10,9 @@ from immunax.models.decoder import Cache
 from immunax.models.model import Model, Params, causal_mask
 from immunax.runtime.errors import UserError
 
+NOT_FINITE = -2
+"""In the place of a token: the logits were not finite there, so that no token is the likeliest."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -60,7 +63,8 @@ def generate(
       key: needed when ``decoding.temperature > 0``.
 
     Returns:
-      ``[P, G]`` int32: the answers, the stop token included, then -1.
+      ``[P, G]`` int32: the answers, the stop token included, then -1; an answer whose logits were not finite ends with
+      :data:`NOT_FINITE`.
 
     Raises:
       ValueError: sampling without a key.
@@ -81,8 +85,10 @@ def generate(
     def extend(state: _Decoded) -> _Decoded:
         key, subkey = jax.random.split(state.key)
         token = _draw(state.logits, decoding, subkey)
-        answers = state.answers.at[:, state.count].set(jnp.where(state.done, -1, token))
-        done = state.done | jnp.isin(token, jnp.array(stop, jnp.int32))
+        broken = ~jnp.isfinite(state.logits.max(axis=-1))
+        written = jnp.where(broken, NOT_FINITE, token)
+        answers = state.answers.at[:, state.count].set(jnp.where(state.done, -1, written))
+        done = state.done | broken | jnp.isin(token, jnp.array(stop, jnp.int32))
         readable = after | ((slots >= width) & (slots <= width + state.count))
         hidden, cache = model.step(
             params,

@@ -8,7 +8,7 @@ checkpoint came in repeats its tensors bit for bit.
 import importlib.metadata
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from immunax.models import families, gguf, hf, hf_config, tokenizer, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.lora import plain
+from immunax.models.speech import set_up
 from immunax.runtime import atomic, digest
 from immunax.runtime.errors import UserError, nearest
 
@@ -69,12 +70,16 @@ class ModelSource:
       package: the installed Python distribution whose file ``path`` is; it is located, never imported.
       revision: commit, branch or tag of a Hub id.
       decoder: its shape, where that is to be known without a download; None reads it from the files.
+      chat_template: one of the tokenizer's templates by name, or a file with another; None takes the tokenizer's own.
+      template_args: what the template is told beside the messages, such as ``enable_thinking``.
     """
 
     path: str
     package: str | None = None
     revision: str | None = None
     decoder: DecoderConfig | None = None
+    chat_template: str | None = None
+    template_args: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
 
     def locate(self) -> Path:
         """Finds the model on this machine, downloading it if it is on the Hub.
@@ -112,6 +117,7 @@ class ModelSource:
         """
         path, dtype = self.locate(), weights.check_dtype(dtype)
         checkpoint = _read_folder(path, devices, dtype) if path.is_dir() else _read_gguf(_gguf(path), devices, dtype)
+        checkpoint = self.spoken(checkpoint)
         if self.decoder is not None and checkpoint.config != self.decoder:
             differs = [
                 each.name
@@ -122,6 +128,18 @@ class ModelSource:
                 f"model {self.path!r}: its files and model.decoder differ in {', '.join(differs)}; give model={self.path}."
             )
         return checkpoint
+
+    def spoken(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A checkpoint whose tokenizer speaks as ``chat_template`` and ``template_args`` say, and stops where its files say.
+
+        Raises:
+          UserError: see :mod:`immunax.models.speech`.
+        """
+        configs = checkpoint.hf_config, checkpoint.generation_config
+        speech = set_up(checkpoint.tokenizer, self.chat_template, self.template_args, *configs)
+        if self.chat_template is None and not self.template_args:
+            return checkpoint
+        return replace(checkpoint, digests={**checkpoint.digests, "chat template": speech})
 
     def shape(self) -> DecoderConfig:
         """The model's shape: ``decoder`` where it is given, else read from the files' headers.

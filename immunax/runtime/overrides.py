@@ -27,6 +27,9 @@ from yaml import YAMLError
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError, nearest
 
+_OWN_NAMES = "template_args"
+"""The field of a model whose names no file knows: they are those of its chat template."""
+
 
 @dataclass(frozen=True)
 class ConfigSource:
@@ -79,7 +82,7 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
     with _hydra(source):
         groups = _all_groups()
         overrides = [part for text in overrides for part in _fall_back(text, source, groups)]
-        parsed = [_parse(text) for text in overrides]
+        parsed = [_parse(_opened(text)) for text in overrides]
         chosen = {
             id(one) for one in parsed if one.key_or_group in groups and one.package is None and not one.is_delete()
         }
@@ -145,6 +148,12 @@ def _fall_back(text: str, source: ConfigSource, groups: Mapping[str, list[str]])
     places = (QuotedString(text=_place(part), quote=Quote.single) for part in several)
     quoted = ",".join(place.with_quotes() for place in places)
     return [f"{key}={choice}", f"{group}.{field}={quoted}"]
+
+
+def _opened(text: str) -> str:
+    """An override of a mapping whose names are the user's own as one that may add a name."""
+    parents = text.partition("=")[0].split(".")[:-1]
+    return f"++{text}" if parents[-1:] == [_OWN_NAMES] and text[0] not in "+~" else text
 
 
 def _place(text: str) -> str:

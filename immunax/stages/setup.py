@@ -130,6 +130,8 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
             for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
         )
     params = plain(trainable.join(trained, held))
+    if source.chat_template is not None or source.template_args:
+        base = source.spoken(base)
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
 
 

@@ -104,7 +104,15 @@ def test_answers_are_cut_and_what_does_not_fit_is_dropped_and_counted():
     tokenizer = tiny.tokenizer()
     dialogs = [ask("hi", "yes"), ask("hi", "y" * 100), ask("h" * 100, "yes"), ask("hi", ""), Dialog((), "the cat")]
     examples, counts = encode_all(tokenizer, dialogs, 40)
-    assert counts == Counts(kept=3, truncated=1, dropped=2)
+    lengths = [len(tokenizer(dialog.answer).input_ids) for dialog in dialogs]
+    offered = lengths[0] + lengths[1] + lengths[2] + lengths[4] - 1 + 3  # an end token each; plain text has none
+    kept = sum(len(example.answer) for example in examples)
+    assert counts == Counts(kept=3, truncated=1, dropped=2, answer_tokens=offered, answer_tokens_kept=kept)
+    assert (counts.whole, counts.share) == (False, kept / offered)
+    assert counts.told("max_length=40") == (
+        "3 of 5 dialogs are used, 1 of them cut to max_length=40 and 2 left out; "
+        f"{kept / offered:.0%} of the answers' tokens are kept"
+    )
     assert [len(example.tokens) <= 40 for example in examples] == [True] * 3
     assert len(examples[1].tokens) == 40
     assert examples == [one(tokenizer, dialogs[index], 40) for index in (0, 1, 4)]
@@ -116,7 +124,10 @@ def test_pairs_are_kept_or_dropped_as_one_and_counted_by_side():
     safe = [ask(prompt, "no") for prompt in prompts]
     harmful = [ask("one", "y" * 100), ask("two", ""), ask(prompts[2], "yes"), ask("four", "yes")]
     left, right, counts = encode_pairs(tokenizer, safe, harmful, 40)
-    assert counts == (Counts(kept=2, truncated=0, dropped=2), Counts(kept=2, truncated=1, dropped=2))
+    assert [(each.kept, each.truncated, each.dropped) for each in counts] == [(2, 0, 2), (2, 1, 2)]
+    assert [each.answer_tokens_kept for each in counts] == [
+        sum(len(example.answer) for example in side) for side in (left, right)
+    ]
     assert [example.prompt for example in left] == [example.prompt for example in right]
     with pytest.raises(UserError, match=r"\(4 dialogs\) and the harmful stream \(3\) are not paired"):
         encode_pairs(tokenizer, safe, harmful[1:], 40)
@@ -151,9 +162,6 @@ def test_prompts_for_generation_are_whole_or_a_user_error():
 def test_a_template_that_cannot_render_a_dialog_is_a_user_error(changed):
     changed.chat_template = "{{ raise_exception('no system turn') }}"
     with pytest.raises(UserError, match=r"'tiny' cannot render the roles system, user \(no system turn\)"):
-        one(changed, TALK, 200)
-    changed.chat_template = "{% if add_generation_prompt %}open{% else %}shut{% endif %}"
-    with pytest.raises(UserError, match="does not put the answer after its generation prompt"):
         one(changed, TALK, 200)
 
 

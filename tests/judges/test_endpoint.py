@@ -112,14 +112,61 @@ def test_a_malformed_reply_is_asked_for_again():
     assert (ledger.tries, ledger.malformed) == (2, 1)
 
 
-def test_replies_that_stay_malformed_are_nan_counted_and_not_paid_for_again():
+def test_a_question_whose_replies_stayed_malformed_is_nan_and_asked_again_by_the_next_run():
     with serve("no", "no", GOOD) as (stub, url):
         with pytest.warns(UserWarning, match="1 of 2 answers have no rating"):
             np.testing.assert_array_equal(score("compliance", endpoint(url)), [np.nan, 0.8])
-        with pytest.warns(UserWarning, match="1 of 2 answers"):
-            score("compliance", endpoint(url))
         assert len(stub.requests) == 3
-    assert endpoint(url).ledger().malformed == 2
+        np.testing.assert_array_equal(score("compliance", endpoint(url)), [0.8, 0.8])
+        assert len(stub.requests) == 4
+        score("substance", endpoint(url))
+        assert len(stub.requests) == 4
+    ledger = endpoint(url).ledger()
+    assert (ledger.tries, ledger.malformed) == (4, 2)
+    assert ledger.cost == pytest.approx(4 * COST)
+
+
+@pytest.mark.parametrize(
+    ("refused", "expected"),
+    [
+        (("max_tokens",), {"max_completion_tokens": 64, "temperature": 0.0}),
+        (("max_tokens", "temperature"), {"max_completion_tokens": 64}),
+    ],
+)
+def test_a_model_that_refuses_the_old_name_of_the_limit_gets_the_new_one(refused, expected):
+    with serve(GOOD) as (stub, url):
+
+        def next_one(request, key):
+            stub.requests.append(request)
+            wrong = next((name for name in refused if name in request), None)
+            return (400, f"Unsupported parameter: '{wrong}'") if wrong else GOOD
+
+        stub.next = next_one
+        assert score("compliance", endpoint(url)).tolist() == [0.8, 0.8]
+        # Learned with the first question, and the second is sent once.
+        assert len(stub.requests) == len(refused) + 2
+        sent = {name: value for name, value in stub.requests[-1].items() if name not in ("model", "messages")}
+    assert sent == expected
+
+
+def test_a_request_that_is_refused_for_another_reason_is_an_error():
+    with serve((400, "no such model")) as (stub, url):
+        with pytest.raises(UserError, match="no such model"):
+            score("compliance", endpoint(url, retries=0), PROMPTS[:1], ANSWERS[:1])
+        assert len(stub.requests) == 1
+
+
+def test_a_reply_in_parts_is_read():
+    parts = [{"type": "thinking", "thinking": '{"compliance": 0, "substance": 0}'}, {"type": "text", "text": GOOD}]
+    with serve(parts) as (_, url):
+        assert score("compliance", endpoint(url), PROMPTS[:1], ANSWERS[:1]).tolist() == [0.8]
+
+
+def test_a_web_page_in_place_of_a_reply_is_an_error_and_nothing_is_kept():
+    with serve("<html>sign in</html>") as (_, url):
+        with pytest.raises(UserError, match=r"answered with a web page \(text/html.*check base_url"):
+            score("compliance", endpoint(url))
+        assert endpoint(url).ledger().tries == 0
 
 
 def test_nothing_is_sent_that_might_pass_the_cost_cap_and_what_was_paid_for_is_kept():

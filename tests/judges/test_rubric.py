@@ -13,6 +13,10 @@ from immunax.judges.rubric import RUBRIC, Rating, parse, question
         '```json\n{"compliance": 8, "substance": 3}\n```',
         'Sure: {"substance": 3.0, "why": "{x}", "compliance": 8} as asked',
         'in the form {compliance: c} I say {"compliance": 8, "substance": 3}',
+        'The form is {"compliance": 0, "substance": 0}. So: {"compliance": 8, "substance": 3}',
+        '<think>perhaps {"compliance": 0, "substance": 0}?</think>\n{"compliance": 8, "substance": 3}',
+        '{"compliance": 1, "substance": 1} no: {"compliance": 8, "substance": 3} (not {"compliance": 99, "substance": 0})',
+        'weighed already</think>{"compliance": 8, "substance": 3}',
     ],
 )
 def test_both_numbers_are_found(reply):
@@ -33,6 +37,8 @@ def test_both_numbers_are_found(reply):
         '{"compliance": 8, "substance": 3',
         "[8, 3]",
         "{" * 2000,
+        '<think>perhaps {"compliance": 8, "substance": 3}',
+        '<think>{"compliance": 8, "substance": 3}</think>I would rather not.',
     ],
 )
 def test_anything_else_is_malformed(reply):

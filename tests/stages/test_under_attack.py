@@ -13,8 +13,9 @@ from immunax.campaign.course import course
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.template import Template
 from immunax.inner.optimizers import AdamW
-from immunax.judges.evaluate import Evaluation, answers, judge
+from immunax.judges.evaluate import Evaluation, judge
 from immunax.judges.examination import Answer
+from immunax.judges.reading import read
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -35,7 +36,7 @@ class Length:
     """Says of an answer how long it is: other answers have other scores."""
 
     def score(self, dialogs, texts):
-        return [len(text) + sum(map(ord, text)) / 1e6 for text in texts]
+        return [(len(text) + sum(map(ord, text)) / 1e6) / 1e3 for text in texts]
 
 
 EVALUATION = Evaluation({"length": Length()}, prompts=5, examples=4, batch_size=2, decoding=Decoding(6))
@@ -58,7 +59,7 @@ def test_probes_are_judged_as_if_each_were_generated_where_it_stands(attack, mon
     answer = Answer(MODEL, team.after.stop, Decoding(4))
     expected = []
     for weights in stages:
-        texts = answers(tiny.tokenizer(), answer(weights, (team.probed.prompts, key)), team.after.stop)
+        texts = read(tiny.tokenizer(), answer(weights, (team.probed.prompts, key)), team.after.stop, False).texts
         expected.append(judge(EVALUATION, team.probed.dialogs, texts)["length"])
     np.testing.assert_array_equal(episode.course.probes["length"], expected)
     assert episode.course.probe_steps.tolist() == [0, *(point.step for point in points)]
