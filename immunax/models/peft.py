@@ -127,8 +127,7 @@ def _absent(
     raw: Mapping[str, Any], config: DecoderConfig, table: Mapping[Keys, Tensor], shards: weights.Shards
 ) -> set[str]:
     """Names of the tensors that the adapter has not, and by its settings need not have."""
-    chosen, modules = raw.get("layers_to_transform"), raw.get("target_modules")
-    layers = {chosen} if isinstance(chosen, int) else set(range(config.n_layers) if chosen is None else chosen)
+    modules, layers = raw.get("target_modules"), _layers(raw, config, shards.directory)
     # A pattern, a name with its layer in it or an exclusion leaves it to the tensors which layers are adapted.
     named = isinstance(modules, list) and set(modules) <= set(NAMES) and not raw.get("exclude_modules")
     absent = set()
@@ -148,6 +147,17 @@ def _absent(
             if name not in shards.entries and not wanted:
                 absent.add(name)
     return absent
+
+
+def _layers(raw: Mapping[str, Any], config: DecoderConfig, folder: Path) -> set[int]:
+    """The layers that the settings let be adapted."""
+    chosen = raw.get("layers_to_transform")
+    layers = [*range(config.n_layers)] if chosen is None else chosen if isinstance(chosen, list) else [chosen]
+    if not all(isinstance(layer, int) and 0 <= layer < config.n_layers for layer in layers):
+        raise UserError(
+            f"{folder / CONFIG}: layers_to_transform {chosen!r}: expected some of the {config.n_layers} layers, from 0."
+        )
+    return set(layers)
 
 
 def _parse(raw: Mapping[str, Any], folder: Path) -> LoraSpec:
