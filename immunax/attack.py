@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from immunax.campaign.search import Search
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, mesh
-from immunax.runtime.launch import command, run_directory
+from immunax.runtime.launch import command, run_directory, run_title
 from immunax.stages import report
 from immunax.stages.attackers_data import attackers_data, made_by, marked
 from immunax.stages.guard import start_model
@@ -16,6 +16,7 @@ from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_run
 from immunax.stages.search import search_and_score, show, to_json
 from immunax.stages.setup import Setup, build, open_metrics, set_up
+from immunax.stages.subject import called
 from immunax.stages.under_attack import red_team
 
 
@@ -31,9 +32,9 @@ def main(config: DictConfig) -> None:
     whose = attackers_data(made_by(config.model.get("path")), setup.splits)
     record = {"started": started, "seed": config.seed, "attack_data": whose}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
-    episodes = {folder.name: episode}
+    episodes = {called(config): episode}
     with open_metrics(config, folder) as metrics:
-        report.deliver(folder, marked(folder.name, whose), episodes, prompts, metrics)
+        report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics)
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
 
@@ -44,7 +45,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     record |= {"data": {"attack": vars(team.counts)}}
     manifest.write_manifest(folder, config, digests, record)
     params = start_model(config.start, setup, loaded)
-    episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, folder.name, config.seed)
+    episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, called(config), config.seed)
     return episode, team.before.dialogs, digests, record
 
 
@@ -52,7 +53,7 @@ def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     manifest.write_manifest(folder, config, setup.digests, record)
     attack, evaluation = build(config.attack), build(config.judge)
     params = start_model(config.start, setup, loaded)
-    searched = search_and_score(attack, evaluation, setup, params, folder.name, config.seed, devices)
+    searched = search_and_score(attack, evaluation, setup, params, called(config), config.seed, devices)
     show(searched.found)
     return searched.episode, searched.prompts, setup.digests, record | {"search": to_json(searched.found)}
 

@@ -14,7 +14,7 @@ from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
-from immunax.runtime.launch import command, run_directory
+from immunax.runtime.launch import command, run_directory, run_title
 from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import report
 from immunax.stages.attackers_data import marked
@@ -52,14 +52,14 @@ def main(config: DictConfig) -> None:
     with open_metrics(config, folder) as metrics:
         outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS)
         if outcome.interrupted:
-            console.note(f"stopped and saved; the same command goes on from there (run={folder.name})")
+            console.note(f"stopped and saved; the same command goes on from there (run={run_title()})")
             sys.exit(EXIT_PREEMPTED)
         with console.phase("export"):
             export(folder / "model", setup.checkpoint, outcome.params, dtype=config.export_dtype)
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
-        report.deliver(folder, marked(folder.name, setup.splits.attacker), episodes, team.before.dialogs, metrics)
+        report.deliver(folder, marked(run_title(), setup.splits.attacker), episodes, team.before.dialogs, metrics)
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)

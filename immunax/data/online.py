@@ -1,5 +1,6 @@
 """Reading the rows of a set that lives online: a Hub data set, or one file behind an https address."""
 
+import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from immunax.data.files import Form, Row, builder_of, quiet, read_file
+from immunax.data.files import Form, Row, kind_of, read_file
 from immunax.runtime.errors import UserError
 
 _PATIENCE = 10.0  # seconds for a server to answer
@@ -32,46 +33,47 @@ class Hub:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_hub(hub: Hub, form: Form) -> list[Row]:
-    """Reads every row of a set that lives online; a Hub data set goes through the cache of ``datasets``.
+def read_hub(hub: Hub, form: Form) -> Iterator[Row]:
+    """Reads a set that lives online row by row; a Hub data set goes through the cache of ``datasets``.
 
     Args:
       hub: where the set lives.
       form: for an https address, what the file's name does not tell.
 
-    Returns:
+    Yields:
       One mapping a row, columns renamed as ``hub.columns`` says.
 
     Raises:
       UserError: the set cannot be had (offline, unknown or gated), or the file is malformed.
     """
     rows = _download(hub.id, form) if hub.id.startswith("https://") else _load(hub)
-    return [{hub.columns.get(name, name): value for name, value in row.items()} for row in rows]
+    for row in rows:
+        yield {hub.columns.get(name, name): value for name, value in row.items()}
 
 
-def _download(address: str, form: Form) -> list[Row]:
+def _download(address: str, form: Form) -> Iterator[Row]:
     name = PurePosixPath(urlsplit(address).path).name
-    builder_of(name)
+    kind_of(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         try:
-            with urllib.request.urlopen(address, timeout=_PATIENCE) as response:
-                path.write_bytes(response.read())
+            with urllib.request.urlopen(address, timeout=_PATIENCE) as response, path.open("wb") as file:
+                shutil.copyfileobj(response, file)
         except OSError as error:
             raise _unreachable(address, error) from error
-        return read_file(path, form)
+        yield from read_file(path, form)
 
 
-def _load(hub: Hub) -> list[Row]:
+def _load(hub: Hub) -> Iterator[Row]:
     import datasets
 
     try:
-        with quiet(), _no_retries():
+        with _quiet(), _no_retries():
             table = datasets.load_dataset(hub.id, hub.config, split=hub.split)
-        return [dict(row) for row in table]
     # Network, gate and naming failures come as a dozen unrelated types; all have the same two remedies.
     except Exception as error:
         raise _unreachable(hub.id, error) from error
+    return (dict(row) for row in table)
 
 
 def _unreachable(name: str, error: Exception) -> UserError:
@@ -79,6 +81,22 @@ def _unreachable(name: str, error: Exception) -> UserError:
         f"cannot get data set {name!r} ({type(error).__name__}): "
         "set data.root=DIR to a local copy, or go online and check the name and your access to it"
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps progress bars and the loader's own error log off the console: the caller reports in one line."""
+    import datasets
+
+    level, bars = datasets.logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+        if not bars:
+            datasets.enable_progress_bars()
 
 
 @contextmanager

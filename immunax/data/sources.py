@@ -3,12 +3,12 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from immunax.data.columns import cell, chat, holds, text
+from immunax.data.columns import WantedColumns, cell, chat, holds, text
 from immunax.data.dialog import Dialog, Message
 from immunax.data.files import Form, Row, read_file
 from immunax.data.online import Hub, read_hub
@@ -85,12 +85,16 @@ class Source:
         """
         origin = f"data source {self.path}"
         found: dict[Any, Dialog] = {}
-        for number, row in enumerate(self._rows(root), 1):
+        columns = WantedColumns(self._columns(), origin)
+        for number, row in enumerate(map(columns.fill, self._rows(root)), 1):
             if not all(holds(row, self.where, origin)) or any(holds(row, self.exclude, origin)):
                 continue
             dialog = self._dialog(row, f"{origin}, row {number}")
             if dialog is not None:
                 found.setdefault(prompt_key(dialog) if self.unique else number, dialog)
+            if self.limit is not None and len(found) >= self.limit and not columns.unseen:
+                break
+        columns.check()
         if not found:
             raise UserError(f"{origin}: no row is left after its filters; check where, exclude and at_least")
         return list(found.values())[: self.limit]
@@ -112,7 +116,13 @@ class Source:
         home = deal((prompt_key(dialog) for dialog in dialogs), self.splits, seed)
         return {name: [dialog for dialog in dialogs if home[prompt_key(dialog)] == name] for name in self.splits}
 
-    def _rows(self, root: str | None) -> list[Row]:
+    def _columns(self) -> list[str]:
+        """Every column that a row is asked for."""
+        prompt = [self.prompt] if isinstance(self.prompt, str) else list(self.prompt or ())
+        named = [self.messages] if self.messages else [*prompt, self.answer, self.system]
+        return [column for column in (*named, *self.where, *self.exclude) if column is not None]
+
+    def _rows(self, root: str | None) -> Iterator[Row]:
         if root is not None:
             folder = Path(root).expanduser()
             if not folder.is_dir():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from immunax.data.columns import cell, holds, text
+from immunax.data.columns import WantedColumns, cell, holds, text
 from immunax.data.dialog import Dialog, ask
 from immunax.data.files import Form, read_file
 from immunax.judges.agreement import Agreement, compare
@@ -66,7 +66,10 @@ class Labelled:
           UserError: the file or a column is not as described, or no row is left.
         """
         origin = f"labelled answers {self.name}"
-        kept = [row for row in read_file(self.file, Form()) if all(holds(row, self.where, origin))]
+        columns = WantedColumns([self.prompt, self.answer, self.label, *self.where], origin)
+        rows = map(columns.fill, read_file(self.file, Form()))
+        kept = [row for row in rows if all(holds(row, self.where, origin))]
+        columns.check()
         labels = np.array([str(cell(row, self.label, origin)) in self.harmful for row in kept], bool)
         if not kept:
             raise UserError(f"{origin}: no row is left; check where.")

@@ -4,6 +4,7 @@ The tree is assembled by the same code as from safetensors, from a table with ot
 to float32; what llama.cpp's converter does to the tensors of a family is undone by what that family's file says.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from immunax.models import hf, rotary
 from immunax.models.config import DecoderConfig, RopeScaling
 from immunax.models.families import BY_ARCHITECTURE
 from immunax.models.families.fields import Fields
+from immunax.models.weights import finite
 from immunax.runtime.errors import UserError
 
 _FREQUENCIES = "rope_freqs.weight"
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
+"""How llama.cpp names the parts of a split file."""
 _LLAMA3_BAND = RopeScaling("llama3", factor=1.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192)
 
 
@@ -31,32 +35,63 @@ class File:
       path: the file.
       metadata: its key-value pairs.
       tensors: its tensors by GGUF name; quantized data stay on disk.
+      parts: every file that it is split into, in order; itself alone where it is whole.
     """
 
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, Any]
+    parts: tuple[Path, ...]
 
 
 def open_file(path: Path) -> File:
-    """Opens a GGUF file.
+    """Opens a GGUF file, with the parts beside it where llama.cpp has split it.
 
     Args:
-      path: the file.
+      path: the file, or any of its parts.
 
     Returns:
-      Its metadata and tensors.
+      Its metadata, which the first part has, and the tensors of all.
 
     Raises:
-      UserError: the file is no GGUF, or is damaged or cut short.
+      UserError: a file is no GGUF, or is damaged, cut short or missing.
     """
+    parts = _parts(path)
+    metadata, tensors = _open(parts[0])
+    count = metadata.get("split.count", 1)
+    if count != len(parts) and count != 0:
+        raise UserError(
+            f"{path}: is one of {count} parts, but its name does not say which; expected NAME-00001-of-{count:05d}.gguf."
+        )
+    for part in parts[1:]:
+        for name, tensor in _open(part)[1].items():
+            if name in tensors:
+                raise UserError(f"{part}: tensor {name!r} is in an earlier part too; download the parts again.")
+            tensors[name] = tensor
+    return File(parts[0], metadata, tensors, parts)
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         reader = GGUFReader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}
-        return File(path, metadata, {tensor.name: tensor for tensor in reader.tensors})
+        return metadata, {tensor.name: tensor for tensor in reader.tensors}
     except (ValueError, KeyError, IndexError, OverflowError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a readable GGUF file ({reason}); copy or download it again.") from error
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    named = _PART.fullmatch(path.name)
+    if named is None:
+        return (path,)
+    parts = tuple(
+        path.with_name(f"{named[1]}-{number:05d}-of-{named[2]}.gguf") for number in range(1, int(named[2]) + 1)
+    )
+    for part in parts:
+        if not part.is_file():
+            raise UserError(f"{path}: part {part.name} is not beside it; copy or download all {int(named[2])} parts.")
+    return parts
 
 
 def parse_config(file: File) -> DecoderConfig:
@@ -93,7 +128,9 @@ def parse_config(file: File) -> DecoderConfig:
     config = DecoderConfig(family.model_type, **{**shared, **family.fixed, **family.gguf.read(fields)})
     _refuse_variants(fields, config)
     config = replace(config, rope_scaling=_rope_scaling(file, fields, config))
-    unknown = set(file.tensors) - hf.names(config, family.gguf_tensors(config)) - {_FREQUENCIES}
+    table = family.gguf_tensors(config)
+    hf.check_sizes(config, table, file.tensors, lambda name, shape: _place(file, name, shape), str(file.path))
+    unknown = set(file.tensors) - hf.names(config, table) - {_FREQUENCIES}
     if unknown:
         raise UserError(
             f"{file.path}: tensor {min(unknown)!r} has no place in a {family.model_type} decoder; this variant is not supported."
@@ -127,10 +164,10 @@ def _refuse_variants(fields: Fields, config: DecoderConfig) -> None:
         raise UserError(
             f"{fields.where}: rotary scaling {scaling!r} is not supported; supported are none, linear, llama3."
         )
-    rotated, head = fields.get("rope.dimension_count"), fields.get("attention.key_length")
-    if rotated is not None and head is not None and rotated != head:
+    rotated = fields.count("rope.dimension_count", config.head_dim)
+    if rotated != config.head_dim:
         raise UserError(
-            f"{fields.where}: rotates {rotated} of {head} dimensions of a head; only all of them is supported."
+            f"{fields.where}: rotates {rotated} of {config.head_dim} dimensions of a head; only all of them is supported."
         )
 
 
@@ -168,12 +205,12 @@ def load_params(file: File, config: DecoderConfig, devices: Mesh | None = None, 
     family = BY_ARCHITECTURE[_architecture(file)]
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        return family.gguf.restore(name, _read(file, name, shape), config)
+        return family.gguf.restore(name, finite(_read(file, name, shape), name, str(file.path)), config)
 
     return hf.assemble(config, family.gguf_tensors(config), read, devices, dtype)
 
 
-def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _place(file: File, name: str, shape: tuple[int, ...]) -> Any:
     tensor = file.tensors.get(name)
     if tensor is None:
         raise UserError(
@@ -182,6 +219,11 @@ def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:
     found = tuple(int(size) for size in reversed(tensor.shape))
     if found != shape:
         raise UserError(f"{file.path}: tensor {name!r} has shape {list(found)}, the metadata say {list(shape)}.")
+    return tensor
+
+
+def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    tensor = _place(file, name, shape)
     try:
         return dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError as error:

@@ -4,7 +4,7 @@ Everything about tensors follows from one table, :func:`immunax.models.families.
 tensor of theirs, its shape in the file, and whether it is transposed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +24,32 @@ Read = Callable[[str, tuple[int, ...]], np.ndarray]
 def names(config: DecoderConfig, table: Mapping[Path, Tensor]) -> set[str]:
     """Names of a table's tensors, of every layer."""
     return {tensor.name.format(layer=layer) for tensor in table.values() for layer in range(config.n_layers)}
+
+
+def check_sizes(
+    config: DecoderConfig,
+    table: Mapping[Path, Tensor],
+    found: Collection[str],
+    place: Callable[[str, tuple[int, ...]], Any],
+    where: str,
+) -> None:
+    """Holds what a configuration claims against what the files have, before anything is allocated.
+
+    Args:
+      config: the decoder that it describes.
+      table: the tensors that this takes.
+      found: names of the tensors in the files.
+      place: raises where a tensor of a name and shape is not there.
+      where: the configuration's name, for messages.
+
+    Raises:
+      UserError: there are fewer layers than claimed, or a tensor is missing or has another shape.
+    """
+    if config.n_layers > len(found):  # or the names alone would fill the memory
+        raise UserError(f"{where}: says {config.n_layers} layers, but the weights have {len(found)} tensors in all.")
+    for tensor in table.values():
+        for layer in range(config.n_layers if tensor.stacked else 1):
+            place(tensor.name.format(layer=layer), tensor.shape)
 
 
 def assemble(

@@ -41,6 +41,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         known = ", ".join(FAMILIES)
         hint = nearest(str(model_type), FAMILIES)
         raise UserError(f"{where}: model_type {model_type!r} is not supported; supported are {known}.{hint}")
+    _refuse_own_code(raw, where, model_type)
     family, fields = FAMILIES[model_type], Fields(raw, where)
     _refuse_variants(fields, family)
     n_heads, d_model = fields.count("num_attention_heads"), fields.count("hidden_size")
@@ -69,6 +70,16 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     return config
 
 
+def _refuse_own_code(raw: Mapping[str, Any], where: str, model_type: str) -> None:
+    own = raw.get("auto_map")
+    if own:
+        named = next(iter(own.values())) if isinstance(own, Mapping) else own
+        raise UserError(
+            f"{where}: auto_map names code of the model's own ({str(named)[:80]}), which is never run; "
+            f"if it computes what a plain {model_type} does, delete auto_map from the file."
+        )
+
+
 def _refuse_variants(fields: Fields, family: Family) -> None:
     declared = fields.get("architectures") or [family.architecture]
     if family.architecture not in declared:
@@ -86,12 +97,27 @@ def _refuse_variants(fields: Fields, family: Family) -> None:
 
 def _rope(fields: Fields) -> Fields:
     # transformers 5 writes rope_parameters (theta inside); before, rope_scaling stood beside rope_theta.
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    new, old = fields.get("rope_parameters"), fields.get("rope_scaling")
+    if new and old and _described(new, fields) != _described(old, fields):
+        raise UserError(
+            f"{fields.where}: rope_parameters and rope_scaling differ, and versions of transformers take one or the other; "
+            "delete the wrong one."
+        )
+    rope = new or old or {}
     if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
         raise UserError(
             f"{fields.where}: rotary parameters {rope!r} are not supported: expected one set for all layers."
         )
     return Fields(rope, fields.where)
+
+
+def _described(rope: Any, fields: Fields) -> dict[str, Any]:
+    """Rotary parameters without what only one of the two forms has to say."""
+    if not isinstance(rope, Mapping):
+        return {"": rope}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    rest = {name: value for name, value in rope.items() if name not in ("type", "rope_type") and value is not None}
+    return {"rope_theta": fields.get("rope_theta"), **rest, "rope_type": kind}
 
 
 def _rope_theta(fields: Fields) -> float:
@@ -120,6 +146,28 @@ def _rope_scaling(fields: Fields) -> RopeScaling | None:
         rope.positive("high_freq_factor"),
         rope.count("original_max_position_embeddings"),
     )
+
+
+def portable(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``config.json`` whose rotary parameters both ``transformers`` 4 and 5 find.
+
+    Args:
+      raw: its content, of one set of rotary parameters.
+
+    Returns:
+      The content, where version 5 wrote it with the fields of version 4 added: that one knows no ``rope_parameters``, and would
+      compute another model without a word.
+    """
+    rope = raw.get("rope_parameters")
+    if not rope:
+        return dict(raw)
+    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+    plain = scaling.get("rope_type", "default") == "default"
+    older = {
+        "rope_theta": rope.get("rope_theta", raw.get("rope_theta", 10000.0)),
+        "rope_scaling": None if plain else scaling,
+    }
+    return {**raw, **older}
 
 
 def build_config(config: DecoderConfig, token_ids: Mapping[str, int]) -> dict:

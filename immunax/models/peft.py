@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jax.sharding import Mesh
+
 from immunax.models import families, hf, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.families.tensors import Path as Keys
 from immunax.models.families.tensors import Tensor
-from immunax.models.hub import check_replaceable
 from immunax.models.lora import LoraSpec
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError, nearest
@@ -63,15 +65,37 @@ def _table(config: DecoderConfig, spec: LoraSpec) -> dict[Keys, Tensor]:
     return table
 
 
-def load(directory: Path | str, config: DecoderConfig) -> tuple[LoraSpec, dict]:
+def is_adapter(path: Path) -> bool:
+    """Whether a path is a folder of adapters, which has no model of its own in it."""
+    return (path / CONFIG).is_file() and not (path / "config.json").is_file()
+
+
+def base_of(directory: Path) -> tuple[str, str | None]:
+    """The base model that an adapter names, a folder or Hub id, and its revision.
+
+    Raises:
+      UserError: it names none.
+    """
+    raw = weights.read_json(directory / CONFIG)
+    name, revision = raw.get("base_model_name_or_path"), raw.get("revision")
+    if not isinstance(name, str) or not name or not isinstance(revision, str | None):
+        raise UserError(
+            f"{directory / CONFIG}: base_model_name_or_path is {name!r}; write the base's folder or Hub id into it."
+        )
+    return name, revision
+
+
+def load(directory: Path | str, config: DecoderConfig, devices: Mesh | None = None) -> tuple[LoraSpec, dict]:
     """Reads a PEFT adapter.
 
     Args:
       directory: its folder.
       config: the decoder it belongs to.
+      devices: the mesh that it is split over; None is the default device.
 
     Returns:
-      The specification and the adapters, ``layers.self_attn.q_proj.{a, b}`` and so on, float32.
+      The specification and the adapters, ``layers.self_attn.q_proj.{a, b}`` and so on, float32; a projection that has no
+      adapter in some layers has zeros there.
 
     Raises:
       UserError: the folder is damaged, is no plain LoRA, or does not fit the decoder.
@@ -91,7 +115,49 @@ def load(directory: Path | str, config: DecoderConfig) -> tuple[LoraSpec, dict]:
         raise UserError(
             f"{folder}: tensor {min(extra)!r} has no place in a LoRA adapter of this model; only plain LoRA has."
         )
-    return spec, hf.assemble(config, table, shards.read)
+    absent = _absent(raw, config, table, shards)
+
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(shape, np.float32) if name in absent else shards.read_finite(name, shape)
+
+    return spec, hf.assemble(config, table, read, devices)
+
+
+def _absent(
+    raw: Mapping[str, Any], config: DecoderConfig, table: Mapping[Keys, Tensor], shards: weights.Shards
+) -> set[str]:
+    """Names of the tensors that the adapter has not, and by its settings need not have."""
+    modules, layers = raw.get("target_modules"), _layers(raw, config, shards.directory)
+    # A pattern, a name with its layer in it or an exclusion leaves it to the tensors which layers are adapted.
+    named = isinstance(modules, list) and set(modules) <= set(NAMES) and not raw.get("exclude_modules")
+    absent = set()
+    for tensor in table.values():
+        other = (
+            tensor.name.replace("lora_A", "lora_B")
+            if "lora_A" in tensor.name
+            else tensor.name.replace("lora_B", "lora_A")
+        )
+        for layer in range(config.n_layers):
+            name = tensor.name.format(layer=layer)
+            if name in shards.entries and layer not in layers:
+                raise UserError(
+                    f"{shards.directory}: tensor {name!r} is of a layer that layers_to_transform does not name."
+                )
+            wanted = (named and layer in layers) or other.format(layer=layer) in shards.entries
+            if name not in shards.entries and not wanted:
+                absent.add(name)
+    return absent
+
+
+def _layers(raw: Mapping[str, Any], config: DecoderConfig, folder: Path) -> set[int]:
+    """The layers that the settings let be adapted."""
+    chosen = raw.get("layers_to_transform")
+    layers = [*range(config.n_layers)] if chosen is None else chosen if isinstance(chosen, list) else [chosen]
+    if not all(isinstance(layer, int) and 0 <= layer < config.n_layers for layer in layers):
+        raise UserError(
+            f"{folder / CONFIG}: layers_to_transform {chosen!r}: expected some of the {config.n_layers} layers, from 0."
+        )
+    return set(layers)
 
 
 def _parse(raw: Mapping[str, Any], folder: Path) -> LoraSpec:
@@ -142,7 +208,7 @@ def export(
     Raises:
       UserError: the adapters do not fit the specification, the folder holds something else, or the disk refuses.
     """
-    check_replaceable(Path(directory), CONFIG)
+    atomic.check_replaceable(Path(directory), CONFIG)
     tensors = dict(hf.split(config, _table(config, spec), lora))
     with atomic.directory(directory) as folder:
         weights.write_file(folder / WEIGHTS, tensors, dtype)

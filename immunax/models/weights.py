@@ -22,6 +22,8 @@ MAX_SHARD_BYTES = 5_000_000_000
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _ABOUT = "__metadata__"
+_AT_ONCE = 1 << 22
+"""Values that are looked through at a time."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -58,15 +60,12 @@ class Shards:
         """Names of the safetensors files, sorted."""
         return tuple(sorted({entry.file for entry in self.entries.values()}))
 
-    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """One tensor in the file's own dtype.
+    def place(self, name: str, shape: tuple[int, ...]) -> TensorEntry:
+        """Where a tensor lies.
 
         Args:
           name: the tensor's name.
           shape: what the configuration says it must be.
-
-        Returns:
-          An array of ``shape``, a view of the file: nothing is read before it is used, nor kept after it is dropped.
 
         Raises:
           UserError: there is no such tensor, or it has another shape.
@@ -80,7 +79,48 @@ class Shards:
             raise UserError(
                 f"{self.directory / entry.file}: tensor {name!r} has shape {list(entry.shape)}, expected {list(shape)}."
             )
+        return entry
+
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """One tensor in the file's own dtype.
+
+        Args:
+          name, shape: as :meth:`place`.
+
+        Returns:
+          An array of ``shape``, a view of the file: nothing is read before it is used, nor kept after it is dropped.
+
+        Raises:
+          UserError: as :meth:`place`.
+        """
+        entry = self.place(name, shape)
         return np.memmap(self.directory / entry.file, DTYPES[entry.dtype], "r", entry.start, entry.shape)
+
+    def read_finite(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """As :meth:`read`, of a tensor whose every value is finite.
+
+        Raises:
+          UserError: as :meth:`place`, or a value is NaN or infinite.
+        """
+        return finite(self.read(name, shape), name, str(self.directory / self.entries[name].file))
+
+
+def finite(array: np.ndarray, name: str, where: str) -> np.ndarray:
+    """An array, looked through once.
+
+    Args:
+      array: of a float dtype, any shape.
+      name: the tensor's.
+      where: the file's name, for messages.
+
+    Raises:
+      UserError: a value is NaN or infinite: every answer of such a model would be noise that looks like a score.
+    """
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _AT_ONCE):
+        if not np.isfinite(flat[start : start + _AT_ONCE]).all():
+            raise UserError(f"{where}: tensor {name!r} has values that are NaN or infinite; copy or download it again.")
+    return array
 
 
 def find(directory: Path) -> Shards:
@@ -97,7 +137,13 @@ def find(directory: Path) -> Shards:
     """
     index = directory / INDEX
     if index.is_file():
-        return Shards(directory, _from_index(index))
+        shards = Shards(directory, _from_index(index))
+        if (directory / SINGLE).is_file() and shards.files != (SINGLE,):
+            raise UserError(
+                f"{directory}: has two sets of weights, {SINGLE} and the {len(shards.files)} shards of {INDEX}; "
+                "delete the older one (transformers would take the single file)."
+            )
+        return shards
     if (directory / SINGLE).is_file():
         return Shards(directory, scan(directory / SINGLE))
     found = sorted(path.name for path in directory.iterdir())
@@ -182,7 +228,7 @@ def read_json(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path.parent}: no {path.name}; expected a folder that has one.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}); copy or download it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object, found a {type(content).__name__}.")

@@ -154,6 +154,24 @@ def directory(path: Path | str) -> Iterator[Path]:
             _remove(temp)
 
 
+def check_replaceable(directory: Path, marker: str) -> None:
+    """Refuses to replace a folder that is not an earlier export.
+
+    Args:
+      directory: the folder to be written.
+      marker: a file that every earlier export has.
+
+    Raises:
+      UserError: the path is a file, or a folder with other content.
+    """
+    if not directory.exists():
+        return
+    if not directory.is_dir() or (any(directory.iterdir()) and not (directory / marker).is_file()):
+        raise UserError(
+            f"cannot write {directory}: it exists and is no earlier export (no {marker}); choose another folder."
+        )
+
+
 def _swap(temp: Path, target: Path) -> None:
     if not os.path.lexists(target):
         temp.rename(target)

@@ -23,6 +23,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from immunax.runtime import names
 from immunax.runtime.atomic import disk_error, is_within
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
@@ -50,6 +51,12 @@ def configuration_folder() -> Path:
 def run_directory() -> Path:
     """The folder of the current run; only within a command."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def run_title() -> str:
+    """What tables call the current run: its name, with the job's number behind it in a sweep; only within a command."""
+    folder = run_directory()
+    return f"{folder.parent.name}/{folder.name}" if HydraConfig.get().mode == RunMode.MULTIRUN else folder.name
 
 
 def command(
@@ -185,16 +192,27 @@ def _prepare(argv: Sequence[str], source: ConfigSource, required: Sequence[str])
     return [*options, *prepared.overrides, *_folders(prepared, source, required)], Path(str(prepared.config.outputs))
 
 
+def _check_name(run: str) -> None:
+    """Refuses a run's name that is no place of its own within the outputs folder."""
+    parts = Path(run).parts
+    if not parts or ".." in parts or Path(run).is_absolute():
+        raise UserError(
+            f"run={run}: leads out of the folder of runs; give a plain name, and set that folder with outputs=DIR"
+        )
+
+
 def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequence[str]) -> list[str]:
     """Overrides that name the run and place its folder, where the user has not done so."""
     config = prepared.config
     named = config.get("run") is not None
+    if named:
+        _check_name(str(config.run))
     parts = ["${hydra:runtime.choices." + group + "}" for group in (*required, "model")] + ["${seed}"]
     for group, (_, field) in (source.fallbacks or {}).items():
         given = {text for text in prepared.overrides if text.startswith(f"{group}.{field}=")}
         if given.difference(prepared.sweeps):
             # A choice that stands for any path says nothing; its last part does.
-            slug = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(str(config[group][field])).name)
+            slug = re.sub(r"[^A-Za-z0-9._-]+", "_", names.of_model(str(config[group][field])))
             parts = [slug if part.endswith(f".{group}}}") else part for part in parts]
     added = {
         "hydra.job.chdir": "false",

@@ -8,7 +8,8 @@ import jax
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.models.model import Params
-from immunax.runtime import digest, manifest
+from immunax.models.peft import is_adapter
+from immunax.runtime import digest, manifest, names
 from immunax.runtime.errors import UserError
 from immunax.stages.attackers_data import EXPORT, made_by
 from immunax.stages.guard import start_model
@@ -67,12 +68,13 @@ def subject(config: DictConfig, setup: Setup, loaded: Params) -> Subject:
     params = start_model(config.start, setup, loaded)
     path = config.model.get("path")
     if path is None or config.start.defense is not None:
-        return Subject(_called(config), params, {"weights": digest.of_tree(params)}, None, None)
+        return Subject(called(config), params, {"weights": digest.of_tree(params)}, None, None)
     folder = Path(path).expanduser()
+    if is_adapter(folder):  # its files alone do not say what it computes
+        return Subject(names.of_model(path), params, setup.checkpoint.digests, None, None)
     if not folder.is_dir():
         return Subject(str(path), params, setup.checkpoint.digests, None, None)
-    record = made_by(folder)
-    return Subject(folder.parent.name if record else folder.name, params, digest.of_folder(folder), folder, record)
+    return Subject(names.of_model(path), params, digest.of_folder(folder), folder, made_by(folder))
 
 
 def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject | None:
@@ -89,9 +91,7 @@ def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject |
     if "reference" in config:
         checkpoint = load(build(config.reference), setup.devices)
         _check_tokenizer(setup, checkpoint.tokenizer)
-        path = Path(config.reference.path).expanduser()
-        name = path.name if path.exists() else str(config.reference.path)
-        return Subject(name, checkpoint.params, checkpoint.digests, None, None)
+        return Subject(names.of_model(config.reference.path), checkpoint.params, checkpoint.digests, None, None)
     if certified.record is None:
         return None
     before = OmegaConf.create(dict(certified.record["config"]))
@@ -116,9 +116,11 @@ def undefended(config: DictConfig, certified: Subject, setup: Setup, loaded: Par
     return load(build(OmegaConf.create(dict(certified.record["config"])).model), setup.devices).params
 
 
-def _called(config: DictConfig) -> str:
-    name = config.model.get("path") or str(config.model._target_).rpartition(".")[2]
-    return f"{Path(name).name}{'' if config.start.defense is None else ', guarded'}"
+def called(config: DictConfig) -> str:
+    """What tables call the start model of a configuration."""
+    path = config.model.get("path")
+    name = str(config.model._target_).rpartition(".")[2] if path is None else names.of_model(path)
+    return f"{name}{'' if config.start.defense is None else ', guarded'}"
 
 
 def _check_tokenizer(setup: Setup, other: Any) -> None:

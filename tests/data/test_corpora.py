@@ -194,7 +194,7 @@ def test_a_source_that_makes_no_sense_is_a_user_error(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "promt"}, "data source rows.jsonl, row 1: no column 'promt'; .*Did you mean 'prompt'"),
+        ({"prompt": "promt"}, "data source rows.jsonl: no column 'promt'; .*Did you mean 'prompt'"),
         ({"where": {"kidn": "a"}}, "data source rows.jsonl: no column 'kidn'; .*Did you mean 'kind'"),
         ({"where": {"kind": "z"}}, "no row is left after its filters"),
         ({"at_least": 99}, "no row is left after its filters"),

@@ -4,13 +4,19 @@ import re
 import socket
 
 import datasets
+import pandas
 import pytest
 
-from immunax.data.files import Form, read_file
+from immunax.data import files, text_files
+from immunax.data.files import Form
 from immunax.runtime.errors import UserError
 
 ROWS = [{"prompt": "one", "response": "1"}, {"prompt": "two", "response": "2"}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def read_file(path, form) -> list[files.Row]:
+    return list(files.read_file(path, form))
 
 
 def test_each_kind_of_file_gives_the_same_rows(tmp_path):
@@ -63,6 +69,49 @@ def test_the_lines_of_a_text_file_can_have_cells(tmp_path):
         read_file(tmp_path / "b.txt", Form(delimiter="||"))
 
 
+def test_a_csv_file_with_the_index_that_pandas_writes_is_read(tmp_path):
+    pandas.DataFrame(ROWS).to_csv(tmp_path / "a.csv")
+    assert read_file(tmp_path / "a.csv", Form()) == [{"": str(n), **row} for n, row in enumerate(ROWS)]
+
+
+def test_a_cell_longer_than_the_librarys_own_limit_is_read(tmp_path):
+    long = "x" * 200_000
+    (tmp_path / "a.csv").write_text(f"prompt,response\n{long},1\n")
+    assert read_file(tmp_path / "a.csv", Form()) == [{"prompt": long, "response": "1"}]
+
+
+def test_rows_of_a_json_file_may_have_other_columns_and_types_however_large_it_is(tmp_path):
+    rows = [{"id": n, "prompt": "x" * 1000} for n in range(11_000)]
+    rows += [{"id": "late", "prompt": "y", "meta": "none"}, {"prompt": "z", "meta": {"k": 1}, "note": None}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert (tmp_path / "a.jsonl").stat().st_size > 10 << 20  # past which a table's columns were fixed
+    assert read_file(tmp_path / "a.jsonl", Form()) == rows
+
+
+def test_a_line_ends_where_json_says_and_nowhere_else(tmp_path):
+    row = {"prompt": "one\u2028two\x85three"}
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps(row, ensure_ascii=False) + "\r\n\r\n" + json.dumps(row), encoding="utf-8-sig"
+    )
+    assert read_file(tmp_path / "a.jsonl", Form()) == [row, row]
+
+
+def test_a_line_that_unfolds_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST", 1000)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"a": "' + b"x" * 2000 + b'"}'))
+    with pytest.raises(UserError, match="line 1 has more than 1000 characters"):
+        read_file(tmp_path / "a.jsonl.gz", Form())
+
+
+def test_rows_come_while_the_file_is_read(tmp_path):
+    with (tmp_path / "a.jsonl").open("w") as file:
+        file.write(LINES + "{")
+    rows = files.read_file(tmp_path / "a.jsonl", Form())
+    assert [next(rows), next(rows)] == ROWS
+    with pytest.raises(UserError, match="line 3 is not valid JSON"):
+        next(rows)
+
+
 def test_reading_writes_nothing_beside_the_data(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINES.encode()))
     read_file(tmp_path / "a.jsonl.gz", Form())
@@ -89,8 +138,33 @@ def test_reading_a_local_file_asks_nothing_of_the_network(tmp_path, monkeypatch)
         ("a.csv", b"\n", Form(), "empty"),
         ("a.csv", b"prompt,response\n", Form(), "no rows"),
         ("a.json", b"[]", Form(), "no rows"),
-        ("a.json", b"  \n", Form(), "empty"),
+        ("a.json", b"  \n", Form(), "holds no rows"),
         ("a.jsonl", b'{"prompt": "one"}\n{"prompt": \n', Form(), "line 2 is not valid JSON"),
+        (
+            "a.jsonl",
+            b'\n{"prompt": "C:\\data"}\n',
+            Form(),
+            "line 2 is not valid JSON (Invalid \\escape, at character 15)",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"p": "x", "r": {"k": 1, "k": 2}}\n',
+            Form(),
+            "line 2 has the key 'k' twice in one object",
+        ),
+        ("a.json", b'[{"p": "x", "p": "y"}]', Form(), "it has the key 'p' twice in one object"),
+        ("a.jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", Form(), "line 1 is nested too deeply"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", Form(), "line 1 is not valid JSON (Exceeds the limit"),
+        ("a.jsonl", '{"prompt": "one"}\n'.encode("utf-16"), Form(), "not UTF-8 text but UTF-16; save it as UTF-8"),
+        (
+            "a.csv",
+            b'prompt,response\none,1\ntwo,"2\nthree,3\n',
+            Form(),
+            "line 4: unexpected end of data; check its quotes",
+        ),
+        ("a.csv", b"prompt,response\none\n", Form(), "line 2 has 1 cells, the header 2"),
+        ("a.csv", b"prompt,prompt\none,two\n", Form(), "two columns are called 'prompt'"),
+        ("a.csv", b"prompt||response\n", Form(delimiter="||"), "form.delimiter='||': expected one character"),
         ("a.jsonl", b'"one"\n', Form(), "line 1 is a str; expected one object a line"),
         ("a.json", b'[{"a": "b"},\n {]', Form(), "line 2 is not valid JSON"),
         ("a.json", b'[1, {"a": "b"}]', Form(field="rows"), "the file is a list; expected one object"),

@@ -190,3 +190,72 @@ def test_a_gguf_file_becomes_a_folder_that_loads_as_the_same_model(tmp_path):
     assert again.generation_config == {"bos_token_id": 0, "eos_token_id": 1}
     assert again.tokenizer("!!!").input_ids == checkpoint.tokenizer("!!!").input_ids
     jax.tree.map(np.testing.assert_array_equal, again.params, checkpoint.params)
+
+
+def split_write(folder: Path, parts: int) -> list[Path]:
+    """The stored llama as llama.cpp's gguf-split leaves it: the metadata in the first part, the tensors shared out."""
+    whole = library.GGUFReader(write(folder / "whole.gguf", "llama2"))
+    tensors = [*whole.tensors]
+    paths = []
+    for number in range(parts):
+        paths.append(folder / f"model-{number + 1:05d}-of-{parts:05d}.gguf")
+        writer = library.GGUFWriter(paths[-1], "llama")
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", parts)
+        if number == 0:
+            for key, field in whole.fields.items():
+                if not key.startswith("GGUF.") and key != "general.architecture":
+                    kinds = [field.types[0], *field.types[1:2]]
+                    writer.add_key_value(key, field.contents(), *kinds)
+        for tensor in tensors[number::parts]:
+            writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return paths
+
+
+def test_a_file_in_parts_is_read_whole_whichever_part_is_named(tmp_path):
+    parts = split_write(tmp_path, 3)
+    whole = hub.resolve(str(tmp_path / "whole.gguf")).load()
+    for part in parts[:2]:
+        again = hub.resolve(str(part)).load()
+        assert set(again.digests) == {each.name for each in parts}
+        assert again.config == whole.config
+        jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+
+
+def test_a_part_that_is_missing_or_renamed_is_named(tmp_path):
+    parts = split_write(tmp_path, 3)
+    parts[1].unlink()
+    with pytest.raises(UserError, match=r"part model-00002-of-00003\.gguf is not beside it; .* all 3 parts"):
+        gguf.open_file(parts[0])
+    parts[0].rename(tmp_path / "renamed.gguf")
+    with pytest.raises(UserError, match="is one of 3 parts, but its name does not say which"):
+        gguf.open_file(tmp_path / "renamed.gguf")
+
+
+@pytest.mark.parametrize("key_length", [8, None])
+def test_a_head_that_is_rotated_in_part_is_refused_also_where_its_size_is_implied(tmp_path, key_length):
+    path = write(
+        tmp_path / "model.gguf", "llama2", change={"attention.key_length": key_length, "rope.dimension_count": 4}
+    )
+    with pytest.raises(UserError, match="rotates 4 of 8 dimensions"):
+        hub.resolve(str(path)).load()
+
+
+def test_a_layer_count_past_the_tensors_is_refused(tmp_path):
+    path = write(tmp_path / "model.gguf", "llama2", change={"block_count": 10**9})
+    with pytest.raises(UserError, match=r"says 1000000000 layers, but the weights have \d+ tensors"):
+        hub.resolve(str(path)).load()
+
+
+def test_a_tensor_that_is_not_finite_is_refused(tmp_path):
+    path = write(tmp_path / "model.gguf", "llama2")
+    reader = library.GGUFReader(path, "r+")
+    [up] = [tensor for tensor in reader.tensors if tensor.name == "blk.1.ffn_up.weight"]
+    up.data[3, 4] = np.nan
+    reader.data.flush()
+    with pytest.raises(UserError, match=r"model\.gguf: tensor 'blk\.1\.ffn_up\.weight' has values that are NaN"):
+        hub.resolve(str(path)).load()

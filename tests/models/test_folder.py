@@ -1,0 +1,219 @@
+"""What a folder of a model is held against before it is loaded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import tiny_model
+from safetensors.numpy import load_file, save_file
+
+from immunax.models import weights
+from immunax.models.hub import ModelSource, export
+from immunax.runtime.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    return tiny_model.write(tmp_path_factory.mktemp("whole") / "model")
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    """A copy to spoil; its two matrices of the vocabulary are tied."""
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def load(path: Path):
+    return ModelSource(str(path)).load()
+
+
+def says(pattern: str):
+    return pytest.raises(UserError, match=pattern)
+
+
+def edit(folder: Path, name: str, **fields) -> None:
+    weights.write_json(folder / name, weights.read_json(folder / name) | fields)
+
+
+def edit_tensors(folder: Path, change) -> None:
+    tensors = load_file(folder / weights.SINGLE)
+    change(tensors)
+    save_file(tensors, folder / weights.SINGLE)
+
+
+def test_an_old_index_beside_a_newer_single_file_is_refused_by_both_names(folder):
+    checkpoint = load(folder)
+    export(folder.parent / "shards", checkpoint, checkpoint.params, max_shard_bytes=20_000)
+    for path in (folder.parent / "shards").glob("model*"):
+        shutil.copy(path, folder)
+    with says(r"two sets of weights, model\.safetensors and the \d+ shards of model\.safetensors\.index\.json"):
+        load(folder)
+
+
+def test_an_index_that_names_the_single_file_alone_is_one_set_of_weights(folder):
+    names = load_file(folder / weights.SINGLE)
+    weights.write_json(folder / weights.INDEX, {"weight_map": dict.fromkeys(names, weights.SINGLE)})
+    assert load(folder).config == tiny_model.CONFIG
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(folder):
+    weights.write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+    with says(r"has both config\.json and adapter_config\.json"):
+        load(folder)
+
+
+def test_a_token_past_the_embedding_is_refused_though_the_tokens_are_few(folder):
+    raw = weights.read_json(folder / "tokenizer.json")
+    [last] = [each for each in raw["added_tokens"] if each["content"] == "<|im_end|>"]
+    raw["model"]["vocab"]["<|im_end|>"] = last["id"] = 700
+    weights.write_json(folder / "tokenizer.json", raw)
+    with says(r"token '<\|im_end\|>' has id 700, but the embedding has 304 rows"):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", list(weights.DTYPES))
+def test_a_value_that_is_not_finite_is_refused_by_its_tensors_name(folder, value, dtype):
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def spoil(tensors):
+        for each in tensors:
+            tensors[each] = tensors[each].astype(weights.DTYPES[dtype])
+        tensors[name][-1, -1] = value
+
+    edit_tensors(folder, spoil)
+    with says(rf"model\.safetensors: tensor '{name}' has values that are NaN or infinite"):
+        load(folder)
+
+
+def test_the_whole_of_a_large_tensor_is_looked_through():
+    array = np.zeros(weights._AT_ONCE + 2, ml_dtypes.bfloat16)
+    assert weights.finite(array, "x", "file") is array
+    array[-1] = np.nan
+    with says("file: tensor 'x' has values that are NaN"):
+        weights.finite(array, "x", "file")
+
+
+def test_a_tied_model_that_kept_its_head_alone_is_the_same_model(whole, folder):
+    edit_tensors(folder, lambda tensors: tensors.update({"lm_head.weight": tensors.pop("model.embed_tokens.weight")}))
+    jax.tree.map(np.testing.assert_array_equal, load(folder).params, load(whole).params)
+
+
+@pytest.mark.parametrize(
+    ("claim", "named"),
+    [
+        ({"num_hidden_layers": 10**9}, r"config\.json: says 1000000000 layers, but the weights have \d+ tensors"),
+        ({"num_hidden_layers": 3}, r"tensor 'model\.layers\.2\.[\w.]+' is missing"),
+        ({"num_hidden_layers": 1}, r"tensor 'model\.layers\.1\.[\w.]+' has no place"),
+        ({"vocab_size": 10**12}, r"has shape \[304, 32\], expected \[1000000000000, 32\]"),
+        ({"intermediate_size": 10**15}, r"expected \[1000000000000000, 32\]"),
+        ({"num_attention_heads": 10**9, "num_key_value_heads": 10**9}, r"expected \[8000000000, 32\]"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf: expected a positive number"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1000.*: expected a positive number"),
+        ({"rope_theta": float("nan")}, "rope_theta is nan: expected a positive number"),
+        (
+            {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}},
+            r"auto_map names code .*\(modeling_x\.X\).* plain llama",
+        ),
+        (
+            {
+                "rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0},
+                "rope_scaling": {"type": "linear", "factor": 4.0},
+            },
+            "rope_parameters and rope_scaling differ",
+        ),
+    ],
+)
+def test_a_configuration_that_claims_what_the_files_are_not_is_refused(folder, claim, named):
+    edit(folder, "config.json", **claim)
+    with says(named) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_nested_without_end_is_refused(folder):
+    (folder / "config.json").write_text("[" * 200_000)
+    with says(r"config\.json: not readable as JSON"):
+        load(folder)
+
+
+def test_both_forms_of_the_same_rotary_parameters_are_read(folder):
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    edit(folder, "config.json", rope_parameters={"rope_theta": 1e4, **scaling}, rope_theta=1e4, rope_scaling=scaling)
+    assert load(folder).config.rope_scaling.factor == 2.0
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_link_to_nothing_is_named(folder, name):
+    (folder / name).unlink()
+    (folder / name).symlink_to("../../blobs/0123")
+    with says(rf"{name}: a link to \.\./\.\./blobs/0123, which is not there"):
+        load(folder)
+
+
+def test_a_path_that_is_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "model").symlink_to("gone")
+    with says("a link to gone, which is not there"):
+        load(tmp_path / "model")
+
+
+def test_a_folder_around_a_snapshot_names_the_snapshot(whole, tmp_path):
+    root = tmp_path / "hub"
+    snapshot = root / "models--owner--name" / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(whole, snapshot)
+    for outer in (root, root / "models--owner--name", snapshot.parent):
+        with says(rf"no model but a folder of some; give one of them, such as {snapshot}"):
+            load(outer)
+
+
+def exported(folder: Path, dtype: str = "float32") -> Path:
+    checkpoint = load(folder)
+    export(folder.parent / "out", checkpoint, checkpoint.params, dtype)
+    return folder.parent / "out"
+
+
+def test_an_exported_tokenizer_has_its_special_tokens_where_both_versions_of_transformers_look(folder):
+    settings = weights.read_json(exported(folder) / "tokenizer_config.json")
+    # Version 4 calls keys() on extra_special_tokens, and knows no class of version 5.
+    assert "extra_special_tokens" not in settings
+    assert settings["additional_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"backend", "is_local", "local_files_only"} & settings.keys()
+    again = load(folder.parent / "out").tokenizer
+    assert again.decode(again("<|im_start|>the cat").input_ids, skip_special_tokens=True) == "the cat"
+
+
+@pytest.mark.parametrize(
+    ("rope", "older"),
+    [
+        ({"rope_theta": 5e5, "rope_type": "default"}, {"rope_theta": 5e5, "rope_scaling": None}),
+        (
+            {"rope_theta": 5e5, "rope_type": "linear", "factor": 4.0},
+            {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+        ),
+    ],
+)
+def test_an_exported_configuration_has_its_rotary_parameters_in_both_forms(folder, rope, older):
+    raw = weights.read_json(folder / "config.json")
+    raw = {name: value for name, value in raw.items() if not name.startswith("rope_")} | {"rope_parameters": rope}
+    weights.write_json(folder / "config.json", raw)
+    written = weights.read_json(exported(folder) / "config.json")
+    assert written == raw | older | {"dtype": "float32"}
+    assert load(folder.parent / "out").config == load(folder).config
+
+
+def test_an_export_keeps_the_generation_configuration(folder):
+    generation = {"eos_token_id": [2, 4], "temperature": 0.6, "do_sample": True}
+    weights.write_json(folder / "generation_config.json", generation)
+    assert json.loads((exported(folder, "bfloat16") / "generation_config.json").read_text()) == generation
+
+
+def test_further_chat_templates_of_a_folder_are_part_of_its_digests(folder):
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    assert "additional_chat_templates/tools.jinja" in load(folder).digests
