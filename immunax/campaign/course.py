@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from immunax.attacks.attack import Edit, FineTuning
 from immunax.campaign.population import attacked
 from immunax.models.model import Model, Params
+from immunax.runtime import console
 
 
 class Point(NamedTuple):
@@ -50,7 +52,19 @@ def course(
         yield Point(turn.step, turn.losses[0], turn.weights(0))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
-    """What an edit makes of weights, and its losses ``[K]``, as one program."""
+    """What an edit makes of weights, and its losses ``[K]``, as one program; says so where it leaves them as they were."""
+    weights, losses = _edited(attack, model, params, material, key)
+    if jax.tree.structure(weights) == jax.tree.structure(params) and bool(_equal(weights, params)):
+        console.note(f"The attack {type(attack).__name__} leaves the weights as they are: {attack.unchanged}.")
+    return weights, losses
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
     return attack.edit(model, params, material, key)
+
+
+@jax.jit
+def _equal(one: Params, other: Params) -> jax.Array:
+    return jnp.stack([jnp.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (one, other)), strict=True)]).all()
