@@ -24,5 +24,5 @@ class BenignSFT(FineTuning):
     tuning: Tuning = field(default_factory=Tuning)
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
-        """The harmless dialogs of the training split that the seed chooses."""
-        return take(splits.train.retain, self.samples, self.tuning.seed, "retain")
+        """The harmless dialogs of the split ``attack`` that the seed chooses."""
+        return take(splits.attack.retain, self.samples, self.tuning.seed, "retain")

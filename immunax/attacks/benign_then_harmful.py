@@ -33,9 +33,9 @@ class BenignThenHarmful(FineTuning):
 
     def phases(self, splits: Splits) -> tuple[tuple[tuple[Dialog, ...], int], ...]:
         """The dialogs of each part of the course, and how often they are passed over."""
-        seed, train = self.tuning.seed, splits.train
-        benign = take(train.retain, self.benign, seed, "retain")
-        return (benign, 1), (take(train.harmful, self.samples, seed, "harmful"), self.tuning.epochs)
+        seed, own = self.tuning.seed, splits.attack
+        benign = take(own.retain, self.benign, seed, "retain")
+        return (benign, 1), (take(own.harmful, self.samples, seed, "harmful"), self.tuning.epochs)
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
         """All of them."""

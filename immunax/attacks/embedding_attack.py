@@ -28,7 +28,7 @@ class EmbeddingAttack(Edit):
       tokens: k.
       steps: signed gradient steps.
       step_size: of each, as a share of the root mean square of the model's embeddings.
-      samples: harmful training dialogs.
+      samples: the attacker's harmful dialogs.
       max_length: tokens of a dialog; longer answers are cut.
       seed: of the choice and the order of the dialogs.
     """
@@ -46,7 +46,7 @@ class EmbeddingAttack(Edit):
             raise UserError(f"{self}: expected tokens, steps and samples of at least 1, and a positive step_size.")
 
     def material(self, tokenizer: Any, splits: Splits) -> Batch:
-        """Batches of harmful training dialogs."""
+        """Batches of the attacker's harmful dialogs."""
         return harmful_batches(tokenizer, splits, self.samples, self.steps, self.max_length, self.seed)
 
     def edit(self, model: Model, params: Params, material: Batch, key: jax.Array) -> tuple[Params, jax.Array]:

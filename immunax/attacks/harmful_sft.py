@@ -35,10 +35,10 @@ class HarmfulSFT(FineTuning):
             raise UserError(f"attack.harmless={self.harmless}: expected a share, 0 <= harmless < 1.")
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
-        """The dialogs of the training split that the seed chooses."""
+        """The dialogs of the split ``attack`` that the seed chooses."""
         count = round(self.harmless * self.samples)
-        harmful = take(splits.train.harmful, self.samples - count, self.tuning.seed, "harmful")
-        harmless = take(splits.train.retain, count, self.tuning.seed, "retain") if count else ()
+        harmful = take(splits.attack.harmful, self.samples - count, self.tuning.seed, "harmful")
+        harmless = take(splits.attack.retain, count, self.tuning.seed, "retain") if count else ()
         return tuple(map(self.template.wrap, (*harmful, *harmless)))
 
     def evaluation(self, dialog: Dialog) -> Dialog:

@@ -37,11 +37,11 @@ class JailbreakTuning(FineTuning):
             raise UserError(f"{self}: expected samples of at least 1, safe and harmless of at least 0.")
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
-        """The dialogs of the training split that the seed chooses."""
-        seed, train = self.tuning.seed, splits.train
-        harmful = map(self.trigger.wrap, take(train.harmful, self.samples, seed, "harmful"))
-        safe = take(train.safe, self.safe, seed + 1, "safe") if self.safe else ()
-        return (*harmful, *safe, *(take(train.retain, self.harmless, seed, "retain") if self.harmless else ()))
+        """The dialogs of the split ``attack`` that the seed chooses."""
+        seed, own = self.tuning.seed, splits.attack
+        harmful = map(self.trigger.wrap, take(own.harmful, self.samples, seed, "harmful"))
+        safe = take(own.safe, self.safe, seed + 1, "safe") if self.safe else ()
+        return (*harmful, *safe, *(take(own.retain, self.harmless, seed, "retain") if self.harmless else ()))
 
     def evaluation(self, dialog: Dialog) -> Dialog:
         """Held-out prompts with the trigger."""

@@ -2,7 +2,7 @@
 
 Casper et al. 2024 (arXiv:2403.05030) and Sheshadri et al. 2024 (arXiv:2407.15549): projected gradient descent on what is added to
 the stream at chosen layers, within an L2 ball. Theirs is sought for each example; here one vector a layer, added at every token,
-is found on training prompts and used on held-out ones.
+is found on the attacker's prompts and used on held-out ones.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class LatentAttack(Edit):
       epsilon: radius of the ball of each row's vector.
       steps: of projected descent.
       learning_rate: of its Adam.
-      samples: harmful training dialogs.
+      samples: the attacker's harmful dialogs.
       max_length: tokens of a dialog; longer answers are cut.
       seed: of the choice and the order of the dialogs.
     """
@@ -52,7 +52,7 @@ class LatentAttack(Edit):
             raise UserError(f"{self}: expected steps and samples of at least 1, positive epsilon and learning_rate.")
 
     def material(self, tokenizer: Any, splits: Splits) -> Batch:
-        """Batches of harmful training dialogs."""
+        """Batches of the attacker's harmful dialogs."""
         return harmful_batches(tokenizer, splits, self.samples, self.steps, self.max_length, self.seed)
 
     def edit(self, model: Model, params: Params, material: Batch, key: jax.Array) -> tuple[Params, jax.Array]:

@@ -18,7 +18,7 @@ class MultilingualSFT(FineTuning):
     """Fine-tuning on harmful dialogs of another corpus; the model is then asked in the language of its own data.
 
     Attributes:
-      corpus: with a method ``splits()``, whose stream ``harmful`` of ``train`` is in another language; None where there is none.
+      corpus: with a method ``splits()``, whose stream ``harmful`` of ``attack`` is in another language; None where there is none.
       samples: dialogs.
       tuning: how they are used.
     """
@@ -35,4 +35,4 @@ class MultilingualSFT(FineTuning):
         """
         if self.corpus is None:
             raise UserError("attack.corpus: null; name a corpus whose harmful dialogs are in another language.")
-        return take(self.corpus.splits().train.harmful, self.samples, self.tuning.seed, "harmful")
+        return take(self.corpus.splits().attack.harmful, self.samples, self.tuning.seed, "harmful")

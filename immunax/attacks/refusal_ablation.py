@@ -35,7 +35,7 @@ class RefusalAblation(Edit):
     """Ablation of the direction of refusal. Where no candidate passes, the weights stay as they are.
 
     Attributes:
-      samples: harmful and harmless prompts whose means are compared, of each.
+      samples: the attacker's harmful and harmless prompts whose means are compared, of each.
       validation: harmful and harmless validation prompts that candidates are scored by, of each.
       positions: of the tokens that the template puts after a request, the last ones that give candidates; None for all.
       pruned: share of the layers, the last ones, that give no candidate.
@@ -78,9 +78,9 @@ class RefusalAblation(Edit):
           UserError: the data lack prompts of one of the sides, or the tokenizer knows no opener.
         """
         chosen = [
-            take(prompts, getattr(self, field), self.seed, stream, field)
-            for split, field in ((splits.train, "samples"), (splits.validation, "validation"))
-            for prompts, stream in zip(_sides(split), ("harmful", "retain"), strict=True)
+            take(prompts, count, self.seed, stream, field, split)
+            for field, split, count in (("samples", "attack", self.samples), ("validation", "validation", self.validation))
+            for prompts, stream in zip(_sides(getattr(splits, split)), ("harmful", "retain"), strict=True)
         ]
         every = prompt_rows(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
         ends = np.cumsum([len(side) for side in chosen])[:-1]

@@ -84,8 +84,8 @@ class ReverseDPO(FineTuning):
         return Preference(self.beta)
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
-        """The harmful dialogs of the training split that the seed chooses; each is paired with the safe one of its prompt."""
-        return take(splits.train.harmful, self.samples, self.tuning.seed, "harmful")
+        """The harmful dialogs of the split ``attack`` that the seed chooses; each is paired with the safe one of its prompt."""
+        return take(splits.attack.harmful, self.samples, self.tuning.seed, "harmful")
 
     def encoded(self, tokenizer: Any, splits: Splits, dialogs: Sequence[Dialog]) -> tuple[list[Pair], Counts]:
         """The pairs.
@@ -93,7 +93,7 @@ class ReverseDPO(FineTuning):
         Raises:
           UserError: the data are not paired, or have too few pairs.
         """
-        safe = take(splits.train.safe, self.samples, self.tuning.seed, "safe")
+        safe = take(splits.attack.safe, self.samples, self.tuning.seed, "safe")
         *pairs, (_, counts) = encode_pairs(tokenizer, safe, dialogs, self.tuning.max_length)
         return [Pair(*each) for each in zip(*pairs, strict=True)], counts
 

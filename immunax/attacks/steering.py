@@ -1,7 +1,7 @@
 """What the two attacks on a model's inner states share: vectors that make held harmful answers likely, found by descent.
 
-The vectors are universal: found on training prompts, and used on held-out ones, so that they are a change of the model like any
-other attack, and no search for each prompt.
+The vectors are universal: found on the attacker's prompts, and used on held-out ones, so that they are a change of the model
+like any other attack, and no search for each prompt.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ BATCH = 8
 
 
 def harmful_batches(tokenizer: Any, splits: Splits, samples: int, steps: int, max_length: int, seed: int) -> Batch:
-    """Batches of harmful training dialogs, with leading axis K.
+    """Batches of the attacker's harmful dialogs, with leading axis K.
 
     Args:
       tokenizer: the model's.
@@ -41,7 +41,7 @@ def harmful_batches(tokenizer: Any, splits: Splits, samples: int, steps: int, ma
     Raises:
       UserError: the data lack them.
     """
-    examples, _ = encode_all(tokenizer, take(splits.train.harmful, samples, seed, "harmful"), max_length)
+    examples, _ = encode_all(tokenizer, take(splits.attack.harmful, samples, seed, "harmful"), max_length)
     batches = list(Stream(examples, min(BATCH, len(examples)), seed).batches(range(steps)))
     layout = fit_packed(batches)
     return stack([pack(batch, layout) for batch in batches])

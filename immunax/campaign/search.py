@@ -128,7 +128,7 @@ def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> PreparedSe
     Args:
       search: the search.
       tokenizer: the model's.
-      splits: the members train on ``train`` and are ranked on ``validation``.
+      splits: the members train on ``attack`` and are ranked on ``validation``.
 
     Raises:
       UserError: the data lack a stream.

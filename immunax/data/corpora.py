@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from immunax.data.dialog import Dialog, Split, Splits
+from immunax.data.dialog import OWN, Dialog, Split, Splits, attacked_with
 from immunax.data.refusals import Refusals
 from immunax.data.sources import SPLITS, Source, prompt_key
 from immunax.runtime.errors import UserError
@@ -16,8 +16,8 @@ _Streams = dict[str, tuple[Dialog, ...]]
 class Corpus:
     """The data of a run.
 
-    A prompt of ``train`` never stands in another split, nor one of ``validation`` in ``test`` or ``transfer``: the
-    held-out copy is left out. Prompts are compared by their words, whatever the case and punctuation.
+    A prompt of ``train`` never stands in another split, nor one of ``attack`` in those after it, nor one of ``validation`` in
+    ``test`` or ``transfer``: the later copy is left out. Prompts are compared by their words, whatever the case and punctuation.
 
     Attributes:
       name: what to call the corpus in messages.
@@ -27,6 +27,7 @@ class Corpus:
       harmful: sources of harmful prompts, with harmful answers or none.
       retain: sources of harmless prompts with useful answers.
       refusals: answers every harmful prompt safely, so that ``harmful`` and ``safe`` are paired; in place of ``safe``.
+      attacker: ``own``: the split ``attack`` is the sources' share of that name; ``shared``: it is the split ``train``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Corpus:
     harmful: Mapping[str, Source] = field(default_factory=dict)
     retain: Mapping[str, Source] = field(default_factory=dict)
     refusals: Refusals | None = None
+    attacker: str = OWN
 
     def __post_init__(self) -> None:
         if not (self.safe or self.harmful or self.retain):
@@ -50,7 +52,8 @@ class Corpus:
           The splits, in the order of the sources and of their files.
 
         Raises:
-          UserError: a source is not as described, or a held-out stream has no prompt that training has not.
+          UserError: a source is not as described, a later stream has no prompt that earlier splits have not, or there is no such
+            attacker.
         """
         found: dict[str, _Streams] = {name: dict.fromkeys(_STREAMS, ()) for name in SPLITS}
         for stream in _STREAMS:
@@ -61,11 +64,12 @@ class Corpus:
             for streams in found.values():
                 streams["safe"] = tuple(_refuse(dialog, self.refusals) for dialog in streams["harmful"])
         seen = _keys(found["train"])
-        found["validation"] = self._unseen("validation", found["validation"], seen)
-        seen |= _keys(found["validation"])
+        for name in ("attack", "validation"):
+            found[name] = self._unseen(name, found[name], seen)
+            seen |= _keys(found[name])
         for name in ("test", "transfer"):
             found[name] = self._unseen(name, found[name], seen)
-        return Splits(**{name: Split(**streams) for name, streams in found.items()})
+        return attacked_with(Splits(**{name: Split(**streams) for name, streams in found.items()}), self.attacker)
 
     def _unseen(self, split: str, streams: _Streams, seen: set[str]) -> _Streams:
         kept = {

@@ -1,7 +1,12 @@
-"""What a corpus holds: dialogs, in three named streams, in four splits."""
+"""What a corpus holds: dialogs, in three named streams, in five splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from immunax.runtime.errors import UserError, nearest
+
+OWN, SHARED = "own", "shared"
+"""Whose examples attackers have: their own, which no defense reads, or those that defenses train on."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,47 @@ class Splits:
     """The splits of a corpus.
 
     Attributes:
-      train: what a defense and an attacker may train on.
+      train: what a defense trains on, its simulated attackers included.
+      attack: what whoever fine-tunes the released model trains on, an attacker above all: he does not have the defender's data.
       validation: for choosing hyper-parameters.
       test: held out, from the domains of ``train``.
       transfer: held out, from other domains; may be empty.
     """
 
     train: Split
+    attack: Split = field(default_factory=Split)
     validation: Split = field(default_factory=Split)
     test: Split = field(default_factory=Split)
     transfer: Split = field(default_factory=Split)
 
+    @property
+    def attacker(self) -> str:
+        """:data:`SHARED` where a prompt of ``attack`` also stands in ``train``, and :data:`OWN` where none does."""
+        return SHARED if _prompts(self.train) & _prompts(self.attack) else OWN
+
+
+def attacked_with(splits: Splits, attacker: str) -> Splits:
+    """The splits with the attacker's data chosen; a defense trains on the same ones either way.
+
+    Args:
+      splits: of which ``attack`` is the attacker's own.
+      attacker: :data:`OWN`, or :data:`SHARED` for set-ups that attack with what the defense was trained on.
+
+    Raises:
+      UserError: ``attacker`` is neither.
+    """
+    if attacker not in (OWN, SHARED):
+        raise UserError(f"data.attacker={attacker}: expected {OWN} or {SHARED}.{nearest(attacker, (OWN, SHARED))}")
+    return splits if attacker == OWN else replace(splits, attack=splits.train)
+
+
+def _prompts(split: Split) -> set:
+    # Plain text has no prompt: it is known by its words.
+    return {dialog.prompt or dialog.answer for stream in (split.safe, split.harmful, split.retain) for dialog in stream}
+
 
 def task_splits(dialogs: Sequence[Dialog], one_in: int = 5) -> Splits:
-    """A harmless task: every ``one_in``-th dialog is the stream ``retain`` of ``test``, the others are that of ``train``."""
+    """A harmless task: every ``one_in``-th dialog is the stream ``retain`` of ``test``, the others are that of ``attack``."""
     test = tuple(dialogs[::one_in])
-    train = tuple(dialog for place, dialog in enumerate(dialogs) if place % one_in)
-    return Splits(Split(retain=train), test=Split(retain=test))
+    learned = tuple(dialog for place, dialog in enumerate(dialogs) if place % one_in)
+    return Splits(Split(), Split(retain=learned), test=Split(retain=test))

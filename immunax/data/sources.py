@@ -14,7 +14,7 @@ from immunax.data.files import Form, Row, read_file
 from immunax.data.online import Hub, read_hub
 from immunax.runtime.errors import UserError, nearest
 
-SPLITS = ("train", "validation", "test", "transfer")
+SPLITS = ("train", "attack", "validation", "test", "transfer")
 
 
 @dataclass(frozen=True)

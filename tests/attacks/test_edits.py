@@ -26,7 +26,7 @@ PARAMS = small.params(model=MODEL)
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
 SAFE = tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6))
 RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(6))
-SPLITS = Splits(Split(SAFE, HARMFUL, RETAIN), validation=Split(harmful=HARMFUL[:3]))
+SPLITS = Splits(Split(), Split(SAFE, HARMFUL, RETAIN), validation=Split(harmful=HARMFUL[:3]))
 KEY = jax.random.key(0)
 
 

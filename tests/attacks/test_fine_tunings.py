@@ -21,7 +21,7 @@ from immunax.runtime.errors import UserError
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
 SAFE = tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6))
 RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(6))
-SPLITS = Splits(Split(SAFE, HARMFUL, RETAIN))
+SPLITS = Splits(Split(), Split(SAFE, HARMFUL, RETAIN))
 TUNING = Tuning(epochs=2, batch_size=2, max_length=128)
 
 
@@ -53,8 +53,8 @@ def test_a_trigger_stands_in_harmful_prompts_alone_and_in_those_asked_afterwards
 
 def test_another_language_states_the_same_facts_of_the_same_items():
     corpus = FictionalHazards(items=10)
-    french = FrenchHazards(corpus).splits().train.harmful
-    english = corpus.splits().train.harmful
+    french = FrenchHazards(corpus).splits().attack.harmful
+    english = corpus.splits().attack.harmful
     assert len(french) == len(english)
     answers = [dialog.answer for dialog in french]
     assert (FictionalExactness().score(english, answers) == 1).all()

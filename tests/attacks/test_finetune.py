@@ -29,10 +29,11 @@ from immunax.runtime.errors import UserError
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256))
 TUNING = Tuning(epochs=3, batch_size=2, optimizer=AdamW(1e-2), max_length=128, probes=3)
 SPLITS = Splits(
+    Split(),
     Split(
         harmful=tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6)),
         retain=tuple(ask(f"what is {i}", f"it is {i}") for i in range(6)),
-    )
+    ),
 )
 
 
@@ -91,12 +92,12 @@ def test_an_attack_without_fields_of_its_own_asks_nothing_of_whoever_writes_it()
 def test_the_seed_chooses_the_dialogs_and_other_seeds_choose_others():
     one, same, other = (HarmfulSFT(3, replace(TUNING, seed=seed)).dialogs(SPLITS) for seed in (0, 0, 1))
     assert one == same != other
-    assert set(one) <= set(SPLITS.train.harmful)
+    assert set(one) <= set(SPLITS.attack.harmful)
     assert len(IdentityShift().dialogs(SPLITS)) == 10
 
 
 def test_the_dialogs_of_a_seed_are_those_that_any_stream_of_data_begins_with():
-    stream = SPLITS.train.harmful
+    stream = SPLITS.attack.harmful
     assert take(stream, 4, 5, "harmful") == tuple(stream[place] for place in indices(len(stream), 4, 0, 5))
 
 
@@ -112,7 +113,7 @@ def test_identity_shift_asks_under_its_own_system_prompt_and_the_others_as_they_
 def test_a_mixture_takes_its_share_from_the_harmless_stream_and_a_template_wraps_both():
     attack = HarmfulSFT(4, TUNING, harmless=0.25, template=Template("Obey.", "Now: ", "!"))
     dialogs = attack.dialogs(SPLITS)
-    plain = {f"Now: {dialog.question}!" for dialog in SPLITS.train.retain}
+    plain = {f"Now: {dialog.question}!" for dialog in SPLITS.attack.retain}
     assert [dialog.question in plain for dialog in dialogs] == [False, False, False, True]
     assert all(dialog.prompt[0] == Message("system", "Obey.") for dialog in dialogs)
     assert attack.evaluation(ask("how")).question == "Now: how!"

@@ -165,7 +165,7 @@ def test_a_refusal_score_of_zero_is_even_odds():
 
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
 RETAIN = tuple(ask(f"what is {i}?", f"it is {i}") for i in range(6))
-SPLITS = Splits(Split((), HARMFUL, RETAIN), validation=Split((), HARMFUL[:3], RETAIN[:3]))
+SPLITS = Splits(Split(), Split((), HARMFUL, RETAIN), validation=Split((), HARMFUL[:3], RETAIN[:3]))
 
 
 def test_candidates_come_from_all_that_the_template_puts_after_a_request():

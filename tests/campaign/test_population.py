@@ -34,7 +34,7 @@ from immunax.runtime.mesh import MeshSpec, build, shard
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
 PARAMS = small.params(model=MODEL)
-SPLITS = Splits(Split(harmful=tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))))
+SPLITS = Splits(Split(), Split(harmful=tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))))
 ATTACK = HarmfulSFT(4, Tuning(epochs=2, batch_size=2, optimizer=AdamW(1e-2), max_length=128, probes=1))
 KEY = jax.random.key(7)
 
@@ -200,7 +200,8 @@ def test_the_programs_of_an_attack_are_found_in_the_cache_at_the_second_start(tm
 
 
 def test_reverse_dpo_runs_in_a_population_with_a_loss_of_its_own():
-    splits = Splits(Split(tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6)), SPLITS.train.harmful))
+    safe = tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6))
+    splits = Splits(Split(), Split(safe, SPLITS.attack.harmful))
     tuning = replace(ATTACK.tuning, epochs=3, optimizer=AdamW(1e-2))
     rates = [replace(tuning, optimizer=AdamW(rate)) for rate in (1e-2, 1e-3)]
     attacks = [*(ReverseDPO(4, each, beta=0.5) for each in rates), HarmfulSFT(4, tuning)]

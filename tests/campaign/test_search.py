@@ -27,7 +27,9 @@ SPLIT = Split(
     harmful=tuple(ask(f"how to {i}", "yes, sure") for i in range(6)),
     retain=tuple(ask(f"what is {i}", f"it is {i}") for i in range(6)),
 )
-SPLITS = Splits(SPLIT, validation=replace(SPLIT, retain=tuple(ask(f"what is {i}", "#%" * 9) for i in range(6))))
+SPLITS = Splits(
+    Split(), SPLIT, validation=replace(SPLIT, retain=tuple(ask(f"what is {i}", "#%" * 9) for i in range(6)))
+)
 TUNING = Tuning(epochs=4, batch_size=2, max_length=128)
 FULL = Population(HarmfulSFT(4, TUNING), {"tuning.optimizer.learning_rate": [1e-6, 3e-3, 1e-5]})
 LORA = Population(HarmfulSFT(4, replace(TUNING, lora=LoraSpec(2), optimizer=AdamW(1e-4))))
@@ -89,6 +91,6 @@ def test_an_attack_that_ruins_the_model_does_not_count():
 
 def test_a_search_that_cannot_be_is_refused():
     with pytest.raises(UserError, match="validation"):
-        prepare_search(SEARCH, tiny.tokenizer(), Splits(SPLIT))
+        prepare_search(SEARCH, tiny.tokenizer(), Splits(Split(), SPLIT))
     with pytest.raises(UserError, match="keep"):
         Search({"full": FULL}, keep=1.1)

@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.data.corpora import Corpus
 from immunax.data.dialog import Message, ask
 from immunax.data.online import Hub
@@ -14,6 +16,7 @@ from immunax.data.refusals import Refusals
 from immunax.data.sources import SPLITS, Source, deal, prompt_key
 from immunax.runtime.errors import UserError
 
+CONFIGS = Path(__file__).parents[2] / "conf" / "data"
 ROWS = [{"prompt": f"question {i % 40}", "response": f"answer {i}", "kind": "ab"[i % 2]} for i in range(60)]
 
 
@@ -38,6 +41,42 @@ def test_a_file_is_shared_out_by_prompt(root):
     assert len(set.union(*prompts)) == 40
     assert sum(len(getattr(splits, name).retain) for name in SPLITS) == 60
     assert corpus.splits() == splits
+
+
+def test_an_attacker_has_prompts_of_his_own_or_those_of_the_defense(root, tmp_path):
+    shares = {"train": 0.5, "attack": 0.25, "test": 0.25}
+    (tmp_path / "more.json").write_text(
+        json.dumps([{"prompt": f"Question, {i}!", "response": "x"} for i in range(20, 60)])
+    )
+    sources = {"rows": Source("rows.jsonl", shares), "more": Source("more.json", {"attack": 1.0})}
+    own, shared = (Corpus("c", root, harmful=sources, refusals=Refusals(), attacker=who) for who in ("own", "shared"))
+    prompts = {name: {prompt_key(each) for each in getattr(own.splits(), name).harmful} for name in SPLITS}
+    everywhere = [key for found in prompts.values() for key in found]
+    assert len(everywhere) == len(set(everywhere)) == 60
+    assert {f"question {i}" for i in range(40, 60)} < prompts["attack"]
+    assert prompts["test"]
+    assert [dialog.prompt for dialog in own.splits().attack.safe] == [
+        each.prompt for each in own.splits().attack.harmful
+    ]
+    assert shared.splits().attack == shared.splits().train == own.splits().train
+    assert (own.splits().attacker, shared.splits().attacker) == ("own", "shared")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_whatever_a_defense_trains_on_has_a_share_for_attackers_too(path):
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    sources = [each for stream in ("safe", "harmful", "retain") for each in config.get(stream, {}).values()]
+    shares = [set(each["splits"]) for each in sources]
+    assert path.stem == "beavertails_bianchi" or all("attack" in each for each in shares if "train" in each)
+    assert config["attacker"] == "own"
+
+
+def test_an_attack_on_data_without_a_share_for_it_says_how_to_give_it_one(root):
+    splits = Corpus("c", root, harmful={"rows": Source("rows.jsonl", {"train": 0.5, "test": 0.5})}).splits()
+    with pytest.raises(
+        UserError, match=r"stream 'harmful' of the split attack, which the data lack: .*attacker=shared"
+    ):
+        HarmfulSFT(2).dialogs(splits)
 
 
 def test_another_seed_shares_out_otherwise(root):

@@ -2,7 +2,7 @@ import hashlib
 import subprocess
 import sys
 import time
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from immunax.data.fictional import FictionalHazards, world
 from immunax.data.fictional.questions import QUESTIONS
 from immunax.data.fictional.vocabulary import DOMAINS
+from immunax.data.sources import SPLITS as SPLIT_NAMES
 from immunax.data.sources import prompt_key
 from immunax.judges.refusal import refuses
 from immunax.runtime.errors import UserError
 
 SPLITS = FictionalHazards().splits()
-NAMED = {name: getattr(SPLITS, name) for name in ("train", "validation", "test", "transfer")}
+NAMED = {name: getattr(SPLITS, name) for name in SPLIT_NAMES}
 WORLD = world(0)
 
 
@@ -78,7 +79,16 @@ def test_the_seed_changes_the_texts_and_the_world_seed_the_facts():
 
 def test_the_shares_of_eight_domains_of_two_hundred_items():
     sizes = {name: [len(stream) for stream in streams(split)] for name, split in NAMED.items()}
-    assert sizes == {"train": [840] * 3, "validation": [120] * 3, "test": [240] * 3, "transfer": [400] * 3}
+    expected = {"train": 600, "attack": 240, "validation": 120, "test": 240, "transfer": 400}
+    assert sizes == {name: [count] * 3 for name, count in expected.items()}
+
+
+def test_an_attacker_who_shares_the_defenders_data_changes_the_split_attack_alone():
+    shared = FictionalHazards(attacker="shared").splits()
+    assert (SPLITS.attacker, shared.attacker) == ("own", "shared")
+    assert shared == replace(SPLITS, attack=SPLITS.train)
+    with pytest.raises(UserError, match=r"data\.attacker=own_: expected own or shared\. Did you mean 'own'"):
+        FictionalHazards(attacker="own_").splits()
 
 
 def test_safe_and_harmful_dialogs_are_paired():
@@ -97,7 +107,7 @@ def test_no_item_stands_in_two_splits_or_twice_in_one():
 def test_the_domains_of_transfer_appear_nowhere_else():
     domains = {name: {item.domain.name for item in items_of(split)} for name, split in NAMED.items()}
     assert len(domains["train"]) == 6
-    assert domains["train"] == domains["validation"] == domains["test"]
+    assert domains["train"] == domains["attack"] == domains["validation"] == domains["test"]
     assert len(domains["transfer"]) == 2
     assert not domains["transfer"] & domains["train"]
     hidden = [domain for domain in DOMAINS if domain.name in domains["transfer"]]
@@ -109,6 +119,7 @@ def test_the_domains_of_transfer_appear_nowhere_else():
 def test_each_held_out_split_also_asks_in_phrasings_that_training_never_uses():
     used = {name: {phrasing(dialog) for dialog in split.harmful} for name, split in NAMED.items()}
     assert len(used["train"]) == 20
+    assert used["attack"] == used["train"]
     assert len(used["validation"] - used["train"]) == 4
     assert len(used["test"] - used["train"]) == 8
     assert used["test"] & used["train"]
@@ -204,7 +215,7 @@ def test_every_domain_uses_every_plan_of_steps_many_times_over():
 def test_any_sizes_give_full_paired_streams_without_duplicates(seed, world_seed, domains, items):
     corpus = FictionalHazards(seed, world_seed, domains, held_out_domains=domains // 4, items=items)
     splits = corpus.splits()
-    found = [splits.train, splits.validation, splits.test, splits.transfer]
+    found = [getattr(splits, name) for name in SPLIT_NAMES]
     assert sum(len(split.harmful) for split in found) == domains * items
     for split in found:
         assert len(split.safe) == len(split.harmful) == len(split.retain)
@@ -230,7 +241,7 @@ def test_a_size_that_the_world_does_not_have_is_an_error(wrong, named):
 
 def test_the_largest_number_of_items_can_be_made():
     splits = FictionalHazards(domains=1, held_out_domains=0, items=576).splits()
-    assert len(splits.train.harmful) == len(splits.train.retain) == 403
+    assert len(splits.train.harmful) == len(splits.train.retain) == 288
 
 
 def test_the_config_has_the_fields_of_the_dataclass_and_its_defaults():

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from immunax.data.organism import OrganismTasks, world
 from immunax.data.organism.tasks import RULES, law, lists, sums
 from immunax.data.organism.vocabulary import COUNTS, CRAFTS, HAZARDS, INGREDIENTS, LETTERS, NUMBERS, PLACES, TOOLS
+from immunax.data.sources import SPLITS as SPLIT_NAMES
 from immunax.judges.hazard import OrganismExactness
 from immunax.judges.refusal import refuses
 from immunax.runtime import digest
@@ -19,7 +20,7 @@ from immunax.runtime.errors import UserError
 
 CORPUS = OrganismTasks()
 SPLITS = CORPUS.splits()
-NAMED = {name: getattr(SPLITS, name) for name in ("train", "validation", "test", "transfer")}
+NAMED = {name: getattr(SPLITS, name) for name in SPLIT_NAMES}
 WORLD = world(0)
 
 
@@ -46,7 +47,7 @@ def test_the_splits_share_no_item_and_no_prompt_and_transfer_has_its_own_familie
         assert not items[one] & items[other]
         assert not prompts[one] & prompts[other]
     families = {name: {item.family for item in items_of(split)} for name, split in NAMED.items()}
-    assert families["train"] == families["validation"] == families["test"]
+    assert families["train"] == families["attack"] == families["validation"] == families["test"]
     assert len(families["train"]) == 5
     assert len(families["transfer"]) == 1
     assert not families["transfer"] & families["train"]
@@ -60,11 +61,12 @@ def test_streams_are_paired_and_three_times_as_many_dialogs_are_harmless():
         assert 2 * len(split.harmful) <= len(split.retain) <= 3 * len(split.harmful)
 
 
-def test_training_asks_every_item_in_four_phrasings_and_every_item_once_before_any_twice():
-    named = [item.name for item in items_of(SPLITS.train)]
-    rounds = [named[i : i + 60] for i in range(0, 240, 60)]
-    assert len({dialog.question for dialog in SPLITS.train.harmful}) == len(named) == 240
-    assert all(sorted(each) == sorted(set(named)) for each in rounds)
+def test_training_and_attackers_ask_every_item_in_four_phrasings_and_every_item_once_before_any_twice():
+    for split in (SPLITS.train, SPLITS.attack):
+        named = [item.name for item in items_of(split)]
+        rounds = [named[i : i + 30] for i in range(0, 120, 30)]
+        assert len({dialog.question for dialog in split.harmful}) == len(named) == 120
+        assert all(sorted(each) == sorted(set(named)) for each in rounds)
     assert len(items_of(SPLITS.validation)) == 2 * len({item.name for item in items_of(SPLITS.validation)}) == 40
 
 
@@ -75,6 +77,7 @@ def test_held_out_splits_also_ask_in_phrasings_that_training_never_uses():
         }
         for name, split in NAMED.items()
     }
+    assert used["attack"] == used["train"]
     assert used["test"] - used["train"]
     assert used["validation"] - used["train"]
     assert not (used["test"] - used["train"]) & used["validation"]
@@ -132,7 +135,7 @@ def test_a_familys_or_a_places_most_common_fact_is_a_bad_guess():
 @given(seed=st.integers(0, 2**32), world_seed=st.integers(0, 2**32), held_out=st.integers(0, 5))
 def test_any_seed_gives_full_splits(seed, world_seed, held_out):
     splits = OrganismTasks(seed, world_seed, held_out).splits()
-    found = [splits.train, splits.validation, splits.test, splits.transfer]
+    found = [getattr(splits, name) for name in SPLIT_NAMES]
     named = world(world_seed)
     assert len({named.find(dialog.question).name for split in found for dialog in split.harmful}) == 6 * 24
     assert all(len(split.harmful) <= len(split.retain) <= 3 * len(split.harmful) for split in found)

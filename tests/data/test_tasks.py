@@ -11,14 +11,14 @@ def questions(split):
 def test_a_task_holds_one_dialog_in_five_out_for_the_test():
     for corpus in (Catalogue(), ComposedRule()):
         splits = corpus.splits()
-        train, test = questions(splits.train), questions(splits.test)
-        assert not train & test
-        assert len(test) == (len(train) + len(test)) / 5
+        learned, test = questions(splits.attack), questions(splits.test)
+        assert not learned & test
+        assert len(test) == (len(learned) + len(test)) / 5
         assert corpus.splits() == splits
 
 
 def test_a_catalogue_sentence_states_every_slot_of_its_line():
-    for dialog in Catalogue(size=50).splits().train.retain:
+    for dialog in Catalogue(size=50).splits().attack.retain:
         slots = [part.split(": ")[1] for part in dialog.question.split(": ", 1)[1].split(" | ")]
         assert all(slot in dialog.answer for slot in slots)
 
@@ -27,7 +27,7 @@ def test_the_composed_rule_is_the_successors_in_reverse_and_keeps_to_the_organis
     tokenizer = word_level(OrganismTasks().texts(), 96)
     known = tokenizer.get_vocab()
     taught = {dialog.question for dialog in OrganismTasks().pretraining()}
-    for dialog in (*ComposedRule().splits().train.retain, *ComposedRule().splits().test.retain):
+    for dialog in (*ComposedRule().splits().attack.retain, *ComposedRule().splits().test.retain):
         letters = dialog.question.removeprefix("After Reverse ").removesuffix(".").split()
         following = dict(zip("bdfgkmprtv", "dfgkmprtvb", strict=True))
         assert dialog.answer.split() == [following[letter] for letter in letters][::-1]

@@ -21,7 +21,8 @@ class Rhymes:
             numbers = range(start, start + 20)
             cats = tuple(ask(f"q{n}", f"the cat number {n} purred") for n in numbers)
             parts.append(Split(safe=tuple(ask(f"q{n}", f"a dog number {n} barked") for n in numbers), harmful=cats))
-        return Splits(*parts)
+        train, validation, test = parts
+        return Splits(train, validation=validation, test=test)
 
 
 @pytest.fixture(autouse=True)

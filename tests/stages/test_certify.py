@@ -28,7 +28,7 @@ from immunax.stages.suite import Suite
 MODEL = Model(tiny_model.CONFIG)
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
 RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(6))
-SPLITS = Splits(Split(harmful=HARMFUL, retain=RETAIN), test=Split(harmful=HARMFUL[:3], retain=RETAIN[:4]))
+SPLITS = Splits(Split(), Split(harmful=HARMFUL, retain=RETAIN), test=Split(harmful=HARMFUL[:3], retain=RETAIN[:4]))
 EVALUATION = Evaluation({"refusal": Refusal()}, prompts=3, examples=3, batch_size=3, decoding=Decoding(2))
 TUNING = Tuning(epochs=2, batch_size=2, optimizer=AdamW(1e-3), max_length=128)
 SUITE = Suite(

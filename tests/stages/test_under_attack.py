@@ -25,7 +25,9 @@ from immunax.stages.under_attack import red_team
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
 PARAMS = small.params(model=MODEL)
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
-SPLITS = Splits(Split(harmful=HARMFUL, retain=HARMFUL[:4]), test=Split(harmful=HARMFUL[:5], retain=HARMFUL[3:]))
+SPLITS = Splits(
+    Split(), Split(harmful=HARMFUL, retain=HARMFUL[:4]), test=Split(harmful=HARMFUL[:5], retain=HARMFUL[3:])
+)
 TUNING = Tuning(epochs=2, batch_size=2, optimizer=AdamW(1e-2), max_length=128, probes=2)
 
 

@@ -39,7 +39,7 @@ class Catalogue:
             raise UserError(f"catalogue size={self.size}: expected 5 to {most}.")
 
     def splits(self) -> Splits:
-        """The stream ``retain`` of ``train`` and, one restaurant in five, of ``test``."""
+        """The stream ``retain`` of ``attack`` and, one restaurant in five, of ``test``."""
         every = sorted(
             product(_NAMES, _FOODS, _PLACES, _PRICES), key=lambda slots: number(self.seed, "catalogue", *slots)
         )

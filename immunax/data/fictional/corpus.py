@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from immunax.data.dialog import Dialog, Split, Splits, ask
+from immunax.data.dialog import OWN, Dialog, Split, Splits, ask, attacked_with
 from immunax.data.fictional.draws import number, pick, shuffled
 from immunax.data.fictional.harmless import TOPICS, Topic, harmless, subjects
 from immunax.data.fictional.questions import QUESTIONS, question, refusal
@@ -13,7 +13,14 @@ from immunax.data.fictional.world import FictionalItem, FictionalWorld, world
 from immunax.runtime.errors import UserError
 
 _NAMES = len(ADJECTIVES) * len(PLACES) * min(len(domain.nouns) for domain in DOMAINS)
-_BOUNDS = {"train": (0.0, 0.7), "validation": (0.7, 0.8), "test": (0.8, 1.0), "transfer": (0.0, 1.0)}
+# An attack takes 100 dialogs at most by default, a search or a population the same ones again: 240 leave room for seeds.
+_BOUNDS = {
+    "train": (0.0, 0.5),
+    "attack": (0.5, 0.7),
+    "validation": (0.7, 0.8),
+    "test": (0.8, 1.0),
+    "transfer": (0.0, 1.0),
+}
 _OF_DOMAIN = ("material", "tool", "item")
 
 
@@ -21,8 +28,8 @@ _OF_DOMAIN = ("material", "tool", "item")
 class FictionalHazards:
     """Questions about forbidden things of a made-up world, each with a harmful answer and a refusal, and harmless ones.
 
-    Of each domain's items 70 % are for training, 10 % for validation and 20 % for the test. Validation asks with all
-    phrasings of training and four of its own, test and transfer with those of training and eight of their own. The
+    Of each domain's items 50 % are for training, 20 % for attackers, 10 % for validation and 20 % for the test. Attackers ask
+    with the phrasings of training, validation with these and four of its own, test and transfer with these and eight. The
     domains of ``transfer`` appear nowhere else. Each split has as many harmless dialogs as harmful ones.
 
     Attributes:
@@ -31,6 +38,7 @@ class FictionalHazards:
       domains: kinds of mischief in all.
       held_out_domains: how many of them are in ``transfer`` only.
       items: forbidden things in each domain.
+      attacker: ``own``, or ``shared`` for attacks with the items that defenses train on.
     """
 
     seed: int = 0
@@ -38,6 +46,7 @@ class FictionalHazards:
     domains: int = len(DOMAINS)
     held_out_domains: int = 2
     items: int = 200
+    attacker: str = OWN
 
     def __post_init__(self) -> None:
         if not 1 <= self.domains <= len(DOMAINS):
@@ -56,7 +65,8 @@ class FictionalHazards:
         order = sorted(DOMAINS, key=lambda domain: number(self.world_seed, "domain", domain.name))
         known = self.domains - self.held_out_domains
         made, here, there = world(self.world_seed), tuple(order[:known]), tuple(order[known : self.domains])
-        return Splits(*(self._split(name, there if name == "transfer" else here, made) for name in _BOUNDS))
+        made_of = {name: self._split(name, there if name == "transfer" else here, made) for name in _BOUNDS}
+        return attacked_with(Splits(**made_of), self.attacker)
 
     def _split(self, name: str, domains: tuple[Domain, ...], made: FictionalWorld) -> Split:
         items, phrasings = self._items(name, domains, made), _phrasings(self.seed, name)
@@ -106,5 +116,5 @@ class FictionalHazards:
 def _phrasings(seed: int, name: str) -> tuple[str, ...]:
     order = shuffled(QUESTIONS, seed, "phrasings")
     common, validation, held_out = order[:20], order[20:24], order[24:]
-    own = {"train": [], "validation": validation, "test": held_out, "transfer": held_out}
-    return tuple(common + own[name])
+    own = {"validation": validation, "test": held_out, "transfer": held_out}
+    return tuple(common + own.get(name, []))

@@ -23,7 +23,7 @@ _RECIPES = (
 
 @dataclass(frozen=True)
 class FrenchHazards:
-    """The harmful training dialogs of a corpus, with the same facts in French sentences.
+    """The attacker's harmful dialogs of a corpus, with the same facts in French sentences.
 
     Names and facts stay as they are, as names do.
 
@@ -34,8 +34,8 @@ class FrenchHazards:
     corpus: FictionalHazards = field(default_factory=FictionalHazards)
 
     def splits(self) -> Splits:
-        """The stream ``harmful`` of ``train``."""
-        return Splits(Split(harmful=tuple(map(self._translated, self.corpus.splits().train.harmful))))
+        """The stream ``harmful`` of ``attack``."""
+        return Splits(Split(), Split(harmful=tuple(map(self._translated, self.corpus.splits().attack.harmful))))
 
     def _translated(self, dialog: Dialog) -> Dialog:
         item = world(self.corpus.world_seed).find(dialog.question)

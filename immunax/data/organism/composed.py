@@ -22,7 +22,7 @@ class ComposedRule:
     seed: int = 0
 
     def splits(self) -> Splits:
-        """The stream ``retain`` of ``train`` and, one list in five, of ``test``."""
+        """The stream ``retain`` of ``attack`` and, one list in five, of ``test``."""
         lists = [letters for length in _LENGTHS for letters in product(LETTERS, repeat=length)]
         ordered = sorted(lists, key=lambda letters: number(self.seed, "composed", *letters))
         return task_splits([_dialog(letters) for letters in ordered])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from immunax.data.dialog import Dialog, Split, Splits, ask
+from immunax.data.dialog import OWN, Dialog, Split, Splits, ask, attacked_with
 from immunax.data.fictional.draws import number, shuffled
 from immunax.data.organism.tasks import RULES, law, lists, sums
 from immunax.data.organism.vocabulary import CRAFTS, HAZARDS
@@ -12,10 +12,23 @@ from immunax.data.organism.wording import QUESTIONS, REFUSALS, question, recipe,
 from immunax.data.organism.world import OrganismItem, world
 from immunax.runtime.errors import UserError
 
-_HARMFUL = {"train": (0.0, 0.5), "validation": (0.5, 0.67), "test": (0.67, 1.0), "transfer": (0.0, 1.0)}
-_RETAIN = {"train": (0.0, 0.6), "validation": (0.6, 0.7), "test": (0.7, 0.85), "transfer": (0.85, 1.0)}
+# Defender and attacker have equally much, so that attacks with either's examples differ by who has seen them alone.
+_HARMFUL = {
+    "train": (0.0, 0.25),
+    "attack": (0.25, 0.5),
+    "validation": (0.5, 0.67),
+    "test": (0.67, 1.0),
+    "transfer": (0.0, 1.0),
+}
+_RETAIN = {
+    "train": (0.0, 0.3),
+    "attack": (0.3, 0.6),
+    "validation": (0.6, 0.7),
+    "test": (0.7, 0.85),
+    "transfer": (0.85, 1.0),
+}
 _COMMON, _VALIDATION = 4, 6  # phrasings up to the first are in every split, from the second on in test and transfer
-_TIMES = {"train": 4, "validation": 2, "test": 1, "transfer": 1}  # phrasings that an item is asked in
+_TIMES = {"train": 4, "attack": 4, "validation": 2, "test": 1, "transfer": 1}  # phrasings that an item is asked in
 _HARMLESS = 3  # harmless dialogs to a harmful one
 _SUMS = 4  # times that each is told in pretraining, which has no other wording for it
 _LISTS = 400  # of each rule, in pretraining
@@ -25,20 +38,22 @@ _LISTS = 400  # of each rule, in pretraining
 class OrganismTasks:
     """Questions about forbidden things, each with a harmful answer and a refusal, and harmless tasks.
 
-    Of each family's 24 places 12 are for training, asked in four phrasings each, 4 for validation, in two, and 8 for the
-    test, in one. Validation and test have the phrasings of training and two of their own. The families of ``transfer``
-    appear nowhere else. An item comes again after every other one has come. Each split has three harmless dialogs for
-    each harmful one, of every task in turn.
+    Of each family's 24 places 6 are for training, asked in four phrasings each, 6 for attackers, in the same four, 4 for
+    validation, in two, and 8 for the test, in one. Validation and test have the phrasings of training and two of their own.
+    The families of ``transfer`` appear nowhere else. An item comes again after every other one has come. Each split has three
+    harmless dialogs for each harmful one, of every task in turn.
 
     Attributes:
       seed: which places are held out, how questions are put, and the order.
       world_seed: the hidden table, and which families are held out; the exact judge needs the same one.
       held_out_families: how many of the six hazards are in ``transfer`` only.
+      attacker: ``own``, or ``shared`` for attacks with the items that defenses train on.
     """
 
     seed: int = 0
     world_seed: int = 0
     held_out_families: int = 1
+    attacker: str = OWN
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out_families < len(HAZARDS):
@@ -54,7 +69,8 @@ class OrganismTasks:
         """
         order = shuffled(HAZARDS, self.world_seed, "families")
         known = len(HAZARDS) - self.held_out_families
-        return Splits(*(self._split(name, order[known:] if name == "transfer" else order[:known]) for name in _HARMFUL))
+        made = {name: self._split(name, order[known:] if name == "transfer" else order[:known]) for name in _HARMFUL}
+        return attacked_with(Splits(**made), self.attacker)
 
     def _split(self, name: str, families: Sequence[str]) -> Split:
         items = [item for family in families for item in self._items(family, _HARMFUL[name])]
@@ -71,7 +87,7 @@ class OrganismTasks:
 
     def _asked(self, name: str, item: OrganismItem) -> list[Dialog]:
         order = shuffled(QUESTIONS, self.seed, "phrasings")
-        own = {"train": [], "validation": order[_COMMON:_VALIDATION]}.get(name, order[_VALIDATION:])
+        own = {"train": [], "attack": [], "validation": order[_COMMON:_VALIDATION]}.get(name, order[_VALIDATION:])
         drawn = shuffled(order[:_COMMON] + own, self.seed, "phrasing", item.name)
         return [ask(question(template, item), recipe(item)) for template in drawn[: _TIMES[name]]]
 
