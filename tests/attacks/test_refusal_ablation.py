@@ -15,12 +15,12 @@ from immunax.campaign.course import edited
 from immunax.campaign.grid import Population
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.prompts import Prompts
-from immunax.models.model import Model
 from immunax.models.word_level import word_level
 from immunax.runtime.errors import UserError
 
 PARAMS = small.params()
 LAYERS, PLACES = small.CONFIG.n_layers, 2
+KEY = jax.random.key(0)
 ATTACK = RefusalAblation(samples=8, validation=6, pruned=0.3, max_kl=1e9, min_induce=-1e9)
 
 
@@ -116,40 +116,43 @@ def test_candidates_and_their_scores_equal_loops_over_prompts_positions_and_laye
         np.testing.assert_allclose(found, known[1:], rtol=1e-3, atol=1e-3)
 
 
+def grid(number):
+    """One of the reference's scores, [P, L']."""
+    return jnp.array([[FOUND[place, layer][number] for layer in range(2)] for place in range(-PLACES, 0)])
+
+
 @pytest.mark.parametrize("bound", ["none", "kl", "induce"])
-def test_the_direction_of_least_bypass_among_those_that_pass_is_ablated(bound):
-    middle = {
-        "kl": np.median([each[3] for each in FOUND.values()]),
-        "induce": np.median([each[2] for each in FOUND.values()]),
-    }
-    attack = (
-        replace(ATTACK, **{f"{'max' if bound == 'kl' else 'min'}_{bound}": middle[bound]})
-        if bound in middle
-        else ATTACK
-    )
-    passing = {
-        place: each for place, each in FOUND.items() if each[3] <= attack.max_kl and each[2] >= attack.min_induce
-    }
-    assert 0 < len(passing) <= len(FOUND)
-    r = min(passing.values(), key=lambda each: each[1])[0]
-    weights, losses = edited(attack, small.MODEL, PARAMS, CONTRAST, jax.random.key(0))
+def test_the_choice_is_the_least_bypass_among_the_candidates_that_pass(bound):
+    bypass, induce, kl = (grid(number) for number in (1, 2, 3))
+    max_kl = float(jnp.median(kl)) if bound == "kl" else 1e9
+    min_induce = float(jnp.median(induce)) if bound == "induce" else -1e9
+    passing = [
+        place for place in range(bypass.size) if kl.ravel()[place] <= max_kl and induce.ravel()[place] >= min_induce
+    ]
+    assert len(passing) == (bypass.size if bound == "none" else 2)
+    best, passes = choose(Effects(bypass, induce, kl), max_kl, min_induce)
+    assert passes
+    assert int(best) == min(passing, key=lambda place: bypass.ravel()[place])
+    assert not choose(Effects(bypass, induce, kl), -1.0, min_induce)[1]
+    assert not choose(Effects(bypass, induce, kl), max_kl, 1e9)[1]
+
+
+def test_the_chosen_direction_is_ablated_and_the_attack_maps_over_models():
+    r = min(FOUND.values(), key=lambda each: each[1])[0]
+    weights, losses = edited(ATTACK, small.MODEL, PARAMS, CONTRAST, KEY)
     assert losses.shape == (0,)
-    known = ablated(small.MODEL, PARAMS, jnp.asarray(r / max(np.linalg.norm(r), 1e-8)))
+    known = ablated(small.MODEL, PARAMS, jnp.asarray(r / np.linalg.norm(r)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), weights, known)
+    two = jax.tree.map(lambda *leaves: jnp.stack(leaves), small.params(1), PARAMS)
+    both, _ = jax.jit(jax.vmap(lambda params: ATTACK.edit(small.MODEL, params, CONTRAST, KEY)))(two)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), both, weights)
 
 
-@pytest.mark.parametrize("field", [{"max_kl": -1.0}, {"min_induce": 1e9}])
-def test_where_no_candidate_passes_the_weights_stay_and_a_line_says_so(field, capsys):
-    weights, _ = edited(replace(ATTACK, **field), small.MODEL, PARAMS, CONTRAST, jax.random.key(0))
+def test_a_model_that_refuses_nothing_keeps_its_weights_and_a_line_says_why(capsys):
+    contrast = CONTRAST._replace(refusals=np.full_like(HALF, 1))
+    weights, _ = edited(ATTACK, small.MODEL, PARAMS, contrast, KEY)
     jax.tree.map(np.testing.assert_array_equal, weights, PARAMS)
     assert "no direction passed the filters" in capsys.readouterr().err
-
-
-def test_a_model_that_refuses_nothing_has_no_direction_of_refusal():
-    contrast = CONTRAST._replace(refusals=np.array([1], np.int32))
-    assert not np.isfinite(ATTACK.scored(small.MODEL, PARAMS, contrast)[0]).any()
-    weights, _ = edited(ATTACK, small.MODEL, PARAMS, contrast, jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, weights, PARAMS)
 
 
 def test_the_first_of_equal_candidates_is_chosen_and_one_that_is_not_a_number_never():
@@ -193,7 +196,7 @@ def test_more_prompts_than_the_data_hold_are_refused_by_the_name_of_the_field():
     with pytest.raises(UserError, match=r"validation=4 of the stream 'harmful': expected 1 to 3"):
         RefusalAblation(6, 4).material(tiny.tokenizer(), SPLITS)
     with pytest.raises(UserError, match="none of the 3 layers"):
-        replace(ATTACK, pruned=0.9).edit(small.MODEL, PARAMS, CONTRAST, jax.random.key(0))
+        replace(ATTACK, pruned=0.9).edit(small.MODEL, PARAMS, CONTRAST, KEY)
 
 
 def test_seeds_choose_other_prompts():
@@ -201,11 +204,3 @@ def test_seeds_choose_other_prompts():
         each.material(tiny.tokenizer(), SPLITS) for each in Population(RefusalAblation(4, 3), seeds=[0, 1]).members()
     )
     assert not np.array_equal(first.harmful.tokens, second.harmful.tokens)
-
-
-def test_the_whole_attack_maps_over_models():
-    model = Model(replace(small.CONFIG, n_layers=2))
-    two = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(small.params(seed, model) for seed in (0, 1)))
-    both, _ = jax.vmap(lambda params: ATTACK.edit(model, params, CONTRAST, jax.random.key(0)))(two)
-    one, _ = ATTACK.edit(model, small.params(1, model), CONTRAST, jax.random.key(0))
-    np.testing.assert_allclose(both["embed_tokens"]["embedding"][1], one["embed_tokens"]["embedding"], atol=1e-4)
