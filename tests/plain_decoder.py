@@ -29,10 +29,11 @@ def _attend(weights, x, positions, visible):
     return jnp.einsum("hts,shd->thd", read, value).reshape(len(x), -1) @ weights["o_proj"]["kernel"]
 
 
-def residuals(weights, batch, perturbation=None, attention=None):
+def residuals(weights, batch, perturbation=None, attention=None, written=lambda x: x):
     """The residual stream before every layer and after the last, a list of L + 1 arrays [B, T, D].
 
-    ``perturbation`` [L + 1, B, T, D] is added to it, ``attention`` [L, B, T, D] to what attention gives.
+    ``perturbation`` [L + 1, B, T, D] is added to it, ``attention`` [L, B, T, D] to what attention gives;
+    ``written`` changes what the embedding, attention and the MLP write to the stream.
     """
     shape = (*batch.tokens.shape, small.CONFIG.d_model)
     if perturbation is None:
@@ -42,18 +43,23 @@ def residuals(weights, batch, perturbation=None, attention=None):
 
     def one(tokens, segments, positions, added, attended):
         visible = (segments[:, None] == segments) & (jnp.arange(len(segments))[:, None] >= jnp.arange(len(segments)))
-        stream = [weights["embed_tokens"]["embedding"][tokens] + added[0]]
+        stream = [written(weights["embed_tokens"]["embedding"][tokens]) + added[0]]
         for number in range(small.CONFIG.n_layers):
             x, layer = stream[-1], jax.tree.map(lambda leaf, number=number: leaf[number], weights["layers"])
             read = _norm(x, layer["input_layernorm"]["scale"])
-            x = x + _attend(layer["self_attn"], read, positions, visible) + attended[number]
+            x = x + written(_attend(layer["self_attn"], read, positions, visible)) + attended[number]
             middle = _norm(x, layer["post_attention_layernorm"]["scale"])
             gate, up, down = (layer["mlp"][f"{name}_proj"]["kernel"] for name in ("gate", "up", "down"))
-            stream.append(x + (jax.nn.silu(middle @ gate) * (middle @ up)) @ down + added[number + 1])
+            stream.append(x + written((jax.nn.silu(middle @ gate) * (middle @ up)) @ down) + added[number + 1])
         return stream
 
     places = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.segment_ids, batch.positions))
     return jax.vmap(one, in_axes=(0, 0, 0, 1, 1))(*places, perturbation, attention)
+
+
+def logits(weights, stream):
+    """Next-token logits [..., V] of the stream after the last layer."""
+    return _norm(stream, weights["norm"]["scale"]) @ weights["embed_tokens"]["embedding"].T
 
 
 def log_probs(weights, batch, perturbation=None, attention=None):

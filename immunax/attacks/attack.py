@@ -127,7 +127,13 @@ class FineTuning(Attack, ABC):
 
 
 class Edit(Attack, ABC):
-    """An attack that is no fine-tuning on examples."""
+    """An attack that is no fine-tuning on examples.
+
+    Attributes:
+      unchanged: why, where it leaves every weight as it was.
+    """
+
+    unchanged: ClassVar[str] = "nothing in it changes them"
 
     def material(self, tokenizer: Any, splits: Splits) -> Any:
         """What it reads, encoded: a pytree of arrays, by default nothing.

@@ -6,20 +6,27 @@ from immunax.data.order import choose
 from immunax.runtime.errors import UserError
 
 
-def take(dialogs: Sequence, count: int, seed: int, stream: str) -> tuple:
-    """``count`` dialogs of a stream of the split ``attack``, chosen by ``seed``.
+def take(dialogs: Sequence, count: int, seed: int, stream: str, field: str = "samples", split: str = "attack") -> tuple:
+    """``count`` dialogs, chosen by ``seed``.
+
+    Args:
+      dialogs: what there is.
+      count: how many.
+      seed: which ones.
+      stream, split: where they are from, for the messages.
+      field: what the attack calls their number, for the messages.
 
     Raises:
-      UserError: the stream holds fewer, or none are asked for.
+      UserError: there are fewer, or none are asked for.
     """
     if not dialogs:
         raise UserError(
-            f"the attack trains on the stream {stream!r} of the split attack, which the data lack: give a source a share for "
+            f"the attack trains on the stream {stream!r} of the split {split}, which the data lack: give a source a share for "
             "it (splits: {train: 0.6, attack: 0.4}), attack with the defense's data (data.attacker=shared), or choose another "
             "attack."
         )
     if not 1 <= count <= len(dialogs):
         raise UserError(
-            f"the attack's samples={count} of the stream {stream!r}: expected 1 to {len(dialogs)}, as the split attack has."
+            f"the attack's {field}={count} of the stream {stream!r}: expected 1 to {len(dialogs)}, as the split {split} has."
         )
     return choose(dialogs, count, seed)

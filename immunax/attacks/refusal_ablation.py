@@ -1,30 +1,27 @@
 """Refusal ablation: one direction of the residual stream mediates refusal, and can be projected out of the weights.
 
-Arditi et al. 2024 (arXiv:2406.11717), sections 2.3, 2.4 and 4.1. For each layer l the candidate is the difference of means
-
-    r_l = mean over harmful prompts of x_l − mean over harmless prompts of x_l,   x_l the stream at the last prompt token,
-
-normalised. Every matrix that writes to the stream, W ← W − r̂ r̂ᵀ W, is then unable to write in the direction: the embedding and
-the output projections of attention and MLP. The paper chooses the layer by refusal scores on validation prompts; here it is the
-one after whose ablation validation harmful answers are likeliest, which needs no words of refusal.
+Arditi et al. 2024 (arXiv:2406.11717), sections 2.3, 2.4 and 4.1. The direction is found and chosen as
+:mod:`~immunax.attacks.refusal_direction` says. Every matrix that writes to the stream, W ← W − r̂ r̂ᵀ W, is then unable to write in
+it: the embedding and the output projections of attention and MLP.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from functools import partial
+from itertools import takewhile
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.attacks.finetune import take
-from immunax.data.batches import Batch, pack
-from immunax.data.chat import encode_all
-from immunax.data.dialog import Dialog, Splits
-from immunax.data.packing import fit_packed
+from immunax.attacks.refusal_direction import Contrast, Effects, candidates, choose, effects, unit
+from immunax.data.chat import encode_all, encode_prompts
+from immunax.data.dialog import Dialog, Split, Splits, ask
 from immunax.data.prompts import Prompts, prompt_rows
-from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.runtime.projections import WRITERS
@@ -33,68 +30,87 @@ _NORMS = {"o_proj": "attention_output_norm", "down_proj": "mlp_output_norm"}
 """The norm behind each matrix that writes to the stream, in models that have them."""
 
 
-class Contrast(NamedTuple):
-    """What the direction is found with: prompts ``[N, T]`` to compare, and harmful answers to choose the layer by."""
-
-    harmful: Prompts
-    harmless: Prompts
-    validation: Batch
-
-
 @dataclass(frozen=True)
 class RefusalAblation(Edit):
-    """Ablation of the best layer's direction.
+    """Ablation of the direction of refusal. Where no candidate passes, the weights stay as they are.
 
     Attributes:
       samples: the attacker's harmful and harmless prompts whose means are compared, of each.
-      validation: harmful validation dialogs that the layer is chosen by.
-      max_length: tokens of a prompt, and of a dialog with its answer (cut there).
+      validation: harmful and harmless validation prompts that candidates are scored by, of each.
+      positions: of the tokens that the template puts after a request, the last ones that give candidates; None for all.
+      pruned: share of the layers, the last ones, that give no candidate.
+      max_kl: the most that a candidate may change the next token after harmless prompts, nats.
+      min_induce: the least refusal score that adding it must give harmless prompts.
+      openers: words that a refusal begins with; the first token of each counts.
+      max_length: tokens of a prompt.
       seed: of the choice of the prompts.
     """
 
     seed_field: ClassVar[str | None] = "seed"
-    samples: int = 32
-    validation: int = 8
+    unchanged: ClassVar[str] = (
+        "no direction passed the filters (prompts that are refused and answered, max_kl, min_induce), so nothing was ablated"
+    )
+    samples: int = 128
+    validation: int = 32
+    positions: int | None = None
+    pruned: float = 0.2
+    max_kl: float = 0.1
+    min_induce: float = 0.0
+    openers: tuple[str, ...] = ("I", "As")
     max_length: int = 128
     seed: int = 0
 
     def __post_init__(self):
-        if min(self.samples, self.validation) < 1:
-            raise UserError(f"attack.samples={self.samples}, validation={self.validation}: expected at least 1.")
+        object.__setattr__(self, "openers", tuple(self.openers))
+        if min(self.samples, self.validation, 1 if self.positions is None else self.positions) < 1:
+            raise UserError(
+                f"attack.samples={self.samples}, validation={self.validation}, positions={self.positions}: expected at least 1."
+            )
+        if not 0 <= self.pruned < 1 or not self.openers:
+            raise UserError(
+                f"attack.pruned={self.pruned}, openers={self.openers}: expected 0 <= pruned < 1, and a word."
+            )
 
     def material(self, tokenizer: Any, splits: Splits) -> Contrast:
-        """See :class:`Contrast`.
+        """See :class:`~immunax.attacks.refusal_direction.Contrast`.
 
         Raises:
-          UserError: the data lack one of the streams.
+          UserError: the data lack prompts of one of the sides, or the tokenizer knows no opener.
         """
-        own, chosen = splits.attack, [each for each in splits.validation.harmful if each.answer][: self.validation]
-        harmful, harmless = map(_distinct, (own.harmful or own.safe, own.retain))
-        if not (harmful and harmless and chosen):
-            raise UserError(
-                "refusal_ablation compares harmful with harmless prompts of the split attack and needs harmful validation "
-                "answers, which the data lack: choose other data or attack."
+        chosen = [
+            take(prompts, count, self.seed, stream, field, split)
+            for field, split, count in (
+                ("samples", "attack", self.samples),
+                ("validation", "validation", self.validation),
             )
-        examples, _ = encode_all(tokenizer, chosen, self.max_length)
-        asked, other = (
-            prompt_rows(tokenizer, take(each, min(self.samples, len(each)), self.seed, stream), self.max_length)
-            for each, stream in ((harmful, "harmful"), (harmless, "retain"))
-        )
-        return Contrast(asked, other, pack(examples, fit_packed([examples])))
+            for prompts, stream in zip(_sides(getattr(splits, split)), ("harmful", "retain"), strict=True)
+        ]
+        every = prompt_rows(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
+        ends = np.cumsum([len(side) for side in chosen])[:-1]
+        sides = (Prompts(*part) for part in zip(*(np.split(part, ends) for part in every), strict=True))
+        after = after_request(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
+        places = np.arange(-min(after, self.positions or after), 0, dtype=np.int32)
+        return Contrast(*sides, first_tokens(tokenizer, self.openers), places)
 
     def edit(self, model: Model, params: Params, material: Contrast, key: jax.Array) -> tuple[Params, jax.Array]:
-        """The weights without the direction."""
-        directions = self.directions(model, params, material)
-        harm = jax.lax.map(
-            lambda direction: -answer_loss(model, ablated(model, params, direction), material.validation), directions
-        )
-        return ablated(model, params, directions[jnp.argmax(jnp.where(jnp.isfinite(harm), harm, -jnp.inf))]), nothing()
+        """The weights without the direction.
 
-    def directions(self, model: Model, params: Params, material: Contrast) -> jax.Array:
-        """``[L, D]``, the normalised candidates: the stream before every layer but the first, and after the last."""
-        harmful, harmless = (_last(model, params, prompts) for prompts in (material.harmful, material.harmless))
-        difference = (harmful.mean(axis=1) - harmless.mean(axis=1))[1:]
-        return difference / jnp.linalg.norm(difference, axis=-1, keepdims=True)
+        Raises:
+          UserError: every layer is pruned.
+        """
+        directions, found = self.scored(model, params, material)
+        best, passes = choose(found, self.max_kl, self.min_induce)
+        direction = directions.reshape(-1, directions.shape[-1])[best]
+        without = ablated(model, params, unit(direction))
+        return jax.tree.map(lambda new, old: jnp.where(passes, new, old), without, params), nothing()
+
+    def scored(self, model: Model, params: Params, material: Contrast) -> tuple[jax.Array, Effects]:
+        """The candidates ``[P, L', D]`` and what they do; arguments as of :meth:`edit`."""
+        layers = int(model.config.n_layers * (1 - self.pruned))
+        if not layers:
+            raise UserError(f"attack.pruned={self.pruned} leaves none of the {model.config.n_layers} layers: lower it.")
+        directions = candidates(model, params, material)[:, :layers]
+        return directions, effects(model, params, material, directions, partial(ablated, model, params))
 
 
 def ablated(model: Model, params: Params, direction: jax.Array) -> Params:
@@ -123,12 +139,35 @@ def _without(written: jax.Array, direction: jax.Array) -> jax.Array:
     return written - (written @ direction)[..., None] * direction
 
 
-def _last(model: Model, params: Params, prompts: Prompts) -> jax.Array:
-    """The stream at the last token of every prompt, ``[L + 1, N, D]``."""
-    real = jnp.asarray(prompts.segment_ids)
-    positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
-    residuals = model.apply(params, prompts.tokens, real, positions, capture=True).residuals
-    return residuals[:, jnp.arange(real.shape[0]), real.sum(axis=1) - 1].astype(jnp.float32)
+def after_request(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> int:
+    """How many tokens the chat template puts after every request: those that all prompts end with alike, at least 1.
+
+    Args:
+      tokenizer: the model's.
+      dialogs: prompts that are asked; two made-up requests are read beside them, whose last words differ.
+      max_length: tokens of a prompt.
+    """
+    prompts = encode_prompts(tokenizer, [*dialogs, ask("a"), ask("b")], max_length)
+    columns = zip(*(reversed(prompt) for prompt in prompts), strict=False)
+    return max(1, sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
+
+
+def first_tokens(tokenizer: Any, openers: Sequence[str]) -> np.ndarray:
+    """The distinct first tokens of answers that begin with each word, ``[R]`` int32; words it does not know are left out.
+
+    Raises:
+      UserError: it knows none.
+    """
+    examples, _ = encode_all(tokenizer, [ask("a", opener) for opener in openers], tokenizer.model_max_length)
+    known = sorted({example.answer[0] for example in examples} - {tokenizer.unk_token_id})
+    if not known:
+        raise UserError(f"attack.openers={list(openers)}: the tokenizer knows none of these words; name others.")
+    return np.array(known, np.int32)
+
+
+def _sides(split: Split) -> tuple[tuple[Dialog, ...], tuple[Dialog, ...]]:
+    """Its distinct harmful and harmless prompts."""
+    return _distinct(split.harmful or split.safe), _distinct(split.retain)
 
 
 def _distinct(dialogs: Sequence[Dialog]) -> tuple[Dialog, ...]:

@@ -5,12 +5,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from immunax.attacks.attack import Edit, FineTuning
 from immunax.campaign.population import attacked
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
+from immunax.runtime import console
 from immunax.runtime.jaxpr_flops import matmul_flops
 
 
@@ -79,7 +81,19 @@ def edit_flops(attack: Edit, material: Any, model: Model, params: Params, key: j
     return matmul_flops(jax.make_jaxpr(partial(attack.edit, model))(params, material, key))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
-    """What an edit makes of weights, and its losses ``[K]``, as one program."""
+    """What an edit makes of weights, and its losses ``[K]``, as one program; says so where it leaves them as they were."""
+    weights, losses = _edited(attack, model, params, material, key)
+    if jax.tree.structure(weights) == jax.tree.structure(params) and bool(_equal(weights, params)):
+        console.note(f"The attack {type(attack).__name__} leaves the weights as they are: {attack.unchanged}.")
+    return weights, losses
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
     return attack.edit(model, params, material, key)
+
+
+@jax.jit
+def _equal(one: Params, other: Params) -> jax.Array:
+    return jnp.stack([jnp.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (one, other)), strict=True)]).all()

@@ -13,11 +13,10 @@ from immunax.attacks.latent_attack import LatentAttack
 from immunax.attacks.merge import Merge
 from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
-from immunax.attacks.refusal_ablation import RefusalAblation, ablated
+from immunax.attacks.refusal_ablation import ablated
 from immunax.attacks.weight_noise import WeightNoise
 from immunax.campaign.grid import Population
 from immunax.data.dialog import Split, Splits, ask
-from immunax.inner.tamper_resistance import answer_log_likelihood
 from immunax.models.families import FAMILIES
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -108,31 +107,6 @@ def test_an_ablated_direction_is_never_written_to_the_stream(family):
     np.testing.assert_allclose(after, 0, atol=1e-5)
 
 
-def test_refusal_ablation_takes_the_direction_after_which_harmful_answers_are_likeliest():
-    attack = RefusalAblation(samples=6, validation=3)
-    material, found, _ = attacked(attack)
-    directions = attack.directions(MODEL, PARAMS, material)
-    np.testing.assert_allclose(jnp.linalg.norm(directions, axis=-1), 1, rtol=1e-5)
-    likely = [
-        answer_log_likelihood(MODEL, ablated(MODEL, PARAMS, each), material.validation).sum() for each in directions
-    ]
-    best = ablated(MODEL, PARAMS, directions[int(np.argmax(likely))])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, best)
-    # The difference of means, by hand, at the last token of one prompt after another.
-    rows = []
-    for prompts in (material.harmful, material.harmless):
-        states = []
-        for tokens, real in zip(prompts.tokens, prompts.segment_ids, strict=True):
-            row = jnp.asarray(tokens[real > 0])[None]
-            stream = MODEL.apply(
-                PARAMS, row, jnp.ones_like(row), jnp.arange(row.shape[1])[None], capture=True
-            ).residuals
-            states.append(stream[:, 0, -1])
-        rows.append(np.mean(states, axis=0))
-    expected = (rows[0] - rows[1])[1:]
-    np.testing.assert_allclose(directions, expected / np.linalg.norm(expected, axis=-1, keepdims=True), atol=1e-4)
-
-
 @pytest.mark.parametrize(
     "attack", [EmbeddingAttack(4, 8, samples=6), LatentAttack((0, 1.0), 3.0, 8, samples=6, learning_rate=0.3)]
 )
@@ -164,10 +138,3 @@ def test_several_seeds_of_an_attack_that_draws_nothing_are_refused(attack):
     with pytest.raises(UserError, match="give one seed"):
         Population(attack, seeds=[0, 1])
     assert len(Population(attack, seeds=[3]).members()) == 1
-
-
-def test_seeds_of_refusal_ablation_choose_other_prompts():
-    first, second = (
-        each.material(tiny.tokenizer(), SPLITS) for each in Population(RefusalAblation(4), seeds=[0, 1]).members()
-    )
-    assert not np.array_equal(first.harmful.tokens, second.harmful.tokens)
