@@ -189,7 +189,9 @@ def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequen
     """Overrides that name the run and place its folder, where the user has not done so."""
     config = prepared.config
     named = config.get("run") is not None
-    parts = ["${hydra:runtime.choices." + group + "}" for group in (*required, "model")] + ["${seed}"]
+    chosen = prepared.config.hydra.runtime.choices
+    what = ("recipe",) if chosen.get("recipe") not in (None, "null") else required
+    parts = ["${hydra:runtime.choices." + group + "}" for group in (*what, "model")] + ["${seed}"]
     for group, (_, field) in (source.fallbacks or {}).items():
         given = {text for text in prepared.overrides if text.startswith(f"{group}.{field}=")}
         if given.difference(prepared.sweeps):
