@@ -19,7 +19,7 @@ from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.packing import few
-from immunax.inner.optimizers import Optimizer
+from immunax.inner.optimizers import OF_RATES, Optimizer
 from immunax.inner.state import TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
 from immunax.inner.trainable import WHOLE, AdapterBase, Trainable
@@ -271,7 +271,7 @@ def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
         kind: tuple(
             field.name
             for field in fields(kind)
-            if field.name not in ("learning_rate", "warmup")
+            if field.name not in OF_RATES
             and len({getattr(each, field.name) for each in optimizers if _is_number(each, field.name)}) > 1
         )
         for kind, optimizers in kinds.items()

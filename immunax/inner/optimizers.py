@@ -5,6 +5,7 @@ is given, in the optimizer's state. So members of a population that differ in th
 own, and a new optimizer has nothing to do for it but to branch on no number.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,7 +18,10 @@ import optax.contrib
 
 from immunax.runtime.errors import UserError, nearest
 
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES = ("constant", "linear", "cosine", "step")
+
+OF_RATES = ("learning_rate", "schedule", "warmup", "warmup_from_zero", "gamma", "stages")
+"""Fields that :meth:`Optimizer.rates` is made of; nothing else reads them."""
 
 UNDECAYED = ("scale", "bias")
 """Leaves that weight decay leaves alone: those of norms, and biases, stacked over layers or not."""
@@ -43,17 +47,28 @@ class Optimizer(ABC):
 
     Attributes:
       learning_rate: the peak.
-      schedule: after warm-up ``constant``, or ``linear`` or ``cosine`` down to zero at the last step.
-      warmup: fraction of the steps over which the rate rises from zero.
+      schedule: after warm-up ``constant``; ``linear`` or ``cosine`` down to zero at the step behind the last; or ``step``, down a
+        stair.
+      warmup: steps over which the rate rises to the peak: a whole number of them, or a fraction of all.
+      warmup_from_zero: its rates are ``t / warm-up``, as ``transformers`` has them, whose first step moves nothing and which
+        rounds a fraction up; otherwise ``(t + 1) / warm-up``, as schedule-free optimizers have them.
+      gamma: of the schedule ``step``, the factor from one stage to the next (``StepLR`` of torch).
+      stages: of the schedule ``step``, how many equal stages there are: one an epoch makes it a decay by epochs.
       weight_decay: decoupled decay, of everything but norms and biases.
       max_grad_norm: gradients are scaled down to this global norm; None leaves them as they are.
+      restart_every: the rule's state is made anew before the first of every so many steps, while the schedule goes on; None
+        keeps it.
     """
 
     learning_rate: Any = 5e-5
     schedule: str = "constant"
-    warmup: float = 0.0
+    warmup: int | float = 0.0
+    warmup_from_zero: bool = False
+    gamma: float = 0.85
+    stages: int = 1
     weight_decay: float = 0.0
     max_grad_norm: float | None = 1.0
+    restart_every: int | None = None
 
     keeps_zeros: ClassVar[bool] = True
     """Whether zeros with zero gradients change no other weight's update, so that adapters may be widened with zeros."""
@@ -63,8 +78,13 @@ class Optimizer(ABC):
             raise UserError(
                 f"schedule={self.schedule!r}: expected one of {', '.join(SCHEDULES)}.{nearest(self.schedule, SCHEDULES)}"
             )
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"warmup={self.warmup}: expected a fraction of the steps, 0 <= warmup < 1.")
+        if self.warmup < 0 or (isinstance(self.warmup, float) and self.warmup >= 1):
+            raise UserError(
+                f"warmup={self.warmup}: expected a fraction of the steps, 0 <= warmup < 1, or a whole number of steps."
+            )
+        for name in ("stages", "restart_every"):
+            if isinstance(value := getattr(self, name), int) and value < 1:
+                raise UserError(f"{name}={value}: expected at least 1.")
 
     def build(self, steps: int, numbers: Mapping[str, Any] | None = None) -> optax.GradientTransformation:
         """The optax transformation for a run of ``steps`` steps.
@@ -77,18 +97,27 @@ class Optimizer(ABC):
 
         def init(params: optax.Params) -> Tuned:
             given = jax.tree.map(jnp.asarray, {"learning_rate": self.rates(steps), **(numbers or {})})
-            return Tuned(jnp.int32(0), given, self._at(given, 0).init(params))
+            return Tuned(jnp.int32(0), given, self._with(given, 0)._clipped().init(params))
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Tuned]:
-            updates, rule = self._at(state.numbers, state.count).update(updates, state.rule, params)
+            each = self._with(state.numbers, state.count)
+            updates, rule = each._clipped().update(updates, each._restarted(state, params), params)
             return updates, Tuned(state.count + 1, state.numbers, rule)
 
         return optax.GradientTransformation(init, update)
 
-    def _at(self, numbers: Mapping[str, Any], step: jax.Array | int) -> optax.GradientTransformation:
-        each = replace(self, **{**numbers, "learning_rate": numbers["learning_rate"][step]})
-        clip = optax.identity() if each.max_grad_norm is None else optax.clip_by_global_norm(each.max_grad_norm)
-        return optax.chain(clip, each.rule())
+    def _with(self, numbers: Mapping[str, Any], step: jax.Array | int) -> Self:
+        return replace(self, **{**numbers, "learning_rate": numbers["learning_rate"][step]})
+
+    def _clipped(self) -> optax.GradientTransformation:
+        clip = optax.identity() if self.max_grad_norm is None else optax.clip_by_global_norm(self.max_grad_norm)
+        return optax.chain(clip, self.rule())
+
+    def _restarted(self, state: Tuned, params: optax.Params) -> optax.OptState:
+        if self.restart_every is None:
+            return state.rule
+        due, fresh = state.count % self.restart_every == 0, self._clipped().init(params)
+        return jax.tree.map(lambda new, old: jnp.where(due, new, old), fresh, state.rule)
 
     def numbers(self, steps: int, names: Iterable[str]) -> dict[str, Any]:
         """What :meth:`build` takes of this optimizer for a run of ``steps`` steps: its learning rates, and the fields named."""
@@ -97,7 +126,7 @@ class Optimizer(ABC):
     def form(self, names: Iterable[str]) -> Self:
         """This optimizer without :meth:`numbers`: equal for all members of one program."""
         blank = {each.name: each.default for each in fields(self)}
-        return replace(self, **{name: blank[name] for name in ("learning_rate", "schedule", "warmup", *names)})
+        return replace(self, **{name: blank[name] for name in (*OF_RATES, *names)})
 
     def rule(self) -> optax.GradientTransformation:
         """The update of clipped gradients at the learning rate, one number; every number may be traced."""
@@ -118,18 +147,27 @@ class Optimizer(ABC):
         return jnp.asarray(jax.jit(jax.vmap(self.rate(steps)))(jnp.arange(steps)), float)
 
     def rate(self, steps: int) -> optax.Schedule:
-        """Learning rate by step. Step 0 of a warm-up already moves: rates are ``(t + 1) / warm-up``."""
-        rising = round(self.warmup * steps)
-        falling = max(1, steps - rising)
-        if self.schedule == "constant":
-            after = optax.constant_schedule(self.learning_rate)
-        elif self.schedule == "linear":
-            after = optax.linear_schedule(self.learning_rate, 0.0, falling)
-        else:
-            after = optax.cosine_decay_schedule(self.learning_rate, falling)
+        """Learning rate by step, from 0."""
+        rising = self._rising(steps)
+        after = self._after_warmup(max(1, steps - rising))
         if not rising:
             return after
-        return optax.join_schedules([lambda step: self.learning_rate * (step + 1) / rising, after], [rising])
+        first = 0 if self.warmup_from_zero else 1
+        return optax.join_schedules([lambda step: self.learning_rate * (step + first) / rising, after], [rising])
+
+    def _rising(self, steps: int) -> int:
+        if isinstance(self.warmup, int):
+            return self.warmup
+        return math.ceil(self.warmup * steps) if self.warmup_from_zero else round(self.warmup * steps)
+
+    def _after_warmup(self, steps: int) -> optax.Schedule:
+        if self.schedule == "linear":
+            return optax.linear_schedule(self.learning_rate, 0.0, steps)
+        if self.schedule == "cosine":
+            return optax.cosine_decay_schedule(self.learning_rate, steps)
+        if self.schedule == "step":
+            return lambda step: self.learning_rate * self.gamma ** (step * self.stages // steps)
+        return optax.constant_schedule(self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -138,17 +176,19 @@ class AdamW(Optimizer):
 
     Attributes:
       b1, b2: decay rates of the moments.
+      eps: added to the root of the second moment.
       eps_root: added under the root of the second moment. Above zero where a gradient passes through the update: a root has no
         derivative at zero, where the moments of an adapter's first factor start.
     """
 
     b1: float = 0.9
     b2: float = 0.999
+    eps: float = 1e-8
     eps_root: float = 0.0
 
     def direction(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`."""
-        return optax.scale_by_adam(b1=self.b1, b2=self.b2, eps_root=self.eps_root)
+        return optax.scale_by_adam(self.b1, self.b2, self.eps, self.eps_root)
 
 
 @dataclass(frozen=True)
@@ -209,21 +249,24 @@ class Muon(Optimizer):
 class ScheduleFree(Optimizer):
     """Schedule-free AdamW (Defazio et al. 2024, arXiv:2405.15682).
 
-    The weights of a loop are the points y where gradients are taken, which lie near the average x that the paper evaluates.
+    The weights of a loop are the points y where gradients are taken, which lie near the average x that the paper evaluates; the
+    code of TAR, which trains by it, releases y too. With the schedule ``constant`` the numbers are those of the authors' package.
 
     Attributes:
       b1: how near: ``y = b1 x + (1 - b1) z``.
       b2: decay rate of the second moment.
+      eps: as :class:`AdamW` has it.
       eps_root: as :class:`AdamW` has it.
     """
 
     b1: float = 0.9
     b2: float = 0.999
+    eps: float = 1e-8
     eps_root: float = 0.0
 
     def direction(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`; the momentum is in the average."""
-        return optax.scale_by_adam(b1=0.0, b2=self.b2, eps_root=self.eps_root)
+        return optax.scale_by_adam(0.0, self.b2, self.eps, self.eps_root)
 
     def rule(self) -> optax.GradientTransformation:
         """See :class:`Optimizer`; the rate of a step is that of z and the weight of z in x."""

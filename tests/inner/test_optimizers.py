@@ -8,7 +8,7 @@ import optax
 import optax.contrib
 import pytest
 
-from immunax.inner.optimizers import Adafactor, AdamW, Muon, ScheduleFree, Sgd, decays
+from immunax.inner.optimizers import OF_RATES, Adafactor, AdamW, Muon, ScheduleFree, Sgd, decays
 from immunax.inner.state import begin
 from immunax.inner.step import scan_steps, slope_of
 from immunax.runtime.errors import UserError
@@ -33,6 +33,95 @@ def test_an_update_is_adamw_on_the_clipped_gradient():
     np.testing.assert_allclose(updates, -0.1 * (clipped / (jnp.abs(clipped) + 1e-8) + 0.01 * weights), rtol=1e-5)
 
 
+def test_schedules_are_those_of_transformers_and_torch():
+    # Printed by torch 2.14 and transformers 5.24: get_cosine_schedule_with_warmup(3, 10), get_linear_schedule_with_warmup(3, 10)
+    # and StepLR(3, gamma=0.85).
+    cosine = [0, 0.3333333, 0.6666667, 1, 0.9504844, 0.8117449, 0.6112605, 0.3887395, 0.1882551, 0.0495156]
+    linear = [0, 0.3333333, 0.6666667, 1, 0.8571429, 0.7142857, 0.5714286, 0.4285714, 0.2857143, 0.1428571]
+    stair = [1, 1, 1, 0.85, 0.85, 0.85, 0.7225, 0.7225, 0.7225, 0.614125, 0.614125, 0.614125]
+    from_zero = {"warmup_from_zero": True}
+    for warmup in (3, 0.25):  # a quarter of ten steps is rounded up
+        np.testing.assert_allclose(AdamW(1.0, "cosine", warmup, **from_zero).rates(10), cosine, atol=1e-6)
+    np.testing.assert_allclose(AdamW(1.0, "linear", 3, **from_zero).rates(10), linear, atol=1e-6)
+    np.testing.assert_allclose(AdamW(1.0, "step", stages=4).rates(12), stair, atol=1e-6)
+    np.testing.assert_allclose(AdamW(1.0, "step", gamma=0.5, stages=2, warmup=1).rates(5), [1, 1, 1, 0.5, 0.5])
+
+
+def test_a_warmup_in_steps_is_that_long_whatever_the_run():
+    for steps in (4, 100):
+        np.testing.assert_allclose(Sgd(2.0, warmup=4).rates(steps)[:4], [0.5, 1.0, 1.5, 2.0])
+    np.testing.assert_allclose(Sgd(2.0, warmup=32).rates(3), [2 / 32, 4 / 32, 6 / 32])
+
+
+GRADIENTS = [[3.0, 4.0, 0.1], [0.1, -0.2, 0.3], [-1.0, 2.0, 2.0], [0.5, 0.5, -0.5], [0.2, 0.1, 0.7]]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "weights"),
+    [
+        # torch.optim.AdamW after clip_grad_norm_(1.0), under get_cosine_schedule_with_warmup(1, 5)
+        (
+            AdamW(0.1, "cosine", 1, True, weight_decay=0.1, b1=0.8, b2=0.95, eps=1e-2),
+            [0.8600756841, -2.0957225835, 2.7604379878],
+        ),
+        # schedulefree 1.4.1: AdamWScheduleFree(lr=0.1, warmup_steps=3, weight_decay=0.1, betas=(0.9, 0.95)) in training mode
+        (
+            ScheduleFree(0.1, warmup=3, weight_decay=0.1, b2=0.95, max_grad_norm=None),
+            [0.9597187516, -2.0551175586, 2.6609956357],
+        ),
+    ],
+    ids=["AdamW", "ScheduleFree"],
+)
+def test_five_steps_end_where_the_authors_optimizers_end(optimizer, weights):
+    rule, at = optimizer.build(len(GRADIENTS)), jnp.array([1.0, -2.0, 3.0])
+    state = rule.init(at)
+    for gradient in GRADIENTS:
+        updates, state = rule.update(jnp.array(gradient), state, at)
+        at = optax.apply_updates(at, updates)
+    np.testing.assert_allclose(at, weights, rtol=1e-6)
+
+
+def test_a_restarted_optimizer_is_a_new_one_whose_schedule_goes_on():
+    optimizer = AdamW(0.1, "linear", b1=0.5, weight_decay=0.1)
+    weights, gradients = jnp.array([1.0, -2.0]), jax.random.normal(jax.random.key(0), (6, 2))
+    rule = replace(optimizer, restart_every=2).build(6)
+
+    def step(carry, gradient):
+        at, state = carry
+        updates, state = rule.update(gradient, state, at)
+        return (optax.apply_updates(at, updates), state), None
+
+    found = jax.lax.scan(step, (weights, rule.init(weights)), gradients)[0][0]
+    rates = optimizer.rates(6)
+    for block in range(3):
+        fresh = optax.adamw(lambda count, block=block: rates[2 * block + count], b1=0.5, weight_decay=0.1)
+        state = fresh.init(weights)
+        for gradient in gradients[2 * block : 2 * block + 2]:
+            clipped = gradient / max(1.0, float(jnp.linalg.norm(gradient)))
+            updates, state = fresh.update(clipped, state, weights)
+            weights = optax.apply_updates(weights, updates)
+    np.testing.assert_allclose(found, weights, rtol=1e-5)
+
+
+def test_members_may_differ_in_how_often_they_restart():
+    weights, gradients = jnp.array([1.0, -2.0]), jax.random.normal(jax.random.key(0), (6, 2))
+    members = [Sgd(0.1, momentum=0.9, restart_every=every) for every in (1, 2, 6)]
+
+    def run(rule, state):
+        def step(carry, gradient):
+            at, state = carry
+            updates, state = rule.update(gradient, state, at)
+            return (optax.apply_updates(at, updates), state), None
+
+        return jax.lax.scan(step, (weights, state), gradients)[0][0]
+
+    form = members[0].form(["restart_every"])
+    numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[each.numbers(6, ["restart_every"]) for each in members])
+    together = jax.vmap(lambda own: run(form.build(1), form.build(1, own).init(weights)))(numbers)
+    for found, member in zip(together, members, strict=True):
+        np.testing.assert_allclose(found, run(member.build(6), member.build(6).init(weights)), rtol=1e-6)
+
+
 def test_the_learning_rate_may_be_mapped_over():
     def moved(rate):
         optimizer = AdamW(rate, schedule="cosine", warmup=0.5).build(4)
@@ -46,8 +135,12 @@ def test_the_learning_rate_may_be_mapped_over():
 def test_unknown_schedules_and_impossible_warmups_are_refused():
     with pytest.raises(UserError, match="Did you mean 'cosine'"):
         AdamW(schedule="cosin")
-    with pytest.raises(UserError, match="warmup"):
-        AdamW(warmup=1.0)
+    for warmup in (1.0, -1, -0.1):
+        with pytest.raises(UserError, match="warmup"):
+            AdamW(warmup=warmup)
+    for field in ("stages", "restart_every"):
+        with pytest.raises(UserError, match=f"{field}=0: expected at least 1"):
+            AdamW(**{field: 0})
 
 
 @pytest.mark.parametrize(
@@ -80,26 +173,37 @@ def test_every_optimizer_descends_and_decays_matrices_alone(optimizer):
 STEPS = 4
 OTHER = {
     "learning_rate": 0.03, "weight_decay": 0.3, "max_grad_norm": 0.4, "momentum": 0.6, "b1": 0.5, "b2": 0.9, "eps_root": 0.01,
+    "eps": 0.02, "restart_every": 3,
 }  # fmt: skip
 KINDS = [AdamW(0.05), Sgd(0.05), Adafactor(0.05), Muon(0.05), ScheduleFree(0.05)]
+
+
+def _shape(o, t):
+    """The rate of step t over the peak."""
+    rising = o.warmup if isinstance(o.warmup, int) else round(o.warmup * STEPS)
+    if t < rising:
+        return (t + (not o.warmup_from_zero)) / rising
+    place = (t - rising) / (STEPS - rising)
+    falls = {"constant": 1, "linear": 1 - place, "cosine": 0.5 + 0.5 * np.cos(np.pi * place)}
+    return o.gamma ** np.floor(place * o.stages) if o.schedule == "step" else falls[o.schedule]
+
+
+SCHEDULES = [
+    {},
+    {"schedule": "cosine", "warmup": 0.5},
+    {"schedule": "step", "gamma": 0.3, "stages": 2},
+    {"schedule": "linear", "warmup": 3, "warmup_from_zero": True},
+]
 
 
 def _reference(optimizer):
     """The same rule from optax's own aliases and plain numbers, with norms left out of the decay by hand."""
     o, matrices = optimizer, {"kernel": True, "scale": False}
-    rising = round(o.warmup * STEPS)
-    table = [
-        o.learning_rate * (t + 1) / rising
-        if t < rising
-        else o.learning_rate * (0.5 + 0.5 * np.cos(np.pi * (t - rising) / (STEPS - rising)))
-        if o.schedule == "cosine"
-        else o.learning_rate
-        for t in range(STEPS)
-    ]
+    table = [o.learning_rate * _shape(o, t) for t in range(STEPS)]
     rates = jnp.array(table)
     rate, decay = (lambda count: rates[count]), o.weight_decay
     if isinstance(o, AdamW):
-        rule = optax.adamw(rate, o.b1, o.b2, eps_root=o.eps_root, weight_decay=decay, mask=matrices)
+        rule = optax.adamw(rate, o.b1, o.b2, o.eps, o.eps_root, weight_decay=decay, mask=matrices)
     elif isinstance(o, Sgd):
         rule = optax.chain(
             optax.trace(o.momentum),
@@ -124,7 +228,7 @@ def _reference(optimizer):
             muon_weight_dimension_numbers=numbers,
         )
     else:
-        base = optax.adamw(rate, 0.0, o.b2, eps_root=o.eps_root, weight_decay=decay, mask=matrices)
+        base = optax.adamw(rate, 0.0, o.b2, o.eps, o.eps_root, weight_decay=decay, mask=matrices)
         # Its own count starts at 1, where its base rule's starts at 0: both mean this step's rate.
         rule = optax.contrib.schedule_free(base, lambda count: rates[count - 1], b1=o.b1)
     return optax.chain(optax.clip_by_global_norm(o.max_grad_norm), rule)
@@ -135,13 +239,11 @@ def test_a_member_equals_the_descent_alone_whatever_field_and_schedule_it_differ
     rng = np.random.default_rng(0)
     weights = {"kernel": jnp.asarray(rng.normal(size=(2, 4, 3)), "f4"), "scale": jnp.ones((2, 3))}
     batches = jnp.asarray(rng.normal(size=(STEPS, 2, 4, 3)), "f4")
-    names = [each.name for each in fields(kind) if isinstance(each.default, float) and each.name != "warmup"]
-    assert set(names) <= set(OTHER)
-    members = [
-        replace(kind, **schedule, **{name: OTHER[name]})
-        for schedule in ({}, {"schedule": "cosine", "warmup": 0.5})
-        for name in names
-    ]
+    numeric = [each.name for each in fields(kind) if isinstance(each.default, float) and each.name not in OF_RATES]
+    names = ["learning_rate", *numeric]
+    assert {each.name for each in fields(kind)} <= {*OTHER, *OF_RATES}
+    members = [replace(kind, **schedule, **{name: OTHER[name]}) for schedule in SCHEDULES[:2] for name in names]
+    members += [replace(kind, **schedule) for schedule in SCHEDULES[2:]]
 
     def loss(weights, batch):
         return jnp.mean(jnp.square(weights["kernel"] * weights["scale"][:, None] - batch))
