@@ -1,5 +1,8 @@
 """The training loss that attackers and defenders share."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 
@@ -97,3 +100,27 @@ def answer_states(model: Model, params: Params, batch: Batch, perturbation: jax.
 def answer_mean(values: jax.Array, batch: Batch) -> jax.Array:
     """Mean of ``[B, A]`` over the answer tokens of a batch; 0 for a batch without answers."""
     return jnp.vdot(batch.answer_weight, values) / jnp.maximum(batch.answer_weight.sum(), 1.0)
+
+
+def every_token(batch: Batch) -> Batch:
+    """The same batch with prompts to be learned too: each token but the first of its example counts as an answer's.
+
+    Args:
+      batch: packed or padded examples ``[..., B, T]``.
+
+    Returns:
+      The batch, its answers ``[..., B, T − 1]``, one a column; padding is none.
+    """
+    following, segments = batch.tokens[..., 1:], batch.segment_ids
+    inside = (segments[..., 1:] == segments[..., :-1]) & (segments[..., 1:] > 0)
+    columns = jnp.broadcast_to(jnp.arange(following.shape[-1], dtype=jnp.int32), following.shape)
+    return replace(batch, answer_index=columns, answer_label=following, answer_weight=inside.astype(jnp.float32))
+
+
+def answers_alone(batch: Batch) -> Batch:
+    """The same batch."""
+    return batch
+
+
+LABELS: Mapping[str, Callable[[Batch], Batch]] = {"answers": answers_alone, "all_tokens": every_token}
+"""What a cross entropy is taken of, by the names that options give it."""

@@ -41,12 +41,13 @@ def causal_mask(segment_ids: jax.Array) -> jax.Array:
     """Which columns a token may read: those before it (and itself) in its own segment.
 
     Args:
-      segment_ids: ``[B, T]``; 0 is padding, which reads padding, so that no row of the softmax is empty.
+      segment_ids: ``[B, T]``; 0 is padding, which reads padding, so that no row of the softmax is empty; a negative one is
+        padding that reads the segment of its absolute value.
 
     Returns:
       ``[B, 1, T, T]`` bool.
     """
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    same = jnp.abs(segment_ids)[:, :, None] == segment_ids[:, None, :]
     return (same & (_columns_back(segment_ids.shape[1]) >= 0))[:, None]
 
 

@@ -38,3 +38,19 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuses an option that is none of those there are.
+
+    Args:
+      name: the option's, as the user writes it.
+      value: what it was set to.
+      choices: what it may be.
+
+    Raises:
+      UserError: it is none of them.
+    """
+    known = tuple(choices)
+    if value not in known:
+        raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}.{nearest(str(value), known)}")
