@@ -29,32 +29,39 @@ def _attend(weights, x, positions, visible):
     return jnp.einsum("hts,shd->thd", read, value).reshape(len(x), -1) @ weights["o_proj"]["kernel"]
 
 
-def residuals(weights, batch, perturbation=None):
-    """The residual stream before every layer and after the last, a list of L + 1 arrays [B, T, D]."""
-    if perturbation is None:
-        perturbation = jnp.zeros((small.CONFIG.n_layers + 1, *batch.tokens.shape, small.CONFIG.d_model))
+def residuals(weights, batch, perturbation=None, attention=None):
+    """The residual stream before every layer and after the last, a list of L + 1 arrays [B, T, D].
 
-    def one(tokens, segments, positions, added):
+    ``perturbation`` [L + 1, B, T, D] is added to it, ``attention`` [L, B, T, D] to what attention gives.
+    """
+    shape = (*batch.tokens.shape, small.CONFIG.d_model)
+    if perturbation is None:
+        perturbation = jnp.zeros((small.CONFIG.n_layers + 1, *shape))
+    if attention is None:
+        attention = jnp.zeros((small.CONFIG.n_layers, *shape))
+
+    def one(tokens, segments, positions, added, attended):
         visible = (segments[:, None] == segments) & (jnp.arange(len(segments))[:, None] >= jnp.arange(len(segments)))
         stream = [weights["embed_tokens"]["embedding"][tokens] + added[0]]
         for number in range(small.CONFIG.n_layers):
             x, layer = stream[-1], jax.tree.map(lambda leaf, number=number: leaf[number], weights["layers"])
-            x = x + _attend(layer["self_attn"], _norm(x, layer["input_layernorm"]["scale"]), positions, visible)
+            read = _norm(x, layer["input_layernorm"]["scale"])
+            x = x + _attend(layer["self_attn"], read, positions, visible) + attended[number]
             middle = _norm(x, layer["post_attention_layernorm"]["scale"])
             gate, up, down = (layer["mlp"][f"{name}_proj"]["kernel"] for name in ("gate", "up", "down"))
             stream.append(x + (jax.nn.silu(middle @ gate) * (middle @ up)) @ down + added[number + 1])
         return stream
 
     places = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.segment_ids, batch.positions))
-    return jax.vmap(one, in_axes=(0, 0, 0, 1))(*places, perturbation)
+    return jax.vmap(one, in_axes=(0, 0, 0, 1, 1))(*places, perturbation, attention)
 
 
-def log_probs(weights, batch, perturbation=None):
+def log_probs(weights, batch, perturbation=None, attention=None):
     """Log probability of each answer token, [N]."""
-    hidden = _norm(residuals(weights, batch, perturbation)[-1], weights["norm"]["scale"])
+    hidden = _norm(residuals(weights, batch, perturbation, attention)[-1], weights["norm"]["scale"])
     return small.answer_log_probs(weights, hidden, batch)
 
 
-def nll(weights, batch, perturbation=None):
+def nll(weights, batch, perturbation=None, attention=None):
     """Mean answer cross entropy."""
-    return -log_probs(weights, batch, perturbation).mean()
+    return -log_probs(weights, batch, perturbation, attention).mean()

@@ -13,6 +13,9 @@ from immunax.models.model import Model, Params
 LAYERS = jax.tree_util.DictKey("layers")
 """In the path of every leaf that is stacked over layers, an adapter's too."""
 
+ATTENTION = jax.tree_util.DictKey("self_attn")
+"""In the path of every leaf of a layer's attention, an adapter's too."""
+
 
 def first_layers(model: Model, params: Params, count: int) -> tuple[Model, Params]:
     """The model that ends after ``count`` layers: a loss on its hidden states need not pay for the layers behind.

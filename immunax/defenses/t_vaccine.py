@@ -2,16 +2,20 @@
 
 Liu et al. 2024, *Targeted Vaccine* (arXiv:2410.09760), after Vaccine:
 
-    L = CE(x_s; h_l + ε_l for l in A),  ε_l = ρ · ∇_{h_l} CE(x_s) / ‖∇ CE(x_s)‖ over A,  only layers of A trained
+    L = CE(x_s; h_l + ε_l for l in A),  ε_l = ρ · ∇_{h_l} CE(x_s) / ‖∇ CE(x_s)‖ over A
 
 - Every ``refresh`` steps each layer's chance is set to ``p_l ∝ ‖∇_{h_l} CE(x_h)‖`` on that step's harmful examples. Every
   ``interval`` steps A is drawn by these chances, ``active`` layers without replacement.
-- Authors' code, Llama-2-7B (32 layers): ρ = 3, 8 active layers, interval 20, refresh 200, one harmful example; LoRA on
-  attention, AdamW at 1e-3, batch 10. Here the layers are trained whole, or their adapters (``trainer.lora``); embedding
-  and final norm are held.
-- A layer outside A gets no gradient. By the optimizer's momentum and decay it still moves, as the authors' does not.
+- ``place: attention`` is the authors' code, and the default, since ρ was chosen with it: h_l is what the attention of layer l
+  gives. They train adapters on all seven projections; the draw freezes those in the attention of layers outside A, while every
+  layer's MLP always trains.
+- ``place: layer`` is the paper's text: h_l is what layer l writes, and a layer outside A is not trained at all.
+- Authors' script, Llama-2-7B (32 layers): ρ = 3, 8 active layers, interval 20, refresh 200, one harmful example; LoRA r = 8,
+  α = 4, dropout 0.1 (``trainer.lora``), AdamW at 1e-3 with decay 0.1, cosine with 10% warm-up, 20 epochs of batches of 10. Here
+  layers are trained whole, or their adapters; embedding and final norm are held.
+- What is frozen gets no gradient. By the optimizer's momentum and decay it still moves, as the authors' does not.
 
-As in :mod:`~immunax.defenses.vaccine`, h_l is what a layer writes, ε a constant, and harmless examples add ``γ · CE(x_r)``.
+As in :mod:`~immunax.defenses.vaccine`, ε is a constant, and harmless examples add ``γ · CE(x_r)``.
 """
 
 from dataclasses import dataclass
@@ -20,9 +24,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from immunax.defenses.representations import LAYERS
+from immunax.defenses.representations import ATTENTION, LAYERS
 from immunax.defenses.vaccine import perturbed_loss
-from immunax.inner.perturbation import scaled_to, stream_gradient
+from immunax.inner.perturbation import at_place, check_place, layers_gradient, scaled_to
 from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
@@ -42,6 +46,7 @@ class TVaccine(Defense):
 
     Attributes:
       rho: ρ, the norm of the whole perturbation.
+      place: where ε is added, and what is frozen: ``attention`` or ``layer``.
       active: how many layers are in A, or a fraction of the depth.
       interval: outer steps between two draws of A.
       refresh: outer steps between two estimates of the chances.
@@ -53,6 +58,7 @@ class TVaccine(Defense):
     needs = ("safe", "harmful")
 
     rho: float = 3.0
+    place: str = "attention"
     active: int | float = 8 / 32
     interval: int = 20
     refresh: int = 200
@@ -61,6 +67,7 @@ class TVaccine(Defense):
 
     def __post_init__(self):
         super().__post_init__()
+        check_place(self.place, "defense.place")
         for name in ("interval", "refresh"):
             if getattr(self, name) < 1:
                 raise UserError(f"defense.{name}={getattr(self, name)}: expected at least 1 outer step.")
@@ -91,18 +98,17 @@ class TVaccine(Defense):
     ) -> Targets:
         """Estimates the chances and draws A, each when it is due."""
         chances = jax.lax.cond(
-            step % self.refresh == 0, lambda: harm_chances(model, params, batch), lambda: state.chances
+            step % self.refresh == 0, lambda: harm_chances(model, params, batch, self.place), lambda: state.chances
         )
         drawn = draw(key, chances, self._count(model))
         return Targets(chances, jnp.where(step % self.interval == 0, drawn, state.active))
 
     def loss(self, model: Model, params: Params, state: Targets, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
-        calm, gradient = stream_gradient(model, params, batch.safe)
-        chosen = jnp.concatenate([jnp.zeros(1, bool), state.active])[:, None, None, None]
-        params = only_active(params, state.active)
-        step = scaled_to(jnp.where(chosen, gradient, 0.0), self.rho)
-        total, metrics = perturbed_loss(model, params, batch, step, self.gamma)
+        calm, gradient = layers_gradient(model, params, batch.safe, self.place)
+        step = scaled_to(jnp.where(state.active[:, None, None, None], gradient, 0.0), self.rho)
+        params = only_active(params, state.active, ATTENTION if self.place == "attention" else LAYERS)
+        total, metrics = perturbed_loss(model, params, batch, at_place(step, self.place), self.gamma)
         return total, metrics | {"calm": calm}
 
     def _count(self, model: Model) -> int:
@@ -116,21 +122,27 @@ class TVaccine(Defense):
         return count
 
 
-def only_active(params: Params, active: jax.Array) -> Params:
-    """The same weights, of which layers outside A, ``[L]`` bool, get no gradient."""
+def only_active(params: Params, active: jax.Array, part: jax.tree_util.DictKey) -> Params:
+    """The same weights, of which a part of each layer outside A gets no gradient.
+
+    Args:
+      params: weights, plain or adapted.
+      active: A, ``[L]`` bool.
+      part: the key below which leaves of layers are frozen; ``LAYERS`` for all of a layer.
+    """
 
     def one(path: tuple, leaf: jax.Array) -> jax.Array:
-        if LAYERS not in path:
+        if LAYERS not in path or part not in path:
             return leaf
         return jnp.where(active.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, jax.lax.stop_gradient(leaf))
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def harm_chances(model: Model, params: Params, batch: StreamBatch) -> jax.Array:
-    """``[L]``: the norms of the harmful loss's gradient by what each layer writes, divided by their sum."""
-    _, gradient = stream_gradient(model, params, batch.harmful)
-    norms = jnp.sqrt(jnp.sum(jnp.square(gradient[1:]), axis=(1, 2, 3)))
+def harm_chances(model: Model, params: Params, batch: StreamBatch, place: str) -> jax.Array:
+    """``[L]``: the norms of the harmful loss's gradient by each layer's states, divided by their sum."""
+    _, gradient = layers_gradient(model, params, batch.harmful, place)
+    norms = jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(1, 2, 3)))
     # All norms are zero only for a batch without answers; then no layer is preferred.
     return (norms + 1e-30) / (norms + 1e-30).sum()
 

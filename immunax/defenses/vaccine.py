@@ -4,10 +4,13 @@ Huang et al. 2024, *Vaccine: Perturbation-aware Alignment* (arXiv:2402.01109):
 
     L = CE(x_s; h_l + ε_l),  ε_l = ρ · ∇_{h_l} CE(x_s) / ‖∇ CE(x_s)‖
 
-- h_l is what layer l writes to the residual stream, l = 1 ... L, every position of every example perturbed; the norm is
-  over all of them together. ε is a constant to the gradient of L, as in the authors' code. That code hooks the
-  attention of a layer, so its ε_l enters half a layer earlier than the paper's.
-- Paper, Llama-2-7B: ρ = 2, LoRA r = 8 (``trainer.lora``), AdamW at 1e-3, batch 10, 20 epochs.
+- ``place: layer`` is the paper's text: h_l is what layer l writes to the residual stream, l = 1 ... L.
+- ``place: attention`` is the authors' code, and the default, since ρ was chosen with it: h_l is what the attention of layer l
+  gives, past its output projection and before it is added to the stream. At one ρ it raises the loss more than the other.
+- Every position of every example is perturbed; the norm is over all of them and all layers together, and has 1e-7 added. ε is a
+  constant to the gradient of L, as in the authors' code.
+- Authors' script, Llama-2-7B: ρ = 2, LoRA r = 8, α = 4, dropout 0.1 on all seven projections (``trainer.lora``), AdamW at 1e-3
+  with decay 0.1, cosine with 10% warm-up, 50 epochs of batches of 5. Here all weights train unless the trainer has adapters.
 
 A mixture with harmless examples adds ``γ · CE(x_r)``, unperturbed, which the paper does not have.
 """
@@ -17,8 +20,9 @@ from dataclasses import dataclass
 import jax
 
 from immunax.inner.losses import answer_loss
-from immunax.inner.perturbation import scaled_to, stream_gradient
+from immunax.inner.perturbation import at_place, check_place, layers_gradient, scaled_to
 from immunax.models.model import Model, Params
+from immunax.models.steered import Perturbation
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 
 
@@ -28,6 +32,7 @@ class Vaccine(Defense):
 
     Attributes:
       rho: ρ, the norm of the whole perturbation.
+      place: where ε is added: ``attention`` or ``layer``.
       gamma: weight of harmless examples; without effect where the mixture has none.
       mixture: safe examples a step, and harmless ones, 0 for the objective as published.
     """
@@ -36,18 +41,24 @@ class Vaccine(Defense):
     needs = ("safe",)
 
     rho: float = 2.0
+    place: str = "attention"
     gamma: float = 1.0
     mixture: Mixture = Mixture(safe=10)
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_place(self.place, "defense.place")
+
     def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
-        calm, gradient = stream_gradient(model, params, batch.safe)
-        total, metrics = perturbed_loss(model, params, batch, scaled_to(gradient.at[0].set(0.0), self.rho), self.gamma)
+        calm, gradient = layers_gradient(model, params, batch.safe, self.place)
+        perturbation = at_place(scaled_to(gradient, self.rho), self.place)
+        total, metrics = perturbed_loss(model, params, batch, perturbation, self.gamma)
         return total, metrics | {"calm": calm}
 
 
 def perturbed_loss(
-    model: Model, params: Params, batch: StreamBatch, perturbation: jax.Array, gamma: float
+    model: Model, params: Params, batch: StreamBatch, perturbation: Perturbation, gamma: float
 ) -> Objective:
     """CE(x_s) under a perturbation, with ``γ · CE(x_r)`` where the mixture has harmless examples, and both terms.
 
@@ -55,7 +66,7 @@ def perturbed_loss(
       model: static.
       params: weights.
       batch: of the streams.
-      perturbation: ``[L + 1, B, T, D]``, of the safe batch's residual stream.
+      perturbation: of the safe batch's states.
       gamma: γ.
     """
     perturbed = answer_loss(model, params, batch.safe, perturbation)

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 from immunax.data.batches import Batch
 from immunax.models.cross_entropy import gather_columns, token_unlikelihood, weighted_nll
 from immunax.models.model import Model, Params
+from immunax.models.steered import UNPERTURBED, Perturbation
 
 
-def answer_loss(model: Model, params: Params, batch: Batch, perturbation: jax.Array | None = None) -> jax.Array:
+def answer_loss(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:
     """Cross entropy of the answer tokens of a batch, averaged over those tokens.
 
     Args:
       model: static.
       params: weights, plain or adapted.
       batch: packed or padded examples.
-      perturbation: of the residual stream, ``[L + 1, B, T, D]``, as :meth:`~immunax.models.model.Model.apply` takes it.
+      perturbation: what :meth:`~immunax.models.model.Model.apply` adds inside.
 
     Returns:
       A float32 scalar, in nats per token; 0 for a batch without answers.
@@ -68,7 +69,7 @@ def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -
     return weighted_nll(picked, model.unembedding(params), labels, jnp.broadcast_to(weights, stacked))
 
 
-def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: jax.Array | None = None) -> jax.Array:
+def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:
     """``−log(1 − p)`` of the answer tokens of a batch, averaged over those tokens (Welleck et al. 2019, arXiv:1908.04319).
 
     Args:
@@ -84,7 +85,7 @@ def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: jax
     return answer_mean(token_unlikelihood(hidden, model.unembedding(params), batch.answer_label), batch)
 
 
-def answer_states(model: Model, params: Params, batch: Batch, perturbation: jax.Array | None = None) -> jax.Array:
+def answer_states(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:
     """The hidden states past the final norm that predict the answers of a batch, ``[B, A, D]``.
 
     Args:

@@ -1,7 +1,8 @@
-"""Adversaries of the residual stream: the inner problem that latent adversarial training and Vaccine share.
+"""Adversaries of hidden states: the inner problem that latent adversarial training and Vaccine share.
 
-A perturbation is what :meth:`~immunax.models.model.Model.apply` adds to the stream, ``[L + 1, B, T, D]``; row 0 is the
-embedding, row i what layer i wrote. An adversary of a few rows keeps only those, ``[S, B, T, D]``.
+A :class:`~immunax.models.steered.Perturbation` is what :meth:`~immunax.models.model.Model.apply` adds inside: to the residual
+stream, ``[L + 1, B, T, D]``, row 0 the embedding and row i what layer i wrote, or to what each layer's attention gives,
+``[L, B, T, D]``. An adversary of a few rows keeps only those, ``[S, B, T, D]``.
 
 No gradient passes through the search for one. The gradient of the outer loss at the worst perturbation, held fixed, is
 the gradient of the maximum (Danskin 1966), and that is what the papers use.
@@ -18,25 +19,50 @@ from immunax.inner.losses import answer_loss
 from immunax.inner.state import begin
 from immunax.inner.step import scan_steps, slope_of
 from immunax.models.model import Model, Params
+from immunax.models.steered import Perturbation
+from immunax.runtime.errors import UserError, nearest
+
+PLACES = ("attention", "layer")
+"""Where a layer is perturbed: in what its attention gives, before that is added to the stream, or in what the layer writes."""
 
 
-def nothing(model: Model, tokens: jax.Array, rows: int | None = None) -> jax.Array:
+def check_place(place: str, field: str) -> None:
+    """Refuses what is none of :data:`PLACES`.
+
+    Args:
+      place: what the user wrote.
+      field: the configuration's name for it, for the message.
+
+    Raises:
+      UserError: it is none.
+    """
+    if place not in PLACES:
+        raise UserError(f"{field}={place!r}: expected one of {', '.join(PLACES)}.{nearest(place, PLACES)}")
+
+
+def at_place(part: jax.Array, place: str) -> Perturbation:
+    """The perturbation of every layer at one of :data:`PLACES`, ``[L, B, T, D]``."""
+    if place == "attention":
+        return Perturbation(attention=part)
+    return Perturbation(stream=jnp.concatenate([jnp.zeros_like(part[:1]), part]))
+
+
+def nothing(model: Model, tokens: jax.Array, rows: int) -> jax.Array:
     """A perturbation of zeros.
 
     Args:
       model: static.
       tokens: ``[B, T]``, what it is for.
-      rows: S; all L + 1 by default.
+      rows: S.
 
     Returns:
       ``[S, B, T, D]`` float32.
     """
-    rows = model.config.n_layers + 1 if rows is None else rows
     return jnp.zeros((rows, *tokens.shape, model.config.d_model), jnp.float32)
 
 
-def spread(part: jax.Array, rows: tuple[int, ...], model: Model) -> jax.Array:
-    """The whole perturbation whose row ``rows[i]`` is ``part[i]``.
+def spread(part: jax.Array, rows: tuple[int, ...], model: Model) -> Perturbation:
+    """The perturbation of the stream whose row ``rows[i]`` is ``part[i]``.
 
     Args:
       part: ``[S, B, T, D]``.
@@ -47,7 +73,7 @@ def spread(part: jax.Array, rows: tuple[int, ...], model: Model) -> jax.Array:
       ``[L + 1, B, T, D]``, zero elsewhere.
     """
     whole = jnp.zeros((model.config.n_layers + 1, *part.shape[1:]), part.dtype)
-    return whole.at[jnp.array(rows)].set(part)
+    return Perturbation(stream=whole.at[jnp.array(rows)].set(part))
 
 
 def within_ball(radius: float) -> optax.GradientTransformation:
@@ -90,24 +116,25 @@ def projected_descent(
     return jax.lax.stop_gradient(state.trained), metrics["loss"]
 
 
-def stream_gradient(model: Model, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """The cross entropy of the answers, and its gradient by the residual stream, both constants to the outer gradient.
+def layers_gradient(model: Model, params: Params, batch: Batch, place: str) -> tuple[jax.Array, jax.Array]:
+    """The cross entropy of the answers, and its gradient by every layer's states, both constants to the outer gradient.
 
     Args:
       model: static.
       params: weights, plain or adapted.
       batch: ``[B, T]``.
+      place: which states, one of :data:`PLACES`.
 
     Returns:
-      A float32 scalar, in nats per token, and ``[L + 1, B, T, D]`` float32.
+      A float32 scalar, in nats per token, and ``[L, B, T, D]`` float32.
     """
     fixed = jax.lax.stop_gradient(params)
-    at = nothing(model, batch.tokens)
-    return jax.value_and_grad(lambda part: answer_loss(model, fixed, batch, part))(at)
+    zeros = nothing(model, batch.tokens, model.config.n_layers)
+    return jax.value_and_grad(lambda part: answer_loss(model, fixed, batch, at_place(part, place)))(zeros)
 
 
 def scaled_to(gradient: jax.Array, radius: float) -> jax.Array:
-    """``ρ · g / ‖g‖``, the ascent step of sharpness-aware minimisation (Foret et al. 2020, arXiv:2010.01412).
+    """``ρ · g / (‖g‖ + 1e-7)``, the ascent step of sharpness-aware minimisation (Foret et al. 2020, arXiv:2010.01412).
 
     Args:
       gradient: g, of any shape; the norm is over all of it.
@@ -116,4 +143,4 @@ def scaled_to(gradient: jax.Array, radius: float) -> jax.Array:
     Returns:
       The step; zero where the gradient is zero everywhere.
     """
-    return gradient * (radius / jnp.maximum(jnp.linalg.norm(gradient.reshape(-1)), 1e-12))
+    return gradient * (radius / (jnp.linalg.norm(gradient.reshape(-1)) + 1e-7))

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from immunax.models import rotary
 from immunax.models.attention import attention, causal_attention
 from immunax.models.config import DecoderConfig
+from immunax.models.steered import UNPERTURBED, Perturbation
 from immunax.runtime.mesh import split_rows
 
 ATTENDED = "attended"
@@ -173,26 +174,27 @@ class Layer(nn.Module):
     capture: bool
 
     @nn.compact
-    def __call__(
-        self, carry: tuple[jax.Array, Cache | None], part: tuple[jax.Array, jax.Array | None], context: Context
-    ):
+    def __call__(self, carry: tuple[jax.Array, Cache | None], part: tuple[jax.Array, Perturbation], context: Context):
         """Maps (stream ``[B, T, D]``, cache) to the same, and gives :class:`Captured` when asked.
 
-        ``part`` is the layer's number and what is added to the stream before the layer reads it, or None.
+        ``part`` is the layer's number and its rows of the perturbation: to the stream before the layer reads it, and to what its
+        attention gives.
         """
         x, cache = carry
         layer, added = part
-        if added is not None:
-            x = x + added.astype(x.dtype)
+        if added.stream is not None:
+            x = x + added.stream.astype(x.dtype)
         c = self.config
 
         def norm(there: bool, name: str, values: jax.Array) -> jax.Array:
             return RMSNorm(c, name=name)(values) if there else values
 
-        read = norm(c.pre_norm, "input_layernorm", x)
+        read = norm(c.pre_norm, "input_layernorm", x).astype(self.dtype)
         attended, cache = Attention(c, self.dtype, name="self_attn")(read, context, cache, layer)
+        if added.attention is not None:
+            attended = attended.astype(x.dtype) + added.attention.astype(x.dtype)
         middle = x + norm(c.post_norm, "attention_output_norm", attended)
-        read = norm(c.pre_norm, "post_attention_layernorm", middle)
+        read = norm(c.pre_norm, "post_attention_layernorm", middle).astype(self.dtype)
         written = norm(c.post_norm, "mlp_output_norm", MLP(c, self.dtype, name="mlp")(read))
         return (split_rows(middle + written), cache), Captured(x, written) if self.capture else None
 
@@ -211,13 +213,12 @@ class Decoder(nn.Module):
         tokens: jax.Array,
         context: Context,
         cache: Cache | None = None,
-        perturbation: jax.Array | None = None,
+        perturbation: Perturbation = UNPERTURBED,
         prompt: jax.Array | None = None,
     ):
         """Maps tokens ``[B, T]`` to the stream before and after the final norm ``[B, T, D]``, the cache, and captures.
 
-        ``perturbation`` ``[L + 1, B, T, D]`` is added to the stream before every layer and after the last, ``prompt``
-        ``[B, T, D]`` to the embeddings.
+        ``prompt`` ``[B, T, D]`` is added to the embeddings.
         """
         c = self.config
         table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
@@ -232,14 +233,17 @@ class Decoder(nn.Module):
         embedded = table(tokens).astype(self.dtype)
         if c.scale_embeddings:
             embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
+        if not perturbation.empty:
+            embedded = embedded.astype(jnp.promote_types(self.dtype, jnp.float32))
         if prompt is not None:
-            embedded = embedded + prompt.astype(self.dtype)
+            embedded = embedded + prompt.astype(embedded.dtype)
         carry = (split_rows(embedded), cache)
-        added, last = (None, None) if perturbation is None else (perturbation[:-1], perturbation[-1])
-        (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), added), context)
-        if last is not None:
-            stream = stream + last.astype(self.dtype)
-        hidden = RMSNorm(c, name="norm")(stream)
+        whole = perturbation.stream
+        before = perturbation if whole is None else perturbation._replace(stream=whole[:-1])
+        (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), before), context)
+        if whole is not None:
+            stream = stream + whole[-1].astype(stream.dtype)
+        hidden = RMSNorm(c, name="norm")(stream).astype(self.dtype)
         if self.is_initializing() and not c.tie_embeddings:
             Linear(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)
         return stream, hidden, cache, captured

@@ -11,7 +11,7 @@ from immunax.models.config import DecoderConfig
 from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
 from immunax.models.families import FAMILIES
 from immunax.models.lora import Adapted
-from immunax.models.steered import Steered
+from immunax.models.steered import UNPERTURBED, Perturbation, Steered
 from immunax.models.unembedding import Unembedding
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.mesh import split_parameters
@@ -93,7 +93,7 @@ class Model:
         positions: jax.Array,
         *,
         capture: bool = False,
-        perturbation: jax.Array | None = None,
+        perturbation: Perturbation = UNPERTURBED,
     ) -> Outputs:
         """One forward pass over whole sequences.
 
@@ -103,8 +103,8 @@ class Model:
           segment_ids: ``[B, T]`` int; tokens attend within their segment only, 0 is padding.
           positions: ``[B, T]`` int, restarting at each segment.
           capture: also give the residual stream and the MLP outputs.
-          perturbation: ``[L + 1, B, T, D]``, added to the residual stream before every layer and after the last, row
-            by row as :attr:`Outputs.residuals` has them (which then hold the sum); none costs nothing.
+          perturbation: of the stream, row by row as :attr:`Outputs.residuals` has them (which then hold the sum), and of what
+            attention gives; an empty one costs nothing.
 
         Returns:
           :class:`Outputs`. Logits are not computed: ``[B, T, V]`` is by far the largest array, and few callers need it whole.
@@ -193,8 +193,7 @@ def _base(params: Params) -> Any:
     return params.base if isinstance(params, (Adapted, Steered)) else params
 
 
-def _steering(params: Params, positions: jax.Array, perturbation: jax.Array | None = None) -> dict:
+def _steering(params: Params, positions: jax.Array, perturbation: Perturbation = UNPERTURBED) -> dict:
     if not isinstance(params, Steered):
-        return {} if perturbation is None else {"perturbation": perturbation}
-    added = params.stream() if perturbation is None else params.stream() + perturbation
-    return {"perturbation": added, "prompt": params.embedded(positions)}
+        return {"perturbation": perturbation}
+    return {"perturbation": params.beside(perturbation), "prompt": params.embedded(positions)}

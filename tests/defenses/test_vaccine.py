@@ -14,28 +14,38 @@ from immunax.runtime.errors import UserError
 KEY = jax.random.key(7)
 BATCH = StreamBatch(small.batch(1, 3), small.batch(2, 5), small.batch(3, 4))
 DEPTH = small.CONFIG.n_layers
-SHAPE = (DEPTH + 1, 3, 16, small.CONFIG.d_model)
+SHAPE = (DEPTH, 3, 16, small.CONFIG.d_model)
 
 
-def _reference(weights, rows, rho, gamma):
-    """The perturbation row by row from the written-out decoder's gradient, and the loss under it."""
-    gradient = jax.grad(lambda p: plain_decoder.nll(weights, BATCH.safe, p))(jnp.zeros(SHAPE))
-    norm = jnp.sqrt(sum((gradient[row] ** 2).sum() for row in rows))
-    epsilon = jnp.stack([rho * gradient[row] / norm if row in rows else 0 * gradient[row] for row in range(DEPTH + 1)])
-    perturbed = plain_decoder.nll(weights, BATCH.safe, jax.lax.stop_gradient(epsilon))
-    return perturbed + gamma * plain_decoder.nll(weights, BATCH.retain)
+def _nll(weights, part, batch, place):
+    """The written-out loss with ``part`` [L, B, T, D] at a place."""
+    if place == "attention":
+        return plain_decoder.nll(weights, batch, attention=part)
+    return plain_decoder.nll(weights, batch, jnp.concatenate([jnp.zeros_like(part[:1]), part]))
+
+
+def _reference(weights, layers, place):
+    """The perturbation layer by layer from the written-out decoder's gradient, ρ = 3, and the loss under it, γ = 0.5."""
+    gradient = jax.grad(lambda part: _nll(weights, part, BATCH.safe, place))(jnp.zeros(SHAPE))
+    norm = jnp.sqrt(sum((gradient[layer] ** 2).sum() for layer in layers))
+    epsilon = jnp.stack(
+        [3 * gradient[layer] / norm if layer in layers else 0 * gradient[layer] for layer in range(DEPTH)]
+    )
+    perturbed = _nll(weights, jax.lax.stop_gradient(epsilon), BATCH.safe, place)
+    return perturbed + 0.5 * plain_decoder.nll(weights, BATCH.retain)
 
 
 def _compare(mine, reference):
     np.testing.assert_allclose(mine, reference, rtol=2e-2, atol=2e-3 * float(jnp.abs(reference).max()))
 
 
-def test_vaccine_and_its_gradient_equal_the_reference_and_the_perturbation_raises_the_loss():
-    weights, defense = small.params(), Vaccine(rho=3.0, gamma=0.5)
+@pytest.mark.parametrize("place", ["attention", "layer"])
+def test_vaccine_and_its_gradient_equal_the_reference_and_the_perturbation_raises_the_loss(place):
+    weights, defense = small.params(), Vaccine(rho=3.0, place=place, gamma=0.5)
     (loss, terms), ours = jax.jit(
         jax.value_and_grad(lambda w: defense.loss(small.MODEL, w, (), BATCH, KEY), has_aux=True)
     )(weights)
-    expected, theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, (1, 2, 3), 3.0, 0.5)))(weights)
+    expected, theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, (0, 1, 2), place)))(weights)
     np.testing.assert_allclose(loss, expected, rtol=1e-3)
     jax.tree.map(_compare, ours, theirs)
     assert terms["perturbed"] > terms["calm"] + 0.01
@@ -50,25 +60,31 @@ def test_the_published_objectives_have_no_harmless_examples(defense):
     assert jax.eval_shape(terms, small.params()).keys() == {"perturbed", "calm"}
 
 
-def test_t_vaccine_perturbs_and_trains_the_active_layers_alone():
-    weights, defense = small.params(), TVaccine(rho=3.0, gamma=0.5)
+@pytest.mark.parametrize("place", ["attention", "layer"])
+def test_t_vaccine_perturbs_the_active_layers_alone_and_trains_no_other_layer_or_no_other_attention(place):
+    weights, defense = small.params(), TVaccine(rho=3.0, place=place, gamma=0.5)
     state = Targets(jnp.full(DEPTH, 1 / DEPTH), jnp.array([True, False, True]))
     trainable = defense.trainable(small.MODEL)
     slope_at = slope_of(lambda w, batch: defense.loss(small.MODEL, w, state, batch, KEY), trainable)
     ours = jax.jit(slope_at)(*trainable.split(weights), BATCH)
-    theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, (1, 3), 3.0, 0.5)))(weights)
+    theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, (0, 2), place)))(weights)
     np.testing.assert_allclose(ours.loss, theirs[0], rtol=1e-3)
-    for mine, reference in zip(*map(jax.tree.leaves, (ours.gradient, theirs[1]["layers"])), strict=True):
+    pairs = jax.tree.map(lambda mine, reference: (mine, reference), ours.gradient, theirs[1]["layers"])
+    for path, (mine, reference) in jax.tree_util.tree_leaves_with_path(pairs, is_leaf=lambda x: isinstance(x, tuple)):
         _compare(mine[0], reference[0])
         _compare(mine[2], reference[2])
-        assert not mine[1].any()
+        if place == "layer" or "self_attn" in jax.tree_util.keystr(path):
+            assert not mine[1].any()
+        else:
+            _compare(mine[1], reference[1])
 
 
-def test_the_chances_are_the_norms_of_the_harmful_gradient_by_each_layers_output():
+@pytest.mark.parametrize("place", ["attention", "layer"])
+def test_the_chances_are_the_norms_of_the_harmful_gradient_by_each_layers_states(place):
     weights = small.params()
-    ours = jax.jit(lambda w: harm_chances(small.MODEL, w, BATCH))(weights)
-    gradient = jax.jit(jax.grad(lambda p: plain_decoder.nll(weights, BATCH.harmful, p)))(jnp.zeros(SHAPE))
-    norms = np.array([np.linalg.norm(np.ravel(gradient[row])) for row in (1, 2, 3)])
+    ours = jax.jit(lambda w: harm_chances(small.MODEL, w, BATCH, place))(weights)
+    gradient = jax.jit(jax.grad(lambda part: _nll(weights, part, BATCH.harmful, place)))(jnp.zeros(SHAPE))
+    norms = np.array([np.linalg.norm(np.ravel(gradient[layer])) for layer in range(DEPTH)])
     np.testing.assert_allclose(ours, norms / norms.sum(), rtol=1e-3)
 
 
@@ -106,3 +122,6 @@ def test_settings_without_a_layer_or_a_stream_are_refused():
         TVaccine(mixture=Mixture(safe=2))
     with pytest.raises(UserError, match=r"mixture\.safe=0"):
         Vaccine(mixture=Mixture(retain=2))
+    for defense in (Vaccine, TVaccine):
+        with pytest.raises(UserError, match=r"defense\.place='atention'.*Did you mean 'attention'"):
+            defense(place="atention")

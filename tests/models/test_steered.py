@@ -4,7 +4,7 @@ import numpy as np
 import small
 
 from immunax.models.generate import Decoding, generate
-from immunax.models.steered import Steered
+from immunax.models.steered import Perturbation, Steered
 
 PARAMS = small.params()
 L, D = small.CONFIG.n_layers, small.CONFIG.d_model
@@ -21,7 +21,7 @@ def test_offsets_are_a_perturbation_that_is_the_same_at_every_token():
     steered = Steered(PARAMS, jnp.zeros((1, D)), offsets)
     whole = jnp.broadcast_to(offsets[:, None, None], (L + 1, 2, 9, D))
     found = small.MODEL.apply(steered, TOKENS, ONES, PLACES, capture=True)
-    known = small.MODEL.apply(PARAMS, TOKENS, ONES, PLACES, capture=True, perturbation=whole)
+    known = small.MODEL.apply(PARAMS, TOKENS, ONES, PLACES, capture=True, perturbation=Perturbation(whole))
     np.testing.assert_allclose(found.hidden, known.hidden, atol=1e-5)
     np.testing.assert_allclose(found.residuals, known.residuals, atol=1e-5)
 
@@ -33,7 +33,7 @@ def test_a_continuous_prompt_lies_on_the_first_tokens_of_every_segment():
     segments = jnp.array([[1] * 5 + [2] * 4] * 2)
     added = jnp.zeros((L + 1, 2, 9, D)).at[0, :, :3].set(prompt).at[0, :, 5:8].set(prompt)
     found = small.MODEL.apply(steered, TOKENS, segments, places)
-    known = small.MODEL.apply(PARAMS, TOKENS, segments, places, perturbation=added)
+    known = small.MODEL.apply(PARAMS, TOKENS, segments, places, perturbation=Perturbation(added))
     np.testing.assert_allclose(found.hidden, known.hidden, atol=1e-5)
 
 
