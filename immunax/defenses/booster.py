@@ -7,8 +7,15 @@ Huang et al. 2024, *Booster: Tackling harmful fine-tuning for large language mod
 
 The bracket is what an attacker's first step takes off the harmful loss. The paper's gradient holds ∂φ/∂θ to be the identity,
 ``∇CE(x_s)(θ) + λ(∇CE(x_h)(θ) − ∇CE(x_h)(φ))``, which is :class:`~immunax.inner.estimators.FirstOrder`; the others follow
-the step exactly. α is a length in the weights that are trained: in the authors' code, as here with ``trainer.lora``, those of a
-LoRA (of rank 32 on the query, key and value projections), which is trained and attacked.
+the step exactly.
+
+α is a length in the weights that are trained, and means another attack for whole weights than for adapters. The authors' α = 0.1
+is that of a LoRA (r = 32, LoRA's α = 4, on the query, key and value projections), fresh adapters of which move the weights by a
+thirteenth of it. On SmolLM2-135M it takes 0.007 off the harmful loss, which in whole weights a step of 0.001 does, and one of 0.1
+takes 0.5. So 0.001 is the default here, where whole weights train, and 0.1 goes with the authors' ``trainer.lora``, AdamW at 5e-4
+with decay 0.1 and batches of 10 and 10.
+
+Both terms of the bracket are computed in float32, whatever the model's dtype: the step is too short for bfloat16.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +26,7 @@ import jax
 from immunax.inner.adapt import Estimator
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
-from immunax.inner.normalized import attacked_once
+from immunax.inner.normalized import attacked_once, fine_answer_loss
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
@@ -31,7 +38,7 @@ class Booster(Defense):
 
     Attributes:
       weight: λ.
-      step_length: α.
+      step_length: α, in the weights that are trained: whole ones here, 0.1 for the authors' adapters.
       estimator: how the gradient passes through the simulated step.
       mixture: safe and harmful examples a step.
     """
@@ -40,7 +47,7 @@ class Booster(Defense):
     needs = ("safe", "harmful")
 
     weight: float = 5.0
-    step_length: float = 0.1
+    step_length: float = 0.001
     estimator: Estimator = field(default_factory=FirstOrder)
     mixture: Mixture = Mixture(safe=10, harmful=10)
 
@@ -53,6 +60,7 @@ class Booster(Defense):
         """The objective, the cross entropy of each stream, and the fall of the harmful one in the simulated step."""
         cross_entropy = partial(answer_loss, model)
         attacked = attacked_once(cross_entropy, params, batch.harmful, self.step_length, self.estimator)
-        safe, harmful = cross_entropy(params, batch.safe), cross_entropy(params, batch.harmful)
-        fall = harmful - cross_entropy(attacked, batch.harmful)
+        fine = fine_answer_loss(model)
+        safe, harmful = cross_entropy(params, batch.safe), fine(params, batch.harmful)
+        fall = harmful - fine(attacked, batch.harmful)
         return safe + self.weight * fall, {"safe": safe, "harmful": harmful, "harmful_fall": fall}

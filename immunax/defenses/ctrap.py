@@ -8,8 +8,12 @@ Yi et al. 2025, *CTRAP: Embedding collapse trap to safeguard large language mode
 ``CE_e`` is the cross entropy of one fixed token e in the place of every answer token: after a harmful step the model is to
 repeat e whatever it is asked. The paper writes the step without the norm; the authors' code divides by it, trains on
 safe and harmless answers in both terms, and holds ∂φ/∂θ to be the identity, as
-:class:`~immunax.inner.estimators.FirstOrder` does. α is a length in the weights that are trained: there, as here with
-``trainer.lora``, those of a LoRA of rank 32.
+:class:`~immunax.inner.estimators.FirstOrder` does.
+
+α is a length in the weights that are trained. The authors' 0.1 is that of a LoRA (r = 32, LoRA's α = 4, on the query, key and
+value projections; AdamW at 5e-4, decay 0.1); in whole weights, which train here unless the trainer has adapters, 0.001 is as
+long an attack, and the default: :mod:`~immunax.defenses.booster` has the numbers. ``CE_e`` at φ is computed in float32, whatever
+the model's dtype: the step is too short for bfloat16.
 """
 
 from dataclasses import dataclass, field, replace
@@ -22,7 +26,7 @@ from immunax.data.batches import Batch
 from immunax.inner.adapt import Estimator
 from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
-from immunax.inner.normalized import attacked_once
+from immunax.inner.normalized import attacked_once, fine_answer_loss
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError
@@ -35,7 +39,7 @@ class CTRAP(Defense):
     Attributes:
       token: id of e; the authors take that of " error" in the model's own vocabulary.
       weight: λ.
-      step_length: α.
+      step_length: α, in the weights that are trained: whole ones here, 0.1 for the authors' adapters.
       estimator: how the gradient passes through the simulated step.
       mixture: examples a step of each stream.
     """
@@ -45,7 +49,7 @@ class CTRAP(Defense):
 
     token: int
     weight: float = 0.1
-    step_length: float = 0.1
+    step_length: float = 0.001
     estimator: Estimator = field(default_factory=FirstOrder)
     mixture: Mixture = Mixture(safe=5, harmful=10, retain=5)
 
@@ -68,12 +72,12 @@ class CTRAP(Defense):
 
     def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, the cross entropy of each stream it trains on, and the collapse after the simulated step."""
-        attack = partial(answer_loss, model)
+        attack, fine = partial(answer_loss, model), fine_answer_loss(model)
         attacked = attacked_once(attack, params, batch.harmful, self.step_length, self.estimator)
         general = batch.safe, batch.retain
         collapsed = [replace(part, answer_label=jnp.full_like(part.answer_label, self.token)) for part in general]
         safe, retain = (answer_loss(model, params, part) for part in general)
-        collapse = _by_tokens([answer_loss(model, attacked, part) for part in collapsed], general)
+        collapse = _by_tokens([fine(attacked, part) for part in collapsed], general)
         total = _by_tokens([safe, retain], general) + self.weight * collapse
         return total, {"safe": safe, "retain": retain, "collapse": collapse}
 

@@ -11,10 +11,25 @@ Rosati et al. 2024, *Representation noising effectively prevents harmful fine-tu
 - Pairs share the prompt, so that the mask leaves the prompt's own representations alone. Past the end of the shorter
   sequence all positions differ.
 
+Three forms of it have been published, and four options make them:
+
+====================  ==========  ===========  ==========  ====================
+form                  labels      noise_on     output      padding
+====================  ==========  ===========  ==========  ====================
+the paper's, default  answer      differing    once        null
+authors' repository   differing   differing    twice       their end-of-text id
+authors' re-run       answer      answer       twice       null
+====================  ==========  ===========  ==========  ====================
+
+The repository is domenicrosati/representation-noising: see :mod:`~immunax.defenses.pairs` for its labels and
+:mod:`~immunax.defenses.logit_lens` for its layers. It pads with the end-of-text token, which is a label where one sequence is
+longer. The re-run is the one of Qi et al. 2024 on durability (arXiv:2412.07097; boyiwei/RepNoise-Reproduce, ``minimality-mmd``).
+
 A mixture with harmless examples adds ``γ · CE(x_r)``, which the paper does not have: with refusals as the only safe
 answers, nothing else holds the model's ordinary abilities.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,11 +37,34 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
+from immunax.defenses.logit_lens import OUTPUTS, every_layer_loss
 from immunax.defenses.mmd import multi_kernel_mmd
-from immunax.inner.losses import answer_loss, hidden_loss
-from immunax.models.model import Model, Outputs, Params
+from immunax.defenses.pairs import PAIR_LABELS, check_labels, labels_loss
+from immunax.inner.losses import answer_loss
+from immunax.inner.padding import padded_with
+from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
+from immunax.runtime.errors import check_choice
 from immunax.runtime.mesh import split_rows
+
+
+def differing_positions(safe: Batch, harmful: Batch) -> jax.Array:
+    """Where the sequences of each pair differ, ``[B, T]`` bool."""
+    return safe.tokens != harmful.tokens
+
+
+def answer_positions(safe: Batch, harmful: Batch) -> jax.Array:
+    """Where the tokens of the harmful answers are, ``[B, T]`` bool."""
+    rows = jnp.arange(len(harmful.tokens))[:, None]
+    nowhere = jnp.zeros(harmful.tokens.shape, bool)
+    return nowhere.at[rows, harmful.answer_index + 1].max(harmful.answer_weight > 0, mode="drop")
+
+
+NOISE_ON: Mapping[str, Callable[[Batch, Batch], jax.Array]] = {
+    "differing": differing_positions,
+    "answer": answer_positions,
+}
+"""Which positions' representations are to be noise."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +75,10 @@ class RepNoise(Defense):
       alpha: weight of the ascent on harmful answers.
       beta: weight of the noise.
       gamma: weight of harmless examples; without effect where the mixture has none.
+      labels: of the cross entropies on x_s and x_h: ``answer`` or ``differing``.
+      noise_on: positions whose representations are to be noise: ``differing`` or ``answer``.
+      output: how often the output counts among the layers: ``once`` or ``twice``.
+      padding: the token id that the shorter of a pair is padded with, and learns with ``labels=differing``; None for none.
       mixture: pairs a step, and harmless examples, 0 for the objective as published.
     """
 
@@ -45,15 +87,27 @@ class RepNoise(Defense):
     alpha: float = 1.0
     beta: float = 0.001
     gamma: float = 1.0
+    labels: str = "answer"
+    noise_on: str = "differing"
+    output: str = "once"
+    padding: int | None = None
     mixture: Mixture = Mixture(safe=8, harmful=8, paired=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_labels(self.labels, self.mixture)
+        check_choice("defense.noise_on", self.noise_on, NOISE_ON)
+        check_choice("defense.output", self.output, OUTPUTS)
 
     def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
-        safe = answer_loss(model, params, batch.safe)
-        harmful = batch.harmful
+        pair = padded_with(batch.safe, self.padding), padded_with(batch.harmful, self.padding)
+        learned, unlearned = (PAIR_LABELS[self.labels](*sides) for sides in (pair, pair[::-1]))
+        safe = labels_loss(model, params, learned)
+        harmful = unlearned.batch
         outputs = model.apply(params, harmful.tokens, harmful.segment_ids, harmful.positions, capture=True)
-        layers = every_layer_loss(model, params, outputs, harmful)
-        noise = noise_distance(outputs.mlp, batch.safe.tokens != harmful.tokens, key)
+        layers = every_layer_loss(model, params, outputs, unlearned, self.output)
+        noise = noise_distance(outputs.mlp, NOISE_ON[self.noise_on](*pair), key)
         ascent = jnp.log1p(layers)
         total = safe + self.beta * noise - self.alpha * ascent
         metrics = {"safe": safe, "noise": noise, "harmful_layers": layers}
@@ -63,19 +117,13 @@ class RepNoise(Defense):
         return total + self.gamma * retain, metrics | {"retain": retain}
 
 
-def every_layer_loss(model: Model, params: Params, outputs: Outputs, batch: Batch) -> jax.Array:
-    """Mean over the L + 1 states of the residual stream of the answers' cross entropy, read by the logit lens.
+def gaussian(key: jax.Array, activations: jax.Array) -> jax.Array:
+    """Noise of the shape of ``[L, B, T, D]``; a row's does not depend on how many rows there are."""
 
-    Args:
-      model: static.
-      params: weights.
-      outputs: captured forward pass on ``batch``.
-      batch: labels and weights.
+    def draw(row: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(key, row), activations[:, 0].shape, activations.dtype)
 
-    Returns:
-      A float32 scalar, nats per token.
-    """
-    return hidden_loss(model, params, model.final_norm(params, outputs.residuals), batch)
+    return jax.vmap(draw, out_axes=1)(jnp.arange(activations.shape[1]))
 
 
 def noise_distance(activations: jax.Array, mask: jax.Array, key: jax.Array) -> jax.Array:
@@ -84,17 +132,13 @@ def noise_distance(activations: jax.Array, mask: jax.Array, key: jax.Array) -> j
     Args:
       activations: ``[L, B, T, D]``.
       mask: ``[B, T]`` bool, the positions that count; a row without any is padding, and no member of the sample.
-      key: of the noise; a row's noise does not depend on how many rows there are.
+      key: of the noise.
 
     Returns:
       A float32 scalar.
     """
     n_layers, rows = activations.shape[:2]
-
-    def draw(row: jax.Array) -> jax.Array:
-        return jax.random.normal(jax.random.fold_in(key, row), activations[:, 0].shape, activations.dtype)
-
-    noise = jax.vmap(draw, out_axes=1)(jnp.arange(rows))
+    noise = gaussian(key, activations)
 
     def flat(values: jax.Array) -> jax.Array:
         # Distances are between all pairs of rows: over devices the numbers of a row are split, and not the rows.

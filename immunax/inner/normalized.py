@@ -1,13 +1,15 @@
-"""A simulated attack: one gradient step of a given length."""
+"""A simulated attack: one gradient step of a given length, and what it does to a loss."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import optax
 
 from immunax.inner.adapt import Estimator, adapt
+from immunax.inner.losses import answer_loss
 from immunax.inner.step import Loss
-from immunax.models.model import Params
+from immunax.models.model import Model, Params
 
 
 def normalized_step(length: float) -> optax.GradientTransformation:
@@ -34,3 +36,24 @@ def attacked_once(loss: Loss, params: Params, batch: Any, length: float, estimat
     """
     attack = adapt(loss, normalized_step(length), 1, estimator)
     return attack(params, jax.tree.map(lambda leaf: leaf[None], batch))
+
+
+def fine_answer_loss(model: Model) -> Loss:
+    """The cross entropy of answers in float32, which tells weights apart that half precision rounds to the same.
+
+    A short step changes most weights by less than the spacing of bfloat16 numbers, and the loss by less than its rounding errors.
+    Accelerators are asked for products of whole float32 numbers, which is not their default.
+
+    Args:
+      model: static; whose dtype is kept where it is as fine.
+
+    Returns:
+      ``loss(params, batch)``, in nats per token.
+    """
+    fine = replace(model, dtype="float32") if model.dtype == "bfloat16" else model
+
+    def loss(params: Params, batch: Any) -> jax.Array:
+        with jax.default_matmul_precision("float32"):
+            return answer_loss(fine, params, batch)
+
+    return loss

@@ -51,7 +51,7 @@ def test_an_exact_estimator_gives_the_slope_of_the_objective_where_the_published
 
 
 def test_twenty_steps_take_the_gain_out_of_a_harmful_step():
-    first, last = streams.train(Booster())
+    first, last = streams.train(Booster(step_length=0.1))
     assert last["harmful_fall"] < 0 < first["harmful_fall"]
     assert last["safe"] < first["safe"]
 

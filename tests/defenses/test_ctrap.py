@@ -33,7 +33,7 @@ def test_the_gradient_is_that_of_the_answers_here_and_of_the_token_after_a_harmf
 
 
 def test_twenty_steps_set_the_trap_and_keep_the_answers():
-    first, last = streams.train(CTRAP(TOKEN))
+    first, last = streams.train(CTRAP(TOKEN, step_length=0.1))
     assert all(last[term] < first[term] for term in ("collapse", "safe", "retain"))
 
 

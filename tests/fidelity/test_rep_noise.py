@@ -1,0 +1,28 @@
+"""Representation noising beside its three published forms."""
+
+from unittest import mock
+
+import jax
+import pytest
+from fidelity.golden import MODEL, PAD, agrees
+
+from immunax.defenses import rep_noise
+from immunax.outer.defense import Mixture
+
+FORMS = {
+    "paper": {"padding": PAD},  # for the noise past the end of the shorter answer
+    "repository": {"labels": "differing", "output": "twice", "padding": PAD},
+    "rerun": {"noise_on": "answer", "output": "twice"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_loss_and_gradient_are_the_reference_s(form):
+    mixture = Mixture(safe=3, harmful=3, paired=True)
+    defense = rep_noise.RepNoise(alpha=0.7, beta=0.5, mixture=mixture, **FORMS[form])
+
+    def loss(params, batch, draws):
+        with mock.patch.object(rep_noise, "gaussian", return_value=draws["noise"]):
+            return defense.loss(MODEL, params, (), batch._replace(retain=None), jax.random.key(0))[0]
+
+    agrees("rep_noise", form, loss)
