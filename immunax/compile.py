@@ -13,6 +13,7 @@ from immunax.pod.fit import compile_step
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import command, run_directory
+from immunax.stages import recipe
 from immunax.stages.defender import defender
 from immunax.stages.setup import build, check_context
 
@@ -25,7 +26,7 @@ FILE = "compile.json"
 @command("compile", required=("defense",))
 def main(config: DictConfig) -> None:
     """Compiles for a topology with no TPU present, prints one table, and leaves its numbers in the run's folder."""
-    folder, started = run_directory(), manifest.now()
+    folder, started, config = run_directory(), manifest.now(), recipe.applied(config)
     spec = build(config.mesh)
     if spec.topology is None:
         raise UserError(

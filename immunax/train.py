@@ -1,4 +1,4 @@
-"""``python -m immunax.train +defense=NAME``: immunize a model, attack it, and show what the attack does."""
+"""``python -m immunax.train +defense=NAME`` or ``+recipe=NAME``: immunize a model, attack it, and show what the attack does."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
 from immunax.runtime.preemption import EXIT_PREEMPTED
-from immunax.stages import report
+from immunax.stages import recipe, report
 from immunax.stages.attackers_data import marked
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
@@ -32,7 +32,7 @@ START, IMMUNIZED = "start model", "immunized"
 @command("train", required=("defense",))
 def main(config: DictConfig) -> None:
     """The main job; the README says what it leaves in the run's folder."""
-    folder, started = run_directory(), manifest.now()
+    folder, started, config = run_directory(), manifest.now(), recipe.applied(config)
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
     devices = mesh.for_one_model(mesh.build(build(config.mesh)))

@@ -207,7 +207,9 @@ def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequen
     named = config.get("run") is not None
     if named:
         _check_name(str(config.run))
-    parts = ["${hydra:runtime.choices." + group + "}" for group in (*required, "model")] + ["${seed}"]
+    chosen = prepared.config.hydra.runtime.choices
+    what = ("recipe",) if chosen.get("recipe") not in (None, "null") else required
+    parts = ["${hydra:runtime.choices." + group + "}" for group in (*what, "model")] + ["${seed}"]
     for group, (_, field) in (source.fallbacks or {}).items():
         given = {text for text in prepared.overrides if text.startswith(f"{group}.{field}=")}
         if given.difference(prepared.sweeps):

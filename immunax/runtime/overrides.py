@@ -26,6 +26,7 @@ from yaml import YAMLError
 
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.precedence import of_the_model
 
 _OWN_NAMES = "template_args"
 """The field of a model whose names no file knows: they are those of its chat template."""
@@ -91,9 +92,10 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
                 _check_choices(one, groups)
         signed = _sign([one for one in parsed if id(one) in chosen], source, required or ())
         final = [signed.get(id(one), one.input_line or "") for one in parsed]
-        configs = [_check_job(source, job, required) for job in _jobs(final)]
+        brought = _of_the_model(source, final)
+        configs = [_check_job(source, [*job, *brought], required) for job in _jobs(final)]
         sweeps = tuple(text for text, one in zip(final, parsed, strict=True) if one.is_sweep_override())
-        return PreparedOverrides(final, configs[0], sweeps)
+        return PreparedOverrides([*final, *brought], configs[0], sweeps)
 
 
 @contextmanager
@@ -205,6 +207,22 @@ def _sign(chosen: Sequence[Override], source: ConfigSource, required: Sequence[s
         signed[id(one)] = text if known else f"+{text}"
         before.append(_jobs([signed[id(one)]])[0][0])
     return signed
+
+
+def _of_the_model(source: ConfigSource, overrides: Sequence[str]) -> list[str]:
+    """See :func:`of_the_model`; the jobs of a sweep share one command line."""
+    first, *others = [
+        of_the_model(lambda given: _choices(_compose(source, given)), _choosing(job)) for job in _jobs(overrides)
+    ]
+    if any(other != first for other in others):
+        raise UserError("these models bring data of their own to a recipe: sweep over one of them at a time.")
+    return first
+
+
+def _choosing(overrides: Sequence[str]) -> list[str]:
+    """The overrides that choose a group."""
+    groups = _all_groups()
+    return [text for text in overrides if text.partition("=")[0].lstrip("+~").partition("@")[0] in groups]
 
 
 def _check_choices(one: Override, groups: Mapping[str, list[str]]) -> None:

@@ -110,10 +110,8 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
     Raises:
       UserError: it cannot be loaded.
     """
-    if not isinstance(source, ModelSource):
-        return source.load(devices)
-    folder = Path(source.path).expanduser()
-    if not (folder / manifest.FILE).is_file() or not (folder / CHECKPOINTS).is_dir():
+    folder = _run(source)
+    if folder is None:
         return source.load(devices)
     devices = build_mesh(MeshSpec()) if devices is None else devices
     config = OmegaConf.create(manifest.read(folder)["config"])
@@ -133,6 +131,26 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
     if source.chat_template is not None or source.template_args:
         base = source.spoken(base)
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
+
+
+def shape(source: ModelRecipe) -> DecoderConfig:
+    """The shape of what :func:`load` loads, without its weights.
+
+    Raises:
+      UserError: its files cannot be read.
+    """
+    folder = _run(source)
+    return (
+        source.shape() if folder is None else shape(build(OmegaConf.create(manifest.read(folder)["config"]["model"])))
+    )
+
+
+def _run(source: ModelRecipe) -> Path | None:
+    """The folder of a run of ``immunax.train`` that a source names, if it names one."""
+    if not isinstance(source, ModelSource):
+        return None
+    folder = Path(source.path).expanduser()
+    return folder if (folder / manifest.FILE).is_file() and (folder / CHECKPOINTS).is_dir() else None
 
 
 def check_context(model: Model, lengths: Mapping[str, int]) -> None:

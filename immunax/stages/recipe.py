@@ -1,0 +1,104 @@
+"""A published run, made smaller in one number, and cut to the context of the model that takes it.
+
+``recipe.scale`` shrinks amounts and nothing else: outer steps, steps of a warm-up, inner steps and checks of a simulated attack,
+and the dialogs that a source gives to training. What a step computes (batch sizes, rates, weights, lengths) stays. Data
+without a ``limit``, such as a generated world, stay whole.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from immunax.runtime import console
+from immunax.runtime.errors import UserError
+from immunax.stages.setup import build, shape
+
+FEWEST = 64
+"""Dialogs that a source keeps at any scale: a batch of each recipe, and the samples of an attack, are to be had from them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which published run it is.
+
+    Attributes:
+      name: as ``recipe=NAME`` has it.
+      scale: the share of its steps and dialogs that is taken, above 0 and at most 1, and never less than one step.
+      trainers: the nodes of the configuration that hold its :class:`~immunax.outer.training.Training`.
+    """
+
+    name: str
+    scale: float = 1.0
+    trainers: tuple[str, ...] = ("trainer",)
+
+    def __post_init__(self):
+        if not 0 < self.scale <= 1:
+            raise UserError(
+                f"recipe.scale={self.scale}: expected a share of the published steps, above 0 and at most 1."
+            )
+
+
+def applied(config: DictConfig) -> DictConfig:
+    """The configuration as it is run: with a recipe's amounts scaled and its lengths cut, and one line that says so.
+
+    Args:
+      config: composed; without a node ``recipe`` it is returned as it is.
+
+    Raises:
+      UserError: the scale is no share, or the model's shape cannot be read.
+    """
+    if "recipe" not in config:
+        return config
+    recipe = build(config.recipe)
+    trainers = [path for path in recipe.trainers if OmegaConf.select(config, path) is not None]
+    changed = {**_amounts(config, trainers, recipe.scale), **_lengths(config, trainers)}
+    fitted = config.copy()
+    for path, value in changed.items():
+        OmegaConf.update(fitted, path, value)
+    if changed:
+        shown = ", ".join(f"{path} {OmegaConf.select(config, path)} -> {value}" for path, value in changed.items())
+        console.note(f"recipe {recipe.name} at scale {recipe.scale:g}: {shown}")
+    return fitted
+
+
+def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str, int]:
+    """What the scale changes, by its place in the configuration."""
+
+    def share(amount: int, least: int = 1) -> int:
+        return max(min(least, amount), round(scale * amount))
+
+    found: dict[str, int] = {}
+    for trainer in trainers:
+        found[f"{trainer}.steps"] = share(OmegaConf.select(config, f"{trainer}.steps"))
+        found |= {
+            path: share(steps) for path, steps in _leaves(config, f"{trainer}.optimizer", "warmup_steps") if steps
+        }
+    simulation = OmegaConf.select(config, "defense.mixture.simulation")
+    if simulation is not None:
+        # Whole intervals between checks, as long as there are any, so that checks stay as far apart as they were.
+        checks = share(simulation.checks)
+        found["defense.mixture.simulation.checks"] = checks
+        found["defense.mixture.simulation.steps"] = checks * max(1, math.floor(scale * simulation.steps / checks))
+    found |= {path: share(limit, FEWEST) for path, limit in _leaves(config, "data", "limit")}
+    return {path: amount for path, amount in found.items() if amount != OmegaConf.select(config, path)}
+
+
+def _lengths(config: DictConfig, trainers: list[str]) -> dict[str, int]:
+    """Lengths beyond the context of the model, cut to it."""
+    context = shape(build(config.model)).max_positions
+    lengths = {f"{trainer}.max_length": OmegaConf.select(config, f"{trainer}.max_length") for trainer in trainers}
+    return {path: context for path, length in lengths.items() if length > context}
+
+
+def _leaves(config: DictConfig, path: str, name: str) -> Iterator[tuple[str, int]]:
+    """Every whole number called ``name`` at or below a node, with its place."""
+    node = OmegaConf.select(config, path)
+    if not isinstance(node, DictConfig):
+        return
+    for key in map(str, node):
+        if key == name and isinstance(node[key], int):
+            yield f"{path}.{key}", node[key]
+        else:
+            yield from _leaves(config, f"{path}.{key}", name)
