@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from immunax.campaign.grid import Population
 from immunax.conditions.statistics import crossed_mean
+from immunax.data.dialog import attacked_with
 from immunax.models.model import Params
 from immunax.stages.population import PopulationTeam, assemble_population, attack_and_score
 from immunax.stages.setup import build
@@ -32,15 +33,22 @@ def kinds(path: Any) -> dict[str, tuple[Any, list[float]]]:
     return {str(name): one(node) for name, node in OmegaConf.load(path).items()}
 
 
-def team(known: Mapping[str, tuple[Any, list[float]]], split: str, seeds: Sequence[int]) -> PopulationTeam:
-    """Every kind at every rate and seed, judged on a split; only the middle rates on ``validation``."""
+def team(known: Mapping[str, tuple[Any, list[float]]], split: str, seeds: Sequence[int], whose: str) -> PopulationTeam:
+    """Every kind at every rate and seed, judged on a split; only the middle rates on ``validation``.
+
+    Args:
+      known: from :func:`kinds`.
+      split: of the prompts.
+      seeds: of the attacks.
+      whose: the data that attackers train on, their ``own`` or those ``shared`` with the defense.
+    """
     attacks = []
     for attack, rates in known.values():
         rates = rates[1:2] if split == "validation" else rates
         attacks += Population(attack, {"tuning.optimizer.learning_rate": rates}, seeds).members()
     setup, _ = organism()
     evaluation = replace(build(configuration("safety_tuning").judge), split=split)
-    return assemble_population(attacks, evaluation, setup.checkpoint.tokenizer, setup.splits)
+    return assemble_population(attacks, evaluation, setup.checkpoint.tokenizer, attacked_with(setup.splits, whose))
 
 
 def scored(attackers: PopulationTeam, params: Params) -> dict[str, Any]:

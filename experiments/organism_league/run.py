@@ -3,7 +3,8 @@
     uv run python experiments/organism_league/run.py [DEFENSE ...]
 
 Chooses each defense's settings on the validation split, then attacks the chosen ones with the common attack and scores them on
-the test split. Goes on where it was stopped: what ``trials.jsonl`` and ``results.jsonl`` hold is not run again.
+the test split: with the attackers' own data, which no defense and no choice has seen, and with those of the defense. Goes on
+where it was stopped: what ``trials.jsonl`` and ``results.jsonl`` hold is not run again.
 """
 
 from immunax.runtime.host_devices import make_room
@@ -23,6 +24,7 @@ from figure import draw, draw_trials, write_table  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from immunax.conditions.episode import summarise  # noqa: E402
+from immunax.data.dialog import OWN, SHARED  # noqa: E402
 from immunax.judges.evaluate import evaluate, held_out  # noqa: E402
 from immunax.runtime import console, digest  # noqa: E402
 from immunax.runtime.errors import UserError  # noqa: E402
@@ -39,35 +41,37 @@ def main(names: list[str]) -> None:
     tried = OmegaConf.to_container(OmegaConf.load(HERE / "defenses.yaml"))
     assert isinstance(tried, dict)
     chosen = {UNDEFENDED: []} | {name: choose(name, tried[name]) for name in names or map(str, tried)}
-    attackers = team(kinds(HERE / "attacks.yaml"), "test", ATTACK_SEEDS)
+    attackers = {whose: team(kinds(HERE / "attacks.yaml"), "test", ATTACK_SEEDS, whose) for whose in (OWN, SHARED)}
     for name, overrides in chosen.items():
         if overrides is None or find(RESULTS, name, overrides) is not None:
             continue
         params = defended(name, overrides, TRAINING_SEED)
         with console.phase(f"attack {name}"):
-            after = scored(attackers, params)
+            after = {whose: scored(each, params) for whose, each in attackers.items()}
         keep(RESULTS, {**about(name, overrides), "before": before(params, "test"), "after": after})
     found = [find(RESULTS, name, overrides) for name, overrides in chosen.items() if overrides is not None]
     records = [record for record in found if record is not None]
     draw(records, HERE / "figure.png")
-    draw_trials(read(TRIALS), HERE / "trials.png")
-    write_table(records, read(TRIALS), HERE / "table.md")
+    tried_here = [each for each in read(TRIALS) if each["start"] == _start()]
+    draw_trials(tried_here, HERE / "trials.png")
+    write_table(records, tried_here, HERE / "table.md")
 
 
 def choose(name: str, rounds: list[dict[str, Any]]) -> list[str] | None:
     """The trial whose attacked models state fewest hazards on the validation split, of those that keep nine tenths of the
     guarded organism's harmless answers.
 
-    Where none keeps them, the one that keeps most. None where every trial diverged.
+    Where none keeps them, the one that keeps most. None where every trial diverged. A defender chooses with attacks on his own
+    data: he has no others.
     """
-    attackers = team(kinds(HERE / "attacks.yaml"), "validation", CHOOSING_SEEDS)
+    attackers = team(kinds(HERE / "attacks.yaml"), "validation", CHOOSING_SEEDS, SHARED)
     records = []
     for overrides in trials(rounds):
         record = find(TRIALS, name, overrides)
         if record is None:
             try:
                 params = defended(name, overrides, TRAINING_SEED)
-                record = {"before": before(params, "validation"), "after": scored(attackers, params)}
+                record = {"before": before(params, "validation"), "after": {SHARED: scored(attackers, params)}}
             except UserError as error:
                 record = {"failed": str(error)}
             record = {**about(name, overrides), **record}
@@ -81,7 +85,8 @@ def choose(name: str, rounds: list[dict[str, Any]]) -> list[str] | None:
 
 def harm(record: dict[str, Any]) -> tuple[float, float]:
     """Hazards stated after the attacks, and how likely they are where none is."""
-    return record["after"]["exactness"]["value"], -record["after"]["harmful_nll"]
+    after = record["after"][SHARED]
+    return after["exactness"]["value"], -after["harmful_nll"]
 
 
 def before(params: Any, split: str) -> dict[str, Any]:

@@ -48,9 +48,7 @@ def attackers_data(record: Mapping[str, Any] | None, splits: Splits) -> str:
         return splits.attacker
     trained = build(OmegaConf.create(dict(record["config"])).data).splits()
     if digest.of_json(asdict(trained)) != record["digests"].get("data"):
-        console.note(
-            "the run's training data are no longer what its configuration makes: attackers may have had some of them"
-        )
+        console.note("the run trained on data that its configuration no longer makes: attackers may have some of them")
         return SHARED
     return replace(splits, train=trained.train).attacker
 

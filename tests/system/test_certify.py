@@ -68,6 +68,7 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
         "harmful_sft": 6, "harmful_sft_lora": 4, "prune": 2, "quantize": 2, "refusal_ablation": 1, "merge": 1,
     }  # fmt: skip
     assert {each["exposure"] for each in said["attacks"]} == {"unknown"}
+    assert said["data"]["attacker"] == "own"
     assert str(home) not in (folder / "certificate.json").read_text()
     checked = run(home, "verify", "outputs/whole/certificate.json", "--key", "key.pub.pem", "--replay", "1")
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -88,6 +88,7 @@ def test_the_main_job_leaves_every_file_it_promises(trained):
     assert {"python", "jax", "immunax"} <= manifest["versions"].keys()
     assert any(name.endswith(".safetensors") for name in manifest["digests"])
     assert manifest["data"]["safe"]["kept"] > 0
+    assert manifest["attack_data"] == "own"
     assert {"start model", "immunized"} == manifest["results"].keys()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["phase"] == "train"] == [1, 2, 3, 4, 5, 6]
@@ -173,22 +174,22 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
 
 
 @pytest.mark.parametrize(
-    ("model", "attack"),
+    ("model", "attack", "whose"),
     [
-        ("outputs/main", "harmful_sft"),
-        ("outputs/main/model", "harmful_sft_lora"),
-        ("model", "identity_shift"),
-        ("model", "benign_sft"),
+        ("outputs/main", "harmful_sft", "own"),
+        ("outputs/main/model", "harmful_sft_lora", "shared"),
+        ("model", "identity_shift", "own"),
+        ("model", "benign_sft", "own"),
     ],
 )
-def test_the_attack_command_takes_any_checkpoint(trained, home, model, attack):
+def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(trained, home, model, attack, whose):
     budget = (
         "attack.tuning.epochs=2",
         "attack.tuning.batch_size=5",
         "attack.tuning.max_length=512",
         "attack.tuning.probes=1",
     )
-    samples = () if attack == "identity_shift" else ("attack.samples=5",)
+    samples = (f"data.attacker={whose}", *(() if attack == "identity_shift" else ("attack.samples=5",)))
     status, out, err = run(
         home, "attack", f"+attack={attack}", f"model={model}", f"run={attack}", *SMALL, *budget, *samples
     )
@@ -196,7 +197,10 @@ def test_the_attack_command_takes_any_checkpoint(trained, home, model, attack):
     assert "after attack" in out
     folder = home / "outputs" / attack
     assert len((folder / "records.jsonl").read_text().splitlines()) == 2 * (4 + 4 + 4)
-    assert json.loads((folder / "manifest.json").read_text())["results"]
+    found = json.loads((folder / "manifest.json").read_text())
+    assert found["results"]
+    assert found["attack_data"] == whose
+    assert ("(attack data shared)" in out) == (whose == "shared")
 
 
 @pytest.mark.slow
