@@ -12,6 +12,7 @@ from immunax.runtime.launch import command, run_directory, run_title
 from immunax.stages import report
 from immunax.stages.attackers_data import attackers_data, made_by, marked
 from immunax.stages.guard import start_model
+from immunax.stages.kept import record_counts
 from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_run
 from immunax.stages.search import search_and_score, show, to_json
@@ -42,7 +43,7 @@ def main(config: DictConfig) -> None:
 def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     team = from_config(config, "attack", setup)
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
-    record |= {"data": {"attack": vars(team.counts)}}
+    record |= {"data": record_counts(team.counts, team.lengths)}
     manifest.write_manifest(folder, config, digests, record)
     params = start_model(config.start, setup, loaded)
     episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, called(config), config.seed)

@@ -21,6 +21,7 @@ from immunax.stages.attackers_data import marked
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
+from immunax.stages.kept import record_counts
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_run
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
@@ -44,7 +45,11 @@ def main(config: DictConfig) -> None:
     team = from_config(config, attack, setup)
     data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
-    record: dict[str, Any] = {"started": started, "seed": config.seed, "data": _data_counts(data, team)}
+    record: dict[str, Any] = {
+        "started": started,
+        "seed": config.seed,
+        "data": _data_counts(data, team, training.max_length),
+    }
     record |= {"trained_against": trained_against(defense), "attack_data": setup.splits.attacker}
     manifest.write_manifest(folder, config, digests, record)
     start = start_model(config.start, setup, loaded)
@@ -65,15 +70,10 @@ def main(config: DictConfig) -> None:
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
 
 
-def _data_counts(data: Feed, team: RedTeam) -> dict[str, Any]:
-    """How many dialogs of each stream were kept, cut and dropped; said aloud where any was."""
-    counts = {**data.counts, "attack": team.counts}
-    for name, each in counts.items():
-        if each.truncated or each.dropped:
-            console.note(
-                f"{name}: {each.kept} dialogs, {each.truncated} of them cut to max_length, {each.dropped} dropped"
-            )
-    return {name: vars(each) for name, each in counts.items()}
+def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:
+    """How much of each stream is used; said aloud where any is lost."""
+    lengths = {**dict.fromkeys(data.counts, f"trainer.max_length={length}"), **team.lengths}
+    return record_counts({**data.counts, **team.counts}, lengths)
 
 
 def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
@@ -83,10 +83,12 @@ def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Param
         OmegaConf.create({name: config[name] for name in names if name in config}), resolve=True
     )
     material = team.before.prompts, team.after.prompts, team.before.harmful, team.before.retain
+    ends = team.before.stop, team.before.thinking
     key = {
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
         "encoded": digest.of_tree((team.data, material)),
+        "ends": repr(ends),
         "config": chosen,
         "model": repr(setup.model),
         "versions": manifest.versions(),

@@ -4,6 +4,7 @@ The vectors are universal: found on the attacker's prompts, and used on held-out
 like any other attack, and no search for each prompt.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,9 @@ def harmful_batches(tokenizer: Any, splits: Splits, samples: int, steps: int, ma
     Raises:
       UserError: the data lack them.
     """
-    examples, _ = encode_all(tokenizer, take(splits.attack.harmful, samples, seed, "harmful"), max_length)
+    examples, counts = encode_all(tokenizer, take(splits.attack.harmful, samples, seed, "harmful"), max_length)
+    if not counts.whole:
+        warnings.warn(f"attack: {counts.told(f'max_length={max_length}')}", stacklevel=2)
     batches = list(Stream(examples, min(BATCH, len(examples)), seed).batches(range(steps)))
     layout = fit_packed(batches)
     return stack([pack(batch, layout) for batch in batches])

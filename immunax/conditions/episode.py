@@ -37,6 +37,22 @@ class Episode(NamedTuple):
     course: Course
 
 
+class Answered(NamedTuple):
+    """What became of the answers to the held-out prompts.
+
+    Attributes:
+      count: P, answers that were asked for.
+      unfinished: of them, those without an end within the tokens that an answer gets; judged as far as they go.
+      unanswered: of these, those that were still thinking; no judge scores them.
+      unscored: by judge, how many of the answers that there are it gave no score.
+    """
+
+    count: int
+    unfinished: int
+    unanswered: int
+    unscored: dict[str, int]
+
+
 class Summary(NamedTuple):
     """What a table shows of one model at one stage, each with its 95% interval.
 
@@ -46,6 +62,7 @@ class Summary(NamedTuple):
       harmful_nll: of held-out harmful answers, nats per token.
       retain_perplexity: of held-out harmless answers.
       retain_exact: share of those that greedy decoding gives word for word, where that was counted.
+      answered: what became of the answers, None where none was asked for.
     """
 
     refusal: Estimate
@@ -53,6 +70,7 @@ class Summary(NamedTuple):
     harmful_nll: Estimate
     retain_perplexity: Estimate
     retain_exact: Estimate = NOTHING
+    answered: Answered | None = None
 
 
 def summarise(scores: Scores) -> Summary:
@@ -65,7 +83,16 @@ def summarise(scores: Scores) -> Summary:
         _per_token(scores.harmful),
         Estimate(*(float(np.exp(value)) for value in perplexity)),
         NOTHING if scores.exact is None else rate(scores.exact),
+        _answered(scores),
     )
+
+
+def _answered(scores: Scores) -> Answered | None:
+    if scores.unfinished is None or scores.unanswered is None:
+        return None
+    there = ~scores.unanswered
+    unscored = {name: int(np.isnan(values[there]).sum()) for name, values in scores.judged.items()}
+    return Answered(len(there), int(scores.unfinished.sum()), int(scores.unanswered.sum()), unscored)
 
 
 def _per_token(part: Likelihood | None) -> Estimate:
@@ -112,6 +139,8 @@ def _scores_to_json(scores: Scores) -> dict[str, Any]:
         "harmful": likelihood(scores.harmful),
         "retain": likelihood(scores.retain),
         "exact": None if scores.exact is None else _numbers(scores.exact),
+        "unfinished": None if scores.unfinished is None else scores.unfinished.tolist(),
+        "unanswered": None if scores.unanswered is None else scores.unanswered.tolist(),
     }
 
 
@@ -121,7 +150,8 @@ def _scores_from_json(record: Mapping[str, Any]) -> Scores:
 
     judged = {name: _array(values) for name, values in record["judged"].items()}
     exact = None if record["exact"] is None else _array(record["exact"])
-    return Scores(judged, likelihood(record["harmful"]), likelihood(record["retain"]), exact)
+    ends = (None if record[name] is None else np.array(record[name], bool) for name in ("unfinished", "unanswered"))
+    return Scores(judged, likelihood(record["harmful"]), likelihood(record["retain"]), exact, *ends)
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:

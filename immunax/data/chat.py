@@ -167,13 +167,14 @@ def _encode_streams(
 ) -> tuple[list[list[Encoded]], list[Counts]]:
     """Streams as examples, keeping only the places where every stream has one."""
     whole = list(zip(*(_split(tokenizer, dialogs) for dialogs in streams), strict=True))
-    cut = [[_cut(piece, max_length) for piece in pieces] for pieces in whole]
-    places = [place for place, examples in enumerate(cut) if None not in examples]
-    if not places:
+    cut = [(place, [_cut(piece, max_length) for piece in pieces]) for place, pieces in enumerate(whole)]
+    kept = [(place, [each for each in examples if each is not None]) for place, examples in cut if None not in examples]
+    if not kept:
         raise _nothing([piece for pieces in whole for piece in pieces], max_length)
-    kept = [[cut[place][side] for place in places] for side in range(len(streams))]
-    counts = [_counted([pieces[side] for pieces in whole], kept[side], places) for side in range(len(streams))]
-    return kept, counts
+    places = [place for place, _ in kept]
+    found = [[examples[side] for _, examples in kept] for side in range(len(streams))]
+    counts = [_counted([pieces[side] for pieces in whole], each, places) for side, each in enumerate(found)]
+    return found, counts
 
 
 def _counted(pieces: Sequence[tuple[Ids, Ids]], kept: Sequence[Encoded], places: Sequence[int]) -> Counts:

@@ -10,7 +10,7 @@ What cannot be mended is refused in one line.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from immunax.data.dialog import Dialog
 from immunax.data.thought import left_open
@@ -108,7 +108,7 @@ def end_token(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog) -> int:
       UserError: there is neither.
     """
     end = learn(tokenizer, _roles(dialog)).end.strip() if has_template(tokenizer) else ""
-    ids = tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
+    ids = list(tokenizer(end, add_special_tokens=False)["input_ids"]) if end else []
     # A marker of ordinary text is no end token: its tokens stand in answers too.
     if ids and (ids[0] in tokenizer.added_tokens_decoder or ids[0] in tokenizer.all_special_ids):
         return ids[0]
@@ -116,7 +116,7 @@ def end_token(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog) -> int:
         raise UserError(
             f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token"
         )
-    return tokenizer.eos_token_id
+    return cast(int, tokenizer.eos_token_id)
 
 
 def has_template(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -1,7 +1,8 @@
 """Multiple choice by likelihood: which of the given continuations does a model find likeliest?
 
 As EleutherAI's lm-evaluation-harness scores ``multiple_choice`` tasks: ``acc`` compares summed log likelihoods, ``acc_norm``
-those divided by the continuation's length in characters. A plain context is joined to a continuation by one space.
+those divided by the continuation's length in characters. A plain context is joined to a continuation by one space; where a
+token spans both, the context keeps its own tokens and the continuation has those of its text alone, so that all of it counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from immunax.data.batches import Batch
-from immunax.data.chat import Encoded, encode_all
+from immunax.data.chat import Encoded, continued, encode_all
 from immunax.data.choices import MultipleChoice
 from immunax.data.dialog import Dialog
 from immunax.judges.likelihood import in_rows, likelihood
@@ -62,22 +63,21 @@ def _encoded(tokenizer: Any, item: MultipleChoice, max_length: int) -> list[Enco
     if isinstance(item.context, Dialog):
         dialogs = [Dialog(item.context.prompt, choice) for choice in item.choices]
         examples, report = encode_all(tokenizer, dialogs, max_length)
-        if report.truncated or report.dropped:
+        if not report.whole:
             raise UserError(f"choices: a dialog is longer than {max_length} tokens; raise judge.max_length.")
         return examples
-    before = tokenizer(item.context, add_special_tokens=False)["input_ids"]
-    whole = tokenizer([f"{item.context} {choice}" for choice in item.choices], add_special_tokens=False)["input_ids"]
-    return [_tail(before, ids, max_length) for ids in whole]
+    context, tails = item.context, [f" {choice}" for choice in item.choices]
+    pieces = continued(tokenizer, [context] * len(tails), tails, special=False)
+    return [_fitted(before, answer, max_length) for before, answer in pieces]
 
 
-def _tail(before: Sequence[int], whole: Sequence[int], max_length: int) -> Encoded:
-    answer = tuple(whole[len(before) :])
+def _fitted(before: Sequence[int], answer: Sequence[int], max_length: int) -> Encoded:
     room = max_length - len(answer)
     if room < 1:
         raise UserError(
             f"choices: a choice has {len(answer)} tokens, and there is room for {max_length}; raise judge.max_length."
         )
-    return Encoded(tuple(before[-room:]), answer)
+    return Encoded(tuple(before[-room:]), tuple(answer))
 
 
 def accuracy(model: Model, params: Params, asked: Quiz, advance: Callable[[], None] = lambda: None) -> Accuracy:

@@ -22,10 +22,10 @@ from immunax.runtime.errors import UserError
 _TEMPLATE_TOKENS = 64
 """More than any chat template puts around two turns."""
 _MILLION = 1e6
-_FORMS = (
-    {"limit": "max_tokens", "temperature": 0.0},
-    {"limit": "max_completion_tokens", "temperature": 0.0},
-    {"limit": "max_completion_tokens"},
+_FORMS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("max_tokens", {"temperature": 0.0}),
+    ("max_completion_tokens", {"temperature": 0.0}),
+    ("max_completion_tokens", {}),
 )
 """How a request is put, in the order tried: newer models of OpenAI refuse the old name of the limit, and some any temperature."""
 
@@ -185,12 +185,12 @@ class _Client:
 
         create = self._client.chat.completions.with_raw_response.create
         for number in range(self._form, len(_FORMS)):
-            form = dict(_FORMS[number])
-            form[form.pop("limit")] = limit
+            name, settings = _FORMS[number]
+            form = {name: limit, **settings}
             try:
                 answer = create(model=model, messages=messages, **form)
             except openai.BadRequestError as error:
-                named = any(name in str(error) for name in form)
+                named = any(each in str(error) for each in form)
                 if not named or number + 1 == len(_FORMS):
                     raise
                 continue

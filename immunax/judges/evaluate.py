@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from immunax.data.batches import Batch
-from immunax.data.chat import encode_all
+from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Split
 from immunax.data.prompts import Prompts, opens_thought, prompt_rows, stop_tokens
 from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
@@ -62,6 +63,7 @@ class Material(NamedTuple):
       harmful, retain: padded batches ``[K, B, T]``, or None where the data have none.
       stop: ids that end an answer.
       thinking: whether the prompts leave a thought open.
+      counts: what became of the dialogs of ``held-out harmful`` and ``held-out retain``.
     """
 
     dialogs: tuple[Dialog, ...]
@@ -70,6 +72,7 @@ class Material(NamedTuple):
     retain: Batch | None
     stop: tuple[int, ...]
     thinking: bool = False
+    counts: Mapping[str, Counts] = MappingProxyType({})
 
 
 class Scores(NamedTuple):
@@ -106,13 +109,16 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
     if not source:
         raise UserError(f"the data have no harmful prompts in the split {evaluation.split!r}: choose other data.")
     distinct = tuple({dialog.prompt: dialog for dialog in source}.values())[: evaluation.prompts]
+    harmful, retain = (_padded(evaluation, tokenizer, dialogs) for dialogs in (split.harmful, split.retain))
+    counts = {"held-out harmful": harmful[1], "held-out retain": retain[1]}
     return Material(
         distinct,
         prompt_rows(tokenizer, distinct, evaluation.max_length),
-        _padded(evaluation, tokenizer, split.harmful),
-        _padded(evaluation, tokenizer, split.retain),
+        harmful[0],
+        retain[0],
         stop_tokens(tokenizer, distinct[0]),
         opens_thought(tokenizer, distinct[0]),
+        {name: each for name, each in counts.items() if each is not None},
     )
 
 
@@ -129,12 +135,14 @@ def asked_by(material: Material, attack: Any, evaluation: Evaluation, tokenizer:
     return material._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
 
 
-def _padded(evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog]) -> Batch | None:
+def _padded(
+    evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog]
+) -> tuple[Batch, Counts] | tuple[None, None]:
     chosen = [dialog for dialog in dialogs if dialog.answer][: evaluation.examples]
     if not chosen:
-        return None
-    examples, _ = encode_all(tokenizer, chosen, evaluation.max_length)
-    return in_rows(examples, evaluation.batch_size)
+        return None, None
+    examples, counts = encode_all(tokenizer, chosen, evaluation.max_length)
+    return in_rows(examples, evaluation.batch_size), counts
 
 
 def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str | None]) -> dict[str, np.ndarray]:

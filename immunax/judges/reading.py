@@ -45,7 +45,7 @@ def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], thinking: bool) -
     opening, closing = ({marks[pair[side]] for pair in MARKERS if pair[side] in marks} for side in (0, 1))
     rows = [[token for token in row if token >= 0 and token not in stop] for row in ids.tolist()]
     texts = [_text(tokenizer, row, opening, closing, thinking) for row in rows]
-    return Read(texts, ~np.isin(ids, list(stop)).any(axis=1))
+    return Read(texts, np.array([not set(row) & set(stop) for row in ids.tolist()], bool))
 
 
 def _text(tokenizer: Any, row: list[int], opening: set[int], closing: set[int], thinking: bool) -> str | None:

@@ -139,6 +139,7 @@ def _measured(shared: Bench, model: Model, weights: Weights, group: Sequence[Cel
             repr(suite.task),
         ),
         "exam": (repr(shared.evaluation), shared.seed, digest.of_json(asdict(shared.splits))),
+        "speech": shared.speech,
         "model": repr(model),
         "versions": manifest.versions(),
     }

@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from immunax.conditions.records import EXACT, HARMFUL_NLL, JUDGED, RETAIN_NLL, TASK_EXACT, TASK_NLL, unit
+from immunax.conditions.records import (
+    EXACT,
+    HARMFUL_NLL,
+    JUDGED,
+    RETAIN_NLL,
+    TASK_EXACT,
+    TASK_NLL,
+    UNFINISHED,
+    unit,
+)
 from immunax.data.dialog import Splits
 from immunax.data.prompts import prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
@@ -61,15 +70,36 @@ def rows(cell: str, step: int, asked: Exam, scores: Scores) -> Iterator[tuple]:
       cell, step: which state.
       asked: the exam.
       scores: its outcome.
+
+    Raises:
+      UserError: the model was still thinking where an answer had to end: a statement about answers cannot leave some out.
     """
+    check_answered(scores)
     units = [unit(dialog) for dialog in asked.material.dialogs]
     for judge, values in scores.judged.items():
         for split, name, value in zip(asked.splits, units, values, strict=True):
             if not np.isnan(value):
                 yield cell, step, split, JUDGED + judge, name, value, 1.0
+    if scores.unfinished is not None:
+        for split, name, cut in zip(asked.splits, units, scores.unfinished, strict=True):
+            yield cell, step, split, UNFINISHED, name, float(cut), 1.0
     for measure, part in ((HARMFUL_NLL, scores.harmful), (RETAIN_NLL, scores.retain)):
         yield from _likelihood(cell, step, measure, part)
     yield from numbered(cell, step, EXACT, scores.exact)
+
+
+def check_answered(scores: Scores) -> None:
+    """Refuses scores of a model that was still thinking where an answer had to end.
+
+    Raises:
+      UserError: some answers are missing.
+    """
+    lost = 0 if scores.unanswered is None else int(scores.unanswered.sum())
+    if lost:
+        raise UserError(
+            f"{lost} answers were still thinking at their last token, and a certificate leaves none out: raise "
+            "judge.decoding.max_new_tokens, or set model.template_args.enable_thinking=false where the template reads it."
+        )
 
 
 def task_rows(cell: str, step: int, scores: Scores) -> Iterator[tuple]:

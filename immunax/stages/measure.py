@@ -9,7 +9,7 @@ import numpy as np
 from immunax.attacks.attack import Edit
 from immunax.campaign.course import edit_flops, edited
 from immunax.campaign.search import Search, prepare_search, run_search
-from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
+from immunax.conditions.records import CHOICE, DATA_KEPT, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
 from immunax.judges.choice import accuracy, quiz
 from immunax.judges.evaluate import asked_by, evaluate, held_out
@@ -17,9 +17,10 @@ from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured
-from immunax.stages.exam import numbered, rows
+from immunax.stages.exam import check_answered, numbered, rows
 from immunax.stages.harmless_task import learned
-from immunax.stages.population import assemble_population, attack_and_score, costs
+from immunax.stages.kept import tell_programs
+from immunax.stages.population import assemble_population, attack_and_score, costs, used
 
 
 def measure(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
@@ -69,6 +70,7 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
     )
     asked = held_out(evaluation, shared.tokenizer, prompts)
     scores = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
+    check_answered(scores)
     for dialog, complied in zip(asked.dialogs, scores.judged["refusal"], strict=True):
         yield cell.name, 0, "test", OVER_REFUSAL, unit(dialog), 1.0 - complied, 1.0
 
@@ -76,18 +78,20 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
 def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
     attacks = [cell.attack for cell in group]
     team = assemble_population(attacks, shared.evaluation, shared.tokenizer, shared.splits, shared.asked.material)
+    tell_programs(group[0].family, team.parts)
     times = shared.suite.measured
     members = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, times)
     found = []
     for place, (cell, member) in enumerate(zip(group, members, strict=True)):
         steps, spent = costs(team, place, model, len(member.course))
-        samples = len(cell.attack.dialogs(shared.splits))
+        samples = used(team, place).kept
         states = [(step, samples, cost, member.diverged) for step, cost in zip(steps, spent, strict=True)]
         measured = [
             row
             for step, scores in zip(steps, member.course, strict=True)
             for row in rows(cell.name, step, shared.asked, scores)
         ]
+        measured += numbered(cell.name, steps[-1], DATA_KEPT, np.array([used(team, place).share]))
         found.append(tables(cell, states, iter(measured)))
     return found
 

@@ -13,6 +13,7 @@ from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import console
 from immunax.runtime.mesh import data_ways, shard, shard_batch
+from immunax.stages.kept import record_counts
 
 
 def begin(
@@ -64,6 +65,7 @@ def minimise(
       UserError: the data lack a stream, or the loss is not finite.
     """
     data = feed(tokenizer, split, defense.mixture, training, data_ways(devices))
+    record_counts(data.counts, dict.fromkeys(data.counts, f"max_length={training.max_length}"))
     state, batch = begin(model, params, defense, training, data, devices)
     with console.progress(title, training.steps, "step") as bar:
 

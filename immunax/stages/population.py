@@ -13,6 +13,7 @@ from immunax.attacks.attack import FineTuning
 from immunax.campaign.population import Attacked, attacked
 from immunax.campaign.programs import Program, programs
 from immunax.data.batches import Batch
+from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, evaluate, examine, held_out, judged
@@ -145,6 +146,17 @@ def costs(team: PopulationTeam, place: int, model: Model, count: int) -> tuple[l
     steps = [part.steps * (time + 1) // count for time in range(count)]
     lora = part.attacks[member].tuning.lora
     return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
+
+
+def used(team: PopulationTeam, place: int) -> Counts:
+    """What became of an attack's dialogs: it trains on those that fit its length, which may be fewer than it was given.
+
+    Args:
+      team: from :func:`assemble_population`.
+      place: which attack.
+    """
+    part = next(part for part in team.parts if place in part.places)
+    return part.counts[part.places.index(place)]
 
 
 def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) -> list[Scores]:

@@ -80,9 +80,16 @@ class RedTeam:
         return read, self.probed.prompts
 
     @property
-    def counts(self) -> Counts:
-        """What became of the attack's dialogs."""
-        return self.material.counts[0] if isinstance(self.material, Program) else Counts(0, 0, 0)
+    def counts(self) -> dict[str, Counts]:
+        """What became of the attack's dialogs, and of those whose given answers are weighed."""
+        read = self.material.counts[0] if isinstance(self.material, Program) else Counts(0, 0, 0)
+        return {"attack": read, **self.before.counts}
+
+    @property
+    def lengths(self) -> dict[str, str]:
+        """The fields that set how long these may be, with their values."""
+        own = f"attack {self.attack.length_field}={self.attack.max_length}"
+        return {"attack": own, **dict.fromkeys(self.before.counts, f"judge.max_length={self.evaluation.max_length}")}
 
 
 def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:

@@ -106,6 +106,7 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
     judged = [(name, estimate) for *_, summary in summaries for name, estimate in summary.judged.items()]
     judges = list(dict.fromkeys(name for name, estimate in judged if not np.isnan(estimate.value)))
     exact = any(not np.isnan(summary.retain_exact.value) for *_, summary in summaries)
+    cut = any(summary.answered and summary.answered.unfinished for *_, summary in summaries)
     rows = [
         [
             name,
@@ -115,6 +116,7 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
             format(summary.harmful_nll, ".2f"),
             format(summary.retain_perplexity, ".2f"),
             *([format(summary.retain_exact, ".2f")] if exact else []),
+            *([unfinished(summary)] if cut else []),
         ]
         for name, stage, summary in summaries
     ]
@@ -125,8 +127,36 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
         "harmful NLL",
         "retain perplexity",
         *(["retain exact match"] if exact else []),
+        *(["unfinished"] if cut else []),
     ]
     console.table(title, ["model", "stage", *headings], rows)
+    for name, stage, summary in summaries:
+        for line in missing(summary):
+            console.note(f"{name}, {stage}: {line}")
+
+
+def unfinished(summary: Summary) -> str:
+    """How many answers had no end within their tokens, of how many."""
+    return f"{summary.answered.unfinished} of {summary.answered.count}" if summary.answered else ""
+
+
+def missing(summary: Summary) -> list[str]:
+    """One line for each reason why answers have no score, none for a judge that never applied."""
+    found = summary.answered
+    if found is None:
+        return []
+    lines = []
+    if found.unanswered:
+        lines.append(
+            f"{found.unanswered} of {found.count} answers were still thinking at their last token and are not scored; raise "
+            "judge.decoding.max_new_tokens, or set model.template_args.enable_thinking=false where the template reads it"
+        )
+    there = found.count - found.unanswered
+    return lines + [
+        f"the judge {name} gave {lost} of {there} answers no score"
+        for name, lost in found.unscored.items()
+        if 0 < lost < there
+    ]
 
 
 def _end(episode: Episode) -> str:
@@ -135,7 +165,7 @@ def _end(episode: Episode) -> str:
 
 
 def summary_to_json(summary: Summary) -> dict[str, Any]:
-    """A summary's estimates as ``{name: {value, low, high}}``; NaN is None."""
+    """A summary's estimates as ``{name: {value, low, high}}``, NaN is None, and under ``answers`` what became of those."""
     named = {
         "refusal": summary.refusal,
         **summary.judged,
@@ -143,7 +173,8 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "retain_perplexity": summary.retain_perplexity,
         "retain_exact": summary.retain_exact,
     }
-    return _estimates_to_json(named)
+    estimates = _estimates_to_json(named)
+    return estimates if summary.answered is None else {**estimates, "answers": summary.answered._asdict()}
 
 
 def _estimates_to_json(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
@@ -172,7 +203,8 @@ def write_records(path: Path, episodes: Mapping[str, Episode], prompts: Sequence
 def _records(scores: Scores, digests: Sequence[str]):
     for index, prompt in enumerate(digests):
         judged = {judge: json_number(values[index]) for judge, values in scores.judged.items()}
-        yield {"kind": "answer", "prompt": prompt, **judged}
+        ends = {} if scores.unfinished is None else {"unfinished": bool(scores.unfinished[index])}
+        yield {"kind": "answer", "prompt": prompt, **judged, **ends}
     for kind, part in (("harmful", scores.harmful), ("retain", scores.retain)):
         if part is not None:
             for index, (nll, tokens) in enumerate(zip(part.nll, part.tokens, strict=True)):

@@ -13,6 +13,7 @@ from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
 from immunax.models.model import Params
 from immunax.runtime import console
 from immunax.runtime.metrics import json_number
+from immunax.stages.kept import tell_programs
 from immunax.stages.red_team import check_lengths
 from immunax.stages.setup import Setup
 
@@ -58,6 +59,7 @@ def search_and_score(
     check_lengths(setup.model, evaluation, "attack tuning.max_length", longest)
     before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
     prepared = prepare_search(search, tokenizer, setup.splits)
+    tell_programs("search", prepared.parts)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     with console.phase(f"search attacks on {name}"):
         found = run_search(prepared, setup.model, params, search_key, mesh)

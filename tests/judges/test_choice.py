@@ -1,4 +1,5 @@
 import bz2
+import copy
 import io
 import tarfile
 
@@ -7,6 +8,7 @@ import pytest
 import small
 import tiny
 import tiny_model
+from tokenizers import normalizers
 
 from immunax.data.choices import MMLU, FromDialogs, HellaSwag, MultipleChoice
 from immunax.data.dialog import Split, Splits, ask
@@ -55,6 +57,22 @@ def test_a_model_that_is_not_finite_solves_nothing_and_a_long_context_loses_its_
     assert cut.segment_ids.astype(bool).sum(axis=-1).max() == 8
     with pytest.raises(UserError, match=r"raise judge\.max_length"):
         quiz(tiny.tokenizer(), ITEMS, 4, 2)
+
+
+def test_a_token_that_spans_context_and_choice_takes_nothing_from_the_choice():
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    # A space is split from what stands before it, but not a letter: "on t" and "he mat" share the token " the".
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("# ", "")
+    item = MultipleChoice("the cat sat on t#", ("he mat", "he cat sat"), 0)
+    whole = tokenizer("the cat sat on the mat", add_special_tokens=False)["input_ids"]
+    before = tokenizer("the cat sat on t#", add_special_tokens=False)["input_ids"]
+    assert whole[: len(before)] != before
+    asked = quiz(tokenizer, [item], 4, 64).batches
+    for row, choice in enumerate(item.choices):
+        labels = asked.answer_label[0, row][asked.answer_weight[0, row] > 0]
+        assert tokenizer.decode(labels) == f" {choice}"
+        first = asked.answer_index[0, row, 0]
+        assert tuple(asked.tokens[0, row, : first + 1]) == tuple(before)
 
 
 def test_items_out_of_dialogs_hold_the_right_answer_among_others_in_an_order_of_the_seed():

@@ -7,7 +7,7 @@ import pytest
 import small
 
 from immunax.models.families import FAMILIES
-from immunax.models.generate import Decoding, generate
+from immunax.models.generate import NOT_FINITE, Decoding, generate
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
@@ -94,3 +94,23 @@ def test_settings_that_mean_nothing_are_refused():
         Decoding(4, top_p=0.0)
     with pytest.raises(ValueError, match="key"):
         generate(small.MODEL, small.params(), *_pad("left"), (), Decoding(2, temperature=1.0))
+
+
+def test_an_answer_ends_where_the_logits_are_not_finite_and_the_others_go_on():
+    weights = small.params()
+    rows = [list(row) for row in ROWS]
+    spoiled = int(_greedy_without_cache(Model(small.CONFIG), weights, rows[0], 1)[0])
+    others = _greedy_without_cache(Model(small.CONFIG), weights, rows[1], 4)
+    assert spoiled not in (*rows[0], *rows[1], *rows[2], *others)
+    # What the first row writes next has no finite embedding; the output projection keeps its own matrix.
+    model = Model(replace(small.CONFIG, tie_embeddings=False))
+    table = weights["embed_tokens"]["embedding"]
+    broken = {**weights, "embed_tokens": {"embedding": table.at[spoiled].set(jnp.nan)}, "lm_head": {"kernel": table.T}}
+    answers = jax.jit(generate, static_argnums=(0, 4, 5))(model, broken, *_pad("right"), (), Decoding(4))
+    assert answers[0].tolist() == [spoiled, NOT_FINITE, -1, -1]
+    assert answers[1].tolist() == others
+    everything = jax.tree.map(lambda leaf: leaf * jnp.nan, weights)
+    answers = jax.jit(generate, static_argnums=(0, 4, 5))(
+        Model(small.CONFIG), everything, *_pad("right"), (), Decoding(4)
+    )
+    assert answers[:, 0].tolist() == [NOT_FINITE] * 3

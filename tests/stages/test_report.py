@@ -90,3 +90,30 @@ def test_results_hold_every_interval_and_are_json():
     assert (
         results["start model"]["before"]["refusal"]["low"] < 0.5 < results["start model"]["before"]["refusal"]["high"]
     )
+
+
+def test_unfinished_answers_are_a_column_and_what_has_no_score_is_told(tmp_path, capsys):
+    whole = np.zeros(2, bool)
+    scores = EPISODES["immunized"].before._replace(unfinished=whole, unanswered=whole)
+    thinking = scores._replace(
+        judged={"refusal": np.array([0.0, np.nan]), "other": np.array([0.5, np.nan])},
+        unfinished=np.array([True, True]),
+        unanswered=np.array([False, True]),
+    )
+    course = EPISODES["immunized"].course
+    report.table("a title", {"one": Episode(scores, scores, course)})
+    shown = capsys.readouterr()
+    assert "unfinished" not in shown.out
+    assert "one, before attack: the judge other gave 1 of 2 answers no score" in shown.err
+    with Metrics(tmp_path) as metrics:
+        report.deliver(tmp_path, "a title", {"one": Episode(scores, thinking, course)}, PROMPTS, metrics)
+    shown = capsys.readouterr()
+    assert "0 of 2" in shown.out
+    assert "2 of 2" in shown.out
+    told = " ".join(shown.err.split())
+    assert "one, after attack: 1 of 2 answers were still thinking" in told
+    assert "model.template_args.enable_thinking=false" in told
+    records = [json.loads(line) for line in (tmp_path / report.RECORDS).read_text().splitlines()]
+    assert [each["unfinished"] for each in records if each["kind"] == "answer"] == [False, False, True, True]
+    answers = report.results({"one": Episode(scores, thinking, course)})["one"]["after"]["answers"]
+    assert answers == {"count": 2, "unfinished": 2, "unanswered": 1, "unscored": {"refusal": 0, "other": 0}}

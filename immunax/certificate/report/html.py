@@ -14,7 +14,7 @@ from immunax.conditions.courses import course
 from immunax.conditions.curves import best_so_far, envelope, worst
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import REFERENCE, SUBJECT, Table
+from immunax.conditions.records import DATA_KEPT, REFERENCE, SUBJECT, UNFINISHED, Table
 from immunax.conditions.verdict import Verdict
 
 FILE = "report.html"
@@ -49,6 +49,8 @@ def render(stated: Mapping[str, Any], records: Table, cells: Table, signature: s
         sides=[_side(stated, records, cells, verdicts, side) for side in said["policy"]["harm"]],
         conditions={name: [each for each in verdicts if each.condition == name] for name in CONDITIONS},
         training=_training(verdicts),
+        answers=_answers(records, cells),
+        cut=_cut(records, cells),
         cards={each["called"]: each for each in said["judges"]},
         signature=signature,
         whose=WHOSE[attack_data(stated)],
@@ -68,6 +70,20 @@ def _called(verdict: Verdict) -> str:
     if verdict.side == "none":
         return verdict.claim
     return verdict.side if verdict.claim == "strong" else f"{verdict.side}, {verdict.claim}"
+
+
+def _answers(records: Table, cells: Table) -> list[tuple[str, int, int]]:
+    """By model: answers without an end within their tokens, of how many, over all its cells."""
+    cut = records[records["measure"] == UNFINISHED].merge(cells[["cell", "step", "model"]], on=["cell", "step"])
+    return [(_NAMES[model], int(part["value"].sum()), len(part)) for model, part in cut.groupby("model")]
+
+
+def _cut(records: Table, cells: Table) -> list[tuple[str, float]]:
+    """The families that lost data to their maximum length, and the least share of answer tokens that one of them kept."""
+    shares = records[records["measure"] == DATA_KEPT].merge(cells[["cell", "step", "family"]], on=["cell", "step"])
+    return [
+        (str(family), float(share)) for family, share in shares.groupby("family")["value"].min().items() if share < 1
+    ]
 
 
 def _training(verdicts: tuple[Verdict, ...]) -> list[tuple[str, float | None, float | None]]:
