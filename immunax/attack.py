@@ -12,7 +12,7 @@ from immunax.runtime.launch import command, run_directory, run_title
 from immunax.stages import report
 from immunax.stages.guard import start_model
 from immunax.stages.red_team import from_config
-from immunax.stages.resume import check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.search import search_and_score, show, to_json
 from immunax.stages.setup import Setup, build, open_metrics, set_up
 from immunax.stages.subject import called
@@ -28,6 +28,7 @@ def main(config: DictConfig) -> None:
     if not isinstance(build(config.attack), Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
+    check_same_inputs(folder, setup.digests)
     record = {"started": started, "seed": config.seed}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}
