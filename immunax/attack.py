@@ -14,7 +14,7 @@ from immunax.stages.attackers_data import attackers_data, made_by, marked
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
 from immunax.stages.red_team import from_config
-from immunax.stages.resume import check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.search import search_and_score, show, to_json
 from immunax.stages.setup import Setup, build, open_metrics, set_up
 from immunax.stages.subject import called
@@ -30,6 +30,7 @@ def main(config: DictConfig) -> None:
     if not isinstance(build(config.attack), Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
+    check_same_inputs(folder, setup.digests)
     whose = attackers_data(made_by(config.model.get("path")), setup.splits)
     record = {"started": started, "seed": config.seed, "attack_data": whose}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)

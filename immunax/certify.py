@@ -16,7 +16,7 @@ from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue, keys
-from immunax.stages.resume import check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import build, set_up
 from immunax.stages.subject import exported, reference, subject, undefended
 
@@ -26,11 +26,12 @@ def main(config: DictConfig) -> None:
     """Runs the suite on the model and on its reference, and leaves a certificate in the run's folder."""
     folder = run_directory()
     check_same_run(folder, config)
-    if not (folder / manifest.FILE).exists():
-        manifest.write_manifest(folder, config, {}, {"started": manifest.now()})
     changed = exported(config)
     devices = mesh.build(build(config.mesh))
     setup, loaded = set_up(changed, devices)
+    check_same_inputs(folder, setup.digests)
+    if not (folder / manifest.FILE).exists():
+        manifest.write_manifest(folder, config, setup.digests, {"started": manifest.now()})
     certified = subject(changed, setup, loaded)
     signed_by = keys(config, certified)
     other = reference(changed, certified, setup)

@@ -23,7 +23,7 @@ from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
 from immunax.stages.red_team import RedTeam, from_config
-from immunax.stages.resume import check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
 from immunax.stages.under_attack import red_team
 
@@ -45,6 +45,7 @@ def main(config: DictConfig) -> None:
     team = from_config(config, attack, setup)
     data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
+    check_same_inputs(folder, digests)
     record: dict[str, Any] = {
         "started": started,
         "seed": config.seed,

@@ -113,8 +113,12 @@ class Source:
           UserError: as ``dialogs``.
         """
         dialogs = self.dialogs(root)
-        home = deal((prompt_key(dialog) for dialog in dialogs), self.splits, seed)
-        return {name: [dialog for dialog in dialogs if home[prompt_key(dialog)] == name] for name in self.splits}
+        keys = [prompt_key(dialog) for dialog in dialogs]
+        home = deal(keys, self.splits, seed)
+        found: dict[str, list[Dialog]] = {name: [] for name in self.splits}
+        for dialog, key in zip(dialogs, keys, strict=True):
+            found[home[key]].append(dialog)
+        return found
 
     def _columns(self) -> list[str]:
         """Every column that a row is asked for."""

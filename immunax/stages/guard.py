@@ -17,7 +17,8 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
     """The weights that a run defends, on the mesh of the setup.
 
     Args:
-      start: the group ``start``: ``defense`` and ``trainer`` that implant a guard, both null to take the model as it is.
+      start: the group ``start``: ``defense`` and ``trainer`` that implant a guard, both null to take the model as it is, and the
+        guard's ``fingerprint``, null where there is none.
       setup: model and data.
       loaded: the model's weights.
 
@@ -31,7 +32,7 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
         return loaded
     if start.defense is None or start.trainer is None:
         raise UserError("start.defense and start.trainer belong together: give both, or neither with start=base.")
-    chosen = OmegaConf.to_container(start, resolve=True)
+    chosen = {name: OmegaConf.to_container(start[name], resolve=True) for name in ("defense", "trainer")}
     key = {
         "digests": {**setup.digests, "data": digest.of_json(asdict(setup.splits.train))},
         "start": chosen,
@@ -45,7 +46,10 @@ def start_model(start: DictConfig, setup: Setup, loaded: Params) -> Params:
     def read(folder: Path) -> Params:
         return cache.read_arrays(folder, setup.devices)
 
-    return cache.get_or_make("guard", key, make, read, cache.write_arrays, [_implant, chosen])
+    params = cache.get_or_make("guard", key, make, read, cache.write_arrays, [_implant, chosen])
+    if start.get("fingerprint") is not None:
+        build(start.fingerprint).check(setup, params)
+    return params
 
 
 def _implant(start: DictConfig, setup: Setup, loaded: Params) -> Params:

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one configuration."""
+"""A run's folder belongs to one configuration and to one set of inputs."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +33,28 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
         name = changed[0]
         raise UserError(
             f"{folder} holds a run with {name}={before.get(name)!r}, not {now.get(name)!r}: "
+            "choose another run=NAME, or delete that folder."
+        )
+
+
+def check_same_inputs(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuses to go on in a folder whose manifest tells of other contents under the same paths.
+
+    Args:
+      folder: of the run; may be new.
+      digests: SHA-256 of the data and of the model's files, by name.
+
+    Raises:
+      UserError: one differs, or the manifest cannot be read.
+    """
+    if not (folder / manifest.FILE).exists():
+        return
+    before = manifest.read(folder).get("digests") or {}
+    changed = sorted(name for name in digests if before and before.get(name) != digests[name])
+    if changed:
+        was, now = ((each.get(changed[0]) or "none")[:12] for each in (before, digests))
+        raise UserError(
+            f"{folder} holds a run that began with another {changed[0]!r} (SHA-256 {was}, now {now}): put that back, "
             "choose another run=NAME, or delete that folder."
         )
 

@@ -44,7 +44,8 @@ class Compute:
 
     Attributes:
       remat: what each layer recomputes in the backward pass: ``none``, ``dots`` or ``full``.
-      dtype: of the computation; ``auto`` is float32 on a CPU and bfloat16 elsewhere. Weights stay float32.
+      dtype: of the computation; ``auto`` is float32 on a CPU and bfloat16 elsewhere. Weights stay float32. One that is named is
+        kept on every backend: ``float32`` means products of float32 too, where accelerators would take fewer bits.
     """
 
     remat: str = "none"
@@ -54,6 +55,12 @@ class Compute:
         """The model of a shape, computed on a platform such as ``tpu``; on this process's by default."""
         automatic = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
         return Model(config, self.remat, automatic if self.dtype == "auto" else self.dtype)
+
+    def settle(self) -> None:
+        """Makes products of float32 as exact as the dtype that was named, in this process from now on."""
+        # A CPU computes them so anyway, and the setting would only change the names of its compiled programs.
+        exact = self.dtype == "float32" and jax.default_backend() != "cpu"
+        jax.config.update("jax_default_matmul_precision", "highest" if exact else None)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ def set_up(config: DictConfig, devices: Mesh | None = None) -> tuple[Setup, Para
     """
     devices = build_mesh(MeshSpec()) if devices is None else devices
     cache.enable_compilation_cache()
+    build(config.compute).settle()
     memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
     with console.phase("load data"):
         splits = build(config.data).splits()

