@@ -19,6 +19,14 @@ from immunax.runtime.errors import UserError
 KEY = jax.random.key(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_fast():
+    # Programs that run for milliseconds take seconds to optimise.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def test_dropout_is_pefts_formula():
     """PEFT: ``x W + scaling · dropout(x) A B``, where torch's dropout divides what it keeps by ``1 - p``."""
     rng, layer, rate = np.random.default_rng(0), Linear(6), 0.3
