@@ -118,6 +118,18 @@ def every_token(batch: Batch) -> Batch:
     return replace(batch, answer_index=columns, answer_label=following, answer_weight=inside.astype(jnp.float32))
 
 
+def answers_by_column(batch: Batch) -> Batch:
+    """The same batch, its answers laid out as :func:`every_token` has them, so that both can stand in one array."""
+    every = every_token(batch)
+
+    def columns(index: jax.Array, weight: jax.Array) -> jax.Array:
+        return jnp.zeros(batch.tokens.shape[-1] - 1, weight.dtype).at[index].add(weight, mode="drop")
+
+    index, weight = batch.answer_index, batch.answer_weight
+    spread = jax.vmap(columns)(index.reshape(-1, index.shape[-1]), weight.reshape(-1, weight.shape[-1]))
+    return replace(every, answer_weight=spread.reshape(every.answer_weight.shape))
+
+
 def answers_alone(batch: Batch) -> Batch:
     """The same batch."""
     return batch

@@ -64,11 +64,13 @@ class Defense(ABC):
       mixture: the data of an outer step.
       attacker: whom it simulates in its loss, or None; a field of those that do.
       needs: the fields of the mixture that it cannot do without.
+      reference: the model that it compares with: the ``start`` of its training, or the ``base`` that was loaded before.
       against: the attacks of a suite that it trains against without simulating an attacker, by the names that suites give them.
     """
 
     mixture: Mixture
     attacker: SimulatedAttacker | None = None
+    reference: str = "start"
     needs: ClassVar[tuple[str, ...]] = ()
     against: ClassVar[tuple[str, ...]] = ()
 
@@ -103,6 +105,16 @@ class Defense(ABC):
           UserError: the defense does not fit this model.
         """
         return ()
+
+    def remember(self, model: Model, state: Any, base: Params) -> Any:
+        """The state of :meth:`init` with what it keeps of the model as it was loaded; by default it keeps nothing.
+
+        Args:
+          model: static.
+          state: from :meth:`init`.
+          base: plain weights, before a start such as a guard; those of the start where there is none.
+        """
+        return state
 
     def advance(
         self, model: Model, params: Params, state: Any, batch: StreamBatch, step: jax.Array, steps: int, key: jax.Array
