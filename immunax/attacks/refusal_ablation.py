@@ -79,7 +79,10 @@ class RefusalAblation(Edit):
         """
         chosen = [
             take(prompts, count, self.seed, stream, field, split)
-            for field, split, count in (("samples", "attack", self.samples), ("validation", "validation", self.validation))
+            for field, split, count in (
+                ("samples", "attack", self.samples),
+                ("validation", "validation", self.validation),
+            )
             for prompts, stream in zip(_sides(getattr(splits, split)), ("harmful", "retain"), strict=True)
         ]
         every = prompt_rows(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
