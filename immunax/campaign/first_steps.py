@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from immunax.campaign.programs import MemberData, Program, ProgramForm
 from immunax.inner.memory import compile_members, usable_bytes
 from immunax.inner.step import Slope
+from immunax.inner.trainable import at_step
 from immunax.models.model import Model, Params
 
 SHARE = 0.25
@@ -28,7 +29,7 @@ class _FirstStep:
 
     def __call__(self, member: tuple[Any, MemberData], params: Params) -> Slope:
         batch, own = member
-        return self.form.slope(self.model)(own.start(params), own.held(params), batch)
+        return self.form.slope(self.model)(own.start(params), at_step(own.held(params), 0), batch)
 
 
 def share_first_steps(

@@ -22,9 +22,9 @@ from immunax.data.packing import few
 from immunax.inner.optimizers import OF_RATES, Optimizer
 from immunax.inner.state import TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
-from immunax.inner.trainable import WHOLE, AdapterBase, Trainable
+from immunax.inner.trainable import WHOLE, AdapterBase, Adapters, Layers, Trainable, adapted_layers, dropout_of
 from immunax.models import lora
-from immunax.models.lora import LoraSpec
+from immunax.models.lora import Dropout, LoraSpec
 from immunax.models.model import Model, Params
 
 
@@ -37,6 +37,7 @@ class ProgramForm:
       optimizer: without what is data.
       numbers: its fields that are data, beside the learning rates.
       targets: the projections that get an adapter, or None where there are none.
+      layers: those that have adapters, as :class:`~immunax.models.lora.LoraSpec` has them.
       rank: of the adapters, where an optimizer's rule does not allow that they are widened with zeros.
       trainable: what trains, where no adapters do.
     """
@@ -45,6 +46,7 @@ class ProgramForm:
     optimizer: Optimizer
     numbers: tuple[str, ...]
     targets: tuple[str, ...] | None
+    layers: tuple[int, ...] | float | None
     rank: int | None
     trainable: Trainable
 
@@ -88,6 +90,8 @@ class MemberData(NamedTuple):
       key: ``[A]``, of its examination.
       adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
       scale: ``[A]``, ``alpha / rank``; None for full weights.
+      dropout: ``[A]`` rates and keys; None where no member has any.
+      layers: those that the adapters are of, None for all; static.
       asked: what it is examined on in its own wording, ``[A, ...]``.
       first_step: ``[A]``, which of the shared first steps is its own; None where none are shared.
       trainable: what trains, where no adapters do; static.
@@ -97,6 +101,8 @@ class MemberData(NamedTuple):
     key: jax.Array
     adapters: Any = None
     scale: Any = None
+    dropout: Dropout | None = None
+    layers: Layers | None = None
     asked: Any = ()
     first_step: Any = None
     trainable: Trainable = WHOLE
@@ -107,7 +113,9 @@ class MemberData(NamedTuple):
 
     def held(self, params: Params) -> Any:
         """What one member does not train."""
-        return self.trainable.split(params)[1] if self.adapters is None else AdapterBase(params, self.scale)
+        if self.adapters is None:
+            return self.trainable.split(params)[1]
+        return AdapterBase(params, self.scale, self.dropout, self.layers)
 
     def whole(self, params: Params, trained: Any) -> Params:
         """The weights that a model takes, of what one member has trained."""
@@ -172,12 +180,11 @@ class Program:
         adapter_keys, exam_keys = _keys(key[jnp.array(self.places)] if key.ndim else _seeded(key, seeds))
         if self.form.targets is None:
             return MemberData(self.numbers, exam_keys, asked=mine, trainable=self.form.trainable)
-        specs = [attack.tuning.lora for attack in self.attacks]
-        scale = jnp.array([spec.scale for spec in specs if spec], jnp.float32)
-        ranks = tuple(spec.rank for spec in specs if spec)
-        return MemberData(
-            self.numbers, exam_keys, _adapters(self.form.targets, ranks, params, adapter_keys), scale, mine
-        )
+        specs = tuple(attack.tuning.lora for attack in self.attacks if attack.tuning.lora)
+        layers = adapted_layers(specs[0], params)
+        adapters, dropout = _adapters(specs, layers, params, adapter_keys)
+        scale = jnp.array([spec.scale for spec in specs], jnp.float32)
+        return MemberData(self.numbers, exam_keys, adapters, scale, dropout, layers, mine)
 
 
 def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
@@ -199,10 +206,11 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
         names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
-        targets, rank = (None, None) if tuning.lora is None else (tuning.lora.targets, tuning.lora.rank)
-        rank = None if tuning.optimizer.keeps_zeros else rank
+        spec = tuning.lora
+        adapters = (None, None, None) if spec is None else (spec.targets, spec.layers, spec.rank)
+        rank = None if tuning.optimizer.keeps_zeros else adapters[-1]
         trainable = tuning.projections or WHOLE
-        form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, targets, rank, trainable)
+        form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, *adapters[:-1], rank, trainable)
         groups.setdefault((form, len(encoded[place][0])), []).append(place)
     return tuple(
         _program(*kind, places, [attacks[place] for place in places], [encoded[place] for place in places])
@@ -244,7 +252,7 @@ def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
     found = []
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
-        adapters = tuning.lora and (tuning.seed, tuning.lora.rank, tuning.lora.scale)
+        adapters = tuning.lora and (tuning.seed, tuning.lora.rank, tuning.lora.scale, tuning.lora.dropout)
         first = tuple(leaf[place, 0].tobytes() for leaf in jax.tree.leaves(batches))
         found.append(known.setdefault((adapters, first), place))
     return tuple(found)
@@ -295,14 +303,20 @@ def _keys(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _adapters(targets: tuple[str, ...], ranks: tuple[int, ...], params: Params, keys: jax.Array) -> Any:
+def _adapters(
+    specs: tuple[LoraSpec, ...], layers: Layers | None, params: Params, keys: jax.Array
+) -> tuple[Any, Dropout | None]:
     # Drawn at each rank of its own: the same numbers in the shape of a larger rank would be others.
     parts, places = [], []
+    ranks = [spec.rank for spec in specs]
     for rank in sorted(set(ranks)):
         chosen = [place for place, each in enumerate(ranks) if each == rank]
-        spec = LoraSpec(rank, targets=targets)
-        fresh = jax.vmap(lambda key, spec=spec: lora.init(key, params, spec).lora)(keys[jnp.array(chosen)])
+        spec = replace(specs[0], rank=rank, dropout=0.0)
+        fresh = jax.vmap(lambda key, spec=spec: Adapters(spec).split(params, key)[0])(keys[jnp.array(chosen)])
         parts.append(lora.widen(fresh, max(ranks)))
         places += chosen
     order = np.argsort(places)
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
+    adapters = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
+    if not any(spec.dropout for spec in specs):
+        return adapters, None
+    return adapters, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(dropout_of, keys, specs))

@@ -166,7 +166,7 @@ class Optimizer(ABC):
         if self.schedule == "cosine":
             return optax.cosine_decay_schedule(self.learning_rate, steps)
         if self.schedule == "step":
-            return lambda step: self.learning_rate * self.gamma ** (step * self.stages // steps)
+            return lambda step: self.learning_rate * self.gamma ** jnp.floor_divide(step * self.stages, steps)
         return optax.constant_schedule(self.learning_rate)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from immunax.inner.state import TrainState
-from immunax.inner.trainable import WHOLE, Trainable
+from immunax.inner.trainable import WHOLE, Trainable, at_step
 from immunax.models.model import Params
 
 Loss = Callable[[Params, Any], Any]
@@ -109,7 +109,7 @@ def train_step(
     slope_at: SlopeAt, optimizer: optax.GradientTransformation, state: TrainState, batch: Any
 ) -> tuple[TrainState, Scalars]:
     """One step on a batch; see :func:`take_step`."""
-    return take_step(optimizer, state, slope_at(state.trained, state.held, batch))
+    return take_step(optimizer, state, slope_at(state.trained, at_step(state.held, state.step), batch))
 
 
 def scan_steps(

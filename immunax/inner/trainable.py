@@ -11,16 +11,40 @@ import numpy as np
 from flax import traverse_util
 
 from immunax.models import lora
-from immunax.models.lora import Adapted, LoraSpec
+from immunax.models.lora import Adapted, Dropout, LoraSpec
 from immunax.models.model import Params
 from immunax.runtime.errors import UserError, nearest
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Layers:
+    """The layers that have adapters, from 0, where not all have one."""
+
+    numbers: tuple[int, ...]
+
+
 class AdapterBase(NamedTuple):
-    """What is held where adapters train: the weights below them, and their scale."""
+    """What is held where adapters train.
+
+    Attributes:
+      base: the weights below them.
+      scale: ``alpha / rank``.
+      dropout: of the adapters' input; asleep but in a step, see :func:`at_step`. None for none.
+      layers: those that what trains has rows of; None for all. Static.
+    """
 
     base: Any
     scale: Any
+    dropout: Dropout | None = None
+    layers: Layers | None = None
+
+
+def at_step(held: Any, step: jax.Array | int) -> Any:
+    """What is held, as the loss of one training step takes it: with the dropout of that step, where adapters have some."""
+    if not isinstance(held, AdapterBase) or held.dropout is None:
+        return held
+    return held._replace(dropout=held.dropout.at(step))
 
 
 class Trainable(ABC):
@@ -51,12 +75,17 @@ class Full(Trainable):
     def split(self, params: Params, key: jax.Array | None = None) -> tuple[Any, Any]:
         """See :class:`Trainable`."""
         if isinstance(params, Adapted):
-            return params.lora, AdapterBase(params.base, params.scale)
+            return params.lora, AdapterBase(params.base, params.scale, params.dropout)
         return params, None
 
     def join(self, trained: Any, held: Any) -> Params:
         """See :class:`Trainable`."""
-        return trained if held is None else Adapted(held.base, trained, held.scale)
+        if held is None:
+            return trained
+        if held.layers is not None:
+            trained = lora.placed(trained, held.layers.numbers, lora.depth(held.base))
+        awake = held.dropout is not None and held.dropout.drawn is not None
+        return Adapted(held.base, trained, held.scale, held.dropout if awake else None)
 
 
 WHOLE = Full()
@@ -77,7 +106,29 @@ class Adapters(Full):
         """See :class:`Trainable`; the key draws them."""
         if key is None:
             raise ValueError("fresh adapters need a random key")
-        return super().split(lora.init(key, params, self.spec))
+        trained, held = super().split(lora.init(key, params, self.spec))
+        if self.spec.dropout:
+            held = held._replace(dropout=dropout_of(key, self.spec))
+        layers = adapted_layers(self.spec, params)
+        if layers is None:
+            return trained, held
+        return lora.taken(trained, layers.numbers), held._replace(layers=layers)
+
+
+def dropout_of(key: jax.Array, spec: LoraSpec) -> Dropout:
+    """Asleep, with masks by a key of its own out of that of the adapters."""
+    return Dropout(jnp.float32(spec.dropout), jax.random.fold_in(key, 1))
+
+
+def adapted_layers(spec: LoraSpec, params: Params) -> Layers | None:
+    """Those of plain weights that get adapters; None for all.
+
+    Raises:
+      UserError: the weights have no such layers.
+    """
+    depth = lora.depth(params)
+    rows = spec.rows(depth)
+    return None if len(rows) == depth else Layers(rows)
 
 
 @jax.tree_util.register_static

@@ -16,6 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from immunax.models import rotary
 from immunax.models.attention import attention, causal_attention
 from immunax.models.config import DecoderConfig
+from immunax.models.lora import dropped
 from immunax.runtime.mesh import split_rows
 
 ATTENDED = "attended"
@@ -71,7 +72,10 @@ class Captured(NamedTuple):
 
 
 class Linear(nn.Module):
-    """``x @ kernel (+ bias) (+ (x @ a) @ b)``; ``a`` ``[in, r]`` and ``b`` ``[r, out]`` come from the ``lora`` collection."""
+    """``x @ kernel (+ bias) (+ (x @ a) @ b)``; ``a`` ``[in, r]`` and ``b`` ``[r, out]`` come from the ``lora`` collection.
+
+    Where it holds a ``rate`` too, dropout of the input to ``a``.
+    """
 
     features: int
     use_bias: bool = False
@@ -84,6 +88,8 @@ class Linear(nn.Module):
         y = x @ kernel.astype(self.dtype)
         if self.has_variable("lora", "a"):
             a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            if self.has_variable("lora", "rate"):
+                x = dropped(x, self.get_variable("lora", "rate"), self.make_rng("dropout"))
             y = y + (x @ a.astype(self.dtype)) @ b.astype(self.dtype)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
@@ -225,7 +231,7 @@ class Decoder(nn.Module):
         stack = nn.scan(
             layer,
             variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")

@@ -33,7 +33,7 @@ def training_flops(config: DecoderConfig, examples: Sizes, lora: LoraSpec | None
     if lora is None:
         return _flops(config, examples, 3, 3)
     sizes = config.projections()
-    adapters = config.n_layers * lora.rank * sum(sum(sizes[name]) for name in lora.targets)
+    adapters = len(lora.rows(config.n_layers)) * lora.rank * sum(sum(sizes[name]) for name in lora.targets)
     tokens = sum(size for size, _ in examples)
     return _flops(config, examples, 2, 3) + 3 * 2 * tokens * adapters
 

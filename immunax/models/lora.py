@@ -1,10 +1,12 @@
 """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as a pytree beside the base weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from immunax.runtime.errors import UserError, nearest
@@ -19,21 +21,75 @@ class LoraSpec:
       rank: inner dimension r.
       alpha: the adapter's output is multiplied by ``alpha / rank``.
       targets: names of the projections, such as ``q_proj``.
+      dropout: chance that an entry of an adapter's input is left out in a training step; see :class:`Dropout`.
+      layers: numbers of the layers that have adapters, from 0; a fraction of the depth means the first ones; None all.
     """
 
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = NAMES
+    dropout: float = 0.0
+    layers: tuple[int, ...] | float | None = None
 
     def __post_init__(self):
         if self.rank < 1:
             raise UserError(f"LoRA rank {self.rank}: expected at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"LoRA dropout {self.dropout}: expected a chance, 0 <= dropout < 1.")
         object.__setattr__(self, "targets", tuple(self.targets))
+        if isinstance(self.layers, Sequence):
+            object.__setattr__(self, "layers", tuple(sorted(self.layers)))
 
     @property
     def scale(self) -> float:
         """``alpha / rank``."""
         return self.alpha / self.rank
+
+    def rows(self, depth: int) -> tuple[int, ...]:
+        """The layers that have adapters, of a decoder of ``depth`` layers.
+
+        Raises:
+          UserError: it has no such layers.
+        """
+        if self.layers is None:
+            return tuple(range(depth))
+        numbers = self.layers if isinstance(self.layers, tuple) else tuple(range(round(self.layers * depth)))
+        if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < depth for number in numbers):
+            given = list(self.layers) if isinstance(self.layers, tuple) else self.layers
+            raise UserError(
+                f"LoRA layers {given}: expected different numbers from 0 to {depth - 1}, or a fraction of the {depth} layers."
+            )
+        return numbers
+
+
+class Dropout(NamedTuple):
+    """What adapters leave out of their input, as PEFT does: an entry by chance ``rate``; the others are divided by ``1 - rate``.
+
+    Each projection of each layer draws a mask of its own, at every step and for every batch.
+
+    Attributes:
+      rate: float32.
+      key: of all masks of a run.
+      drawn: key of the step that is being taken; None outside of steps, where nothing is left out.
+    """
+
+    rate: jax.Array
+    key: jax.Array
+    drawn: Any = None
+
+    def at(self, step: jax.Array | int) -> "Dropout":
+        """Awake for one step, or for an inner step within one."""
+        return self._replace(drawn=jax.random.fold_in(self.key if self.drawn is None else self.drawn, step))
+
+    def masks(self, tokens: jax.Array) -> jax.Array:
+        """The key of the masks of a batch ``[B, T]``: other tokens, as of another stream, draw others."""
+        return jax.random.fold_in(self.drawn, tokens.sum())
+
+
+def dropped(x: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:
+    """``x`` with each entry 0 by chance ``rate``, and else divided by ``1 - rate``."""
+    kept = jax.random.uniform(key, x.shape) >= rate
+    return jnp.where(kept, x * (1 / (1 - rate)).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class Adapted(NamedTuple):
@@ -41,20 +97,24 @@ class Adapted(NamedTuple):
 
     Attributes:
       base: the plain weights.
-      lora: nested like ``base``, with ``{a: [L, in, r], b: [L, r, out]}`` where there is an adapter.
+      lora: nested like ``base``, with ``{a: [L, in, r], b: [L, r, out]}`` where there is an adapter; both are zero in a layer
+        that has none, and stay so, since each's gradient is a product with the other.
       scale: ``alpha / rank``.
+      dropout: in a training step, what the adapters leave out; otherwise None.
     """
 
     base: Any
     lora: Any
     scale: Any
+    dropout: Dropout | None = None
 
     def scaled(self) -> Any:
-        """The adapters with ``scale`` folded into ``b``."""
-        flat = _flat(self.lora)
-        return traverse_util.unflatten_dict(
-            {path: leaf * self.scale if path[-1] == "b" else leaf for path, leaf in flat.items()}
-        )
+        """The adapters with ``scale`` folded into ``b``, and where they have dropout its ``rate`` ``[L]`` beside."""
+        flat = {path: leaf * self.scale if path[-1] == "b" else leaf for path, leaf in _flat(self.lora).items()}
+        if self.dropout is not None:
+            rate = jnp.broadcast_to(self.dropout.rate, depth(self.base))
+            flat |= {(*path[:-1], "rate"): rate for path in flat if path[-1] == "a"}
+        return traverse_util.unflatten_dict(flat)
 
 
 def init(key: jax.Array, base: Any, spec: LoraSpec) -> Adapted:
@@ -69,7 +129,7 @@ def init(key: jax.Array, base: Any, spec: LoraSpec) -> Adapted:
       :class:`Adapted` with ``a`` uniform in ``±1/sqrt(in)`` (Kaiming with slope √5, as in the authors' code), ``b`` zero.
 
     Raises:
-      UserError: a target is no projection of this model.
+      UserError: a target is no projection of this model, or a layer is none.
     """
     kernels = {path[:-1]: leaf for path, leaf in _flat(base).items() if path[-1] == "kernel"}
     known = {path[-1] for path in kernels if path[0] == "layers"}
@@ -79,13 +139,31 @@ def init(key: jax.Array, base: Any, spec: LoraSpec) -> Adapted:
                 f"LoRA target {target!r}: expected some of {', '.join(sorted(known))}.{nearest(target, known)}"
             )
     chosen = sorted(path for path in kernels if path[0] == "layers" and path[-1] in spec.targets)
-    lora = {}
+    lora, chosen_layers = {}, np.isin(np.arange(depth(base)), spec.rows(depth(base)))
     for path, subkey in zip(chosen, jax.random.split(key, len(chosen)), strict=True):
         n_layers, d_in, d_out = kernels[path].shape
         bound = d_in**-0.5
-        lora[(*path, "a")] = jax.random.uniform(subkey, (n_layers, d_in, spec.rank), minval=-bound, maxval=bound)
+        drawn = jax.random.uniform(subkey, (n_layers, d_in, spec.rank), minval=-bound, maxval=bound)
+        lora[(*path, "a")] = drawn if chosen_layers.all() else drawn * chosen_layers[:, None, None]
         lora[(*path, "b")] = jnp.zeros((n_layers, spec.rank, d_out))
     return Adapted(base, traverse_util.unflatten_dict(lora), jnp.float32(spec.scale))
+
+
+def depth(base: Any) -> int:
+    """L of plain weights."""
+    return jax.tree.leaves(base["layers"])[0].shape[0]
+
+
+def taken(lora: Any, layers: tuple[int, ...]) -> Any:
+    """The adapters of some layers alone, ``[S, ...]``."""
+    return jax.tree.map(lambda leaf: leaf[np.array(layers)], lora)
+
+
+def placed(lora: Any, layers: tuple[int, ...], depth: int) -> Any:
+    """The inverse of :func:`taken`: ``[L, ...]``, zero in all other layers."""
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((depth, *leaf.shape[1:]), leaf.dtype).at[np.array(layers)].set(leaf), lora
+    )
 
 
 def widen(lora: Any, rank: int) -> Any:

@@ -111,7 +111,11 @@ class Model:
         context = self._context(positions, causal_mask(segment_ids), _columns_back(tokens.shape[1]))
         params = split_parameters(params)
         stream, hidden, _, captured = self._graph(capture).apply(
-            _variables(params), tokens, context, **_steering(params, positions, perturbation)
+            _variables(params),
+            tokens,
+            context,
+            rngs=_rngs(params, tokens),
+            **_steering(params, positions, perturbation),
         )
         if captured is None:
             return Outputs(hidden)
@@ -186,6 +190,11 @@ class Model:
 def _variables(params: Params) -> dict:
     adapters = {"lora": params.scaled()} if isinstance(params, Adapted) else {}
     return {"params": _base(params), **adapters}
+
+
+def _rngs(params: Params, tokens: jax.Array) -> dict:
+    dropout = params.dropout if isinstance(params, Adapted) else None
+    return {} if dropout is None else {"dropout": dropout.masks(tokens)}
 
 
 def _base(params: Params) -> Any:

@@ -125,6 +125,8 @@ class Attacker(SimulatedAttacker):
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise UserError(f"attacker.learning_rates={list(self.learning_rates)}: expected rates above 0.")
+        if self.lora is not None and self.lora.dropout:
+            raise UserError(f"attacker.lora.dropout={self.lora.dropout}: a simulated attacker has none; set it to 0.")
 
     def attackers(self) -> "tuple[Attacker, ...]":
         """Himself."""

@@ -105,6 +105,26 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     assert outcome.losses[place][-1] < outcome.losses[place][0]
 
 
+def test_members_whose_adapters_differ_in_dropout_equal_their_attacks_alone_and_are_evaluated_without():
+    specs = [LoraSpec(2, 16.0, ("q_proj", "down_proj"), dropout, (1,)) for dropout in (0.0, 0.5, 0.5)]
+    attacks = [
+        replace(ATTACK, tuning=replace(ATTACK.tuning, lora=spec, optimizer=optimizer, seed=3))
+        for spec, optimizer in zip(specs, (AdamW(1e-2), AdamW(1e-2), AdamW(3e-2)), strict=True)
+    ]
+    (part,) = parts = programs(attacks, tiny.tokenizer(), SPLITS)
+    assert part.alike == (0, 1, 1)
+    (turn,) = attacked(parts, MODEL, PARAMS, KEY)
+    for place, attack in enumerate(attacks):
+        weights, losses = _alone(attack)
+        np.testing.assert_allclose(turn.losses[place], losses, rtol=1e-5)
+        found = jax.device_get(turn.weights(place))
+        assert found.dropout is None
+        _close(flatten_dict(found.lora), flatten_dict(weights.lora))
+        for leaf in jax.tree.leaves(found.lora):
+            assert not leaf[0].any()
+    assert not np.allclose(turn.losses[0, 1:], turn.losses[1, 1:], rtol=1e-4)
+
+
 def test_an_attack_on_some_projections_of_some_layers_moves_those_alone_as_an_optimizer_of_theirs_would():
     path, rule = ("layers", "mlp", "down_proj", "kernel"), AdamW(1e-2, weight_decay=0.1)
     tuning = replace(ATTACK.tuning, optimizer=rule, projections=Projections((1,), ("down_proj",)))

@@ -88,7 +88,7 @@ def _moved(weights):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_defense_trains_adapters_with_moments_of_those_alone(name):
-    training = Training(steps=2, optimizer=AdamW(1e-2, weight_decay=0.1), lora=ADAPTERS)
+    training = Training(steps=2, optimizer=AdamW(1e-2, weight_decay=0.1), lora=replace(ADAPTERS, dropout=0.1))
     state, metrics, weights = _two_steps(CASES[name], training)
     assert np.isfinite([float(value) for value in jax.tree.leaves(metrics)]).all()
     assert not _moved(state.train.held.base)
