@@ -99,8 +99,8 @@ class FineTuning(Attack, ABC):
             if found.dropped:
                 raise UserError(
                     f"the attack would train on {found.kept} of its {found.kept + found.dropped} dialogs: the others have no "
-                    f"answer, or a prompt that leaves no room for one in tuning.max_length={self.tuning.max_length}; raise it, or "
-                    "choose other data."
+                    f"answer, or a prompt that leaves no room for one in tuning.max_length={self.tuning.max_length}; raise it, "
+                    "or choose other data."
                 )
             batches += replace(self.tuning, epochs=epochs).batches(examples)
             counts = counts.plus(found)

@@ -3,6 +3,7 @@
 import json
 import math
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from hydra import compose, initialize_config_dir
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Message, Split, Splits, ask
+from immunax.models.lora import LoraSpec
 from immunax.runtime.errors import UserError
+from immunax.runtime.projections import NAMES
 from immunax.stages.setup import build
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -172,7 +175,15 @@ def test_a_kept_last_batch_passes_over_every_dialog_once_an_epoch():
     batches = Tuning(epochs=3, batch_size=4, last_batch="kept").batches(range(10))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     for epoch in range(3):
-        assert sorted(sum(batches[3 * epoch : 3 * epoch + 3], [])) == list(range(10))
+        assert sorted(chain(*batches[3 * epoch : 3 * epoch + 3])) == list(range(10))
     assert len(Tuning(batch_size=4, max_steps=7).batches(range(10))) == 7
     with pytest.raises(UserError, match="last_batch=dropped"):
         Tuning(last_batch="dropped")
+
+
+@pytest.mark.parametrize(("name", "rate"), [("tar_red_team_lora", flat(2e-5)), ("durability_tar_lora", flat(2e-5))])
+def test_adapters_of_the_red_teams_have_rank_16_on_all_projections_and_dropout(name, rate):
+    tuning = attack(name).tuning
+    assert tuning.lora == LoraSpec(16, 32.0, NAMES, dropout=0.05)
+    assert (tuning.steps(100), tuning.batch_size, tuning.optimizer.weight_decay) == (1000, 64, 0.01)
+    np.testing.assert_allclose(tuning.optimizer.rates(1000), [rate(t, 1000) for t in range(1000)], rtol=1e-6)
