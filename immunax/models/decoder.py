@@ -223,7 +223,7 @@ class Decoder(nn.Module):
         """Maps tokens ``[B, T]`` to the stream before and after the final norm ``[B, T, D]``, the cache, and captures.
 
         ``perturbation`` ``[L + 1, B, T, D]`` is added to the stream before every layer and after the last, ``prompt``
-        ``[B, T, D]`` to the embeddings.
+        ``[B, T, D]`` to the embeddings as the table has them.
         """
         c = self.config
         table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
@@ -235,11 +235,12 @@ class Decoder(nn.Module):
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
-        embedded = table(tokens).astype(self.dtype)
+        embedded = table(tokens)
+        if prompt is not None:
+            embedded = embedded + prompt
+        embedded = embedded.astype(self.dtype)
         if c.scale_embeddings:
             embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
-        if prompt is not None:
-            embedded = embedded + prompt.astype(self.dtype)
         carry = (split_rows(embedded), cache)
         added, last = (None, None) if perturbation is None else (perturbation[:-1], perturbation[-1])
         (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), added), context)

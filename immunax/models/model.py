@@ -115,7 +115,7 @@ class Model:
             tokens,
             context,
             rngs=_rngs(params, tokens),
-            **_steering(params, positions, perturbation),
+            **_steering(params, tokens, perturbation),
         )
         if captured is None:
             return Outputs(hidden)
@@ -147,7 +147,7 @@ class Model:
         back = (positions[:, :, None] - slot_positions[:, None, :])[:, None]
         context = self._context(positions, readable, back, slot)
         _, hidden, cache, _ = self._graph().apply(
-            _variables(params), tokens, context, cache, **_steering(params, positions)
+            _variables(params), tokens, context, cache, **_steering(params, tokens)
         )
         return hidden, cache
 
@@ -201,8 +201,8 @@ def _base(params: Params) -> Any:
     return params.base if isinstance(params, (Adapted, Steered)) else params
 
 
-def _steering(params: Params, positions: jax.Array, perturbation: jax.Array | None = None) -> dict:
+def _steering(params: Params, tokens: jax.Array, perturbation: jax.Array | None = None) -> dict:
     if not isinstance(params, Steered):
         return {} if perturbation is None else {"perturbation": perturbation}
     added = params.stream() if perturbation is None else params.stream() + perturbation
-    return {"perturbation": added, "prompt": params.embedded(positions)}
+    return {"perturbation": added, "prompt": params.embedded(tokens)}
