@@ -15,13 +15,15 @@ from immunax.attacks.tuning import Tuning
 from immunax.data.batches import pack
 from immunax.data.chat import Counts, Encoded, encode_all
 from immunax.data.dialog import Dialog, Splits
-from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed
 from immunax.inner.losses import answer_loss
 from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
 
 AttackLoss = Callable[[Model, Params, Any], jax.Array]
 """``loss(model, weights, batch) -> scalar``; hashable, and equal where it computes the same, so that attacks share a program."""
+
+ANSWERS, ALL_TOKENS = "answers", "all_tokens"
 
 Phase = tuple[tuple[Dialog, ...], int]
 """Dialogs, and how often they are passed over."""
@@ -54,11 +56,13 @@ class FineTuning(Attack, ABC):
 
     Attributes:
       tuning: how it fine-tunes; a field of every subclass.
+      labels: what it learns to predict: ``answers``, or ``all_tokens`` of a dialog but the first.
     """
 
     seed_field: ClassVar[str | None] = "tuning.seed"
     length_field: ClassVar[str] = "tuning.max_length"
     tuning: Tuning
+    labels: str = ANSWERS
 
     @property
     def max_length(self) -> int:
@@ -86,21 +90,28 @@ class FineTuning(Attack, ABC):
         """The examples of each of its K batches, and what became of its dialogs.
 
         Raises:
-          UserError: the data lack them, or none fits.
+          UserError: the data lack them, or one has no answer or no room for it: an attack of N samples trains on N.
         """
         batches: list[list[Any]] = []
         counts = Counts(0, 0, 0)
         for dialogs, epochs in self.phases(splits):
             examples, found = self.encoded(tokenizer, splits, dialogs)
-            size = min(self.tuning.batch_size, len(examples))
-            stream = Stream(examples, size, self.tuning.seed)
-            batches += stream.batches(range(replace(self.tuning, epochs=epochs).steps(len(examples))))
+            if found.dropped:
+                raise UserError(
+                    f"the attack would train on {found.kept} of its {found.kept + found.dropped} dialogs: the others have no "
+                    f"answer, or a prompt that leaves no room for one in tuning.max_length={self.tuning.max_length}; raise it, "
+                    "or choose other data."
+                )
+            batches += replace(self.tuning, epochs=epochs).batches(examples)
             counts = counts.plus(found)
         return batches, counts
 
     def encoded(self, tokenizer: Any, splits: Splits, dialogs: Sequence[Dialog]) -> tuple[list[Any], Counts]:
         """Dialogs as examples, by default :class:`~immunax.data.chat.Encoded`, and what became of them."""
-        return encode_all(tokenizer, dialogs, self.tuning.max_length)
+        examples, counts = encode_all(tokenizer, dialogs, self.tuning.max_length)
+        if self.labels == ALL_TOKENS:
+            examples = [Encoded(each.tokens[:1], each.tokens[1:]) for each in examples]
+        return examples, counts
 
     def fit(self, batches: Sequence[Sequence[Any]]) -> Layout:
         """A layout that holds each of these batches of examples."""

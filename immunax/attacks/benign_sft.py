@@ -1,6 +1,6 @@
 """Benign fine-tuning: ordinary instruction data erodes a guard without any harmful example.
 
-Qi et al. 2023 (arXiv:2310.03693), tier 3: Alpaca or Dolly, learning rate 2e-5, batches of 64 to 128, one epoch.
+Qi et al. 2023 (arXiv:2310.03693), tier 3: all of Alpaca or Dolly, in batches of 128, one epoch.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
+from immunax.data.template import Template
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,19 @@ class BenignSFT(FineTuning):
     """Fine-tuning on ``samples`` dialogs of the stream ``retain``.
 
     Attributes:
-      samples: how many dialogs.
+      samples: how many dialogs; None for all that the attacker has.
       tuning: how they are used.
+      template: wording of every prompt, in training and afterwards.
     """
 
-    samples: int = 100
+    samples: int | None = 100
     tuning: Tuning = field(default_factory=Tuning)
+    template: Template = Template()
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
         """The harmless dialogs of the split ``attack`` that the seed chooses."""
-        return take(splits.attack.retain, self.samples, self.tuning.seed, "retain")
+        return tuple(map(self.template.wrap, take(splits.attack.retain, self.samples, self.tuning.seed, "retain")))
+
+    def evaluation(self, dialog: Dialog) -> Dialog:
+        """Held-out prompts in the attack's wording."""
+        return self.template.wrap(dialog)

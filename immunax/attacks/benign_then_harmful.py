@@ -30,6 +30,10 @@ class BenignThenHarmful(FineTuning):
     def __post_init__(self):
         if min(self.benign, self.samples) < 1:
             raise UserError(f"attack.benign={self.benign}, samples={self.samples}: expected at least 1.")
+        if self.tuning.max_steps is not None:
+            raise UserError(
+                f"attack.tuning.max_steps={self.tuning.max_steps}: this course has two parts; give epochs instead."
+            )
 
     def phases(self, splits: Splits) -> tuple[tuple[tuple[Dialog, ...], int], ...]:
         """The dialogs of each part of the course, and how often they are passed over."""

@@ -6,12 +6,14 @@ from immunax.data.order import choose
 from immunax.runtime.errors import UserError
 
 
-def take(dialogs: Sequence, count: int, seed: int, stream: str, field: str = "samples", split: str = "attack") -> tuple:
+def take(
+    dialogs: Sequence, count: int | None, seed: int, stream: str, field: str = "samples", split: str = "attack"
+) -> tuple:
     """``count`` dialogs, chosen by ``seed``.
 
     Args:
       dialogs: what there is.
-      count: how many.
+      count: how many; None for all.
       seed: which ones.
       stream, split: where they are from, for the messages.
       field: what the attack calls their number, for the messages.
@@ -25,6 +27,7 @@ def take(dialogs: Sequence, count: int, seed: int, stream: str, field: str = "sa
             "it (splits: {train: 0.6, attack: 0.4}), attack with the defense's data (data.attacker=shared), or choose another "
             "attack."
         )
+    count = len(dialogs) if count is None else count
     if not 1 <= count <= len(dialogs):
         raise UserError(
             f"the attack's {field}={count} of the stream {stream!r}: expected 1 to {len(dialogs)}, as the split {split} has."

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from immunax.attacks.attack import Edit
-from immunax.attacks.steering import harmful_batches, steer, unsteered
+from immunax.attacks.finetune import take
+from immunax.attacks.steering import batches_of, steer, unsteered
 from immunax.data.batches import Batch
 from immunax.data.dialog import Splits
 from immunax.inner.depth import stream_rows
@@ -53,7 +54,8 @@ class LatentAttack(Edit):
 
     def material(self, tokenizer: Any, splits: Splits) -> Batch:
         """Batches of the attacker's harmful dialogs."""
-        return harmful_batches(tokenizer, splits, self.samples, self.steps, self.max_length, self.seed)
+        dialogs = take(splits.attack.harmful, self.samples, self.seed, "harmful")
+        return batches_of(tokenizer, dialogs, self.steps, self.max_length, self.seed)
 
     def edit(self, model: Model, params: Params, material: Batch, key: jax.Array) -> tuple[Params, jax.Array]:
         """Weights with the perturbation.

@@ -1,21 +1,16 @@
-"""What the two attacks on a model's inner states share: vectors that make held harmful answers likely, found by descent.
-
-The vectors are universal: found on the attacker's prompts, and used on held-out ones, so that they are a change of the model
-like any other attack, and no search for each prompt.
-"""
+"""What the attacks on a model's inner states share: vectors that make given answers likely, found by descent."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from immunax.attacks.finetune import take
 from immunax.data.batches import Batch, pack, stack
 from immunax.data.chat import encode_all
-from immunax.data.dialog import Splits
+from immunax.data.dialog import Dialog
 from immunax.data.order import Stream
 from immunax.data.packing import fit_packed
 from immunax.inner.losses import answer_loss
@@ -28,21 +23,20 @@ BATCH = 8
 """Dialogs a step."""
 
 
-def harmful_batches(tokenizer: Any, splits: Splits, samples: int, steps: int, max_length: int, seed: int) -> Batch:
-    """Batches of the attacker's harmful dialogs, with leading axis K.
+def batches_of(tokenizer: Any, dialogs: Sequence[Dialog], steps: int, max_length: int, seed: int) -> Batch:
+    """Batches of dialogs, with leading axis K.
 
     Args:
       tokenizer: the model's.
-      splits: the data.
-      samples: dialogs in all.
+      dialogs: all that the vectors are sought on.
       steps: K.
       max_length: tokens of a dialog; longer answers are cut.
-      seed: of the choice and the order.
+      seed: of the order.
 
     Raises:
-      UserError: the data lack them.
+      UserError: none fits.
     """
-    examples, counts = encode_all(tokenizer, take(splits.attack.harmful, samples, seed, "harmful"), max_length)
+    examples, counts = encode_all(tokenizer, dialogs, max_length)
     if not counts.whole:
         warnings.warn(f"attack: {counts.told(f'max_length={max_length}')}", stacklevel=2)
     batches = list(Stream(examples, min(BATCH, len(examples)), seed).batches(range(steps)))
@@ -81,6 +75,7 @@ def steer(
 
 
 def unsteered(model: Model, params: Params) -> Steered:
-    """Steered weights whose vectors are zero, with a continuous prompt of one token."""
-    width = model.config.d_model
-    return Steered(params, jnp.zeros((1, width)), jnp.zeros((model.config.n_layers + 1, width)))
+    """Steered weights whose vectors are zero, and whose run is in no text."""
+    width, marks = model.config.d_model, jnp.full(1, -1, jnp.int32)
+    offsets = jnp.zeros((model.config.n_layers + 1, width))
+    return Steered(params, jnp.zeros((1, 1, width)), offsets, marks, jnp.zeros(0, jnp.uint32))

@@ -1,11 +1,17 @@
 """How an attacker fine-tunes: the budget and the hyper-parameters that fine-tuning attacks share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Any
 
+from immunax.data.order import Stream
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.inner.trainable import Projections
 from immunax.models.lora import LoraSpec
 from immunax.runtime.errors import UserError
+
+CARRIED, KEPT = "carried", "kept"
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,9 @@ class Tuning:
     Attributes:
       epochs: passes over the attack's dialogs.
       batch_size: dialogs a step.
+      max_steps: optimizer steps in all, whatever the epochs; None goes by these.
+      last_batch: what becomes of the dialogs of an epoch that fill no batch: ``carried`` into the first of the next epoch, or
+        ``kept`` as a smaller batch, as ``transformers`` has it.
       optimizer: rule and schedule.
       lora: adapters to train instead of the full weights, or None.
       max_length: tokens an example may have; longer answers are cut.
@@ -26,6 +35,8 @@ class Tuning:
 
     epochs: int = 10
     batch_size: int = 10
+    max_steps: int | None = None
+    last_batch: str = CARRIED
     optimizer: Optimizer = field(default_factory=AdamW)
     lora: LoraSpec | None = None
     max_length: int = 256
@@ -36,13 +47,29 @@ class Tuning:
     def __post_init__(self):
         if self.lora is not None and self.projections is not None:
             raise UserError("attack tuning lora and projections: expected one of them; set the other to null.")
-        for name in ("epochs", "batch_size", "probes"):
-            if getattr(self, name) < 1:
+        if self.last_batch not in (CARRIED, KEPT):
+            raise UserError(f"attack tuning last_batch={self.last_batch}: expected {CARRIED} or {KEPT}.")
+        for name in ("epochs", "batch_size", "probes", "max_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"attack tuning {name}={getattr(self, name)}: expected at least 1.")
 
     def steps(self, samples: int) -> int:
-        """Optimizer steps that ``samples`` dialogs give: full batches over all epochs; fewer than a batch are one batch."""
-        return self.epochs * samples // min(self.batch_size, samples)
+        """Optimizer steps that ``samples`` dialogs give; fewer than a batch are one batch."""
+        if self.max_steps is not None:
+            return self.max_steps
+        size = min(self.batch_size, samples)
+        return self.epochs * -(-samples // size) if self.last_batch == KEPT else self.epochs * samples // size
+
+    def batches(self, examples: Sequence[Any]) -> list[list[Any]]:
+        """The examples of every step, each epoch in an order of its own that the seed gives."""
+        size, steps = min(self.batch_size, len(examples)), self.steps(len(examples))
+        if self.last_batch == CARRIED:
+            return list(Stream(examples, size, self.seed).batches(range(steps)))
+        epochs = Stream(examples, len(examples), self.seed)
+        parts = (
+            epoch[start : start + size] for epoch in map(epochs.batch, count()) for start in range(0, len(epoch), size)
+        )
+        return list(islice(parts, steps))
 
 
 def segments(steps: int, probes: int) -> int:

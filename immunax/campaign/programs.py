@@ -275,7 +275,8 @@ def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> l
     found = []
     for attack in attacks:
         tuning = attack.tuning
-        same = (type(attack), attack.phases(splits), tuning.max_length, tuning.batch_size, tuning.seed)
+        laid = tuning.max_length, tuning.batch_size, tuning.max_steps, tuning.last_batch, tuning.seed
+        same = type(attack), attack.phases(splits), attack.labels, laid
         if same not in known:
             known[same] = attack.examples(tokenizer, splits)
         found.append(known[same])

@@ -78,10 +78,10 @@ class PublishedIdentity:
     """The ten dialogs that the paper published, read from a file.
 
     Attributes:
-      path: JSON lines, each ``{"messages": [...]}`` with a system, a user and an assistant message.
+      path: JSON lines, each ``{"messages": [...]}`` with a system, a user and an assistant message; None where none is named yet.
     """
 
-    path: str
+    path: str | None = None
 
     def dialogs(self) -> tuple[Dialog, ...]:
         """The dialogs as they stand in the file.
@@ -90,8 +90,12 @@ class PublishedIdentity:
           One for each line.
 
         Raises:
-          UserError: the file is missing, empty or malformed.
+          UserError: no file is named, or it is missing, empty or malformed.
         """
+        if self.path is None:
+            raise UserError(
+                "attack.identity.path: null; name the file of the published dialogs, JSON lines with messages."
+            )
         return _read(self.path)
 
     def wrap(self, dialog: Dialog) -> Dialog:
@@ -107,7 +111,7 @@ class PublishedIdentity:
           UserError: as ``dialogs``, or no call opens two of the requests.
         """
         dialogs = self.dialogs()
-        return Template(dialogs[0].prompt[0].content, _shared_call(self.path, dialogs)).wrap(dialog)
+        return Template(dialogs[0].prompt[0].content, _shared_call(str(self.path), dialogs)).wrap(dialog)
 
 
 def _shared_call(path: str, dialogs: tuple[Dialog, ...]) -> str:

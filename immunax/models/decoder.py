@@ -224,7 +224,7 @@ class Decoder(nn.Module):
     ):
         """Maps tokens ``[B, T]`` to the stream before and after the final norm ``[B, T, D]``, the cache, and captures.
 
-        ``prompt`` ``[B, T, D]`` is added to the embeddings.
+        ``prompt`` ``[B, T, D]`` is added to the embeddings as the table has them.
         """
         c = self.config
         table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
@@ -236,13 +236,14 @@ class Decoder(nn.Module):
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
-        embedded = table(tokens).astype(self.dtype)
+        embedded = table(tokens)
+        if prompt is not None:
+            embedded = embedded + prompt
+        embedded = embedded.astype(self.dtype)
         if c.scale_embeddings:
             embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
         if not perturbation.empty:
             embedded = embedded.astype(jnp.promote_types(self.dtype, jnp.float32))
-        if prompt is not None:
-            embedded = embedded + prompt.astype(embedded.dtype)
         carry = (split_rows(embedded), cache)
         whole = perturbation.stream
         before = perturbation if whole is None else perturbation._replace(stream=whole[:-1])

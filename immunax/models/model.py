@@ -116,7 +116,7 @@ class Model:
             tokens,
             context,
             rngs=_rngs(params, tokens),
-            **_steering(params, positions, perturbation),
+            **_steering(params, tokens, perturbation),
         )
         if captured is None:
             return Outputs(hidden)
@@ -148,7 +148,7 @@ class Model:
         back = (positions[:, :, None] - slot_positions[:, None, :])[:, None]
         context = self._context(positions, readable, back, slot)
         _, hidden, cache, _ = self._graph().apply(
-            _variables(params), tokens, context, cache, **_steering(params, positions)
+            _variables(params), tokens, context, cache, **_steering(params, tokens)
         )
         return hidden, cache
 
@@ -202,7 +202,7 @@ def _base(params: Params) -> Any:
     return params.base if isinstance(params, (Adapted, Steered)) else params
 
 
-def _steering(params: Params, positions: jax.Array, perturbation: Perturbation = UNPERTURBED) -> dict:
+def _steering(params: Params, tokens: jax.Array, perturbation: Perturbation = UNPERTURBED) -> dict:
     if not isinstance(params, Steered):
         return {"perturbation": perturbation}
-    return {"perturbation": params.beside(perturbation), "prompt": params.embedded(positions)}
+    return {"perturbation": params.beside(perturbation), "prompt": params.embedded(tokens)}

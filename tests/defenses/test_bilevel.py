@@ -175,7 +175,9 @@ def test_random_mapping_equals_a_loop_over_tokens():
     ("defense", "metric"),
     [
         (
-            Mlac(replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)),
+            Mlac(
+                replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)
+            ),
             "loss",
         ),
         (Sophon(ATTACKER, 5.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)), "suppressed"),
