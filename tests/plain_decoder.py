@@ -56,10 +56,14 @@ def residuals(weights, batch, perturbation=None, attention=None):
     return jax.vmap(one, in_axes=(0, 0, 0, 1, 1))(*places, perturbation, attention)
 
 
+def hidden(weights, batch, perturbation=None, attention=None):
+    """The states past the final norm, [B, T, D]."""
+    return _norm(residuals(weights, batch, perturbation, attention)[-1], weights["norm"]["scale"])
+
+
 def log_probs(weights, batch, perturbation=None, attention=None):
     """Log probability of each answer token, [N]."""
-    hidden = _norm(residuals(weights, batch, perturbation, attention)[-1], weights["norm"]["scale"])
-    return small.answer_log_probs(weights, hidden, batch)
+    return small.answer_log_probs(weights, hidden(weights, batch, perturbation, attention), batch)
 
 
 def nll(weights, batch, perturbation=None, attention=None):

@@ -45,7 +45,11 @@ def held(kept: Params | None, params: Params) -> Params:
     return params.base if kept is None else kept
 
 
-def states(model: Model, params: Params, batch: Batch, rows: Sequence[int]) -> jax.Array:
+LAST_STATES = ("stream", "normed")
+"""What the last of a model's states is: as the residual stream has it, or past the final norm, as transformers lists it."""
+
+
+def states(model: Model, params: Params, batch: Batch, rows: Sequence[int], last_state: str = "stream") -> jax.Array:
     """Rows of the residual stream.
 
     Args:
@@ -53,18 +57,25 @@ def states(model: Model, params: Params, batch: Batch, rows: Sequence[int]) -> j
       params: weights, of the whole model or of its first ``max(rows)`` layers at least.
       batch: ``[B, T]``.
       rows: S rows, 0 the embedding.
+      last_state: ``normed`` for the state after layer ``max(rows)`` past the final norm, as of a model that ends there.
 
     Returns:
       ``[S, B, T, D]`` float32.
     """
     short, part = first_layers(model, params, max(*rows, 1))
     outputs = short.apply(part, batch.tokens, batch.segment_ids, batch.positions, capture=True)
-    return outputs.residuals[jnp.array(rows)].astype(jnp.float32)
+    found = outputs.residuals
+    if last_state == "normed":
+        found = jnp.concatenate([found[:-1], outputs.hidden[None]])
+    return found[jnp.array(rows)].astype(jnp.float32)
 
 
 def token_mean(values: jax.Array, batch: Batch) -> jax.Array:
-    """Mean of ``[S, B, T]`` over its rows and over the tokens that are no padding; 0 where there are none."""
-    real = batch.segment_ids > 0
+    """Mean of ``[S, B, T]`` over its rows and over the tokens; 0 where there are none.
+
+    Padding is none, unless :func:`~immunax.inner.padding.padded_with` made tokens of it.
+    """
+    real = batch.segment_ids != 0
     return jnp.where(real, values, 0.0).sum() / jnp.maximum(real.sum() * len(values), 1)
 
 

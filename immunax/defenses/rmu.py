@@ -7,9 +7,12 @@ Li et al. 2024, *The WMDP Benchmark* (arXiv:2403.03218):
 - h_l is the residual stream after layer l (the first is 0), h_l⁰ that of the start model; u is a random unit vector, drawn
   once, uniform in the positive orthant and then normalised as in the authors' code. Both squares are means over
   D, as there.
+- The paper's means are over tokens, the default. The authors' code averages over the padding of a batch too: ``positions=all``,
+  with ``padding`` its end-of-text token. It pads on the left; here padding is behind an example, which it reads.
 - Only layers l−2, l−1 and l are trained; of these the authors' code trains ``mlp.down_proj`` alone. With ``trainer.lora`` it is
   the adapters in the layers up to l.
-- Paper, Zephyr-7B (32 layers): l = 7, α = 1200, c = 6.5, AdamW at 5e-5, 150 batches of 4.
+- Paper, Zephyr-7B (32 layers): l = 7, α = 1200, c = 6.5, AdamW at 5e-5 (in the code with ε = 1e-6, no decay and no clipping), 150
+  batches of 4. There are two harmful corpora, each with a u of its own, of which batches are drawn in turn; here there is one.
 
 Layers behind l are not computed. The state holds the start model's first l + 1 layers and its embedding.
 """
@@ -22,10 +25,13 @@ import jax.numpy as jnp
 
 from immunax.defenses.representations import first_layers, held, hold, states, token_mean
 from immunax.inner.depth import layer_index
+from immunax.inner.padding import padded_with
 from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, check_choice
+
+POSITIONS = ("tokens", "all")
 
 
 class Misdirection(NamedTuple):
@@ -45,6 +51,8 @@ class Rmu(Defense):
       steering: c, the norm that harmful states are drawn to.
       trained_layers: how many layers up to l are trained.
       projections: which matrices of those layers.
+      positions: over which states are averaged: ``tokens``, or ``all``, padding too.
+      padding: the id of the token that pads, for ``positions=all``.
       mixture: harmful and harmless examples a step.
     """
 
@@ -55,6 +63,8 @@ class Rmu(Defense):
     steering: float = 6.5
     trained_layers: int = 3
     projections: tuple[str, ...] = ("down_proj",)
+    positions: str = "tokens"
+    padding: int | None = None
     mixture: Mixture = Mixture(harmful=4, retain=4)
 
     def __post_init__(self):
@@ -64,6 +74,13 @@ class Rmu(Defense):
             raise UserError(
                 f"rmu trains nothing with trained_layers={self.trained_layers}, projections={self.projections}: "
                 "expected at least one layer and one matrix."
+            )
+
+        check_choice("defense.positions", self.positions, POSITIONS)
+        if (self.positions == "all") != (self.padding is not None):
+            raise UserError(
+                f"defense.positions={self.positions} with defense.padding={self.padding}: all positions, and they alone, need "
+                "the id of the token that pads; set both or neither."
             )
 
     def trainable(self, model: Model) -> Projections:
@@ -86,10 +103,10 @@ class Rmu(Defense):
         layer = layer_index(model, self.layer, "defense.layer")
         model, params = first_layers(model, params, layer + 1)
         rows = (layer + 1,)
-        moved = states(model, params, batch.harmful, rows) - state.control
-        drift = states(model, params, batch.retain, rows) - jax.lax.stop_gradient(
-            states(model, held(state.start, params), batch.retain, rows)
-        )
-        forget = token_mean(jnp.square(moved).mean(axis=-1), batch.harmful)
-        retain = token_mean(jnp.square(drift).mean(axis=-1), batch.retain)
+        harmful, harmless = (padded_with(part, self.padding) for part in (batch.harmful, batch.retain))
+        moved = states(model, params, harmful, rows) - state.control
+        start = jax.lax.stop_gradient(states(model, held(state.start, params), harmless, rows))
+        drift = states(model, params, harmless, rows) - start
+        forget = token_mean(jnp.square(moved).mean(axis=-1), harmful)
+        retain = token_mean(jnp.square(drift).mean(axis=-1), harmless)
         return forget + self.alpha * retain, {"forget": forget, "retain": retain}

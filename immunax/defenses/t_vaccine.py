@@ -19,18 +19,18 @@ As in :mod:`~immunax.defenses.vaccine`, ε is a constant, and harmless examples 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from immunax.defenses.representations import ATTENTION, LAYERS
 from immunax.defenses.vaccine import perturbed_loss
-from immunax.inner.perturbation import at_place, check_place, layers_gradient, scaled_to
+from immunax.inner.perturbation import PLACES, at_place, layers_gradient, scaled_to
 from immunax.inner.trainable import Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, check_choice
 
 
 class Targets(NamedTuple):
@@ -67,7 +67,7 @@ class TVaccine(Defense):
 
     def __post_init__(self):
         super().__post_init__()
-        check_place(self.place, "defense.place")
+        check_choice("defense.place", self.place, PLACES)
         for name in ("interval", "refresh"):
             if getattr(self, name) < 1:
                 raise UserError(f"defense.{name}={getattr(self, name)}: expected at least 1 outer step.")
@@ -122,7 +122,7 @@ class TVaccine(Defense):
         return count
 
 
-def only_active(params: Params, active: jax.Array, part: jax.tree_util.DictKey) -> Params:
+def only_active(params: Params, active: jax.Array, part: Any) -> Params:
     """The same weights, of which a part of each layer outside A gets no gradient.
 
     Args:

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import jax
 
 from immunax.inner.losses import answer_loss
-from immunax.inner.perturbation import at_place, check_place, layers_gradient, scaled_to
+from immunax.inner.perturbation import PLACES, at_place, layers_gradient, scaled_to
 from immunax.models.model import Model, Params
 from immunax.models.steered import Perturbation
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
+from immunax.runtime.errors import check_choice
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Vaccine(Defense):
 
     def __post_init__(self):
         super().__post_init__()
-        check_place(self.place, "defense.place")
+        check_choice("defense.place", self.place, PLACES)
 
     def loss(self, model: Model, params: Params, state: tuple, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""

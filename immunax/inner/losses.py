@@ -69,7 +69,13 @@ def hidden_loss(model: Model, params: Params, hidden: jax.Array, batch: Batch) -
     return weighted_nll(picked, model.unembedding(params), labels, jnp.broadcast_to(weights, stacked))
 
 
-def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:
+def avoidance_loss(
+    model: Model,
+    params: Params,
+    batch: Batch,
+    perturbation: Perturbation = UNPERTURBED,
+    threshold: float | None = None,
+) -> jax.Array:
     """``−log(1 − p)`` of the answer tokens of a batch, averaged over those tokens (Welleck et al. 2019, arXiv:1908.04319).
 
     Args:
@@ -77,12 +83,14 @@ def avoidance_loss(model: Model, params: Params, batch: Batch, perturbation: Per
       params: weights, plain or adapted.
       batch: packed or padded examples.
       perturbation: as for :func:`answer_loss`.
+      threshold: tokens with ``log p`` below it add 0, and count; None for none.
 
     Returns:
       A float32 scalar, in nats per token, at least 0; 0 for a batch without answers.
     """
     hidden = answer_states(model, params, batch, perturbation)
-    return answer_mean(token_unlikelihood(hidden, model.unembedding(params), batch.answer_label), batch)
+    values = token_unlikelihood(hidden, model.unembedding(params), batch.answer_label, threshold=threshold)
+    return answer_mean(values, batch)
 
 
 def answer_states(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:

@@ -20,24 +20,9 @@ from immunax.inner.state import begin
 from immunax.inner.step import scan_steps, slope_of
 from immunax.models.model import Model, Params
 from immunax.models.steered import Perturbation
-from immunax.runtime.errors import UserError, nearest
 
 PLACES = ("attention", "layer")
 """Where a layer is perturbed: in what its attention gives, before that is added to the stream, or in what the layer writes."""
-
-
-def check_place(place: str, field: str) -> None:
-    """Refuses what is none of :data:`PLACES`.
-
-    Args:
-      place: what the user wrote.
-      field: the configuration's name for it, for the message.
-
-    Raises:
-      UserError: it is none.
-    """
-    if place not in PLACES:
-        raise UserError(f"{field}={place!r}: expected one of {', '.join(PLACES)}.{nearest(place, PLACES)}")
 
 
 def at_place(part: jax.Array, place: str) -> Perturbation:

@@ -56,7 +56,13 @@ def token_scores(
     return _join(losses, labels.shape), _join(likeliest, labels.shape)
 
 
-def token_unlikelihood(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+def token_unlikelihood(
+    hidden: jax.Array,
+    unembedding: Unembedding,
+    labels: jax.Array,
+    chunk: int = CHUNK,
+    threshold: float | None = None,
+) -> jax.Array:
     """``−log(1 − p)`` of each label, in nats, exact where p is near 1: the sum of the others' probabilities is taken.
 
     Args:
@@ -64,6 +70,7 @@ def token_unlikelihood(hidden: jax.Array, unembedding: Unembedding, labels: jax.
       unembedding: of V tokens.
       labels: ``[...]`` int.
       chunk: hidden states projected at once, whose logits the backward pass makes again.
+      threshold: it is 0, without a gradient, where ``log p`` is below this; None for nowhere.
 
     Returns:
       ``[...]`` float32.
@@ -72,8 +79,10 @@ def token_unlikelihood(hidden: jax.Array, unembedding: Unembedding, labels: jax.
     @jax.checkpoint
     def losses(pair):
         logits = unembedding.logits(pair[0])
-        others = logits.at[jnp.arange(len(logits)), pair[1]].set(-jnp.inf)
-        return jax.nn.logsumexp(logits, axis=-1) - jax.nn.logsumexp(others, axis=-1)
+        rows, normaliser = jnp.arange(len(logits)), jax.nn.logsumexp(logits, axis=-1)
+        others = logits.at[rows, pair[1]].set(-jnp.inf)
+        values = normaliser - jax.nn.logsumexp(others, axis=-1)
+        return values if threshold is None else jnp.where(logits[rows, pair[1]] - normaliser < threshold, 0.0, values)
 
     pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
     return _join(jax.lax.map(losses, pairs), labels.shape)
@@ -98,6 +107,29 @@ def token_entropy(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUN
         return -(jnp.exp(logits) * logits).sum(axis=-1)
 
     return _join(jax.lax.map(entropies, _cut(hidden, shape, chunk)), shape)
+
+
+def token_divergence(
+    hidden: tuple[jax.Array, jax.Array], unembeddings: tuple[Unembedding, Unembedding], chunk: int = CHUNK
+) -> jax.Array:
+    """``KL(p ‖ q)`` of the predictions of two models, in nats.
+
+    Args:
+      hidden: of p and of q, ``[..., D]`` each, past the final norm.
+      unembeddings: of p and of q, of V tokens each.
+      chunk: at most this many hidden states are projected at once; the backward pass makes their logits again.
+
+    Returns:
+      ``[...]`` float32, at least 0.
+    """
+    shape = hidden[0].shape[:-1]
+
+    @jax.checkpoint
+    def divergences(parts):
+        p, q = (jax.nn.log_softmax(each.logits(part)) for each, part in zip(unembeddings, parts, strict=True))
+        return (jnp.exp(p) * (p - q)).sum(axis=-1)
+
+    return _join(jax.lax.map(divergences, tuple(_cut(part, shape, chunk) for part in hidden)), shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -62,15 +62,20 @@ def test_at_the_first_step_all_is_rerouting_and_the_gradient_is_finite():
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_the_schedule_ends_half_way():
+def test_the_schedule_counts_from_one_and_ends_half_way():
     state = DEFENSE.init(small.MODEL, small.params(), BATCH, KEY)
-    places = [DEFENSE.advance(small.MODEL, {}, state, BATCH, jnp.int32(t), 8, KEY).place for t in (0, 4, 8)]
-    np.testing.assert_allclose(places, [0, 0.25, 0.5])
+    places = [DEFENSE.advance(small.MODEL, {}, state, BATCH, jnp.int32(t), 8, KEY).place for t in (0, 3, 7)]
+    np.testing.assert_allclose(places, [0.0625, 0.25, 0.5])
 
 
 def test_targets_that_no_layer_can_reroute_are_refused():
     for targets, message in (((0, 2), "embedding"), ((1, 4), r"defense\.targets=4.*0 to 3")):
         with pytest.raises(UserError, match=message):
             CircuitBreakers(targets=targets).init(small.MODEL, small.params(), BATCH, KEY)
+    for wrong, message in (({"hold": "steam"}, "Did you mean 'stream'"), ({"hold_length": 0}, "hold_length=0")):
+        with pytest.raises(UserError, match=message):
+            CircuitBreakers(**wrong)
+    with pytest.raises(UserError, match="behind the last target"):
+        CircuitBreakers(targets=(1, 3), hold="hidden_states").trainable(small.MODEL)
     with pytest.raises(UserError, match=r"needs mixture\.harmful and mixture\.retain"):
         CircuitBreakers(mixture=Mixture(harmful=2))

@@ -56,5 +56,7 @@ def test_what_cannot_be_trained_is_refused():
         Rmu(layer=7).init(small.MODEL, small.params(), BATCH, KEY)
     with pytest.raises(UserError, match="trains nothing"):
         Rmu(projections=())
+    with pytest.raises(UserError, match=r"positions=all with defense\.padding=None"):
+        Rmu(positions="all")
     with pytest.raises(UserError, match=r"mixture\.retain=0"):
         Rmu(mixture=Mixture(harmful=2))

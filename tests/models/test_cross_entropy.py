@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from immunax.models.cross_entropy import gather_columns, token_entropy, token_nll, token_unlikelihood, weighted_nll
+from immunax.models.cross_entropy import (
+    gather_columns,
+    token_divergence,
+    token_entropy,
+    token_nll,
+    token_unlikelihood,
+    weighted_nll,
+)
 from immunax.models.unembedding import Unembedding
 from immunax.pod.hlo import parse
 from immunax.pod.traffic import traffic
@@ -133,6 +140,24 @@ def test_the_unlikelihood_is_minus_log_one_minus_p_in_float64_and_so_is_its_grad
     np.testing.assert_allclose(value, -np.log(others).sum(), rtol=1e-4)
     np.testing.assert_allclose(d_hidden, d_logits @ matrix.T, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(d_matrix, hidden.T @ d_logits, rtol=1e-3, atol=1e-3)
+
+
+def test_below_its_threshold_a_likelihood_adds_nothing_and_has_no_gradient():
+    hidden, matrix, labels, _ = _case((3, 7))
+    given = Unembedding(matrix)
+    nll = token_nll(hidden, given, labels)
+    cut = float(jnp.median(nll)) + 1e-3
+    values, pull = jax.vjp(lambda h: token_unlikelihood(h, given, labels, 4, threshold=-cut), hidden)
+    whole = token_unlikelihood(hidden, given, labels, 4)
+    np.testing.assert_allclose(values, np.where(nll > cut, 0.0, whole), rtol=1e-6)
+    np.testing.assert_array_equal(pull(jnp.ones_like(values))[0].any(axis=-1), nll <= cut)
+
+
+def test_the_divergence_of_two_predictions_is_the_sum_over_the_vocabulary():
+    (hidden, matrix, *_), (other, *_) = _case((3, 7)), _case((3, 7), seed=1)
+    pair = Unembedding(matrix), Unembedding(2 * matrix)
+    p, q = (jax.nn.softmax(each.logits(part)) for each, part in zip(pair, (hidden, other), strict=True))
+    np.testing.assert_allclose(token_divergence((hidden, other), pair, 4), (p * jnp.log(p / q)).sum(-1), rtol=1e-4)
 
 
 def test_under_a_mesh_every_loss_and_gradient_is_the_same_and_each_device_computes_its_share():
