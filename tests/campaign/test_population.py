@@ -113,16 +113,21 @@ def test_members_whose_adapters_differ_in_dropout_equal_their_attacks_alone_and_
     ]
     (part,) = parts = programs(attacks, tiny.tokenizer(), SPLITS)
     assert part.alike == (0, 1, 1)
-    (turn,) = attacked(parts, MODEL, PARAMS, KEY)
+    losses, found = {}, {}
+    for turn in attacked(parts, MODEL, PARAMS, KEY):
+        losses |= dict(zip(turn.places, turn.losses, strict=True))
+        found |= {place: jax.device_get(turn.weights(index)) for index, place in enumerate(turn.places)}
     for place, attack in enumerate(attacks):
-        weights, losses = _alone(attack)
-        np.testing.assert_allclose(turn.losses[place], losses, rtol=1e-5)
-        found = jax.device_get(turn.weights(place))
-        assert found.dropout is None
-        _close(flatten_dict(found.lora), flatten_dict(weights.lora))
-        for leaf in jax.tree.leaves(found.lora):
-            assert not leaf[0].any()
-    assert not np.allclose(turn.losses[0, 1:], turn.losses[1, 1:], rtol=1e-4)
+        weights, alone_losses = _alone(attack)
+        np.testing.assert_allclose(losses[place], alone_losses, rtol=1e-5)
+        assert found[place].dropout is None
+        _close(_row(found[place].lora, 1), _row(weights.lora, 1))
+        assert not any(leaf.any() for leaf in jax.tree.leaves(_row(found[place].lora, 0)))
+    assert not np.allclose(losses[0][1:], losses[1][1:], rtol=1e-4)
+
+
+def _row(lora, layer):
+    return jax.tree.map(lambda leaf: leaf[layer], lora)
 
 
 def test_an_attack_on_some_projections_of_some_layers_moves_those_alone_as_an_optimizer_of_theirs_would():
