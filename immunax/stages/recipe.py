@@ -72,9 +72,7 @@ def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str,
     found: dict[str, int] = {}
     for trainer in trainers:
         found[f"{trainer}.steps"] = share(OmegaConf.select(config, f"{trainer}.steps"))
-        found |= {
-            path: share(steps) for path, steps in _leaves(config, f"{trainer}.optimizer", "warmup_steps") if steps
-        }
+        found |= {path: share(steps) for path, steps in _leaves(config, f"{trainer}.optimizer", "warmup") if steps}
     simulation = OmegaConf.select(config, "defense.mixture.simulation")
     if simulation is not None:
         # Whole intervals between checks, as long as there are any, so that checks stay as far apart as they were.
@@ -98,7 +96,7 @@ def _leaves(config: DictConfig, path: str, name: str) -> Iterator[tuple[str, int
     if not isinstance(node, DictConfig):
         return
     for key in map(str, node):
-        if key == name and isinstance(node[key], int):
+        if key == name and type(node[key]) is int:
             yield f"{path}.{key}", node[key]
         else:
             yield from _leaves(config, f"{path}.{key}", name)

@@ -13,12 +13,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(home, *overrides):
+def run(home, *overrides, timeout=300):
     # As a newcomer's shell has them: the command itself has to say that there is no TPU.
     kept = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     command = [sys.executable, "-m", "immunax.compile", "run=fit", *overrides]
     return subprocess.run(
-        command, cwd=home, env={**kept, "COLUMNS": "200"}, text=True, capture_output=True, timeout=300
+        command, cwd=home, env={**kept, "COLUMNS": "200"}, text=True, capture_output=True, timeout=timeout
     )
 
 
@@ -47,3 +47,12 @@ def test_a_step_that_does_not_fit_says_what_would_help(tmp_path):
     record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
     assert not record["fits"]
     assert record["memory"]["peak"] > 16 * 2**30
+
+
+@pytest.mark.slow
+def test_a_whole_published_run_compiles_for_a_pod(tmp_path):
+    done = run(tmp_path, "mesh=v5e_256", "+recipe=tar_bio", timeout=1500)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
+    assert record["fits"]
+    assert record["devices"] == 256
