@@ -21,7 +21,6 @@ from immunax.data.batches import Batch, pad
 from immunax.data.chat import encode_pairs
 from immunax.data.fictional import FictionalHazards
 from immunax.data.packing import fit_padded
-from immunax.defenses.rep_noise import every_layer_loss
 from immunax.inner.losses import hidden_loss
 from immunax.models import hub
 from immunax.models.model import Model, Params
@@ -32,8 +31,6 @@ STRIDES = {"every state": 1, "every 2nd": 2, "every 4th": 4, "every 8th": 8, "th
 def lens(model: Model, stride: int, params: Params, batch: Batch) -> jax.Array:
     """The harmful term over some of the states."""
     outputs = model.apply(params, batch.tokens, batch.segment_ids, batch.positions, capture=True)
-    if stride == 1:
-        return -jnp.log1p(every_layer_loss(model, params, outputs, batch))
     states = outputs.residuals[::-1][::stride]
     return -jnp.log1p(hidden_loss(model, params, model.final_norm(params, states), batch))
 

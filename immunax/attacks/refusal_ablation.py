@@ -87,10 +87,11 @@ class RefusalAblation(Edit):
         ]
         every = prompt_rows(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
         ends = np.cumsum([len(side) for side in chosen])[:-1]
-        sides = (Prompts(*part) for part in zip(*(np.split(part, ends) for part in every), strict=True))
+        parts = zip(*(np.split(part, ends) for part in every), strict=True)
+        harmful, harmless, asked, benign = (Prompts(*part) for part in parts)
         after = after_request(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
         places = np.arange(-min(after, self.positions or after), 0, dtype=np.int32)
-        return Contrast(*sides, first_tokens(tokenizer, self.openers), places)
+        return Contrast(harmful, harmless, asked, benign, first_tokens(tokenizer, self.openers), places)
 
     def edit(self, model: Model, params: Params, material: Contrast, key: jax.Array) -> tuple[Params, jax.Array]:
         """The weights without the direction.

@@ -169,7 +169,7 @@ def _message(entry: Any, where: str) -> Message:
 
 def _content(content: Any, where: str) -> str:
     parts = content if isinstance(content, list) and content else [content]
-    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    texts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
     for part, text in zip(parts, texts, strict=True):
         if isinstance(part, Mapping) and part.get("type", "text") != "text":
             raise UserError(f"{where} has a part of type {part['type']!r}, which is not supported; only text is.")

@@ -119,7 +119,7 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
       UserError: it cannot be loaded.
     """
     folder = _run(source)
-    if folder is None:
+    if folder is None or not isinstance(source, ModelSource):
         return source.load(devices)
     devices = build_mesh(MeshSpec()) if devices is None else devices
     config = OmegaConf.create(manifest.read(folder)["config"])
@@ -148,9 +148,9 @@ def shape(source: ModelRecipe) -> DecoderConfig:
       UserError: its files cannot be read.
     """
     folder = _run(source)
-    return (
-        source.shape() if folder is None else shape(build(OmegaConf.create(manifest.read(folder)["config"]["model"])))
-    )
+    if folder is None:
+        return source.shape()
+    return shape(build(OmegaConf.create(manifest.read(folder)["config"]).model))
 
 
 def _run(source: ModelRecipe) -> Path | None:
