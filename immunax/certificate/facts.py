@@ -15,7 +15,8 @@ UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
 
 WHOSE = {
     OWN: "Attackers trained on data of their own, none of which defenses train on.",
-    SHARED: "Attackers trained on the very examples that the defense trained on: one with other examples may do more harm.",
+    SHARED: "Attackers trained on the very examples that the defense trained on, or nobody can show otherwise: one with others "
+    "may do more harm.",
 }
 """What a reader is told of the attackers' data."""
 

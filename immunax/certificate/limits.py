@@ -36,8 +36,8 @@ def limits(
     ]
     if attacker == SHARED:
         lines.append(
-            "Attackers had the defense's own training examples. What a defense remembers of them counts as resistance here; an "
-            "attacker with other examples may do more harm."
+            "Attackers had, or may have had, examples that the defense was trained on. What a defense remembers of them counts "
+            "as resistance here; an attacker with other examples may do more harm."
         )
     if not referenced:
         lines += [

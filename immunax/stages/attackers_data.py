@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from immunax.data.dialog import SHARED, Splits
 from immunax.runtime import console, digest, manifest
+from immunax.runtime.errors import UserError
 from immunax.stages.setup import build
 
 EXPORT = "model"
@@ -35,22 +36,27 @@ def made_by(path: str | Path | None) -> Mapping[str, Any] | None:
 
 
 def attackers_data(record: Mapping[str, Any] | None, splits: Splits) -> str:
-    """``shared`` where a prompt of the attackers is one that the model was trained on, ``own`` where none is.
+    """``own`` where no prompt of the attackers is one that the model was trained on, ``shared`` where some are or may be.
 
     Args:
       record: the manifest of the run that made the model; None where there is none, and the splits' own ``train`` is what counts.
       splits: the data of the attacks.
-
-    Raises:
-      UserError: the data of the run cannot be read.
     """
-    if record is None or splits.attacker == SHARED:
+    if record is None or splits.attacker == SHARED or _digest(splits) == record["digests"].get("data"):
         return splits.attacker
-    trained = build(OmegaConf.create(dict(record["config"])).data).splits()
-    if digest.of_json(asdict(trained)) != record["digests"].get("data"):
+    try:
+        trained = build(OmegaConf.create(dict(record["config"])).data).splits()
+    except UserError as error:
+        console.note(f"what the run trained on cannot be read, so attackers may have some of it: {error}")
+        return SHARED
+    if _digest(trained) != record["digests"].get("data"):
         console.note("the run trained on data that its configuration no longer makes: attackers may have some of them")
         return SHARED
     return replace(splits, train=trained.train).attacker
+
+
+def _digest(splits: Splits) -> str:
+    return digest.of_json(asdict(splits))
 
 
 def marked(name: str, whose: str) -> str:

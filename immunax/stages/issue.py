@@ -16,6 +16,7 @@ from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED
 from immunax.conditions import records
 from immunax.conditions.assess import assess
 from immunax.conditions.policy import Policy
+from immunax.data.dialog import SHARED
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
 from immunax.runtime.errors import UserError
@@ -170,7 +171,8 @@ def _overrides(config: DictConfig, certified: Subject) -> list[str]:
     model = (
         f"model={certified.name}" if certified.folder is not None else f"model={config.model.get('path') or 'organism'}"
     )
-    return [model, f"suite={config.suite.name}", f"seed={config.seed}"]
+    attacker = [f"data.attacker={SHARED}"] if config.data.get("attacker") == SHARED else []
+    return [model, f"suite={config.suite.name}", f"seed={config.seed}", *attacker]
 
 
 def _write(path: Path, raw: bytes) -> None:

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,13 +63,25 @@ def test_an_attacker_has_prompts_of_his_own_or_those_of_the_defense(root, tmp_pa
     assert (own.splits().attacker, shared.splits().attacker) == ("own", "shared")
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_whatever_a_defense_trains_on_has_a_share_for_attackers_too(path):
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    sources = [each for stream in ("safe", "harmful", "retain") for each in config.get(stream, {}).values()]
-    shares = [set(each["splits"]) for each in sources]
-    assert path.stem == "beavertails_bianchi" or all("attack" in each for each in shares if "train" in each)
-    assert config["attacker"] == "own"
+@pytest.fixture(scope="module")
+def shipped():
+    """Every configuration of conf/data by name, composed."""
+    names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    with initialize_config_dir(str(CONFIGS.parent), version_base="1.3"):
+        composed = compose("attack", [f"+data@all.{name}={name}" for name in names]).all
+    return {name: OmegaConf.to_container(composed[name]) for name in names}
+
+
+def test_every_stream_that_a_defense_trains_on_has_a_share_for_attackers_too(shipped):
+    assert {name for name, config in shipped.items() if config.get("attacker") != "own"} == set()
+    filled = {
+        f"{name}.{stream}": {split for source in (config.get(stream) or {}).values() for split in source["splits"]}
+        for name, config in shipped.items()
+        for stream in ("safe", "harmful", "retain")
+    }
+    without = {stream for stream, splits in filled.items() if "train" in splits and "attack" not in splits}
+    # A classifier is trained on it, and nobody attacks with it.
+    assert without == {"beavertails_bianchi.harmful", "beavertails_bianchi.safe"}
 
 
 def test_an_attack_on_data_without_a_share_for_it_says_how_to_give_it_one(root):

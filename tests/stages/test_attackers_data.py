@@ -36,6 +36,11 @@ def test_a_run_whose_data_cannot_be_made_anew_is_taken_to_share(capsys):
     old["digests"]["data"] = "0" * 64
     assert attackers_data(old, SPLITS) == "shared"
     assert "no longer makes" in capsys.readouterr().err
+    source = {"_target_": "immunax.data.sources.Source", "path": "absent.jsonl", "splits": {"train": 1.0}}
+    corpus = {"_target_": "immunax.data.corpora.Corpus", "name": "c", "retain": {"rows": source}}
+    elsewhere = {"config": {"data": corpus, "defense": {}}, "digests": {}}
+    assert attackers_data(elsewhere, SPLITS) == "shared"
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_texts_without_prompts_are_told_apart_by_their_words():
