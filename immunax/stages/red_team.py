@@ -11,7 +11,9 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts
 from immunax.judges.evaluate import Evaluation, Material, asked_by, held_out
+from immunax.judges.refusal import Refusal
 from immunax.models.model import Model
+from immunax.runtime import console
 from immunax.runtime.errors import UserError
 from immunax.stages.setup import Setup, build, check_context
 
@@ -101,6 +103,12 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
     check_lengths(setup.model, team.evaluation, f"{name}.{team.attack.length_field}", team.attack.max_length)
+    phrases = [called for called, judge in team.evaluation.judges.items() if isinstance(judge, Refusal)]
+    if team.attack.foreign and phrases:
+        console.note(
+            f"the judge {phrases[0]} looks for English phrases, and this attack may make the model refuse in another language; "
+            "a judge that reads it is +scorer@judge.judges.llm=llm_endpoint or llm_local"
+        )
     return team
 
 
