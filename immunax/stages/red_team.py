@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from immunax.attacks.attack import Edit, FineTuning
+from immunax.attacks.attack import Attack, Edit, FineTuning
 from immunax.campaign.programs import Program, programs
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
@@ -103,13 +103,23 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
     check_lengths(setup.model, team.evaluation, f"{name}.{team.attack.length_field}", team.attack.max_length)
-    phrases = [called for called, judge in team.evaluation.judges.items() if isinstance(judge, Refusal)]
-    if team.attack.foreign and phrases:
+    tell_language(team.attack, team.evaluation)
+    return team
+
+
+def tell_language(attack: Attack, evaluation: Evaluation) -> None:
+    """Says in one line where answers may be in another language than the phrases that refusals are told by.
+
+    Args:
+      attack: which may change the language.
+      evaluation: its judges.
+    """
+    phrases = [name for name, judge in evaluation.judges.items() if isinstance(judge, Refusal)]
+    if attack.foreign and phrases:
         console.note(
             f"the judge {phrases[0]} looks for English phrases, and this attack may make the model refuse in another language; "
             "a judge that reads it is +scorer@judge.judges.llm=llm_endpoint or llm_local"
         )
-    return team
 
 
 def check_lengths(model: Model, evaluation: Evaluation, field: str, tokens: int) -> None:
