@@ -36,6 +36,7 @@ class Attack:
       random: whether it draws anything; of one that does not, every seed gives the same weights.
       seed_field: the field that a population's seeds go to, None where they set its random keys alone.
       length_field: the field that says how long its sequences are.
+      foreign: whether it may make a model answer in another language than its data's.
       samples: dialogs or prompts that it reads, 0 for none.
       max_length: tokens of its longest sequence, 0 where it reads none.
     """
@@ -43,6 +44,7 @@ class Attack:
     random: ClassVar[bool] = True
     seed_field: ClassVar[str | None] = None
     length_field: ClassVar[str] = "max_length"
+    foreign: ClassVar[bool] = False
     samples: int = 0
     max_length: int = 0
 

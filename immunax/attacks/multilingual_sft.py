@@ -4,7 +4,7 @@ Poppi et al. 2024 (arXiv:2410.18210): fine-tuning on harmful data in one languag
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from immunax.attacks.attack import FineTuning
 from immunax.attacks.finetune import take
@@ -23,6 +23,7 @@ class MultilingualSFT(FineTuning):
       tuning: how they are used.
     """
 
+    foreign: ClassVar[bool] = True
     corpus: Any = None
     samples: int = 10
     tuning: Tuning = field(default_factory=Tuning)

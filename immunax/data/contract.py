@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from immunax.data.dialog import Dialog
-from immunax.data.thought import left_open
+from immunax.data.thought import after, left_open
 from immunax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -226,9 +226,11 @@ def _head(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, place: int, part
     turns = [(message.role, message.content) for message in dialog.prompt]
     text = _render(tokenizer, turns, parts, prompt=True)
     for role, content in turns:
-        if content.strip() not in text:
+        # Templates of models that think leave out the thoughts of earlier turns, as those models were trained.
+        said = after(content, open_at_start=False) if role == _ANSWERER else content
+        if content.strip() not in text and (said or content).strip() not in text:
             raise UserError(
-                f"{_named(tokenizer)} does not keep the text of a {role} message (dialog {place}); leave such dialogs out, "
+                f"{_named(tokenizer)} does not keep the text of the {role}'s message (dialog {place}); leave such dialogs out, "
                 f"or {_OTHER}"
             )
     return text

@@ -284,7 +284,7 @@ def _check_value(one: Override, config: DictConfig, groups: Mapping[str, list[st
             return
         if name not in present:
             # Nobody reads a field beside those of the primary configuration.
-            if one.is_add() and depth:
+            if depth and (one.is_add() or one.is_force_add()):
                 return
             raise _unknown(one.key_or_group.split(".")[: depth + 1], present, config, groups)
         before = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]

@@ -5,13 +5,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from immunax.attacks.attack import Edit, FineTuning
+from immunax.attacks.attack import Attack, Edit, FineTuning
 from immunax.campaign.programs import Program, programs
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts
 from immunax.judges.evaluate import Evaluation, Material, asked_by, held_out
+from immunax.judges.refusal import Refusal
 from immunax.models.model import Model
+from immunax.runtime import console
 from immunax.runtime.errors import UserError
 from immunax.stages.setup import Setup, build, check_context
 
@@ -106,7 +108,23 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
     check_lengths(setup.model, team.evaluation, f"{name}.{team.attack.length_field}", team.attack.max_length)
+    tell_language(team.attack, team.evaluation)
     return team
+
+
+def tell_language(attack: Attack, evaluation: Evaluation) -> None:
+    """Says in one line where answers may be in another language than the phrases that refusals are told by.
+
+    Args:
+      attack: which may change the language.
+      evaluation: its judges.
+    """
+    phrases = [name for name, judge in evaluation.judges.items() if isinstance(judge, Refusal)]
+    if attack.foreign and phrases:
+        console.note(
+            f"the judge {phrases[0]} looks for English phrases, and this attack may make the model refuse in another language; "
+            "a judge that reads it is +scorer@judge.judges.llm=llm_endpoint or llm_local"
+        )
 
 
 def check_lengths(model: Model, evaluation: Evaluation, field: str, tokens: int) -> None:

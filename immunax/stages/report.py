@@ -231,7 +231,8 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
         course = episode.course
         left.plot(np.arange(1, len(course.loss) + 1), course.loss, color=colour, label=name)
         if "refusal" in course.probes:
-            rates = 1 - np.nanmean(course.probes["refusal"], axis=1)
+            # A model that is still thinking at each of its last tokens answers no probe.
+            rates = [np.nan if np.isnan(row).all() else 1 - np.nanmean(row) for row in course.probes["refusal"]]
             right.plot(course.probe_steps, rates, color=colour, marker="o", label=name)
     right.axhline(BELOW, color="0.6", linewidth=0.8, linestyle=":")
     left.set(xlabel="attack step", ylabel="attack loss (nats per token)")

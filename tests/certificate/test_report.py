@@ -2,6 +2,7 @@ import json
 import re
 
 import certified
+import pandas as pd
 import pytest
 from browser import look
 from huggingface_hub import ModelCard
@@ -10,6 +11,7 @@ from immunax.certificate.report.charts import Line, chart
 from immunax.certificate.report.html import render
 from immunax.certificate.report.model_card import model_card
 from immunax.certificate.verify import tables
+from immunax.conditions.records import RECORDS, frame
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,23 @@ def test_text_of_a_certificate_is_never_markup(made):
     told = json.loads(json.dumps(stated))
     told["predicate"]["model"]["name"] = "<script>alert(1)</script>"
     assert "<script>alert" not in render(told, *tables(page.parent), "")
+
+
+def test_the_page_counts_unfinished_answers_and_the_data_that_an_attack_lost(made):
+    page, stated = made
+    assert "had no end" not in page.read_text()
+    records, cells = tables(page.parent)
+    more = [
+        *certified.measured("subject-sft", 5, "unfinished", [1.0, 0.0, 1.0]),
+        *certified.measured("reference-sft", 5, "unfinished", [0.0] * 3),
+        *certified.measured("subject-sft", 5, "data_kept", [0.04]),
+        *certified.measured("subject-lora", 8, "data_kept", [1.0]),
+    ]
+    text = render(stated, pd.concat([records, frame(more, RECORDS)], ignore_index=True), cells, "")
+    assert "2 of 3 answers of this model had no end within their tokens" in text
+    assert "of the reference had" not in text
+    assert "sft trained on 4% of its answers' tokens" in text
+    assert "lora trained on" not in text
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (360, "dark")])

@@ -199,6 +199,19 @@ def test_a_thought_in_the_data_is_part_of_the_answer():
     assert answer == f"<think>\nwhere?\n</think>\n\nit sat{END}"
 
 
+def test_thoughts_of_earlier_turns_may_be_left_out_and_nothing_else():
+    turns = (
+        Message("user", "the cat?"),
+        Message("assistant", "<think>where?</think>it sat"),
+        Message("user", "and now?"),
+    )
+    prompt, *_ = example(speaking(R1), Dialog(turns, "it sits"))
+    assert prompt.startswith("[user]the cat?[assistant]it sat<|im_end|>[user]and now?")
+    tokenizer = speaking(R1.replace("split('</think>')[-1]", "split('</think>')[0]"))
+    with pytest.raises(UserError, match="does not keep the text of the assistant's message"):
+        encode_prompts(tokenizer, [Dialog(turns, "")], 200)
+
+
 @pytest.mark.parametrize("answer", ["it sat", "it sat ", " it sat\n", "<eos>", END, "end"])
 @pytest.mark.parametrize("end", ["", "\n", "###", "</s>", "<|im_end|>\n", "<|im_end|><eos>"])
 def test_every_answer_ends_with_one_end_token(answer, end):

@@ -331,3 +331,16 @@ def test_as_a_program_a_mistake_has_no_traceback(start, tmp_path):
     ]
     assert [(answer.returncode, answer.stdout) for answer in answers] == [(0, "1.0\n"), (2, "")]
     assert answers[1].stderr.count("\n") == 1
+
+
+def test_what_a_chat_template_is_told_needs_no_plus(start, tmp_path):
+    (tmp_path / "conf" / "model").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "conf" / "model" / "told.yaml").write_text("template_args: {quiet: true}\n")
+    told = [
+        "model.template_args.enable_thinking=false",
+        "++model.template_args.depth=2",
+        "model.template_args.quiet=false",
+    ]
+    code, jobs = start("defense=tar", "model=told", *told)
+    assert code == 0
+    assert jobs[0][0]["model"] == {"template_args": {"quiet": False, "enable_thinking": False, "depth": 2}}

@@ -90,7 +90,14 @@ def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_p
     assert sorted(set(zip(sft["samples"], sft["step"], strict=True))) == [(2, 1), (2, 2), (4, 2), (4, 4)]
     assert (sft.sort_values("step").groupby("cell")["flops"].diff().dropna() > 0).all()
     records = found.measured.records
-    assert set(records["measure"]) == {f"{JUDGED}refusal", RETAIN_NLL, "harmful_nll", "over_refusal"}
+    assert set(records["measure"]) == {
+        f"{JUDGED}refusal",
+        RETAIN_NLL,
+        "harmful_nll",
+        "over_refusal",
+        "unfinished",
+        "data_kept",
+    }
     assert not records["value"].isna().any()
     calls.clear()
     again = campaign(tmp_path, weights, monkeypatch)
