@@ -154,8 +154,10 @@ def _signature(path: Path, raw: bytes, key: Ed25519PublicKey | None) -> Check:
 def _weights(stated: Mapping[str, Any], model: Path | None) -> Check:
     if model is None:
         return Check("weights", "not checked", "give --model FOLDER with the files of the model")
+    from immunax.models.hub import digests  # the libraries of models are only needed here
+
     try:
-        found = digest.of_folder(model)
+        found = digests(model)
     except UserError as error:
         return Check("weights", "failed", str(error))
     said = {each["name"]: each["digest"]["sha256"] for each in stated["subject"]}

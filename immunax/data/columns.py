@@ -169,13 +169,16 @@ def _message(entry: Any, where: str) -> Message:
 
 def _content(content: Any, where: str) -> str:
     parts = content if isinstance(content, list) and content else [content]
-    texts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
-    for part, text in zip(parts, texts, strict=True):
-        if isinstance(part, Mapping) and part.get("type", "text") != "text":
-            raise UserError(f"{where} has a part of type {part['type']!r}, which is not supported; only text is.")
-        if not isinstance(text, str):
-            raise UserError(f"{where} has no text; expected role and content in each message")
-    return "".join(texts)
+    return "".join(_part(part, where) for part in parts)
+
+
+def _part(part: Any, where: str) -> str:
+    if isinstance(part, Mapping) and part.get("type", "text") != "text":
+        raise UserError(f"{where} has a part of type {part['type']!r}, which is not supported; only text is.")
+    text = part.get("text") if isinstance(part, Mapping) else part
+    if not isinstance(text, str):
+        raise UserError(f"{where} has no text; expected role and content in each message")
+    return text
 
 
 def _whole(text: str, where: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from immunax.data.json_files import read_json_rows
 from immunax.data.tables import read_csv, read_parquet, read_txt
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.lfs import refuse_pointer
 
 Row = dict[str, Any]
 
@@ -48,6 +49,7 @@ def read_file(path: Path, form: Form) -> Iterator[Row]:
         raise UserError(f"no data file {path}.{_neighbour(path)}")
     if path.stat().st_size == 0:
         raise UserError(f"data file {path} is empty; expected at least one row")
+    refuse_pointer(path)
     empty = True
     for row in _rows(path, form):
         empty = False

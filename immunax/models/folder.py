@@ -21,6 +21,7 @@ from immunax.models.config import DecoderConfig
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest
 from immunax.runtime.errors import UserError
+from immunax.runtime.lfs import refuse_pointer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER = (
@@ -170,6 +171,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(
             f"{folder}: no tokenizer.json; expected a fast tokenizer, save one with transformers' save_pretrained."
         )
+    refuse_pointer(folder / "tokenizer.json")
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exceptions

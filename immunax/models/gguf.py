@@ -20,6 +20,7 @@ from immunax.models.families import BY_ARCHITECTURE
 from immunax.models.families.fields import Fields
 from immunax.models.weights import finite
 from immunax.runtime.errors import UserError
+from immunax.runtime.lfs import refuse_pointer
 
 _FREQUENCIES = "rope_freqs.weight"
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
@@ -72,6 +73,7 @@ def open_file(path: Path) -> File:
 
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    refuse_pointer(path)
     try:
         reader = GGUFReader(path)
         metadata = {key: field.contents() for key, field in reader.fields.items()}

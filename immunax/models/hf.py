@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from immunax.models.config import DecoderConfig
 from immunax.models.families.tensors import Path, Tensor
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.placement import fill
 
 Read = Callable[[str, tuple[int, ...]], np.ndarray]
@@ -43,13 +43,19 @@ def check_sizes(
       where: the configuration's name, for messages.
 
     Raises:
-      UserError: there are fewer layers than claimed, or a tensor is missing or has another shape.
+      UserError: there are fewer layers than claimed, or a tensor is missing or has another shape; one that is left over and
+        has nearly its name is suggested.
     """
     if config.n_layers > len(found):  # or the names alone would fill the memory
         raise UserError(f"{where}: says {config.n_layers} layers, but the weights have {len(found)} tensors in all.")
+    expected = names(config, table)
     for tensor in table.values():
         for layer in range(config.n_layers if tensor.stacked else 1):
-            place(tensor.name.format(layer=layer), tensor.shape)
+            name = tensor.name.format(layer=layer)
+            if name not in found:
+                hint = nearest(name, set(found) - expected)
+                raise UserError(f"{where}: tensor {name!r} is missing from the weights.{hint}")
+            place(name, tensor.shape)
 
 
 def assemble(

@@ -37,7 +37,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
       UserError: the architecture or one of its variants is not supported, or a field is missing or malformed.
     """
     model_type = raw.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         hint = nearest(str(model_type), FAMILIES)
         raise UserError(f"{where}: model_type {model_type!r} is not supported; supported are {known}.{hint}")
@@ -82,9 +82,10 @@ def _refuse_own_code(raw: Mapping[str, Any], where: str, model_type: str) -> Non
 
 def _refuse_variants(fields: Fields, family: Family) -> None:
     declared = fields.get("architectures") or [family.architecture]
-    if family.architecture not in declared:
+    if not isinstance(declared, list) or family.architecture not in declared:
+        named = declared[0] if isinstance(declared, list) else repr(declared)
         raise UserError(
-            f"{fields.where}: architecture {declared[0]} is not supported; for {family.model_type}, {family.architecture} is."
+            f"{fields.where}: architecture {named} is not supported; for {family.model_type}, {family.architecture} is."
         )
     for name, allowed in {**_ALLOWED, **family.allowed}.items():
         given = fields.get(name)

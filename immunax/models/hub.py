@@ -20,9 +20,10 @@ from immunax.models.config import DecoderConfig
 from immunax.models.folder import Checkpoint, export
 from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
+from immunax.runtime import digest
 from immunax.runtime.errors import UserError, nearest
 
-__all__ = ["SOURCES", "Checkpoint", "ModelSource", "export", "resolve"]
+__all__ = ["SOURCES", "Checkpoint", "ModelSource", "digests", "export", "resolve"]
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -216,6 +217,26 @@ def _base(path: Path) -> ModelSource:
     if peft.is_adapter(Path(source.path).expanduser()):
         raise UserError(f"{path}: its base {name!r} is an adapter itself; merge that into its own base first.")
     return replace(source, revision=revision) if revision and source.package is None else source
+
+
+def digests(path: Path) -> dict[str, str]:
+    """SHA-256 of every file that a folder's model comes from: its own, and its base's where it holds adapters alone.
+
+    Args:
+      path: the folder.
+
+    Returns:
+      Digests by name, those of the base under ``base/``.
+
+    Raises:
+      UserError: there is no such folder, or the base is nowhere to be found.
+    """
+    own = digest.of_folder(path)
+    if not peft.is_adapter(path):
+        return own
+    base = _base(path).locate()
+    files = digest.of_folder(base) if base.is_dir() else {base.name: digest.of_file(base)}
+    return own | {f"base/{name}": value for name, value in files.items()}
 
 
 def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:

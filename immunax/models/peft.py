@@ -4,6 +4,7 @@ PEFT stores ``lora_A`` as ``[r, in]`` and ``lora_B`` as ``[out, r]`` for every l
 ``b`` ``[L, r, out]``. Both multiply the product by ``alpha / r``.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -179,7 +180,7 @@ def _parse(raw: Mapping[str, Any], folder: Path) -> LoraSpec:
 
 def _targets(shards: weights.Shards) -> tuple[str, ...]:
     # From the tensors, because target_modules may be a pattern such as "all-linear".
-    modules = {name.split(".")[-3] for name in shards.entries if ".lora_" in name}
+    modules = {found[1] for name in shards.entries if (found := re.search(r"(\w+)\.lora_", name))}
     unknown = modules - set(NAMES)
     if unknown or not modules:
         found = f"{min(unknown)!r} is no projection of this model" if unknown else "it has no LoRA tensors"

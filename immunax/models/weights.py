@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.lfs import refuse_pointer
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -186,6 +187,7 @@ def scan(path: Path) -> dict[str, TensorEntry]:
     Raises:
       UserError: the file is damaged or cut short, or a dtype is not supported.
     """
+    refuse_pointer(path)
     known = {code: dtype for dtype, code in _CODES.items()}
     entries = {}
     try:

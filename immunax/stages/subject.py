@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 from omegaconf import DictConfig, OmegaConf
 
+from immunax.models.hub import digests
 from immunax.models.model import Params
-from immunax.models.peft import is_adapter
 from immunax.runtime import digest, manifest, names
 from immunax.runtime.errors import UserError
 from immunax.stages.attackers_data import EXPORT, made_by
@@ -70,11 +70,9 @@ def subject(config: DictConfig, setup: Setup, loaded: Params) -> Subject:
     if path is None or config.start.defense is not None:
         return Subject(called(config), params, {"weights": digest.of_tree(params)}, None, None)
     folder = Path(path).expanduser()
-    if is_adapter(folder):  # its files alone do not say what it computes
-        return Subject(names.of_model(path), params, setup.checkpoint.digests, None, None)
     if not folder.is_dir():
         return Subject(str(path), params, setup.checkpoint.digests, None, None)
-    return Subject(names.of_model(path), params, digest.of_folder(folder), folder, made_by(folder))
+    return Subject(names.of_model(path), params, digests(folder), folder, made_by(folder))
 
 
 def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject | None:

@@ -229,3 +229,24 @@ def test_transformers_reads_a_written_config_as_we_do():
     assert (theirs["bos_token_id"], theirs["eos_token_id"]) == (1, 2)
     assert theirs["rope_parameters"]["rope_theta"] == 500000.0
     assert parse(theirs) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"model_type": ["llama"]}, r"model_type \['llama'\] is not supported"),
+        ({"model_type": {"llama": 1}}, "is not supported; supported are llama"),
+        ({"architectures": {"LlamaForCausalLM": 1}}, "architecture {'LlamaForCausalLM': 1} is not supported"),
+        ({"architectures": 1.5}, r"architecture 1\.5 is not supported"),
+    ],
+)
+def test_a_field_of_another_kind_is_told_and_not_tripped_over(fields, named):
+    with pytest.raises(UserError, match=named):
+        hf_config.parse_config({**LLAMA, **fields}, "config.json")
+
+
+def test_the_older_form_of_rotary_parameters_is_added_for_those_that_know_no_other():
+    new = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    assert hf_config.portable(new) == {**new, "rope_theta": 5e5, "rope_scaling": None}
+    old = {"rope_theta": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    assert hf_config.portable(old) == old
