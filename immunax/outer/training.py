@@ -114,7 +114,16 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
 
 def released(model: Model, defense: Defense, training: Training, state: OuterState) -> Params:
     """The weights that a run gives away: plain ones, its adapters merged."""
-    return plain(training.trainable(model, defense).join(state.train.trained, state.train.held))
+    return plain(_weights(model, defense, training, state))
+
+
+def adapters(model: Model, defense: Defense, training: Training, state: OuterState) -> Any:
+    """The adapters that a run trained, as :attr:`~immunax.models.lora.Adapted.lora`; None for none."""
+    return None if training.lora is None else _weights(model, defense, training, state).lora
+
+
+def _weights(model: Model, defense: Defense, training: Training, state: OuterState) -> Params:
+    return training.trainable(model, defense).join(state.train.trained, state.train.held)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
