@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.models.cross_entropy import gather_columns, token_unlikelihood, weighted_nll
+from immunax.models.cross_entropy import (
+    gather_columns,
+    token_inverse_nll,
+    token_uniform_divergence,
+    token_unlikelihood,
+    weighted_nll,
+)
 from immunax.models.model import Model, Params
 from immunax.models.steered import UNPERTURBED, Perturbation
 
@@ -91,6 +97,37 @@ def avoidance_loss(
     hidden = answer_states(model, params, batch, perturbation)
     values = token_unlikelihood(hidden, model.unembedding(params), batch.answer_label, threshold=threshold)
     return answer_mean(values, batch)
+
+
+def inverse_loss(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """The cross entropy of the answer tokens under logits with their sign turned, averaged over those tokens.
+
+    ``CE(1 − z)`` in the code of Deng et al. 2024 (arXiv:2404.12699); it has no bound where a token is sure.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+
+    Returns:
+      A float32 scalar, in nats per token; 0 for a batch without answers.
+    """
+    hidden = answer_states(model, params, batch)
+    return answer_mean(token_inverse_nll(hidden, model.unembedding(params), batch.answer_label), batch)
+
+
+def uniform_loss(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """``KL(uniform ‖ p)`` of the predictions of the answer tokens of a batch, averaged over them (Deng et al. 2024).
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+
+    Returns:
+      A float32 scalar, in nats per token, at least 0; 0 for a batch without answers.
+    """
+    return answer_mean(token_uniform_divergence(answer_states(model, params, batch), model.unembedding(params)), batch)
 
 
 def answer_states(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:

@@ -65,6 +65,7 @@ class Defense(ABC):
       attacker: whom it simulates in its loss, or None; a field of those that do.
       needs: the fields of the mixture that it cannot do without.
       reference: the model that it compares with: the ``start`` of its training, or the ``base`` that was loaded before.
+      ascends_attack: whether the loss that it takes along an attack is the attacker's own, which it ascends.
       against: the attacks of a suite that it trains against without simulating an attacker, by the names that suites give them.
     """
 
@@ -73,6 +74,7 @@ class Defense(ABC):
     reference: str = "start"
     needs: ClassVar[tuple[str, ...]] = ()
     against: ClassVar[tuple[str, ...]] = ()
+    ascends_attack: ClassVar[bool] = False
 
     def __post_init__(self):
         for name in self.needs:
@@ -83,6 +85,11 @@ class Defense(ABC):
                 )
         if self.attacker is not None and self.mixture.simulation is not None:
             self.attacker.check(self.mixture.simulation)
+        if self.attacker is not None and self.attacker.learns and not self.ascends_attack:
+            raise UserError(
+                f"attacker: {type(self.attacker).__name__} learns from the loss along his attack, which "
+                f"{type(self).__name__} does not ascend: take another attacker, or the defense mlac."
+            )
 
     def trainable(self, model: Model) -> Trainable:
         """What trains, where a run has no adapters to train (``trainer.lora``); by default all weights.
