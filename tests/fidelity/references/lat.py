@@ -1,9 +1,9 @@
 """Sheshadri et al. 2024, latent adversarial training, at the embedding and what the first layer writes.
 
-Two inner steps at 0.1 in balls of 0.3: the ratio of Adam's moments soon makes the rounding of small gradients large. Weights 0.3 and
-0.4, and 0.5 of CE(harmless). ``paper``: no threshold, no decay. ``llama2``: the authors' code
-(aengusl/latent-adversarial-training) with its threshold and AdamW's decay. ``llama3``: there answers are perturbed too, and 0.1 of
-a divergence from the start model, nine tenths of the weights, stands for CE(harmless).
+Two inner steps at 0.1 in balls of 0.3: the ratio of Adam's moments soon makes the rounding of small gradients large. Weights 0.3
+and 0.4, and 0.5 of CE(harmless). ``paper``: no threshold, no decay. ``llama2``: the authors' code
+(aengusl/latent-adversarial-training) with its threshold and AdamW's decay. ``llama3``: there answers are perturbed too, and 0.1
+of a divergence from the start model, nine tenths of the weights, stands for CE(harmless).
 """
 
 import torch
