@@ -50,6 +50,11 @@ def case(name: str) -> StreamBatch:
     return StreamBatch(*(_batch(streams[part]) for part in ("safe", "harmful", "retain")), simulation=attack)
 
 
+def start_of(weights: dict) -> dict:
+    """The start model of a reference that has one, of which no gradient is taken."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(0.9 * leaf), weights)
+
+
 def agrees(method: str, form: str, loss: Loss, *more: Any) -> None:
     """Asserts that a loss is the reference's within 1e-5, and its gradient by all weights within 1e-4, in every case.
 
