@@ -123,16 +123,18 @@ def effects(
     return jax.tree.map(lambda leaf: leaf.reshape(positions, layers), found)
 
 
-def choose(found: Effects, max_kl: float, min_induce: float) -> tuple[jax.Array, jax.Array]:
+def choose(found: Effects, max_kl: float, min_induce: float | None) -> tuple[jax.Array, jax.Array]:
     """The number of the best candidate, counted position by position, and whether any passes; the first of equals.
 
     Args:
       found: of all candidates.
       max_kl: the most that ablation may change the next token after harmless prompts, nats.
-      min_induce: the least refusal score that adding the direction must give harmless prompts.
+      min_induce: the least refusal score that adding the direction must give harmless prompts; None for any.
     """
     finite = jnp.isfinite(found.bypass) & jnp.isfinite(found.induce) & jnp.isfinite(found.kl)
-    passes = finite & (found.kl <= max_kl) & (found.induce >= min_induce)
+    passes = finite & (found.kl <= max_kl)
+    if min_induce is not None:
+        passes &= found.induce >= min_induce
     return jnp.argmin(jnp.where(passes, found.bypass, jnp.inf)), passes.any()
 
 
