@@ -112,7 +112,8 @@ class RefusalAblation(Edit):
         if not layers:
             raise UserError(f"attack.pruned={self.pruned} leaves none of the {model.config.n_layers} layers: lower it.")
         directions = candidates(model, params, material)[:, :layers]
-        return directions, effects(model, params, material, directions, partial(ablated, model, params))
+        ablate, induced = partial(ablated, model, params), self.min_induce is not None
+        return directions, effects(model, params, material, directions, ablate, induced)
 
 
 def ablated(model: Model, params: Params, direction: jax.Array) -> Params:
