@@ -40,7 +40,7 @@ class RefusalAblation(Edit):
       positions: of the tokens that the template puts after a request, the last ones that give candidates; None for all.
       pruned: share of the layers, the last ones, that give no candidate.
       max_kl: the most that a candidate may change the next token after harmless prompts, nats.
-      min_induce: the least refusal score that adding it must give harmless prompts.
+      min_induce: the least refusal score that adding it must give harmless prompts; None for any.
       openers: words that a refusal begins with; the first token of each counts.
       max_length: tokens of a prompt.
       seed: of the choice of the prompts.
@@ -55,7 +55,7 @@ class RefusalAblation(Edit):
     positions: int | None = None
     pruned: float = 0.2
     max_kl: float = 0.1
-    min_induce: float = 0.0
+    min_induce: float | None = 0.0
     openers: tuple[str, ...] = ("I", "As")
     max_length: int = 128
     seed: int = 0
@@ -87,8 +87,9 @@ class RefusalAblation(Edit):
         ]
         every = prompt_rows(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
         ends = np.cumsum([len(side) for side in chosen])[:-1]
-        parts = zip(*(np.split(part, ends) for part in every), strict=True)
-        harmful, harmless, asked, benign = (Prompts(*part) for part in parts)
+        harmful, harmless, asked, benign = (
+            Prompts(*part) for part in zip(*(np.split(part, ends) for part in every), strict=True)
+        )
         after = after_request(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
         places = np.arange(-min(after, self.positions or after), 0, dtype=np.int32)
         return Contrast(harmful, harmless, asked, benign, first_tokens(tokenizer, self.openers), places)
@@ -111,7 +112,8 @@ class RefusalAblation(Edit):
         if not layers:
             raise UserError(f"attack.pruned={self.pruned} leaves none of the {model.config.n_layers} layers: lower it.")
         directions = candidates(model, params, material)[:, :layers]
-        return directions, effects(model, params, material, directions, partial(ablated, model, params))
+        ablate, induced = partial(ablated, model, params), self.min_induce is not None
+        return directions, effects(model, params, material, directions, ablate, induced)
 
 
 def ablated(model: Model, params: Params, direction: jax.Array) -> Params:

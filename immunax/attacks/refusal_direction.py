@@ -90,6 +90,7 @@ def effects(
     contrast: Contrast,
     directions: jax.Array,
     ablate: Callable[[jax.Array], Params],
+    induced: bool = True,
 ) -> Effects:
     """What each candidate does.
 
@@ -99,6 +100,7 @@ def effects(
       contrast: its validation prompts, of which harmful ones that are answered and harmless ones that are refused do not count.
       directions: ``[P, L', D]``, before each of the first L' layers.
       ablate: the weights without a direction ``[D]`` of norm 1.
+      induced: whether ``induce`` is wanted; otherwise it is 0, and a third of the work is saved.
     """
     positions, layers, width = directions.shape
     asked, benign = (_answered(model, params, each) for each in (contrast.asked, contrast.benign))
@@ -106,15 +108,17 @@ def effects(
     answered = (refusal_scores(benign, contrast.refusals) < 0).astype(jnp.float32)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts), contrast.asked, contrast.benign)
 
+    def added(direction: jax.Array, layer: jax.Array) -> jax.Array:
+        offsets = jnp.zeros((model.config.n_layers + 1, 1, 1, width)).at[layer].set(direction)
+        return _mean(refusal_scores(_answered(model, params, contrast.benign, offsets), contrast.refusals), answered)
+
     def effect(candidate: tuple[jax.Array, jax.Array]) -> Effects:
         direction, layer = candidate
         without = ablate(unit(direction))
         harmful, harmless = jnp.split(_answered(model, without, both), [len(asked)])
-        offsets = jnp.zeros((model.config.n_layers + 1, 1, 1, width)).at[layer].set(direction)
-        pushed = _answered(model, params, contrast.benign, offsets)
         return Effects(
             _mean(refusal_scores(harmful, contrast.refusals), refused),
-            _mean(refusal_scores(pushed, contrast.refusals), answered),
+            added(direction, layer) if induced else jnp.float32(0),
             _mean(divergence(benign, harmless), answered),
         )
 
@@ -123,16 +127,18 @@ def effects(
     return jax.tree.map(lambda leaf: leaf.reshape(positions, layers), found)
 
 
-def choose(found: Effects, max_kl: float, min_induce: float) -> tuple[jax.Array, jax.Array]:
+def choose(found: Effects, max_kl: float, min_induce: float | None) -> tuple[jax.Array, jax.Array]:
     """The number of the best candidate, counted position by position, and whether any passes; the first of equals.
 
     Args:
       found: of all candidates.
       max_kl: the most that ablation may change the next token after harmless prompts, nats.
-      min_induce: the least refusal score that adding the direction must give harmless prompts.
+      min_induce: the least refusal score that adding the direction must give harmless prompts; None for any.
     """
     finite = jnp.isfinite(found.bypass) & jnp.isfinite(found.induce) & jnp.isfinite(found.kl)
-    passes = finite & (found.kl <= max_kl) & (found.induce >= min_induce)
+    passes = finite & (found.kl <= max_kl)
+    if min_induce is not None:
+        passes &= found.induce >= min_induce
     return jnp.argmin(jnp.where(passes, found.bypass, jnp.inf)), passes.any()
 
 

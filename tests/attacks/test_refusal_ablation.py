@@ -135,6 +135,7 @@ def test_the_choice_is_the_least_bypass_among_the_candidates_that_pass(bound):
     assert int(best) == min(passing, key=lambda place: bypass.ravel()[place])
     assert not choose(Effects(bypass, induce, kl), -1.0, min_induce)[1]
     assert not choose(Effects(bypass, induce, kl), max_kl, 1e9)[1]
+    assert choose(Effects(bypass, induce, kl), max_kl, None)[1]
 
 
 def test_the_chosen_direction_is_ablated_and_the_attack_maps_over_models():
