@@ -47,9 +47,11 @@ def main(config: DictConfig) -> None:
     record |= {"trained_against": trained_against(defense)}
     manifest.write_manifest(folder, config, digests, record)
     start = start_model(config.start, setup, loaded)
+    base = loaded if defense.reference == "base" else None
     del loaded
     with open_metrics(config, folder) as metrics:
-        outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS)
+        outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS, base)
+        del base
         if outcome.interrupted:
             console.note(f"stopped and saved; the same command goes on from there (run={folder.name})")
             sys.exit(EXIT_PREEMPTED)

@@ -46,7 +46,7 @@ def held(kept: Params | None, params: Params) -> Params:
 
 
 LAST_STATES = ("stream", "normed")
-"""What the last of a model's states is: as the residual stream has it, or past the final norm, as transformers lists it."""
+"""What the last of a model's states is: the residual stream, or that past the final norm, as transformers lists it."""
 
 
 def states(model: Model, params: Params, batch: Batch, rows: Sequence[int], last_state: str = "stream") -> jax.Array:

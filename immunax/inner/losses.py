@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.models.cross_entropy import gather_columns, token_unlikelihood, weighted_nll
+from immunax.models.cross_entropy import (
+    gather_columns,
+    token_inverse_nll,
+    token_uniform_divergence,
+    token_unlikelihood,
+    weighted_nll,
+)
 from immunax.models.model import Model, Params
 from immunax.models.steered import UNPERTURBED, Perturbation
 
@@ -93,6 +99,37 @@ def avoidance_loss(
     return answer_mean(values, batch)
 
 
+def inverse_loss(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """The cross entropy of the answer tokens under logits with their sign turned, averaged over those tokens.
+
+    ``CE(1 − z)`` in the code of Deng et al. 2024 (arXiv:2404.12699); it has no bound where a token is sure.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+
+    Returns:
+      A float32 scalar, in nats per token; 0 for a batch without answers.
+    """
+    hidden = answer_states(model, params, batch)
+    return answer_mean(token_inverse_nll(hidden, model.unembedding(params), batch.answer_label), batch)
+
+
+def uniform_loss(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """``KL(uniform ‖ p)`` of the predictions of the answer tokens of a batch, averaged over them (Deng et al. 2024).
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples.
+
+    Returns:
+      A float32 scalar, in nats per token, at least 0; 0 for a batch without answers.
+    """
+    return answer_mean(token_uniform_divergence(answer_states(model, params, batch), model.unembedding(params)), batch)
+
+
 def answer_states(model: Model, params: Params, batch: Batch, perturbation: Perturbation = UNPERTURBED) -> jax.Array:
     """The hidden states past the final norm that predict the answers of a batch, ``[B, A, D]``.
 
@@ -124,6 +161,18 @@ def every_token(batch: Batch) -> Batch:
     inside = (segments[..., 1:] == segments[..., :-1]) & (segments[..., 1:] > 0)
     columns = jnp.broadcast_to(jnp.arange(following.shape[-1], dtype=jnp.int32), following.shape)
     return replace(batch, answer_index=columns, answer_label=following, answer_weight=inside.astype(jnp.float32))
+
+
+def answers_by_column(batch: Batch) -> Batch:
+    """The same batch, its answers laid out as :func:`every_token` has them, so that both can stand in one array."""
+    every = every_token(batch)
+
+    def columns(index: jax.Array, weight: jax.Array) -> jax.Array:
+        return jnp.zeros(batch.tokens.shape[-1] - 1, weight.dtype).at[index].add(weight, mode="drop")
+
+    index, weight = batch.answer_index, batch.answer_weight
+    spread = jax.vmap(columns)(index.reshape(-1, index.shape[-1]), weight.reshape(-1, weight.shape[-1]))
+    return replace(every, answer_weight=spread.reshape(every.answer_weight.shape))
 
 
 def answers_alone(batch: Batch) -> Batch:

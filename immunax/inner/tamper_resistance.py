@@ -1,5 +1,7 @@
 """Losses of weights under attack on harmful data: what a defender wants of them, and an attacker the other way round."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -22,6 +24,30 @@ def negative_entropy(model: Model, params: Params, batch: Batch) -> jax.Array:
     """
     entropy = token_entropy(answer_states(model, params, batch), model.unembedding(params))
     return -answer_mean(entropy, batch)
+
+
+def negative_entropy_everywhere(model: Model, params: Params, batch: Batch) -> jax.Array:
+    """``−H`` of the predictions at all tokens of a batch, averaged over them, as the code of Tamirisa et al. 2024 has it.
+
+    Args:
+      model: static.
+      params: weights, plain or adapted.
+      batch: packed or padded examples; padding counts where :func:`~immunax.inner.padding.padded_with` made tokens of it.
+
+    Returns:
+      A float32 scalar in nats, −log V at best.
+    """
+    hidden = model.apply(params, batch.tokens, batch.segment_ids, batch.positions).hidden
+    tokens = batch.segment_ids != 0
+    entropy = token_entropy(hidden, model.unembedding(params))
+    return -jnp.where(tokens, entropy, 0.0).sum() / jnp.maximum(tokens.sum(), 1)
+
+
+ENTROPIES: Mapping[str, Callable[[Model, Params, Batch], jax.Array]] = {
+    "answers": negative_entropy,
+    "all": negative_entropy_everywhere,
+}
+"""By the positions whose predictions count, as options name them."""
 
 
 def preference_loss(model: Model, params: Params, start: Params, safe: Batch, harmful: Batch, beta: float) -> jax.Array:

@@ -88,6 +88,49 @@ def token_unlikelihood(
     return _join(jax.lax.map(losses, pairs), labels.shape)
 
 
+def token_inverse_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+    """The cross entropy of each label under the logits with their sign turned, ``−log softmax(−z)[label]``, in nats.
+
+    Args:
+      hidden: ``[..., D]``, past the final norm.
+      unembedding: of V tokens.
+      labels: ``[...]`` int.
+      chunk: hidden states projected at once, whose logits the backward pass makes again.
+
+    Returns:
+      ``[...]`` float32.
+    """
+
+    @jax.checkpoint
+    def losses(pair):
+        logits = unembedding.logits(pair[0])
+        return jax.nn.logsumexp(-logits, axis=-1) + jnp.take_along_axis(logits, pair[1][:, None], axis=-1)[:, 0]
+
+    pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
+    return _join(jax.lax.map(losses, pairs), labels.shape)
+
+
+def token_uniform_divergence(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUNK) -> jax.Array:
+    """``KL(uniform ‖ p)`` of each prediction, in nats.
+
+    Args:
+      hidden: ``[..., D]``, past the final norm.
+      unembedding: of V tokens.
+      chunk: hidden states projected at once, whose logits the backward pass makes again.
+
+    Returns:
+      ``[...]`` float32, at least 0.
+    """
+    shape = hidden.shape[:-1]
+
+    @jax.checkpoint
+    def divergences(part):
+        logits = unembedding.logits(part)
+        return jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1) - jnp.log(float(logits.shape[-1]))
+
+    return _join(jax.lax.map(divergences, _cut(hidden, shape, chunk)), shape)
+
+
 def token_entropy(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUNK) -> jax.Array:
     """Entropy of each prediction, in nats.
 

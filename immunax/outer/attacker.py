@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,10 @@ class SimulatedAttacker(ABC):
       retain_first: chance of an attacker who fine-tunes on harmless data first, and turns to harmful data after
         ``K · Beta(6, 3)`` steps (Tamirisa et al. 2024); needs ``simulation.mixed``.
       estimator: how the gradient passes through the loop.
+      learns: whether he changes along the outer loop by the loss along his attack, of a kind, not a field.
     """
+
+    learns: ClassVar[bool] = False
 
     retain_first: float = 0.0
     estimator: Estimator = field(default_factory=FirstOrder)

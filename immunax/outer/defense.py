@@ -63,13 +63,17 @@ class Defense(ABC):
       mixture: the data of an outer step.
       attacker: whom it simulates in its loss, or None; a field of those that do.
       needs: the fields of the mixture that it cannot do without.
+      reference: the model that it compares with: the ``start`` of its training, or the ``base`` that was loaded before.
+      ascends_attack: whether the loss that it takes along an attack is the attacker's own, which it ascends.
       against: the attacks of a suite that it trains against without simulating an attacker, by the names that suites give them.
     """
 
     mixture: Mixture
     attacker: SimulatedAttacker | None = None
+    reference: str = "start"
     needs: ClassVar[tuple[str, ...]] = ()
     against: ClassVar[tuple[str, ...]] = ()
+    ascends_attack: ClassVar[bool] = False
 
     def __post_init__(self):
         for name in self.needs:
@@ -80,6 +84,11 @@ class Defense(ABC):
                 )
         if self.attacker is not None and self.mixture.simulation is not None:
             self.attacker.check(self.mixture.simulation)
+        if self.attacker is not None and self.attacker.learns and not self.ascends_attack:
+            raise UserError(
+                f"attacker: {type(self.attacker).__name__} learns from the loss along his attack, which "
+                f"{type(self).__name__} does not ascend: take another attacker, or the defense mlac."
+            )
 
     def trainable(self, model: Model) -> Trainable:
         """What trains, where a run has no adapters to train (``trainer.lora``); by default all weights.
@@ -102,6 +111,16 @@ class Defense(ABC):
           UserError: the defense does not fit this model.
         """
         return ()
+
+    def remember(self, model: Model, state: Any, base: Params) -> Any:
+        """The state of :meth:`init` with what it keeps of the model as it was loaded; by default it keeps nothing.
+
+        Args:
+          model: static.
+          state: from :meth:`init`.
+          base: plain weights, before a start such as a guard; those of the start where there is none.
+        """
+        return state
 
     def advance(
         self, model: Model, params: Params, state: Any, batch: StreamBatch, step: jax.Array, steps: int, key: jax.Array

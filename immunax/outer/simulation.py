@@ -23,6 +23,7 @@ class Simulation:
       check: harmful examples of a check; none of them is among the same attack's.
       paired: a check also has the safe answers to its prompts, row by row.
       mixed: there are also K harmless batches of the attack's shape, for attackers who mix or begin with them.
+      same_check: one held-out batch serves all checks of an attack.
     """
 
     steps: int
@@ -31,6 +32,7 @@ class Simulation:
     check: int = 4
     paired: bool = False
     mixed: bool = False
+    same_check: bool = False
 
     def __post_init__(self):
         if min(self.steps, self.batch, self.checks, self.check) < 1:
@@ -124,7 +126,8 @@ def simulation_feed(
         safe, harmful, (_, counts) = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
     else:
         harmful, counts = encode_all(tokenizer, split.harmful, max_length)
-    count = simulation.steps * simulation.batch + simulation.checks * simulation.check
+    held_out = 1 if simulation.same_check else simulation.checks
+    count = simulation.steps * simulation.batch + held_out * simulation.check
     if count > len(harmful):
         raise UserError(
             f"a simulated attack and its checks take {count} harmful examples, and the data have {len(harmful)}: lower "
@@ -156,4 +159,5 @@ def _attack_parts(examples: Sequence[Encoded], simulation: Simulation) -> list[S
 
 def _cut(examples: Sequence[Encoded], simulation: Simulation) -> tuple[list, list]:
     rest, size = examples[simulation.steps * simulation.batch :], simulation.check
-    return _attack_parts(examples, simulation), [rest[s * size : (s + 1) * size] for s in range(simulation.checks)]
+    places = [0 if simulation.same_check else s for s in range(simulation.checks)]
+    return _attack_parts(examples, simulation), [rest[s * size : (s + 1) * size] for s in places]

@@ -70,8 +70,17 @@ class OuterState(NamedTuple):
     pool: Any = ()
 
 
-def begin(model: Model, params: Params, defense: Defense, training: Training, batch: StreamBatch) -> OuterState:
+def begin(
+    model: Model,
+    params: Params,
+    defense: Defense,
+    training: Training,
+    batch: StreamBatch,
+    base: Params | None = None,
+) -> OuterState:
     """The state before the first step; ``params`` are plain, and copied, as steps donate their state.
+
+    ``base`` is the model before a start changed it, for a defense whose reference it is; None where it is ``params``.
 
     Raises:
       UserError: the defense or the adapters do not fit the model, or steps cannot be accumulated.
@@ -85,6 +94,7 @@ def begin(model: Model, params: Params, defense: Defense, training: Training, ba
             f"trainer.accumulate={training.accumulate}: a population of attackers makes one attack a step; set it to 1."
         )
     carried = defense.init(model, trainable.join(trained, held), batch, init_key)
+    carried = defense.remember(model, carried, params if base is None else base)
     return OuterState(inner.begin(training.optimizer.build(training.steps), trained, held, key), carried, pool)
 
 

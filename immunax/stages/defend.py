@@ -33,6 +33,7 @@ def defend(
     devices: Mesh,
     metrics: Metrics,
     directory: Path,
+    base: Params | None = None,
 ) -> Defended:
     """Trains a defense, resuming from the newest checkpoint in ``directory`` if there is one.
 
@@ -47,11 +48,12 @@ def defend(
       devices: over whose axes ``data`` and ``fsdp`` the examples are split.
       metrics: where each step's scalars go, under the phase ``train``.
       directory: of the checkpoints.
+      base: the model as it was loaded, for a defense that refers to it; None where it is ``params``.
 
     Raises:
       UserError: the loss is not finite, a checkpoint is of another run, or the disk is full.
     """
-    state, batch = begin(model, params, defense, training, data, devices)
+    state, batch = begin(model, params, defense, training, data, devices, base)
     with (
         Preemption() as preemption,
         Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,

@@ -16,7 +16,13 @@ from immunax.runtime.mesh import data_ways, shard, shard_batch
 
 
 def begin(
-    model: Model, params: Params, defense: Defense, training: outer.Training, data: Feed, devices: Mesh
+    model: Model,
+    params: Params,
+    defense: Defense,
+    training: outer.Training,
+    data: Feed,
+    devices: Mesh,
+    base: Params | None = None,
 ) -> tuple[outer.OuterState, Callable[[int], StreamBatch]]:
     """The state before the first step and the batches by step, both on a mesh.
 
@@ -25,6 +31,7 @@ def begin(
       params: where to start, on the mesh; untouched.
       data: batches by step; their rows divide over the mesh.
       devices: over whose axes ``data`` and ``fsdp`` the examples are split.
+      base: the model as it was loaded, for a defense that refers to it; None where it is ``params``.
     """
 
     def batch(step: int) -> StreamBatch:
@@ -33,7 +40,7 @@ def begin(
         return shard_batch(streams._replace(simulation=None), devices)._replace(simulation=stacked)
 
     # All of it on the mesh, as steps leave it: a state that lies otherwise would compile the first step as a program of its own.
-    return shard(outer.begin(model, params, defense, training, batch(0)), devices), batch
+    return shard(outer.begin(model, params, defense, training, batch(0), base), devices), batch
 
 
 def minimise(

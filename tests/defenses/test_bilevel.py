@@ -76,7 +76,7 @@ def _check(defense, reference, state=None, tolerance=2e-3):
 @pytest.mark.parametrize("lora", [None, LoraSpec(2, targets=("up_proj", "o_proj"))])
 def test_mlac_equals_a_python_loop_whose_gradient_passes_through_every_step(lora):
     attacker = replace(ATTACKER, lora=lora, estimator=MixedMode())
-    defense = Mlac(attacker, 0.3, Mixture(safe=3, retain=3, simulation=SIMULATION))
+    defense = Mlac(attacker, 0.3, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION))
     lora_key = jax.random.split(KEY, 3)[2]
 
     def reference(weights):
@@ -88,7 +88,7 @@ def test_mlac_equals_a_python_loop_whose_gradient_passes_through_every_step(lora
 
 
 def test_sophon_equals_a_python_loop():
-    defense = Sophon(ATTACKER, 0.7, 1.5, Mixture(safe=3, retain=3, simulation=SIMULATION))
+    defense = Sophon(ATTACKER, 0.7, 1.5, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION))
 
     def reference(weights):
         suppressed = sum(
@@ -157,7 +157,7 @@ def test_tar_with_preferences_and_a_late_attacker_equals_a_python_loop():
 
 
 def test_random_mapping_equals_a_loop_over_tokens():
-    defense = RandomMapping(0.4, Mixture(harmful=3, retain=3))
+    defense = RandomMapping(0.4, mixture=Mixture(harmful=3, retain=3))
     vectors = token_vectors(KEY, jnp.arange(small.CONFIG.vocab_size), small.CONFIG.d_model)
 
     def reference(weights):
@@ -175,12 +175,12 @@ def test_random_mapping_equals_a_loop_over_tokens():
     ("defense", "metric"),
     [
         (
-            Mlac(replace(ATTACKER, estimator=MixedMode()), 1.0, Mixture(safe=3, retain=3, simulation=SIMULATION)),
+            Mlac(replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)),
             "loss",
         ),
         (Sophon(ATTACKER, 5.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)), "suppressed"),
         (Tar(ATTACKER, mixture=Mixture(retain=3, simulation=SIMULATION)), "resist"),
-        (RandomMapping(5.0, Mixture(harmful=3, retain=3)), "mapping"),
+        (RandomMapping(5.0, mixture=Mixture(harmful=3, retain=3)), "mapping"),
     ],
     ids=["mlac", "sophon", "tar", "random_mapping"],
 )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,8 +27,8 @@ _CONFIG = hf_config.parse_config(weights.read_json(FOLDER / "model" / "config.js
 _TENSORS = families.tensors(_CONFIG)
 MODEL = Model(_CONFIG)
 
-Loss = Callable[[dict, StreamBatch, dict[str, jax.Array]], jax.Array]
-"""``loss(weights, batch, draws)``, draws being what the reference drew, by name."""
+Loss = Callable[[dict, StreamBatch, dict[str, jax.Array]], Any]
+"""``loss(weights, batch, draws)``, draws being what the reference drew, by name; alone, or with other numbers that it stored."""
 
 
 @cache
@@ -46,8 +47,15 @@ def case(name: str) -> StreamBatch:
     return StreamBatch(*(_batch(streams[part]) for part in ("safe", "harmful", "retain")), simulation=attack)
 
 
+def start_of(weights: dict) -> dict:
+    """The start model of a reference that has one, of which no gradient is taken."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(0.9 * leaf), weights)
+
+
 def agrees(method: str, form: str, loss: Loss) -> None:
     """Asserts that a loss is the reference's within 1e-5, and its gradient by all weights within 1e-4, in every case.
+
+    So are other numbers that the loss gives beside, within 1e-4.
 
     Args:
       method: names the golden file.
@@ -55,15 +63,22 @@ def agrees(method: str, form: str, loss: Loss) -> None:
       loss: compiled once.
     """
     golden = np.load(FOLDER / f"{method}.npz")
-    both = jax.jit(jax.value_and_grad(loss))
+
+    def with_others(*args):
+        result = loss(*args)
+        return result if isinstance(result, tuple) else (result, {})
+
+    both = jax.jit(jax.value_and_grad(with_others, has_aux=True))
     for name in CASES:
         start = f"{form}.{name}."
         stored = {key.removeprefix(start): golden[key] for key in golden.files if key.startswith(start)}
         value, gradient = stored.pop("loss"), stored.pop("gradient")
-        found, slope = both(params(), case(name), stored)
+        (found, others), slope = both(params(), case(name), stored)
         assert float(found) == pytest.approx(float(value), rel=1e-5), name
         apart = np.linalg.norm(_vector(slope) - gradient) / np.linalg.norm(gradient)
         assert apart < 1e-4, f"{name}: the gradients are {apart:.1e} apart"
+        for other, number in others.items():
+            assert float(number) == pytest.approx(float(stored[other]), rel=1e-4), f"{name}: {other}"
 
 
 def _vector(tree: dict) -> np.ndarray:

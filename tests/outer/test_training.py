@@ -31,7 +31,7 @@ SPLIT = Split(
 )
 CASES = {
     "safety_tuning": (SafetyTuning(Mixture(safe=2, retain=2)), "safe", -1),
-    "adversarial_loss": (AdversarialLoss(0.5, Mixture(safe=2, harmful=2)), "harmful", 1),
+    "adversarial_loss": (AdversarialLoss(0.5, mixture=Mixture(safe=2, harmful=2)), "harmful", 1),
     "rep_noise": (RepNoise(mixture=Mixture(safe=2, harmful=2, paired=True)), "harmful_layers", 1),
     "rmu": (Rmu(alpha=1.0, mixture=Mixture(harmful=2, retain=2)), "forget", -1),
     "circuit_breakers": (CircuitBreakers(mixture=Mixture(harmful=2, retain=2)), "reroute", -1),
