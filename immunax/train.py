@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.conditions.episode import Episode, from_json, to_json
-from immunax.models.hub import export
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
@@ -16,7 +15,7 @@ from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
 from immunax.runtime.preemption import EXIT_PREEMPTED
-from immunax.stages import recipe, report
+from immunax.stages import export, recipe, report
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
@@ -38,6 +37,7 @@ def main(config: DictConfig) -> None:
     setup, loaded = set_up(config, devices)
     tokenizer = setup.checkpoint.tokenizer
     defense, training = defender(config), build(config.trainer)
+    export.check(training, config.export_adapter)
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
@@ -56,7 +56,8 @@ def main(config: DictConfig) -> None:
             console.note(f"stopped and saved; the same command goes on from there (run={folder.name})")
             sys.exit(EXIT_PREEMPTED)
         with console.phase("export"):
-            export(folder / "model", setup.checkpoint, outcome.params, dtype=config.export_dtype)
+            kind = config.export_dtype, config.export_adapter
+            export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)

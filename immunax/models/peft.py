@@ -134,7 +134,7 @@ def export(
     Args:
       directory: the folder to make; an earlier adapter there is replaced.
       config: the decoder.
-      spec: rank, alpha and targets.
+      spec: rank, alpha, targets, dropout, and layers, of which alone there will be tensors.
       lora: the adapters, :attr:`immunax.models.lora.Adapted.lora`.
       base_model: where PEFT finds the base: a folder or Hub id.
       dtype: ``float32``, ``bfloat16`` or ``float16``.
@@ -143,13 +143,15 @@ def export(
       UserError: the adapters do not fit the specification, the folder holds something else, or the disk refuses.
     """
     check_replaceable(Path(directory), CONFIG)
-    tensors = dict(hf.split(config, _table(config, spec), lora))
+    table, layers = _table(config, spec), spec.rows(config.n_layers)
+    there = {tensor.name.format(layer=layer) for tensor in table.values() for layer in layers}
+    tensors = {name: value for name, value in hf.split(config, table, lora) if name in there}
     with atomic.directory(directory) as folder:
         weights.write_file(folder / WEIGHTS, tensors, dtype)
-        weights.write_json(folder / CONFIG, _describe(spec, base_model))
+        weights.write_json(folder / CONFIG, _describe(spec, base_model, layers))
 
 
-def _describe(spec: LoraSpec, base_model: str) -> dict:
+def _describe(spec: LoraSpec, base_model: str, layers: tuple[int, ...]) -> dict:
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -157,7 +159,8 @@ def _describe(spec: LoraSpec, base_model: str) -> dict:
         "r": spec.rank,
         "lora_alpha": spec.alpha,
         "target_modules": sorted(spec.targets),
-        "lora_dropout": 0.0,
+        "lora_dropout": spec.dropout,
+        "layers_to_transform": None if spec.layers is None else list(layers),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,

@@ -1,6 +1,7 @@
 """What a defense is: a loss on weights, and the mixture of data it is taken on."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -139,6 +140,10 @@ class Defense(ABC):
     def evolves(self) -> bool:
         """Whether there is an :meth:`advance` of its own: only then does a step split a key for it."""
         return type(self).advance is not Defense.advance
+
+    def parts(self) -> "Mapping[str, Defense]":
+        """The parts of its objective that optimizers may take in turns (``trainer.turns``), by name; by default none."""
+        return {}
 
     @abstractmethod
     def loss(self, model: Model, params: Params, state: Any, batch: StreamBatch, key: jax.Array) -> Objective:

@@ -1,18 +1,21 @@
 """The outer loop: a defense's loss, minimised step by step, resumable bit for bit."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
+from flax.core import FrozenDict
 
 from immunax.inner import state as inner
+from immunax.inner import turns
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.inner.state import TrainState
-from immunax.inner.step import accumulated, slope_of, train_step
+from immunax.inner.step import SlopeAt, accumulated, slope_of, train_step
 from immunax.inner.trainable import Adapters, Trainable
 from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model, Params
@@ -27,6 +30,8 @@ class Training:
     Attributes:
       steps: outer steps.
       optimizer: rule and schedule.
+      turns: in place of one optimizer, one for each part of the defense's objective, by the names that the defense gives them;
+        an outer step has an update of each.
       max_length: tokens an example may have; longer answers are cut.
       seed: of the data's order and of every random key.
       accumulate: batches of the defense's mixture that a step takes the mean loss over, one after the other.
@@ -37,6 +42,7 @@ class Training:
 
     steps: int = 20
     optimizer: Optimizer = field(default_factory=AdamW)
+    turns: Mapping[str, Optimizer] = field(default_factory=FrozenDict)
     max_length: int = 128
     seed: int = 0
     accumulate: int = 1
@@ -46,6 +52,7 @@ class Training:
     keep_best: int = 0
 
     def __post_init__(self):
+        object.__setattr__(self, "turns", FrozenDict(self.turns))
         least = {"steps": 1, "accumulate": 1, "checkpoint_every": 1, "keep_last": 1, "keep_best": 0}
         for name, number in least.items():
             if getattr(self, name) < number:
@@ -54,6 +61,20 @@ class Training:
     def trainable(self, model: Model, defense: Defense) -> Trainable:
         """What a run of this training trains."""
         return defense.trainable(model) if self.lora is None else Adapters(self.lora)
+
+    def parts(self, defense: Defense) -> Mapping[str, Defense]:
+        """What takes turns in an outer step: the parts of a defense, by name; none where one optimizer takes it whole.
+
+        Raises:
+          UserError: the optimizers that take turns are not those of the defense's parts.
+        """
+        parts = defense.parts() if self.turns else {}
+        if set(parts) != set(self.turns):
+            expected = (
+                f"one optimizer for each of {', '.join(defense.parts())}" if parts else "none, as it has no parts"
+            )
+            raise UserError(f"trainer.turns has {', '.join(self.turns)}: {type(defense).__name__} expects {expected}.")
+        return parts
 
 
 class OuterState(NamedTuple):
@@ -95,12 +116,24 @@ def begin(
         )
     carried = defense.init(model, trainable.join(trained, held), batch, init_key)
     carried = defense.remember(model, carried, params if base is None else base)
+    if parts := training.parts(defense):
+        rules = {name: training.turns[name].build(training.steps) for name in parts}
+        return OuterState(turns.begin(rules, trained, held, key), carried, pool)
     return OuterState(inner.begin(training.optimizer.build(training.steps), trained, held, key), carried, pool)
 
 
 def released(model: Model, defense: Defense, training: Training, state: OuterState) -> Params:
     """The weights that a run gives away: plain ones, its adapters merged."""
-    return plain(training.trainable(model, defense).join(state.train.trained, state.train.held))
+    return plain(_weights(model, defense, training, state))
+
+
+def adapters(model: Model, defense: Defense, training: Training, state: OuterState) -> Any:
+    """The adapters that a run trained, as :attr:`~immunax.models.lora.Adapted.lora`; None for none."""
+    return None if training.lora is None else _weights(model, defense, training, state).lora
+
+
+def _weights(model: Model, defense: Defense, training: Training, state: OuterState) -> Params:
+    return training.trainable(model, defense).join(state.train.trained, state.train.held)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
@@ -128,17 +161,41 @@ def outer_step(
         params = trainable.join(train.trained, train.held)
         carried = defense.advance(model, params, carried, batch, train.step, training.steps, advance_key)
 
-    def loss(params: Params, part: tuple[StreamBatch, jax.Array]) -> tuple[jax.Array, Scalars]:
-        streams, keys = part
-        return defense.loss(model, params, carried, streams, keys[0])
-
-    keys = key[None] if training.accumulate == 1 else jax.random.split(key, training.accumulate)
-    slope_at = accumulated(slope_of(loss, trainable), training.accumulate, lambda part: jnp.float32(1))
-    train, metrics = train_step(slope_at, training.optimizer.build(training.steps), train, (batch, keys))
+    train, metrics = _updated(model, defense, training, carried, train, batch, key)
     if attacker is not None and drawn is not None:
         pool, seen = attacker.keep(pool, drawn, metrics)
         metrics = metrics | seen
     return OuterState(train, carried, pool), metrics
+
+
+def _updated(
+    model: Model,
+    defense: Defense,
+    training: Training,
+    carried: Any,
+    train: TrainState,
+    batch: StreamBatch,
+    key: jax.Array,
+) -> tuple[TrainState, Scalars]:
+    """The update of an outer step, or its updates one after the other where optimizers take turns."""
+
+    def slope_at(part: Defense) -> SlopeAt:
+        def loss(params: Params, data: tuple[StreamBatch, jax.Array]) -> tuple[jax.Array, Scalars]:
+            streams, keys = data
+            return part.loss(model, params, carried, streams, keys[0])
+
+        each = slope_of(loss, training.trainable(model, defense))
+        return accumulated(each, training.accumulate, lambda data: jnp.float32(1))
+
+    def rule(optimizer: Optimizer) -> optax.GradientTransformation:
+        return optimizer.build(training.steps)
+
+    data = batch, key[None] if training.accumulate == 1 else jax.random.split(key, training.accumulate)
+    parts = training.parts(defense)
+    if not parts:
+        return train_step(slope_at(defense), rule(training.optimizer), train, data)
+    each = {name: (slope_at(part), rule(training.turns[name])) for name, part in parts.items()}
+    return turns.take_turns(each, train, data)
 
 
 def fit(

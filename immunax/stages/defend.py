@@ -1,7 +1,7 @@
 """The outer loop with its side effects: progress, metrics, checkpoints, preemption."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -18,9 +18,16 @@ from immunax.stages.outer_loop import begin
 
 
 class Defended(NamedTuple):
-    """Weights after a run, and whether it was asked to stop meanwhile (and saved)."""
+    """What a run ended with.
+
+    Attributes:
+      params: its weights, plain.
+      adapters: those that were merged into them, as :attr:`~immunax.models.lora.Adapted.lora`; None where none were trained.
+      interrupted: whether it was asked to stop meanwhile (and saved).
+    """
 
     params: Params
+    adapters: Any
     interrupted: bool
 
 
@@ -80,4 +87,5 @@ def defend(
                 done = int(state.train.step)
                 checkpoints.save(done, state, scalars)
         interrupted = preemption.requested
-    return Defended(jax.block_until_ready(outer.released(model, defense, training, state)), interrupted)
+    params = jax.block_until_ready(outer.released(model, defense, training, state))
+    return Defended(params, outer.adapters(model, defense, training, state), interrupted)

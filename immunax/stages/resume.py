@@ -9,7 +9,17 @@ from omegaconf import DictConfig, OmegaConf
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
 
-_FREE = ("outputs", "run", "tracker", "export_dtype", "key", "bundle_key", "policy", "trained_against")
+_FREE = (
+    "outputs",
+    "run",
+    "tracker",
+    "export_dtype",
+    "export_adapter",
+    "key",
+    "bundle_key",
+    "policy",
+    "trained_against",
+)
 
 
 def check_same_run(folder: Path, config: DictConfig) -> None:

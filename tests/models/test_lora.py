@@ -1,12 +1,14 @@
 """Adapters' dropout and layers; their plain form is compared with PEFT's in ``test_parity.py``."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
 
-from immunax.inner.losses import answer_loss
+from immunax.inner.losses import answer_loss, answer_tokens
 from immunax.inner.optimizers import AdamW
 from immunax.inner.state import begin
 from immunax.inner.step import accumulated, slope_of, train_step
@@ -17,6 +19,14 @@ from immunax.models.lora import LoraSpec
 from immunax.runtime.errors import UserError
 
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_fast():
+    # Programs that run for milliseconds take seconds to optimise.
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_dropout_is_pefts_formula():
@@ -49,16 +59,22 @@ def _dropping(rate=0.4, **spec):
     return trainable, jax.tree.map(lambda leaf: leaf + 0.1, trained), held
 
 
+@jax.jit
+def _loss(params, batch):
+    return answer_loss(small.MODEL, params, batch)
+
+
 def test_nothing_is_left_out_but_in_a_step_whose_masks_are_its_own_and_those_of_its_tokens():
     trainable, trained, held = _dropping()
     batches = [small.batch(seed, 4) for seed in (0, 1)]
-    loss = jax.jit(lambda held, batch: answer_loss(small.MODEL, trainable.join(trained, held), batch))
-    plain = answer_loss(small.MODEL, lora.merge(trainable.join(trained, held)), batches[0])
-    np.testing.assert_allclose(loss(held, batches[0]), plain, rtol=1e-5)
-    seen = [[float(loss(at_step(held, step), batch)) for batch in batches] for step in (0, 1, 0)]
+    plain = _loss(lora.merge(trainable.join(trained, held)), batches[0])
+    np.testing.assert_allclose(_loss(trainable.join(trained, held), batches[0]), plain, rtol=1e-5)
+    seen = [
+        [float(_loss(trainable.join(trained, at_step(held, step)), batch)) for batch in batches] for step in (0, 1, 0)
+    ]
     assert seen[0] == seen[2]
     assert len({plain.item(), *seen[0], *seen[1]}) == 5
-    masks = jax.vmap(lambda seed: at_step(held, 0).dropout.masks(small.batch(0, 4).tokens + seed))(jnp.arange(2))
+    masks = [at_step(held, 0).dropout.masks(batches[0].tokens + added) for added in (0, 1)]
     assert masks[0] != masks[1]
 
 
@@ -75,26 +91,22 @@ def test_layers_and_projections_draw_masks_of_their_own():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("immunax.models.decoder.dropped", seen)
         params = trainable.join(trainable.split(small.params(), KEY)[0], at_step(held, 0))
-        jax.block_until_ready(answer_loss(small.MODEL, params, small.batch(0, 4)))
+        jax.jit(partial(answer_loss, small.MODEL))(params, small.batch(0, 4)).block_until_ready()
         jax.effects_barrier()
     assert len(keys) == 2 * small.CONFIG.n_layers
 
 
-def test_a_step_is_by_the_gradient_under_its_masks_and_micro_batches_have_their_own():
+def test_a_step_is_by_the_loss_under_its_masks_and_micro_batches_have_their_own():
     trainable, trained, held = _dropping()
-    optimizer = AdamW(1e-2).build(4)
-    slope_at = slope_of(lambda params, batch: answer_loss(small.MODEL, params, batch), trainable)
+    optimizer, batches = AdamW(1e-2).build(4), [small.batch(seed, 4) for seed in (0, 1)]
+    slope_at = accumulated(slope_of(partial(answer_loss, small.MODEL), trainable), 2, answer_tokens)
     state = begin(optimizer, trained, held)._replace(step=jnp.int32(3))
-    state, seen = jax.jit(lambda state: train_step(slope_at, optimizer, state, small.batch(0, 4)))(state)
-    np.testing.assert_allclose(
-        seen["loss"], answer_loss(small.MODEL, trainable.join(trained, at_step(held, 3)), small.batch(0, 4)), rtol=1e-5
-    )
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+    state, seen = jax.jit(lambda state: train_step(slope_at, optimizer, state, both))(state)
+    parts = [_loss(trainable.join(trained, at_step(held, 3)), batch) for batch in batches]
+    weights = [batch.answer_weight.sum() for batch in batches]
+    np.testing.assert_allclose(seen["loss"], np.average(parts, weights=weights), rtol=1e-5)
     assert state.held.dropout.drawn is None
-    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), small.batch(0, 4), small.batch(1, 4))
-    whole = jax.jit(accumulated(slope_at, 2, lambda part: part.answer_weight.sum()))(trained, at_step(held, 0), both)
-    parts = [slope_at(trained, at_step(held, 0), small.batch(seed, 4)) for seed in (0, 1)]
-    weights = np.array([small.batch(seed, 4).answer_weight.sum() for seed in (0, 1)])
-    np.testing.assert_allclose(whole.loss, np.average([part.loss for part in parts], weights=weights), rtol=1e-5)
 
 
 def test_adapters_of_some_layers_train_alone():
@@ -109,7 +121,7 @@ def test_adapters_of_some_layers_train_alone():
     # Zeros of other layers have zero gradients, so that whoever trains all rows leaves them where they are.
     adapted = trainable.join(jax.tree.map(lambda leaf: leaf + 0.1, trained), held)
     rows, base = WHOLE.split(adapted)
-    gradient = jax.grad(lambda rows: answer_loss(small.MODEL, WHOLE.join(rows, base), small.batch(0, 4)))(rows)
+    gradient = jax.jit(jax.grad(lambda rows: answer_loss(small.MODEL, WHOLE.join(rows, base), small.batch(0, 4))))(rows)
     assert all(not leaf[2].any() and leaf[0].any() for leaf in jax.tree.leaves(gradient))
 
 
