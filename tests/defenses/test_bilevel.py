@@ -156,6 +156,18 @@ def test_tar_with_preferences_and_a_late_attacker_equals_a_python_loop():
     _check(defense, reference)
 
 
+def test_tar_keeps_the_model_that_was_loaded_where_it_is_the_reference_and_the_start_where_preferences_need_it():
+    def kept(resistance, base):
+        defense = Tar(ATTACKER, resistance, reference="base", mixture=Mixture(retain=3, simulation=SIMULATION))
+        return training.begin(small.MODEL, small.params(1), defense, training.Training(), BATCH, base).defense
+
+    state = kept("dpo", small.params(0))
+    jax.tree.map(np.testing.assert_array_equal, tuple(state), (small.params(1), small.params(0)))
+    state = kept("entropy", None)
+    assert state.start is None
+    jax.tree.map(np.testing.assert_array_equal, state.base, small.params(1))
+
+
 def test_random_mapping_equals_a_loop_over_tokens():
     defense = RandomMapping(0.4, mixture=Mixture(harmful=3, retain=3))
     vectors = token_vectors(KEY, jnp.arange(small.CONFIG.vocab_size), small.CONFIG.d_model)
@@ -175,7 +187,9 @@ def test_random_mapping_equals_a_loop_over_tokens():
     ("defense", "metric"),
     [
         (
-            Mlac(replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)),
+            Mlac(
+                replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)
+            ),
             "loss",
         ),
         (Sophon(ATTACKER, 5.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)), "suppressed"),
