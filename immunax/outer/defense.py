@@ -23,6 +23,7 @@ class Mixture:
       safe, harmful, retain: examples a step; 0 leaves a stream out.
       paired: row i of ``safe`` and of ``harmful`` answer the same prompt, one example a row, in arrays of one shape;
         otherwise examples are packed, and their prompts may differ.
+      emptied: chance that the prompt of an example is emptied, in all streams alike.
       simulation: data of an attack that the defense simulates, or None.
     """
 
@@ -31,8 +32,11 @@ class Mixture:
     retain: int = 0
     paired: bool = False
     simulation: Simulation | None = None
+    emptied: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.emptied <= 1:
+            raise UserError(f"mixture.emptied={self.emptied}: expected a chance, from 0 to 1.")
         if min(self.safe, self.harmful, self.retain) < 0 or self.safe + self.harmful + self.retain == 0:
             raise UserError(f"{self}: expected counts of at least 0, one of them positive.")
         if self.paired and self.safe != self.harmful:

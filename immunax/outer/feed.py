@@ -10,6 +10,7 @@ import numpy as np
 from immunax.data.batches import Batch, pack, pad
 from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
 from immunax.data.dialog import Split
+from immunax.data.emptied import emptied
 from immunax.data.order import Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
 from immunax.outer.defense import Mixture, StreamBatch
@@ -67,6 +68,7 @@ def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, div
       UserError: the mixture asks for a stream that the data lack, or for pairs where prompts differ.
     """
     steps, max_length, seed = training.steps * training.accumulate, training.max_length, training.seed
+    split = emptied(split, mixture.emptied, seed)
     sizes = {name: getattr(mixture, name) for name in ("safe", "harmful", "retain") if getattr(mixture, name)}
     for name in sizes:
         if not getattr(split, name):
