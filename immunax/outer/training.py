@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax.core import FrozenDict
 
 from immunax.inner import state as inner
@@ -42,7 +41,7 @@ class Training:
 
     steps: int = 20
     optimizer: Optimizer = field(default_factory=AdamW)
-    turns: Mapping[str, Optimizer] = field(default_factory=FrozenDict)
+    turns: Mapping[str, Optimizer] | None = None
     max_length: int = 128
     seed: int = 0
     accumulate: int = 1
@@ -52,7 +51,8 @@ class Training:
     keep_best: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "turns", FrozenDict(self.turns))
+        if self.turns is not None:
+            object.__setattr__(self, "turns", FrozenDict(self.turns))
         least = {"steps": 1, "accumulate": 1, "checkpoint_every": 1, "keep_last": 1, "keep_best": 0}
         for name, number in least.items():
             if getattr(self, name) < number:
@@ -62,19 +62,19 @@ class Training:
         """What a run of this training trains."""
         return defense.trainable(model) if self.lora is None else Adapters(self.lora)
 
-    def parts(self, defense: Defense) -> Mapping[str, Defense]:
-        """What takes turns in an outer step: the parts of a defense, by name; none where one optimizer takes it whole.
+    def takers(self, defense: Defense) -> Mapping[str, tuple[Defense, Optimizer]]:
+        """What takes turns in an outer step: parts of a defense with their optimizers, by name; none where one takes it whole.
 
         Raises:
           UserError: the optimizers that take turns are not those of the defense's parts.
         """
-        parts = defense.parts() if self.turns else {}
+        if self.turns is None:
+            return {}
+        parts = defense.parts()
         if set(parts) != set(self.turns):
-            expected = (
-                f"one optimizer for each of {', '.join(defense.parts())}" if parts else "none, as it has no parts"
-            )
+            expected = f"one optimizer for each of {', '.join(parts)}" if parts else "null, as it has no parts"
             raise UserError(f"trainer.turns has {', '.join(self.turns)}: {type(defense).__name__} expects {expected}.")
-        return parts
+        return {name: (part, self.turns[name]) for name, part in parts.items()}
 
 
 class OuterState(NamedTuple):
@@ -116,8 +116,8 @@ def begin(
         )
     carried = defense.init(model, trainable.join(trained, held), batch, init_key)
     carried = defense.remember(model, carried, params if base is None else base)
-    if parts := training.parts(defense):
-        rules = {name: training.turns[name].build(training.steps) for name in parts}
+    if takers := training.takers(defense):
+        rules = {name: optimizer.build(training.steps) for name, (_, optimizer) in takers.items()}
         return OuterState(turns.begin(rules, trained, held, key), carried, pool)
     return OuterState(inner.begin(training.optimizer.build(training.steps), trained, held, key), carried, pool)
 
@@ -187,14 +187,11 @@ def _updated(
         each = slope_of(loss, training.trainable(model, defense))
         return accumulated(each, training.accumulate, lambda data: jnp.float32(1))
 
-    def rule(optimizer: Optimizer) -> optax.GradientTransformation:
-        return optimizer.build(training.steps)
-
     data = batch, key[None] if training.accumulate == 1 else jax.random.split(key, training.accumulate)
-    parts = training.parts(defense)
-    if not parts:
-        return train_step(slope_at(defense), rule(training.optimizer), train, data)
-    each = {name: (slope_at(part), rule(training.turns[name])) for name, part in parts.items()}
+    takers = training.takers(defense)
+    if not takers:
+        return train_step(slope_at(defense), training.optimizer.build(training.steps), train, data)
+    each = {name: (slope_at(part), rule.build(training.steps)) for name, (part, rule) in takers.items()}
     return turns.take_turns(each, train, data)
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from immunax.defenses.t_vaccine import TVaccine
 from immunax.defenses.vaccine import Vaccine
 from immunax.inner.optimizers import AdamW, Sgd
 from immunax.models.model import Model
+from immunax.outer import training as outer
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
 from immunax.outer.training import Training, begin, fit, outer_step
@@ -95,6 +97,38 @@ def test_a_loss_that_is_not_finite_is_refused_by_its_step_and_that_step_is_never
         _run(CASES["rep_noise"][0], Training(steps=9, optimizer=AdamW(1e30)), lambda *each: seen.append(each))
     assert [step for step, _ in seen] == [1]
     assert np.isfinite(list(seen[0][1].values())).all()
+
+
+class _Scalar:
+    """A step's scalar that tells when the host asks for it, and so waits for the step."""
+
+    def __init__(self, events, step):
+        self.events, self.step = events, step
+
+    def __float__(self):
+        self.events.append(("wait", self.step))
+        return 0.0
+
+
+def test_the_host_waits_for_no_step_before_the_next_one_is_on_its_way(monkeypatch):
+    events, state = [], SimpleNamespace(train=SimpleNamespace(step=0))
+
+    def step(model, defense, training, state, data):
+        events.append(("dispatch", data))
+        return state, dict.fromkeys(("loss", "grad_norm"), _Scalar(events, data))
+
+    def batch(number):
+        events.append(("pack", number))
+        return number
+
+    monkeypatch.setattr(outer, "outer_step", step)
+    fit(MODEL, CASES["rmu"][0], Training(steps=4), state, batch, lambda *_: None)
+    order = [event for place, event in enumerate(events) if event not in events[:place]]
+    expected = [("pack", 0), ("dispatch", 0), ("pack", 1)]
+    for number in range(1, 4):
+        packed = [("pack", number + 1)] if number < 3 else []
+        expected += [("dispatch", number), *packed, ("wait", number - 1)]
+    assert order == [*expected, ("wait", 3)]
 
 
 def test_accumulated_batches_are_one_step_by_the_mean_of_their_losses():

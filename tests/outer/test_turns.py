@@ -78,6 +78,6 @@ def test_adapters_take_turns_too_each_optimizer_with_moments_of_them():
 def test_turns_that_are_not_the_parts_of_the_defense_are_refused():
     with pytest.raises(UserError, match="Sophon expects one optimizer for each of suppression, reinforcement"):
         _steps(Training(turns={"suppression": Sgd()}), 0)
-    with pytest.raises(UserError, match="SafetyTuning expects none, as it has no parts"):
-        Training(turns=TURNS).parts(SafetyTuning(Mixture(safe=1)))
-    assert Training().parts(DEFENSE) == {}
+    with pytest.raises(UserError, match="SafetyTuning expects null, as it has no parts"):
+        Training(turns=TURNS).takers(SafetyTuning(Mixture(safe=1)))
+    assert Training().takers(DEFENSE) == {}

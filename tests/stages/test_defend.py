@@ -9,6 +9,7 @@ import tiny
 from immunax.data.dialog import Split, ask
 from immunax.defenses.safety_tuning import SafetyTuning
 from immunax.inner.optimizers import AdamW
+from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
@@ -33,10 +34,17 @@ class _Stopping:
         return self.data.batch(step)
 
 
-@pytest.mark.parametrize("sizes", [MeshSpec(), MeshSpec(fsdp=4, tensor=2)], ids=["one device", "eight"])
-def test_all_outer_steps_of_a_run_and_of_its_resumption_are_one_program(tmp_path, sizes):
+EIGHT, ADAPTERS = MeshSpec(fsdp=4, tensor=2), LoraSpec(4, dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lora"),
+    [(MeshSpec(), None), (EIGHT, None), (EIGHT, ADAPTERS)],
+    ids=["one device", "eight", "eight, adapters with dropout"],
+)
+def test_all_outer_steps_of_a_run_and_of_its_resumption_are_one_program(tmp_path, sizes, lora):
     devices, defense = build(sizes), SafetyTuning(Mixture(safe=4))
-    training = Training(steps=3, optimizer=AdamW(1e-3), checkpoint_every=1)
+    training = Training(steps=3, optimizer=AdamW(1e-3), checkpoint_every=1, lora=lora)
     data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training, 4)
     params = shard(jax.jit(MODEL.init)(jax.random.key(0)), devices)
     known = outer_step._cache_size()
