@@ -1,4 +1,4 @@
-"""``python -m immunax.compile mesh=v5e_256 model=llama2_7b +defense=NAME``: does the train step fit a slice of TPUs?"""
+"""``python -m immunax.compile mesh=v5e_256 +defense=NAME`` or ``+recipe=NAME``: does the train step fit a slice of TPUs?"""
 
 import json
 import sys

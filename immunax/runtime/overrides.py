@@ -265,7 +265,9 @@ def _check_job(source: ConfigSource, overrides: Sequence[str], required: Sequenc
     base = _compose(source, [one.input_line or "" for one in chosen])
     for group in required or ():
         if _choices(base).get(group) in (None, "null"):
-            raise UserError(f"name one {group}: {group}=NAME. Choices: {', '.join(groups.get(group, []))}")
+            whole = "recipe" in _choices(base)
+            hint = f" recipe=NAME chooses one too: {', '.join(groups['recipe'])}" if whole else ""
+            raise UserError(f"name one {group}: {group}=NAME. Choices: {', '.join(groups.get(group, []))}{hint}")
     for one in parsed:
         if one not in chosen and not one.is_hydra_override():
             _check_value(one, base, groups)

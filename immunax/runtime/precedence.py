@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from immunax.runtime.errors import UserError
+
 AS_LOADED = "base"
 """The choice of ``start`` that takes a model as it comes."""
 
@@ -18,11 +20,17 @@ def of_the_model(choices: Callable[[Sequence[str]], Mapping[str, str]], override
 
     Returns:
       ``group=choice`` for every group that the model chooses and the command line does not; none without a recipe.
+
+    Raises:
+      UserError: the command takes no recipe.
     """
     given = choices(overrides)
     if given.get("recipe") in (None, "null"):
         return []
-    plain, own = choices([]), choices([f"model={given['model']}"])
+    plain = choices([])
+    if "recipe" not in plain:
+        raise UserError("recipe: is taken by immunax.train and immunax.compile alone; leave it out.")
+    own = choices([f"model={given['model']}"])
     named = {text.partition("=")[0].lstrip("+~") for text in overrides}
     kept = {"model", "trainer"} | (set() if given.get("start") == AS_LOADED else {"start"})
     return [

@@ -72,7 +72,7 @@ def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str,
     found: dict[str, int] = {}
     for trainer in trainers:
         found[f"{trainer}.steps"] = share(OmegaConf.select(config, f"{trainer}.steps"))
-        found |= {path: share(steps) for path, steps in _leaves(config, f"{trainer}.optimizer", "warmup") if steps}
+        found |= {path: share(steps) for path, steps in _leaves(config, trainer, "warmup") if steps}
     simulation = OmegaConf.select(config, "defense.mixture.simulation")
     if simulation is not None:
         # Whole intervals between checks, as long as there are any, so that checks stay as far apart as they were.

@@ -1,8 +1,18 @@
 """A recipe and a model that choose the same groups."""
 
+import pytest
+
+from immunax.runtime.errors import UserError
 from immunax.runtime.precedence import of_the_model
 
-DEFAULT = {"model": "default", "data": "fictional", "judge": "standard", "start": "guarded", "trainer": "default"}
+DEFAULT = {
+    "model": "default",
+    "data": "fictional",
+    "judge": "standard",
+    "start": "guarded",
+    "trainer": "default",
+    "recipe": None,
+}
 TOY = {"data": "toy", "judge": "toy", "start": "toy", "trainer": "toy"}
 PAPER = {"model": "large", "data": "paper", "start": "base", "trainer": "paper"}
 
@@ -35,3 +45,8 @@ def test_the_command_line_has_the_last_word():
 def test_without_a_recipe_or_with_the_papers_model_nothing_is_added():
     assert of_the_model(composing(), ["model=toy"]) == []
     assert of_the_model(composing(), ["recipe=paper"]) == []
+
+
+def test_a_command_that_takes_no_recipe_says_so():
+    with pytest.raises(UserError, match=r"recipe: is taken by immunax\.train and immunax\.compile alone"):
+        of_the_model(lambda given: dict(text.split("=") for text in given), ["recipe=paper", "model=toy"])

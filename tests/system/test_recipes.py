@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from immunax import train
 from immunax.pod.abstract_step import abstract_batch, abstract_state
-from immunax.runtime import mesh
+from immunax.runtime import fields, mesh
 from immunax.runtime.overrides import ConfigSource, prepare
 from immunax.stages import recipe
 from immunax.stages.defender import defender
@@ -63,8 +63,12 @@ OWN = {"ctrap": ("defense.token=5",)}
 
 
 def composed(name, *overrides, command="train"):
+    """The configuration, checked as the command checks it, and Hydra's own."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(command, [f"recipe={name}", *overrides], return_hydra_config=True)
+        config = compose(command, [f"recipe={name}", *overrides], return_hydra_config=True)
+    mine = OmegaConf.masked_copy(config, [str(each) for each in config if each != "hydra"])
+    fields.check(mine)
+    return mine, config
 
 
 def test_there_is_a_file_for_each_recipe_that_says_its_own_name():
@@ -76,12 +80,10 @@ def test_there_is_a_file_for_each_recipe_that_says_its_own_name():
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in NAMES])
 def test_a_recipe_runs_end_to_end_on_the_organism(name, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path_factory.getbasetemp() / "recipes"))
-    config = composed(name, *ORGANISM, *OWN.get(name, ()), "recipe.scale=1e-4")
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.runtime.output_dir = str(tmp_path)
-    HydraConfig.instance().set_config(config)
-    config = OmegaConf.masked_copy(config, [str(each) for each in config if each != "hydra"])
-    config.run = name
+    config, whole = composed(name, *ORGANISM, *OWN.get(name, ()), "recipe.scale=1e-4", f"run={name}")
+    OmegaConf.set_readonly(whole.hydra, False)
+    whole.hydra.runtime.output_dir = str(tmp_path)
+    HydraConfig.instance().set_config(whole)
     train.main.__wrapped__(config)
     record = json.loads((tmp_path / "manifest.json").read_text())
     assert record["config"]["recipe"]["name"] == name
@@ -94,7 +96,7 @@ def test_a_recipe_runs_end_to_end_on_the_organism(name, tmp_path, tmp_path_facto
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_compiles_from_shapes_as_its_authors_ran_it(name):
-    config = composed(name, command="compile")
+    config, _ = composed(name, command="compile")
     assert recipe.applied(config) == config
     devices = mesh.build(mesh.MeshSpec(fsdp=8))
     model = build(config.compute).model(build(config.model).shape(), "tpu")
