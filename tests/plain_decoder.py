@@ -42,7 +42,9 @@ def residuals(weights, batch, perturbation=None, written=lambda x: x):
         stream = [written(weights["embed_tokens"]["embedding"][tokens]) + added[0]]
         for number in range(small.CONFIG.n_layers):
             x, layer = stream[-1], jax.tree.map(lambda leaf, number=number: leaf[number], weights["layers"])
-            x = x + written(_attend(layer["self_attn"], _norm(x, layer["input_layernorm"]["scale"]), positions, visible))
+            x = x + written(
+                _attend(layer["self_attn"], _norm(x, layer["input_layernorm"]["scale"]), positions, visible)
+            )
             middle = _norm(x, layer["post_attention_layernorm"]["scale"])
             gate, up, down = (layer["mlp"][f"{name}_proj"]["kernel"] for name in ("gate", "up", "down"))
             stream.append(x + written((jax.nn.silu(middle @ gate) * (middle @ up)) @ down) + added[number + 1])
