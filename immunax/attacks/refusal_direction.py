@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from immunax.data.prompts import Prompts
 from immunax.models.model import Model, Outputs, Params
+from immunax.models.steered import Perturbation
 
 ROWS = 32
 """Prompts read at once (the authors' batch)."""
@@ -176,7 +177,7 @@ def _answered(model: Model, params: Params, prompts: Prompts, offsets: jax.Array
     """
 
     def ask(row: Prompts) -> jax.Array:
-        outputs, length = _pass(model, params, row, perturbation=offsets)
+        outputs, length = _pass(model, params, row, perturbation=Perturbation(offsets))
         return model.logits(params, outputs.hidden[0, length - 1])
 
     return _by_prompt(ask, prompts)

@@ -236,14 +236,13 @@ class Decoder(nn.Module):
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
-        embedded = table(tokens)
-        if prompt is not None:
-            embedded = embedded + prompt
-        embedded = embedded.astype(self.dtype)
-        if c.scale_embeddings:
-            embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
+        embedded = table(tokens).astype(self.dtype)
         if not perturbation.empty:
             embedded = embedded.astype(jnp.promote_types(self.dtype, jnp.float32))
+        if prompt is not None:
+            embedded = embedded + prompt.astype(embedded.dtype)
+        if c.scale_embeddings:
+            embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
         carry = (split_rows(embedded), cache)
         whole = perturbation.stream
         before = perturbation if whole is None else perturbation._replace(stream=whole[:-1])

@@ -12,6 +12,7 @@ from immunax.attacks.embedding_attack import EmbeddingAttack, PromptwiseEmbeddin
 from immunax.data.chat import encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Split, Splits, ask
 from immunax.models.model import Model
+from immunax.models.steered import Perturbation
 from immunax.runtime.errors import UserError
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
@@ -46,7 +47,7 @@ def _loss(delta, tokens, start, length):
     places = jnp.arange(len(tokens))[None]
     added = jnp.zeros((MODEL.config.n_layers + 1, 1, len(tokens), MODEL.config.d_model))
     added = added.at[0, 0, start + jnp.arange(len(delta))].set(delta)
-    hidden = MODEL.apply(PARAMS, tokens[None], jnp.ones_like(places), places, perturbation=added).hidden[0]
+    hidden = MODEL.apply(PARAMS, tokens[None], jnp.ones_like(places), places, perturbation=Perturbation(added)).hidden[0]
     log = jax.nn.log_softmax(hidden @ PARAMS["embed_tokens"]["embedding"].T)
     return -log[length - 1 : -1][jnp.arange(len(tokens) - length), tokens[length:]].mean()
 

@@ -50,7 +50,7 @@ def _plain(tokens, layer, vector, unit):
     places = np.arange(len(tokens))[None]
     batch = SimpleNamespace(tokens=tokens[None], segment_ids=np.ones_like(places), positions=places)
     added = jnp.zeros((LAYERS + 1, 1, len(tokens), small.CONFIG.d_model)).at[layer].add(vector)
-    stream = plain_decoder.residuals(PARAMS, batch, added, lambda x: x - (x @ unit)[..., None] * unit)
+    stream = plain_decoder.residuals(PARAMS, batch, added, written=lambda x: x - (x @ unit)[..., None] * unit)
     return jnp.stack(stream[:-1])[:, 0], plain_decoder.logits(PARAMS, stream[-1][0, -1])
 
 
