@@ -164,6 +164,9 @@ def _portable(config: DictConfig, certified: Subject, reference: Subject | None)
         changed["model"]["path"] = certified.name
     if reference is not None and "reference" in changed:
         changed["reference"]["path"] = reference.name
+    for model in (changed["model"], changed.get("reference") or {}):
+        if model.get("chat_template"):
+            model["chat_template"] = Path(model["chat_template"]).name
     return {**changed, "key": None, "bundle_key": None}
 
 
