@@ -1,6 +1,7 @@
 """A whole model small enough to train in a test: a Hugging Face folder with the tiny tokenizer."""
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -30,8 +31,13 @@ def write(folder: Path) -> Path:
     """Exports a random model of this shape; the same one every time."""
     tokenizer = copy.deepcopy(tiny.tokenizer())
     tokenizer.model_max_length = CONFIG.max_positions
-    params = jax.tree.map(np.asarray, jax.jit(Model(CONFIG).init)(jax.random.key(0)))
+    params = _params()
     ids = {"bos_token_id": 1, "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"), "pad_token_id": 0}
     checkpoint = hub.Checkpoint(CONFIG, params, tokenizer, build_config(CONFIG, ids), "float32", {})
     hub.export(folder, checkpoint, params)
     return folder
+
+
+@cache
+def _params():
+    return jax.tree.map(np.asarray, jax.jit(Model(CONFIG).init)(jax.random.key(0)))

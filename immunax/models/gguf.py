@@ -18,7 +18,7 @@ from immunax.models import hf, rotary
 from immunax.models.config import DecoderConfig, RopeScaling
 from immunax.models.families import BY_ARCHITECTURE
 from immunax.models.families.fields import Fields
-from immunax.models.weights import finite
+from immunax.models.finite import finite
 from immunax.runtime.errors import UserError
 from immunax.runtime.lfs import refuse_pointer
 

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from immunax.models.finite import finite
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.lfs import refuse_pointer
 
@@ -23,8 +24,6 @@ MAX_SHARD_BYTES = 5_000_000_000
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 _CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _ABOUT = "__metadata__"
-_AT_ONCE = 1 << 22
-"""Values that are looked through at a time."""
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -104,24 +103,6 @@ class Shards:
           UserError: as :meth:`place`, or a value is NaN or infinite.
         """
         return finite(self.read(name, shape), name, str(self.directory / self.entries[name].file))
-
-
-def finite(array: np.ndarray, name: str, where: str) -> np.ndarray:
-    """An array, looked through once.
-
-    Args:
-      array: of a float dtype, any shape.
-      name: the tensor's.
-      where: the file's name, for messages.
-
-    Raises:
-      UserError: a value is NaN or infinite: every answer of such a model would be noise that looks like a score.
-    """
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, _AT_ONCE):
-        if not np.isfinite(flat[start : start + _AT_ONCE]).all():
-            raise UserError(f"{where}: tensor {name!r} has values that are NaN or infinite; copy or download it again.")
-    return array
 
 
 def find(directory: Path) -> Shards:

@@ -11,7 +11,7 @@ import pytest
 import tiny_model
 from safetensors.numpy import load_file, save_file
 
-from immunax.models import weights
+from immunax.models import finite, weights
 from immunax.models.hub import ModelSource, export
 from immunax.runtime.errors import UserError
 
@@ -91,11 +91,11 @@ def test_a_value_that_is_not_finite_is_refused_by_its_tensors_name(folder, value
 
 
 def test_the_whole_of_a_large_tensor_is_looked_through():
-    array = np.zeros(weights._AT_ONCE + 2, ml_dtypes.bfloat16)
-    assert weights.finite(array, "x", "file") is array
+    array = np.zeros(finite._AT_ONCE + 2, ml_dtypes.bfloat16)
+    assert finite.finite(array, "x", "file") is array
     array[-1] = np.nan
     with says("file: tensor 'x' has values that are NaN"):
-        weights.finite(array, "x", "file")
+        finite.finite(array, "x", "file")
 
 
 def test_a_tied_model_that_kept_its_head_alone_is_the_same_model(whole, folder):
