@@ -73,29 +73,16 @@ def _check(defense, reference, state=None, tolerance=2e-3):
     assert float(optax.tree.norm(optax.tree.sub(ours[1], theirs[1]))) < tolerance * size
 
 
-@pytest.mark.parametrize("lora", [None, LoraSpec(2, targets=("up_proj", "o_proj"))])
-def test_mlac_equals_a_python_loop_whose_gradient_passes_through_every_step(lora):
+def test_mlac_against_adapters_equals_a_python_loop_whose_gradient_passes_through_every_step():
+    lora = LoraSpec(2, targets=("up_proj", "o_proj"))
     attacker = replace(ATTACKER, lora=lora, estimator=MixedMode())
     defense = Mlac(attacker, 0.3, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION))
     lora_key = jax.random.split(KEY, 3)[2]
 
     def reference(weights):
-        start = weights if lora is None else init(lora_key, weights, lora)
+        start = init(lora_key, weights, lora)
         attacked = sum(_nll(end, _at(DATA.checks, s)) for s, end in enumerate(_attacked(start, exact=True))) / 2
         return _nll(weights, BATCH.safe) + _nll(weights, BATCH.retain) - 0.3 * attacked
-
-    _check(defense, reference)
-
-
-def test_sophon_equals_a_python_loop():
-    defense = Sophon(ATTACKER, 0.7, 1.5, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION))
-
-    def reference(weights):
-        suppressed = sum(
-            -jnp.log1p(-jnp.exp(_log_probs(end, _at(DATA.checks, s)))).mean() / 2
-            for s, end in enumerate(_attacked(weights, exact=False))
-        )
-        return 0.7 * suppressed + 1.5 * (_nll(weights, BATCH.safe) + _nll(weights, BATCH.retain))
 
     _check(defense, reference)
 
@@ -156,6 +143,18 @@ def test_tar_with_preferences_and_a_late_attacker_equals_a_python_loop():
     _check(defense, reference)
 
 
+def test_tar_keeps_the_model_that_was_loaded_where_it_is_the_reference_and_the_start_where_preferences_need_it():
+    def kept(resistance, base):
+        defense = Tar(ATTACKER, resistance, reference="base", mixture=Mixture(retain=3, simulation=SIMULATION))
+        return training.begin(small.MODEL, small.params(1), defense, training.Training(), BATCH, base).defense
+
+    state = kept("dpo", small.params(0))
+    jax.tree.map(np.testing.assert_array_equal, tuple(state), (small.params(1), small.params(0)))
+    state = kept("entropy", None)
+    assert state.start is None
+    jax.tree.map(np.testing.assert_array_equal, state.base, small.params(1))
+
+
 def test_random_mapping_equals_a_loop_over_tokens():
     defense = RandomMapping(0.4, mixture=Mixture(harmful=3, retain=3))
     vectors = token_vectors(KEY, jnp.arange(small.CONFIG.vocab_size), small.CONFIG.d_model)
@@ -175,7 +174,9 @@ def test_random_mapping_equals_a_loop_over_tokens():
     ("defense", "metric"),
     [
         (
-            Mlac(replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)),
+            Mlac(
+                replace(ATTACKER, estimator=MixedMode()), 1.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)
+            ),
             "loss",
         ),
         (Sophon(ATTACKER, 5.0, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION)), "suppressed"),

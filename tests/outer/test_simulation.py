@@ -75,3 +75,10 @@ def test_what_cannot_be_simulated_is_refused():
     mixture = Mixture(safe=1, simulation=Simulation(1, 1, mixed=True))
     with pytest.raises(UserError, match="'retain'"):
         feed(tiny.tokenizer(), replace(SPLIT, retain=()), mixture, Training(steps=1))
+
+
+def test_one_held_out_batch_can_serve_all_checks():
+    attack = _feed(Simulation(4, 3, checks=4, check=2, same_check=True)).batch(0).simulation
+    assert len(attack.checks.tokens) == 4
+    assert (attack.checks.tokens == attack.checks.tokens[:1]).all()
+    assert not _prompts(attack.harmful) & _prompts(attack.checks)
