@@ -47,7 +47,9 @@ def _loss(delta, tokens, start, length):
     places = jnp.arange(len(tokens))[None]
     added = jnp.zeros((MODEL.config.n_layers + 1, 1, len(tokens), MODEL.config.d_model))
     added = added.at[0, 0, start + jnp.arange(len(delta))].set(delta)
-    hidden = MODEL.apply(PARAMS, tokens[None], jnp.ones_like(places), places, perturbation=Perturbation(added)).hidden[0]
+    hidden = MODEL.apply(PARAMS, tokens[None], jnp.ones_like(places), places, perturbation=Perturbation(added)).hidden[
+        0
+    ]
     log = jax.nn.log_softmax(hidden @ PARAMS["embed_tokens"]["embedding"].T)
     return -log[length - 1 : -1][jnp.arange(len(tokens) - length), tokens[length:]].mean()
 
