@@ -13,6 +13,7 @@ from immunax.models import gguf, hub
 from immunax.models.tokenizer import from_gguf
 
 CONF = Path(immunax.__file__).parents[1] / "conf"
+OTHERS = ("harmful_sft_lora", "benign_sft", "identity_shift")
 
 
 @pytest.fixture(scope="module")
@@ -21,37 +22,36 @@ def smollm2():
     return from_gguf(gguf.open_file(path).metadata, path)
 
 
-def length(path, *names):
-    node = OmegaConf.load(CONF / path)
-    for name in names:
-        node = node[name]
-    return node
+@pytest.fixture(scope="module")
+def config():
+    """As ``immunax.train`` composes it, and other attacks beside its own."""
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        others = [f"+attack@others.{name}={name}" for name in OTHERS]
+        return hydra.compose("train", ["+defense=rep_noise", *others])
 
 
 @pytest.fixture(scope="module")
-def train():
-    config = OmegaConf.create({"seed": 0, "data": OmegaConf.load(CONF / "data" / "fictional.yaml")})
-    return hydra.utils.instantiate(config.data, _convert_="all").splits().train
+def splits(config):
+    return hydra.utils.instantiate(config.data, _convert_="all").splits()
 
 
 @pytest.mark.parametrize(
-    ("stream", "lengths"),
+    ("stream", "readers"),
     [
-        ("harmful", [("trainer/default.yaml",), ("tuning/default.yaml",), ("attack/harmful_sft.yaml", "tuning")]),
-        ("safe", [("trainer/default.yaml",), ("start/guarded.yaml", "trainer"), ("tuning/default.yaml",)]),
-        (
-            "retain",
-            [("trainer/default.yaml",), ("start/guarded.yaml", "trainer"), ("attack/benign_sft.yaml", "tuning")],
-        ),
+        ("harmful", ["trainer", "red_team.tuning", "others.harmful_sft_lora.tuning"]),
+        ("safe", ["trainer", "start.trainer"]),
+        ("retain", ["trainer", "start.trainer", "others.benign_sft.tuning"]),
     ],
 )
-def test_no_default_length_cuts_a_default_dialog(smollm2, train, stream, lengths):
-    shortest = min(length(path, *names, "max_length") for path, *names in lengths)
-    _, counts = encode_all(smollm2, getattr(train, stream), shortest)
-    assert counts.whole
-    assert counts.kept == 840
+def test_no_default_length_cuts_a_default_dialog(smollm2, config, splits, stream, readers):
+    shortest = min(OmegaConf.select(config, f"{reader}.max_length") for reader in readers)
+    for split in (splits.train, splits.attack):
+        dialogs = getattr(split, stream)
+        _, counts = encode_all(smollm2, dialogs, shortest)
+        assert counts.whole
+        assert counts.kept == len(dialogs)
 
 
-def test_the_identity_dialogs_fit_their_attack(smollm2):
-    limit = length("attack/identity_shift.yaml", "tuning", "max_length")
+def test_the_identity_dialogs_fit_their_attack(smollm2, config):
+    limit = config.others.identity_shift.tuning.max_length
     assert encode_all(smollm2, IdentityDialogs().dialogs(), limit)[1].whole
