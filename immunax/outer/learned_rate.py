@@ -94,7 +94,7 @@ class LearnedRate(SimulatedAttacker):
     def keep(self, pool: Rate, drawn: Drawn, seen: Scalars) -> tuple[Rate, Scalars]:
         """The rate after a step, within its bounds; one whose slope is not finite stays. Logs the rate of the step."""
         step, moved = self._rule().update(seen[SLOPE], pool.optimizer)
-        after = Rate(jnp.clip(pool.value + step, *self.bounds), moved)
+        after = Rate(jnp.clip(jnp.asarray(optax.apply_updates(pool.value, step)), *self.bounds), moved)
         finite = jnp.isfinite(seen[SLOPE])
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, pool)
         return kept, {"attacker/learning_rate": pool.value}

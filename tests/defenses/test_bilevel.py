@@ -48,11 +48,11 @@ def _nll(weights, batch):
     return -_log_probs(weights, batch).mean()
 
 
-def _attacked(weights, exact, harmless=0):
+def _attacked(weights, exact):
     """The weights after inner steps 2 and 4 of clipped gradient descent at rate 0.5, of adapters where there are some."""
     ends, adapted = [], isinstance(weights, Adapted)
     for k in range(4):
-        batch = _at(DATA.retain if k < harmless else DATA.harmful, k)
+        batch = _at(DATA.harmful, k)
         gradient = jax.grad(_nll)(weights if exact else jax.lax.stop_gradient(weights), batch)
         gradient = gradient.lora if adapted else gradient
         scale = 0.5 / jnp.maximum(1.0, optax.tree.norm(gradient))
@@ -73,29 +73,16 @@ def _check(defense, reference, state=None, tolerance=2e-3):
     assert float(optax.tree.norm(optax.tree.sub(ours[1], theirs[1]))) < tolerance * size
 
 
-@pytest.mark.parametrize("lora", [None, LoraSpec(2, targets=("up_proj", "o_proj"))])
-def test_mlac_equals_a_python_loop_whose_gradient_passes_through_every_step(lora):
+def test_mlac_against_adapters_equals_a_python_loop_whose_gradient_passes_through_every_step():
+    lora = LoraSpec(2, targets=("up_proj", "o_proj"))
     attacker = replace(ATTACKER, lora=lora, estimator=MixedMode())
     defense = Mlac(attacker, 0.3, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION))
     lora_key = jax.random.split(KEY, 3)[2]
 
     def reference(weights):
-        start = weights if lora is None else init(lora_key, weights, lora)
+        start = init(lora_key, weights, lora)
         attacked = sum(_nll(end, _at(DATA.checks, s)) for s, end in enumerate(_attacked(start, exact=True))) / 2
         return _nll(weights, BATCH.safe) + _nll(weights, BATCH.retain) - 0.3 * attacked
-
-    _check(defense, reference)
-
-
-def test_sophon_equals_a_python_loop():
-    defense = Sophon(ATTACKER, 0.7, 1.5, mixture=Mixture(safe=3, retain=3, simulation=SIMULATION))
-
-    def reference(weights):
-        suppressed = sum(
-            -jnp.log1p(-jnp.exp(_log_probs(end, _at(DATA.checks, s)))).mean() / 2
-            for s, end in enumerate(_attacked(weights, exact=False))
-        )
-        return 0.7 * suppressed + 1.5 * (_nll(weights, BATCH.safe) + _nll(weights, BATCH.retain))
 
     _check(defense, reference)
 
@@ -131,29 +118,13 @@ def test_tar_with_entropy_equals_a_python_loop():
     _check(defense, reference)
 
 
-def test_tar_with_preferences_and_a_late_attacker_equals_a_python_loop():
-    attacker = replace(ATTACKER, retain_first=1.0)
-    defense = Tar(attacker, "dpo", beta=0.3, decay=0.0, scale=2.0, mixture=Mixture(retain=3, simulation=SIMULATION))
-    harmless = int(switch(jax.random.split(KEY, 3)[1], 4, 1.0))
-    assert 0 < harmless < 4
-
-    def margin(weights, s):
-        """Of each pair, from log probabilities token by token."""
-        rows = {name: np.nonzero(_at(getattr(DATA, name), s).answer_weight)[0] for name in ("checks", "safe_checks")}
-        sums = {
-            name: jax.ops.segment_sum(_log_probs(weights, _at(getattr(DATA, name), s)), row, num_segments=3)
-            for name, row in rows.items()
-        }
-        return sums["safe_checks"] - sums["checks"]
-
-    def reference(weights):
-        resist = 0.0
-        for s, end in enumerate(_attacked(weights, exact=False, harmless=harmless)):
-            gain = margin(end, s) - margin(small.params(0), s)
-            resist += jnp.log1p(jnp.exp(-0.3 * gain)).mean()
-        return 2.0 * resist + _nll(weights, BATCH.retain) + _drift(weights, small.params(0))
-
-    _check(defense, reference)
+def test_an_attacker_turns_to_harmful_data_at_once_or_by_chance_after_a_share_of_his_steps():
+    keys = jax.random.split(KEY, 4000)
+    turns = np.asarray(jax.jit(jax.vmap(lambda key: switch(key, 64, 0.33)))(keys))
+    late = turns[turns > 0]
+    assert len(late) / 4000 == pytest.approx(0.33, abs=0.03)
+    # Beta(6, 3) has the mean 2/3; rounding down takes half a step.
+    assert late.mean() == pytest.approx(64 * 2 / 3 - 0.5, abs=1.0)
 
 
 def test_tar_keeps_the_model_that_was_loaded_where_it_is_the_reference_and_the_start_where_preferences_need_it():

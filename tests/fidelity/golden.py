@@ -27,6 +27,9 @@ _CONFIG = hf_config.parse_config(weights.read_json(FOLDER / "model" / "config.js
 _TENSORS = families.tensors(_CONFIG)
 MODEL = Model(_CONFIG)
 
+_QUICKLY = {"xla_cpu_use_fusion_emitters": False}
+"""A third less to compile, which is what a test takes: each program runs three times."""
+
 Loss = Callable[[dict, StreamBatch, dict[str, jax.Array]], Any]
 """``loss(weights, batch, draws)``, draws being what the reference drew, by name; alone, or with other numbers that it stored."""
 
@@ -52,7 +55,7 @@ def start_of(weights: dict) -> dict:
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(0.9 * leaf), weights)
 
 
-def agrees(method: str, form: str, loss: Loss) -> None:
+def agrees(method: str, form: str, loss: Loss, *more: Any) -> None:
     """Asserts that a loss is the reference's within 1e-5, and its gradient by all weights within 1e-4, in every case.
 
     So are other numbers that the loss gives beside, within 1e-4.
@@ -60,25 +63,31 @@ def agrees(method: str, form: str, loss: Loss) -> None:
     Args:
       method: names the golden file.
       form: one of it.
-      loss: compiled once.
+      loss: compiled once for all calls with the same one.
+      more: arrays that it takes besides.
     """
     golden = np.load(FOLDER / f"{method}.npz")
-
-    def with_others(*args):
-        result = loss(*args)
-        return result if isinstance(result, tuple) else (result, {})
-
-    both = jax.jit(jax.value_and_grad(with_others, has_aux=True))
     for name in CASES:
         start = f"{form}.{name}."
         stored = {key.removeprefix(start): golden[key] for key in golden.files if key.startswith(start)}
         value, gradient = stored.pop("loss"), stored.pop("gradient")
-        (found, others), slope = both(params(), case(name), stored)
+        (found, others), slope = _compiled(loss)(params(), case(name), stored, *more)
         assert float(found) == pytest.approx(float(value), rel=1e-5), name
         apart = np.linalg.norm(_vector(slope) - gradient) / np.linalg.norm(gradient)
         assert apart < 1e-4, f"{name}: the gradients are {apart:.1e} apart"
         for other, number in others.items():
             assert float(number) == pytest.approx(float(stored[other]), rel=1e-4), f"{name}: {other}"
+
+
+@cache
+def _compiled(loss: Loss) -> Callable:
+    """``((loss, other numbers), gradient)``."""
+
+    def with_others(*args):
+        result = loss(*args)
+        return result if isinstance(result, tuple) else (result, {})
+
+    return jax.jit(jax.value_and_grad(with_others, has_aux=True), compiler_options=_QUICKLY)
 
 
 def _vector(tree: dict) -> np.ndarray:
