@@ -21,7 +21,7 @@ def descend(attack, model, params, splits, key):
         dropout = None
         if spec.dropout and number is not None:
             key = jax.random.fold_in(adapter_key, 1)
-            dropout = lora.Dropout(jnp.float32(spec.dropout), key, jax.random.fold_in(key, number))
+            dropout = lora.Dropout(jnp.float32(spec.dropout), key).at(number)
         return fresh._replace(lora=trained, dropout=dropout)
 
     optimizer = attack.tuning.optimizer.build(len(batches))

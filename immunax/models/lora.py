@@ -69,21 +69,28 @@ class Dropout(NamedTuple):
 
     Attributes:
       rate: float32.
-      key: of all masks of a run.
-      drawn: key of the step that is being taken; None outside of steps, where nothing is left out.
+      key: of all masks of a run, until a step is drawn.
+      drawn: ``[2, 2]`` float32, the key of the step that is being taken, in pieces of 16 bits: real numbers, so that estimators
+        may differentiate and subtract weights with all that is in them. None outside of steps, where nothing is left out.
     """
 
     rate: jax.Array
-    key: jax.Array
+    key: Any
     drawn: Any = None
 
     def at(self, step: jax.Array | int) -> "Dropout":
         """Awake for one step, or for an inner step within one."""
-        return self._replace(drawn=jax.random.fold_in(self.key if self.drawn is None else self.drawn, step))
+        data = jax.random.key_data(jax.random.fold_in(self.key if self.drawn is None else _whole(self.drawn), step))
+        return Dropout(self.rate, None, jnp.stack([data >> 16, data & 0xFFFF]).astype(jnp.float32))
 
     def masks(self, tokens: jax.Array) -> jax.Array:
         """The key of the masks of a batch ``[B, T]``: other tokens, as of another stream, draw others."""
-        return jax.random.fold_in(self.drawn, tokens.sum())
+        return jax.random.fold_in(_whole(self.drawn), tokens.sum())
+
+
+def _whole(pieces: jax.Array) -> jax.Array:
+    high, low = pieces.astype(jnp.uint32)
+    return jax.random.wrap_key_data(high << 16 | low)
 
 
 def dropped(x: jax.Array, rate: jax.Array, key: jax.Array) -> jax.Array:

@@ -117,8 +117,8 @@ def test_members_whose_adapters_differ_in_dropout_equal_their_attacks_alone_and_
     for turn in attacked(parts, MODEL, PARAMS, KEY):
         losses |= dict(zip(turn.places, turn.losses, strict=True))
         found |= {place: jax.device_get(turn.weights(index)) for index, place in enumerate(turn.places)}
-    for place, attack in enumerate(attacks):
-        weights, alone_losses = _alone(attack)
+    for place in (0, 2):
+        weights, alone_losses = _alone(attacks[place])
         np.testing.assert_allclose(losses[place], alone_losses, rtol=1e-5)
         assert found[place].dropout is None
         _close(_row(found[place].lora, 1), _row(weights.lora, 1))

@@ -74,6 +74,8 @@ def test_nothing_is_left_out_but_in_a_step_whose_masks_are_its_own_and_those_of_
     ]
     assert seen[0] == seen[2]
     assert len({plain.item(), *seen[0], *seen[1]}) == 5
+    wanted = jax.random.fold_in(jax.random.fold_in(held.dropout.key, 5), batches[0].tokens.sum())
+    assert at_step(held, 5).dropout.masks(batches[0].tokens) == wanted
     masks = [at_step(held, 0).dropout.masks(batches[0].tokens + added) for added in (0, 1)]
     assert masks[0] != masks[1]
 

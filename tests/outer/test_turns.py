@@ -67,12 +67,11 @@ def test_two_adams_in_turn_equal_a_python_loop():
     assert {"suppressed", "retain", "safe", "grad_norm"} <= set(seen[0])
 
 
-def test_adapters_take_turns_too_each_optimizer_with_moments_of_them():
+def test_each_of_the_turns_has_moments_of_the_adapters_alone():
     training = Training(steps=2, turns=TURNS, lora=LoraSpec(2, targets=("q_proj",), dropout=0.1))
-    state, seen = _steps(training, 1)
+    state, _ = _steps(training, 0)
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.train.trained))
     assert 4 * trained <= sum(leaf.size for leaf in jax.tree.leaves(state.train.optimizer)) < 4 * trained + 40
-    assert np.isfinite([float(value) for value in seen[0].values()]).all()
 
 
 def test_turns_that_are_not_the_parts_of_the_defense_are_refused():

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import small
+import streams
 
 from immunax.data.batches import stack
 from immunax.defenses.adversarial_loss import AdversarialLoss
@@ -24,8 +25,9 @@ from immunax.defenses.sophon import Sophon
 from immunax.defenses.t_vaccine import TVaccine
 from immunax.defenses.tar import Tar
 from immunax.defenses.vaccine import Vaccine
-from immunax.inner.estimators import MixedMode
+from immunax.inner.estimators import MixedMode, Unrolled
 from immunax.inner.optimizers import AdamW, Sgd
+from immunax.inner.trainable import Adapters, at_step
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
 from immunax.outer.attacker import Attacker
@@ -124,3 +126,22 @@ def test_what_a_defense_holds_does_not_move_by_weight_decay_and_has_no_moments(d
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.train.optimizer))
     assert 2 * count <= moments < 2 * count + 20
     assert count < sum(leaf.size for leaf in jax.tree.leaves(WEIGHTS))
+
+
+def test_a_simulated_step_of_adapters_with_dropout_passes_its_gradient_exactly():
+    trainable = Adapters(LoraSpec(2, targets=("q_proj",), dropout=0.3))
+    trained, held = trainable.split(streams.WEIGHTS, jax.random.key(0))
+    trained, awake = jax.tree.map(lambda leaf: leaf + 0.1, trained), at_step(held, 3)
+
+    def slope(estimator):
+        defense = Booster(estimator=estimator, mixture=ALL)
+        return jax.jit(
+            jax.grad(
+                lambda part: defense.loss(
+                    streams.MODEL, trainable.join(part, awake), (), streams.BATCH, jax.random.key(1)
+                )[0]
+            )
+        )(trained)
+
+    for ours, theirs in zip(*(jax.tree.leaves(slope(each)) for each in (MixedMode(), Unrolled())), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
