@@ -138,9 +138,10 @@ def shape(source: ModelRecipe) -> DecoderConfig:
       UserError: its files cannot be read.
     """
     folder = _run(source)
-    return (
-        source.shape() if folder is None else shape(build(OmegaConf.create(manifest.read(folder)["config"]["model"])))
-    )
+    if folder is None:
+        return source.shape()
+    config = OmegaConf.create(manifest.read(folder)["config"])
+    return shape(build(config.model))
 
 
 def _run(source: ModelRecipe) -> Path | None:

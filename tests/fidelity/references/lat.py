@@ -1,9 +1,9 @@
 """Sheshadri et al. 2024, latent adversarial training, at the embedding and what the first layer writes.
 
-Two inner steps at 0.1 in balls of 0.3: the ratio of Adam's moments soon makes the rounding of small gradients large. Weights 0.3
-and 0.4, and 0.5 of CE(harmless). ``paper``: no threshold, no decay. ``llama2``: the authors' code
-(aengusl/latent-adversarial-training) with its threshold and AdamW's decay. ``llama3``: there answers are perturbed too, and 0.1
-of a divergence from the start model, nine tenths of the weights, stands for CE(harmless).
+Two inner steps at 0.1 in balls of 0.3. What they find is stored beside the loss and the gradient at it: the ratio of Adam's
+moments makes the rounding of small gradients large. Weights 0.3 and 0.4, and 0.5 of CE(harmless). ``paper``: no threshold, no
+decay. ``llama2``: the authors' code (aengusl/latent-adversarial-training) with its threshold and AdamW's decay. ``llama3``: there
+answers are perturbed too, and 0.1 of a divergence from the start model, nine tenths of the weights, stands for CE(harmless).
 """
 
 import torch
@@ -45,7 +45,7 @@ def adversary(net, weights, case, mask, threshold, decay):
         with torch.no_grad():
             for move in moves:
                 move /= (move.norm(dim=-1, keepdim=True) / RADIUS).clamp(min=1)
-    return [move.detach() for move in moves]
+    return [(move.detach() * mask[..., None]).float().double() for move in moves]
 
 
 def divergence(net, weights, batch):
@@ -61,6 +61,7 @@ def _form(answers, threshold, decay, divergent):
         safe, harmful, retain = case["safe"], case["harmful"], case["retain"]
         mask = (safe.real | harmful.real) if answers else safe.real - safe.answer
         moves = adversary(net, weights, case, mask, threshold, decay)
+        draws.kept["found"] = torch.stack(moves).float().numpy()
         toward = answer_cross_entropy(_logits(net, weights, safe, moves, mask), safe)
         away = unlikelihood(_logits(net, weights, harmful, moves, mask), harmful, threshold)
         total = TOWARD * toward + AWAY * away
