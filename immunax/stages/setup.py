@@ -150,7 +150,8 @@ def shape(source: ModelRecipe) -> DecoderConfig:
     folder = _run(source)
     if folder is None:
         return source.shape()
-    return shape(build(OmegaConf.create(manifest.read(folder)["config"]).model))
+    config = OmegaConf.create(manifest.read(folder)["config"])
+    return shape(build(config.model))
 
 
 def _run(source: ModelRecipe) -> Path | None:

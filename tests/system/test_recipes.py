@@ -35,8 +35,8 @@ NAMES = [
     "tar_refusal",
     "vaccine",
 ]
-FAST = ("tar_bio",)
-"""Its start, its simulated attacks and its optimizer are all of its own; the others take minutes together."""
+FAST = ("rep_noise",)
+"""Runs with the rest of the suite; the others take minutes together."""
 ORGANISM = (
     "model=organism",
     "data=organism",
