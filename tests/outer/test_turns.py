@@ -20,7 +20,8 @@ from tests import small
 
 DATA = SimulatedAttack(stack([small.batch(seed, 4) for seed in (10, 11)]), stack([small.batch(20, 5)]))
 BATCH = streams.BATCH._replace(simulation=DATA)
-DEFENSE = Sophon(Attacker(Sgd(), (0.1,)), 0.7, 1.5, Mixture(safe=3, retain=3, simulation=Simulation(2, 3, check=3)))
+MIXTURE = Mixture(safe=3, retain=3, simulation=Simulation(2, 3, check=3))
+DEFENSE = Sophon(Attacker(Sgd(), (0.1,)), 0.7, 1.5, mixture=MIXTURE)
 # As SOPHON's code has them: one clips at 0.5, the other nothing.
 TURNS = {"reinforcement": AdamW(5e-3, max_grad_norm=None), "suppression": AdamW(3e-3, max_grad_norm=0.5)}
 TRAINING = Training(steps=3, turns=TURNS)
@@ -45,7 +46,7 @@ def _steps(training, count):
 def test_two_adams_in_turn_equal_a_python_loop():
     state, seen = _steps(TRAINING, 3)
     assert (int(state.train.step), int(state.train.diverged_at)) == (3, -1)
-    alone = (Sophon(DEFENSE.attacker, *weights, DEFENSE.mixture) for weights in ((0.7, 0.0), (0.0, 1.5)))
+    alone = (Sophon(DEFENSE.attacker, *weights, mixture=MIXTURE) for weights in ((0.7, 0.0), (0.0, 1.5)))
     rules = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(3e-3)), optax.adam(5e-3)
     parts = dict(zip(("suppression", "reinforcement"), zip(alone, rules, strict=True), strict=True))
     slopes = {

@@ -111,7 +111,7 @@ def test_unfinished_answers_are_a_column_and_what_has_no_score_is_told(tmp_path,
     assert "0 of 2" in shown.out
     assert "2 of 2" in shown.out
     told = " ".join(shown.err.split())
-    assert "one, after attack: 1 of 2 answers were still thinking" in told
+    assert "one, after 2 attack steps: 1 of 2 answers were still thinking" in told
     assert "model.template_args.enable_thinking=false" in told
     records = [json.loads(line) for line in (tmp_path / report.RECORDS).read_text().splitlines()]
     assert [each["unfinished"] for each in records if each["kind"] == "answer"] == [False, False, True, True]
