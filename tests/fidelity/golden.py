@@ -27,9 +27,6 @@ _CONFIG = hf_config.parse_config(weights.read_json(FOLDER / "model" / "config.js
 _TENSORS = families.tensors(_CONFIG)
 MODEL = Model(_CONFIG)
 
-_QUICKLY = {"xla_cpu_use_fusion_emitters": False}
-"""A third less to compile, which is what a test takes: each program runs three times."""
-
 Loss = Callable[[dict, StreamBatch, dict[str, jax.Array]], Any]
 """``loss(weights, batch, draws)``, draws being what the reference drew, by name; alone, or with other numbers that it stored."""
 
@@ -87,7 +84,7 @@ def _compiled(loss: Loss) -> Callable:
         result = loss(*args)
         return result if isinstance(result, tuple) else (result, {})
 
-    return jax.jit(jax.value_and_grad(with_others, has_aux=True), compiler_options=_QUICKLY)
+    return jax.jit(jax.value_and_grad(with_others, has_aux=True))
 
 
 def _vector(tree: dict) -> np.ndarray:
