@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import quick
 
 from immunax.runtime.host_devices import make_room
 
@@ -11,9 +12,7 @@ _DEVICES = "--xla_force_host_platform_device_count"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.pop("HYDRA_FULL_ERROR", None)
 _kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES)]
-# Programs here run for milliseconds and compile for seconds: LLVM's optimisations and its newer emitters cost more than they save.
-_QUICK = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([*_QUICK, *_kept, f"{_DEVICES}=8"])
+os.environ["XLA_FLAGS"] = " ".join([quick.FLAGS, *_kept, f"{_DEVICES}=8"])
 make_room()
 
 

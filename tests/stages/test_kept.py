@@ -15,7 +15,9 @@ from immunax.stages.population import assemble_population, used
 from immunax.stages.red_team import Probes, assemble
 
 HARMFUL = tuple(ask(f"how {number}?", "x" * (3 + 60 * (number % 2))) for number in range(10))
-SPLITS = Splits(Split(), Split(harmful=HARMFUL, safe=HARMFUL, retain=HARMFUL), test=Split(harmful=HARMFUL, retain=HARMFUL))
+SPLITS = Splits(
+    Split(), Split(harmful=HARMFUL, safe=HARMFUL, retain=HARMFUL), test=Split(harmful=HARMFUL, retain=HARMFUL)
+)
 
 
 def test_what_is_lost_is_one_line_a_stream_and_what_is_whole_is_none(capsys):

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import quick
 import tiny_model
 
 from immunax.models import families, hub
@@ -64,7 +65,7 @@ def home(tmp_path_factory):
 def test_a_defense_an_attack_an_optimizer_a_judge_and_a_data_set_are_used_by_the_commands(home):
     (command,) = [block for block in blocks("sh") if "immunax.train" in block]
     _, *arguments = shlex.split(command.replace("\\\n", " "))
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"
     environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "PYTHONPATH": str(home)}
     done = subprocess.run(
         [sys.executable, *arguments, *SMALL], cwd=home, env=environment, text=True, capture_output=True, timeout=300

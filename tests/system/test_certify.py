@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import quick
 import tiny_model
 
 SHORT = (
@@ -37,7 +38,7 @@ SHORT = (
 
 def environment(home: Path) -> dict[str, str]:
     settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "220"}
-    settings["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    settings["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"
     return settings
 
 

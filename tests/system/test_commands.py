@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick
 import tiny_model
 
 from immunax.models.hub import resolve
@@ -51,8 +52,7 @@ def home(tmp_path_factory):
 
 
 def start(home: Path, module: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
-    quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    flags = f"--xla_force_host_platform_device_count={devices} {quick}"
+    flags = f"--xla_force_host_platform_device_count={devices} {quick.FLAGS}"
     environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "COLUMNS": "200"}
     command = [sys.executable, "-m", f"immunax.{module}", *overrides]
     return subprocess.Popen(

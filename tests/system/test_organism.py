@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import quick
 
 SHORT = (
     "model.trainer.steps=4",
@@ -40,7 +41,7 @@ def results(home: Path, name: str) -> dict:
 
 @pytest.mark.slow
 def test_a_shortened_story_runs_through_the_real_command_and_leaves_its_model(tmp_path):
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"
     shown = run(tmp_path, "train", "model=organism", "+defense=rep_noise", *SHORT, flags=flags)
     assert "retain exact match" in shown
     assert "hazard exactness" in shown
