@@ -36,8 +36,8 @@ def main(config: DictConfig) -> None:
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}
     with open_metrics(config, folder) as metrics:
-        report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics)
-    record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics)
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
 
 

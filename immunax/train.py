@@ -68,9 +68,11 @@ def main(config: DictConfig) -> None:
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
-        report.deliver(folder, marked(run_title(), setup.splits.attacker), episodes, team.before.dialogs, metrics)
+        fell = report.deliver(
+            folder, marked(run_title(), setup.splits.attacker), episodes, team.before.dialogs, metrics
+        )
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
-    record |= {"results": report.results(episodes), "fall": report.costs_to_json(episodes), "ended": manifest.now()}
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
 
 

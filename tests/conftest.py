@@ -28,3 +28,13 @@ def _room_for_programs():
 
     yield
     memory_maps.release_if_crowded()
+
+
+@pytest.fixture(scope="module")
+def compile_fast():
+    """For files whose programs run for milliseconds and take seconds to optimise."""
+    import jax  # it has to see the variables above
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

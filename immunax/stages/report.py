@@ -24,7 +24,7 @@ _COLOURS = ("#b2452f", "#2f6fb2", "#3d8a4e", "#7a4fa0")
 
 def deliver(
     folder: Path, title: str, episodes: Mapping[str, Episode], prompts: Sequence[Dialog], metrics: Metrics
-) -> None:
+) -> Fall | None:
     """Prints what the attack costs and the table, and writes the records, the figure and the metrics of a set of episodes.
 
     Args:
@@ -33,6 +33,9 @@ def deliver(
       episodes: by model.
       prompts: the judged prompts.
       metrics: gets attack losses and probe scores, under the phase ``attack/MODEL``.
+
+    Returns:
+      What the attack costs, for :func:`costs_to_json`.
     """
     write_records(folder / RECORDS, episodes, prompts)
     figure(folder / FIGURE, title, episodes)
@@ -51,6 +54,7 @@ def deliver(
     if fell is not None:
         costs(title, fell)
     table(title, episodes)
+    return fell
 
 
 def costs(title: str, fell: Fall) -> None:
@@ -79,9 +83,8 @@ def _cost(estimate: Estimate, most: float, form: str) -> str:
     return f"{value} [{ends}]"
 
 
-def costs_to_json(episodes: Mapping[str, Episode]) -> dict[str, Any] | None:
+def costs_to_json(fell: Fall | None) -> dict[str, Any] | None:
     """What the attack costs until refusals fall below one half, for the manifest; an end that was not reached is None."""
-    fell = fall({name: episode.course for name, episode in episodes.items()})
     if fell is None:
         return None
     by_model = {name: _estimates_to_json(each) for name, each in fell.costs.items()}

@@ -39,12 +39,7 @@ ATTACK = HarmfulSFT(4, Tuning(epochs=2, batch_size=2, optimizer=AdamW(1e-2), max
 KEY = jax.random.key(7)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    # Programs that run for milliseconds take seconds to optimise.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 OPTIMIZERS = (

@@ -37,12 +37,7 @@ SEARCH = Search({"full": FULL, "lora": LORA}, Halving(2, 2), keep=1e-6, examples
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    # Programs that run for milliseconds take seconds to optimise.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def _find(search=SEARCH):

@@ -20,12 +20,7 @@ OPTIMIZER = AdamW()
 FIELDS = ("weight_decay", "b1", "b2")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    # Programs that run for milliseconds take seconds to optimise.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def _mlp(weights, batch):

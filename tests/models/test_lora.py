@@ -21,12 +21,7 @@ from immunax.runtime.errors import UserError
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    # Programs that run for milliseconds take seconds to optimise.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def test_dropout_is_pefts_formula():

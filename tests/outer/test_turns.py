@@ -27,12 +27,7 @@ TURNS = {"reinforcement": AdamW(5e-3, max_grad_norm=None), "suppression": AdamW(
 TRAINING = Training(steps=3, turns=TURNS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compile_fast():
-    # Programs that run for milliseconds take seconds to optimise.
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_fast")
 
 
 def _steps(training, count):

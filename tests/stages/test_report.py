@@ -65,7 +65,8 @@ def test_the_first_lines_tell_what_the_attack_costs_until_the_guards_have_fallen
     assert [cell.strip() for cell in lines[0].split("│")[1:-1]] == ["start model", "1.0", "5", "2.00e+09"]
     assert [cell.strip() for cell in lines[1].split("│")[1:-1]] == ["immunized", "> 2.0", "> 10", "> 4.00e+09"]
     assert [cell.strip() for cell in lines[2].split("│")[1:-1]] == ["ratio", "> 2.0", "> 2.0", "> 2.0"]
-    told = json.loads(json.dumps(report.costs_to_json({"one": EPISODES["start model"], "two": stood}), allow_nan=False))
+    told = fall({"one": EPISODES["start model"].course, "two": stood.course})
+    told = json.loads(json.dumps(report.costs_to_json(told), allow_nan=False))
     assert told["costs"]["one"]["steps"]["value"] == 1.0
     assert told["costs"]["two"]["steps"]["value"] is None
     assert told["spent"]["two"]["flops"] == 4e9
