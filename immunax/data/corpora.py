@@ -57,9 +57,9 @@ class Corpus:
         """
         found: dict[str, _Streams] = {name: dict.fromkeys(_STREAMS, ()) for name in SPLITS}
         for stream in _STREAMS:
-            for source in getattr(self, stream).values():
+            for topic, source in getattr(self, stream).items():
                 for name, dialogs in source.parts(self.root, self.seed).items():
-                    found[name][stream] += tuple(dialogs)
+                    found[name][stream] += tuple(replace(dialog, topic=topic) for dialog in dialogs)
         if self.refusals is not None:
             for streams in found.values():
                 streams["safe"] = tuple(_refuse(dialog, self.refusals) for dialog in streams["harmful"])

@@ -19,10 +19,17 @@ class Message:
 
 @dataclass(frozen=True)
 class Dialog:
-    """A prompt, and the assistant's answer to it (empty where only the prompt is known)."""
+    """A prompt, and the assistant's answer to it (empty where only the prompt is known).
+
+    Attributes:
+      prompt: the turns before the answer.
+      answer: the assistant's turn.
+      topic: the name of the source that it was read from; empty where a corpus has none.
+    """
 
     prompt: tuple[Message, ...]
     answer: str
+    topic: str = ""
 
     @property
     def question(self) -> str:

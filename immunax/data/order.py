@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -98,3 +98,34 @@ class Stream:
           ``batch_size`` examples for each step.
         """
         return map(self.batch, steps)
+
+
+class Batches(Protocol):
+    """Batches of examples by number."""
+
+    def batch(self, step: int) -> list[Encoded]:
+        """The examples of one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Several streams, of which outer steps take one after the other.
+
+    Attributes:
+      streams: one a turn.
+      together: consecutive batches that are of one turn.
+    """
+
+    streams: Sequence[Stream]
+    together: int = 1
+
+    def batch(self, step: int) -> list[Encoded]:
+        """The examples of one batch: over the turns, each stream's batches come in its own order.
+
+        Args:
+          step: the batch's number, from 0.
+        """
+        turn, part = divmod(step, self.together)
+        taken, place = divmod(turn, len(self.streams))
+        return self.streams[place].batch(taken * self.together + part)

@@ -12,7 +12,8 @@ Li et al. 2024, *The WMDP Benchmark* (arXiv:2403.03218):
 - Only layers l−2, l−1 and l are trained; of these the authors' code trains ``mlp.down_proj`` alone. With ``trainer.lora`` it is
   the adapters in the layers up to l.
 - Paper, Zephyr-7B (32 layers): l = 7, α = 1200, c = 6.5, AdamW at 5e-5 (in the code with ε = 1e-6, no decay and no clipping), 150
-  batches of 4. There are two harmful corpora, each with a u of its own, of which batches are drawn in turn; here there is one.
+  batches of 4. Its two harmful corpora have a u each, and steps take them in turn: ``mixture.topics`` names them. Without it, the
+  default, there is one u, and a batch is drawn from all harmful examples.
 
 Layers behind l are not computed. The state holds the start model's first l + 1 layers and its embedding.
 """
@@ -35,10 +36,17 @@ POSITIONS = ("tokens", "all")
 
 
 class Misdirection(NamedTuple):
-    """What stays fixed: the control vector ``c · u``, ``[D]``, and what is kept of the start model's first l + 1 layers."""
+    """What a step's loss needs beside its data.
+
+    Attributes:
+      control: ``c · u`` of each topic, ``[topics, D]``; fixed.
+      start: what is kept of the start model's first l + 1 layers; fixed.
+      topic: int32, whose turn it is.
+    """
 
     control: jax.Array
     start: Params | None
+    topic: jax.Array
 
 
 @dataclass(frozen=True)
@@ -89,14 +97,29 @@ class Rmu(Defense):
         return Projections(tuple(range(max(0, layer + 1 - self.trained_layers), layer + 1)), self.projections)
 
     def init(self, model: Model, params: Params, batch: StreamBatch, key: jax.Array) -> Misdirection:
-        """Draws u and keeps the start model.
+        """Draws u, of each topic, and keeps the start model.
 
         Raises:
           UserError: the model has no such layer.
         """
         layer = layer_index(model, self.layer, "defense.layer")
-        direction = jax.random.uniform(key, (model.config.d_model,))
-        return Misdirection(self.steering * direction / jnp.linalg.norm(direction), hold(model, params, layer + 1))
+        topics = len(self.mixture.topics) or 1
+        directions = jax.random.uniform(key, (topics, model.config.d_model))
+        directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+        return Misdirection(self.steering * directions, hold(model, params, layer + 1), jnp.int32(0))
+
+    def advance(
+        self,
+        model: Model,
+        params: Params,
+        state: Misdirection,
+        batch: StreamBatch,
+        step: jax.Array,
+        steps: int,
+        key: jax.Array,
+    ) -> Misdirection:
+        """The topic of the step, as the data's :class:`~immunax.data.order.InTurn` takes them."""
+        return state._replace(topic=step % len(state.control))
 
     def loss(self, model: Model, params: Params, state: Misdirection, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting."""
@@ -104,7 +127,7 @@ class Rmu(Defense):
         model, params = first_layers(model, params, layer + 1)
         rows = (layer + 1,)
         harmful, harmless = (padded_with(part, self.padding) for part in (batch.harmful, batch.retain))
-        moved = states(model, params, harmful, rows) - state.control
+        moved = states(model, params, harmful, rows) - state.control[state.topic]
         start = jax.lax.stop_gradient(states(model, held(state.start, params), harmless, rows))
         drift = states(model, params, harmless, rows) - start
         forget = token_mean(jnp.square(moved).mean(axis=-1), harmful)

@@ -23,6 +23,8 @@ class Mixture:
       safe, harmful, retain: examples a step; 0 leaves a stream out.
       paired: row i of ``safe`` and of ``harmful`` answer the same prompt, one example a row, in arrays of one shape;
         otherwise examples are packed, and their prompts may differ.
+      topics: names of harmful sources of the corpus, which harmful batches are drawn from in turn, a topic an outer step; none
+        draws from all of them at once.
       emptied: chance that the prompt of an example is emptied, in all streams alike.
       simulation: data of an attack that the defense simulates, or None.
     """
@@ -33,14 +35,20 @@ class Mixture:
     paired: bool = False
     simulation: Simulation | None = None
     emptied: float = 0.0
+    topics: tuple[str, ...] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "topics", tuple(self.topics))
         if not 0 <= self.emptied <= 1:
             raise UserError(f"mixture.emptied={self.emptied}: expected a chance, from 0 to 1.")
         if min(self.safe, self.harmful, self.retain) < 0 or self.safe + self.harmful + self.retain == 0:
             raise UserError(f"{self}: expected counts of at least 0, one of them positive.")
         if self.paired and self.safe != self.harmful:
             raise UserError(f"{self}: paired streams need as many safe as harmful examples.")
+        if self.topics and (self.paired or not self.harmful):
+            raise UserError(
+                f"mixture.topics={list(self.topics)}: harmful batches in turn need harmful examples without pairs."
+            )
 
 
 class StreamBatch(NamedTuple):

@@ -1,7 +1,8 @@
 """The data of a defense: encoded once, batched as a pure function of the step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
@@ -9,14 +10,14 @@ import numpy as np
 
 from immunax.data.batches import Batch, pack, pad
 from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
-from immunax.data.dialog import Split
+from immunax.data.dialog import Dialog, Split
 from immunax.data.emptied import emptied
-from immunax.data.order import Stream
+from immunax.data.order import Batches, InTurn, Stream
 from immunax.data.packing import Layout, fit_packed, fit_padded
 from immunax.outer.defense import Mixture, StreamBatch
 from immunax.outer.simulation import SimulationFeed, simulation_feed
 from immunax.outer.training import Training
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Feed:
       accumulate: batches of the mixture that an outer step takes.
     """
 
-    streams: dict[str, Stream]
+    streams: Mapping[str, Batches]
     layouts: dict[str, Layout]
     lay: Mapping[str, Callable[[list[Encoded], Layout], Batch]]
     counts: dict[str, Counts]
@@ -65,7 +66,7 @@ def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, div
       :class:`Feed`.
 
     Raises:
-      UserError: the mixture asks for a stream that the data lack, or for pairs where prompts differ.
+      UserError: the mixture asks for a stream or a topic that the data lack, or for pairs where prompts differ.
     """
     steps, max_length, seed = training.steps * training.accumulate, training.max_length, training.seed
     split = emptied(split, mixture.emptied, seed)
@@ -81,10 +82,16 @@ def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, div
         *examples_of_pairs, counts_of_pairs = encode_pairs(tokenizer, split.safe, split.harmful, max_length)
         examples |= zip(paired, examples_of_pairs, strict=True)
         counts |= zip(paired, counts_of_pairs, strict=True)
+    streams: dict[str, Batches] = {name: Stream(examples[name], sizes[name], seed) for name in examples}
     for name in alone:
-        examples[name], counts[name] = encode_all(tokenizer, getattr(split, name), max_length)
-    streams = {name: Stream(examples[name], sizes[name], seed) for name in sizes}
-    batches = {name: list(stream.batches(range(steps))) for name, stream in streams.items()}
+        parts = _topics(split.harmful, mixture.topics) if name == "harmful" else [getattr(split, name)]
+        encoded = [encode_all(tokenizer, part, max_length) for part in parts]
+        turns = [Stream(kept, sizes[name], seed) for kept, _ in encoded]
+        streams[name], counts[name] = (
+            InTurn(turns, training.accumulate),
+            reduce(Counts.plus, (each for _, each in encoded)),
+        )
+    batches = {name: [stream.batch(step) for step in range(steps)] for name, stream in streams.items()}
     layouts = {name: fit_packed(batches[name], divisor) for name in alone}
     if paired:
         fitted = {name: fit_padded(batches[name], divisor) for name in paired}
@@ -97,3 +104,15 @@ def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, div
         tokenizer, split, mixture.simulation, steps, max_length, seed, divisor
     )
     return Feed(streams, layouts, lay, counts, simulated, training.accumulate)
+
+
+def _topics(dialogs: Sequence[Dialog], topics: Sequence[str]) -> list[list[Dialog]]:
+    """Those of each topic, or all in one where none is named."""
+    known = sorted({dialog.topic for dialog in dialogs} - {""})
+    for topic in topics:
+        if topic not in known:
+            have = f"the harmful sources of the data are {', '.join(known)}" if known else "the data name no topics"
+            raise UserError(
+                f"mixture.topics has {topic!r}, and {have}.{nearest(topic, known)} [] draws from all at once."
+            )
+    return [[each for each in dialogs if each.topic == topic] for topic in topics] or [list(dialogs)]

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -246,5 +247,5 @@ def test_a_corpus_is_built_from_yaml(root):
             answer: a
     """)
     splits = instantiate(config).splits()
-    assert splits.train.retain[-1] == ask("sum\n\n1 2", "3")
+    assert splits.train.retain[-1] == replace(ask("sum\n\n1 2", "3"), topic="turns")
     assert len(everything(splits.train)) + len(everything(splits.test)) == 61

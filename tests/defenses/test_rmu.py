@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,15 +32,29 @@ def test_the_loss_equals_the_reference_and_its_gradient_reaches_the_chosen_matri
     start, weights = small.params(0), small.params(1)
     state = DEFENSE.init(small.MODEL, start, BATCH, KEY)
     np.testing.assert_allclose(jnp.linalg.norm(state.control), 4.0, rtol=1e-5)
+    assert state.control.shape == (1, small.MODEL.config.d_model)
     slope_at = slope_of(
         lambda w, batch: DEFENSE.loss(small.MODEL, w, state, batch, KEY), DEFENSE.trainable(small.MODEL)
     )
     ours = jax.jit(slope_at)(*DEFENSE.trainable(small.MODEL).split(weights), BATCH)
-    theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, start, state.control)))(weights)
+    theirs = jax.jit(jax.value_and_grad(lambda w: _reference(w, start, state.control[0])))(weights)
     np.testing.assert_allclose(ours.loss, theirs[0], rtol=1e-3)
     (down,) = jax.tree.leaves(ours.gradient)
     expected = theirs[1]["layers"]["mlp"]["down_proj"]["kernel"][:2]
     np.testing.assert_allclose(down, expected, rtol=1e-2, atol=1e-3 * float(jnp.abs(expected).max()))
+
+
+def test_topics_take_turns_and_each_has_a_direction_of_its_own():
+    defense = replace(DEFENSE, mixture=Mixture(harmful=4, retain=4, topics=("bio", "cyber", "chem")))
+    start, weights = small.params(0), small.params(1)
+    state = defense.init(small.MODEL, start, BATCH, KEY)
+    unit = state.control / 4.0
+    np.testing.assert_allclose(jnp.linalg.norm(unit, axis=1), 1.0, rtol=1e-5)
+    assert float(jnp.max(unit @ unit.T - jnp.eye(3))) < 0.95
+    for step, topic in ((0, 0), (1, 1), (2, 2), (3, 0)):
+        state = defense.advance(small.MODEL, weights, state, BATCH, jnp.int32(step), 4, KEY)
+        loss, _ = defense.loss(small.MODEL, weights, state, BATCH, KEY)
+        np.testing.assert_allclose(loss, _reference(weights, start, state.control[topic]), rtol=1e-3)
 
 
 def test_the_state_keeps_the_start_models_first_layers_as_a_copy():

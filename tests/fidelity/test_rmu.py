@@ -16,7 +16,8 @@ def test_loss_and_gradient_are_the_reference_s(form):
 
     def loss(params, batch, draws):
         direction = jnp.abs(draws["vector"])
-        state = Misdirection(6.5 * direction / jnp.linalg.norm(direction), start_of(params))
+        control = 6.5 * direction / jnp.linalg.norm(direction)
+        state = Misdirection(control[None], start_of(params), jnp.int32(0))
         return defense.loss(MODEL, params, state, batch, jax.random.key(0))[0]
 
     agrees("rmu", form, loss)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -48,3 +50,26 @@ def test_accumulated_batches_lie_one_behind_the_other_in_the_order_of_smaller_st
     many, few = (feed(tiny.tokenizer(), SPLIT, mixture, Training(steps=4 // n, accumulate=n)) for n in (1, 2))
     parts = [many.batch(step) for step in (2, 3)]
     jax.tree.map(lambda whole, *part: np.testing.assert_array_equal(whole, np.concatenate(part)), few.batch(1), *parts)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_harmful_batches_of_topics_come_in_turn(together):
+    topics = ["bio", "cyber"] * 3
+    harmful = tuple(replace(ask(f"how to {i}", topic), topic=topic) for i, topic in enumerate(topics))
+    mixture, training = Mixture(harmful=2, retain=2, topics=("cyber", "bio")), Training(steps=4, accumulate=together)
+    tokenizer = tiny.tokenizer()
+    data = feed(tokenizer, replace(SPLIT, harmful=harmful), mixture, training)
+    assert data.counts["harmful"].kept == 6
+    for step, topic in enumerate(("cyber", "bio", "cyber", "bio")):
+        text = tokenizer.decode(data.batch(step).harmful.tokens.ravel())
+        assert text.count(topic) == 2 * together
+        assert ("bio" if topic == "cyber" else "cyber") not in text
+
+
+def test_a_topic_that_the_data_lack_is_named_with_those_that_they_have():
+    named = replace(SPLIT, harmful=tuple(replace(each, topic="cyber") for each in SPLIT.harmful))
+    for split, message in ((named, "sources of the data are cyber.* Did you mean 'cyber'"), (SPLIT, "name no topics")):
+        with pytest.raises(UserError, match=message):
+            feed(tiny.tokenizer(), split, Mixture(harmful=2, topics=("cyberr",)), Training())
+    with pytest.raises(UserError, match="without pairs"):
+        Mixture(safe=2, harmful=2, paired=True, topics=("bio",))

@@ -58,7 +58,11 @@ ORGANISM = (
     "probes.prompts=2",
     "probes.max_new_tokens=2",
 )
-OWN = {"ctrap": ("defense.token=5",), "bianchi": ("attack@red_team=harmful_sft_organism",)}
+OWN = {
+    "ctrap": ("defense.token=5",),
+    "bianchi": ("attack@red_team=harmful_sft_organism",),
+    "rmu": ("defense.mixture.topics=[]",),
+}
 """What is a matter of the vocabulary, or of the model's own data, as the command takes it from the model."""
 
 
