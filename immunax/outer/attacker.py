@@ -15,7 +15,8 @@ from immunax.inner.estimators import FirstOrder
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.inner.step import Scalars
-from immunax.models.lora import LoraSpec, init, plain
+from immunax.inner.trainable import dropout_of
+from immunax.models.lora import Dropout, LoraSpec, init, plain
 from immunax.models.model import Model, Params
 from immunax.outer.replay import FRESH, Drawn
 from immunax.outer.simulation import SimulatedAttack, Simulation
@@ -128,8 +129,6 @@ class Attacker(SimulatedAttacker):
         object.__setattr__(self, "learning_rates", tuple(self.learning_rates))
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise UserError(f"attacker.learning_rates={list(self.learning_rates)}: expected rates above 0.")
-        if self.lora is not None and self.lora.dropout:
-            raise UserError(f"attacker.lora.dropout={self.lora.dropout}: a simulated attacker has none; set it to 0.")
 
     def attackers(self) -> "tuple[Attacker, ...]":
         """Himself."""
@@ -180,8 +179,24 @@ class Attacker(SimulatedAttacker):
             )
         start = plain(params) if self.lora is None else init(lora_key, plain(params), self.lora)
         optimizer = replace(self.optimizer, learning_rate=rate).build(steps)
-        inner = adapt(partial(answer_loss, model), optimizer, steps, self.estimator)
-        return inner.along(start, batches, outer, checks)
+        inner = adapt(partial(_inner_loss, model), optimizer, steps, self.estimator)
+        return inner.along(start, (batches, _dropouts(self.lora, lora_key, steps)), outer, checks)
+
+
+def _dropouts(spec: LoraSpec | None, key: jax.Array, steps: int) -> Dropout | None:
+    """What the adapters of an attack leave out at each of its steps, on a leading axis; None for nothing.
+
+    It goes with the data: estimators differentiate by all that weights hold, and the losses along the way are of weights that
+    leave nothing out.
+    """
+    if spec is None or not spec.dropout:
+        return None
+    return jax.vmap(dropout_of(key, spec).at)(jnp.arange(steps))
+
+
+def _inner_loss(model: Model, params: Params, data: tuple[Batch, Dropout | None]) -> jax.Array:
+    batch, dropout = data
+    return answer_loss(model, params if dropout is None else params._replace(dropout=dropout), batch)
 
 
 def mean_along(

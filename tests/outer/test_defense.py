@@ -14,7 +14,6 @@ from immunax.outer.attacker import Attacker
 from immunax.outer.attacker_population import AttackerKind, AttackerPopulation
 from immunax.outer.defense import Defense, Mixture
 from immunax.outer.exposure import trained_against
-from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,3 @@ def test_what_a_defense_trained_against_is_what_it_names_and_whom_it_simulates()
     assert trained_against(replace(Sophon(), attacker=kinds)) == ("harmful_sft", "harmful_sft_lora")
     assert isinstance(hash(replace(Sophon(), attacker=kinds)), int)
     assert jax.tree.leaves(Attacker().empty_pool(None)) == []
-
-
-def test_a_simulated_attacker_with_dropout_is_refused():
-    with pytest.raises(UserError, match=r"attacker\.lora\.dropout=0\.1: a simulated attacker has none"):
-        Attacker(lora=LoraSpec(dropout=0.1))
