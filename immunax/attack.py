@@ -5,11 +5,14 @@ from pathlib import Path
 from jax.sharding import Mesh
 from omegaconf import DictConfig
 
+from immunax.attacks.attack import FineTuning
 from immunax.campaign.search import Search
+from immunax.models.lora import Adapted
 from immunax.models.model import Params
-from immunax.runtime import digest, manifest, mesh
+from immunax.models.weights import check_dtype
+from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
-from immunax.stages import report
+from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, made_by, marked
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
@@ -26,12 +29,13 @@ def main(config: DictConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
+    check_dtype(config.export_dtype)
     run, devices = _search, mesh.build(build(config.mesh))
     if not isinstance(build(config.attack), Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
     check_same_inputs(folder, setup.digests)
-    whose = attackers_data(made_by(config.model.get("path")), setup.splits)
+    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"])
     record = {"started": started, "seed": config.seed, "attack_data": whose}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}
@@ -43,15 +47,25 @@ def main(config: DictConfig) -> None:
 
 def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     team = from_config(config, "attack", setup)
+    adapters = team.attack.tuning.lora if isinstance(team.attack, FineTuning) else None
+    export.check(adapters, config.export_adapter, "+attack=harmful_sft_lora")
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     record |= {"data": record_counts(team.counts, team.lengths)}
     manifest.write_manifest(folder, config, digests, record)
     params = start_model(config.start, setup, loaded)
-    episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, called(config), config.seed)
+
+    def keep(attacked: Params) -> None:
+        if config.export_adapter and adapters is not None and isinstance(attacked, Adapted):
+            with console.phase("export"):
+                export.export_adapter(folder, setup.checkpoint, adapters, params, attacked.lora, config.export_dtype)
+
+    tokenizer = setup.checkpoint.tokenizer
+    episode = red_team(team, setup.model, params, tokenizer, called(config), config.seed, keep=keep)
     return episode, team.before.dialogs, digests, record
 
 
 def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
+    export.check(None, config.export_adapter, "one attack, as +attack=harmful_sft_lora, where a search makes many")
     manifest.write_manifest(folder, config, setup.digests, record)
     attack, evaluation = build(config.attack), build(config.judge)
     params = start_model(config.start, setup, loaded)

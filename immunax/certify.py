@@ -47,7 +47,7 @@ def main(config: DictConfig) -> None:
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
-    data = {"digests": digests, "attacker": attackers_data(certified.record, setup.splits)}
+    data = {"digests": digests, "attacker": attackers_data(certified.record, setup.splits, setup.digests["data"])}
     stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
     _show(stated)
 

@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
     setup, loaded = set_up(config, devices)
     tokenizer = setup.checkpoint.tokenizer
     defense, training = defender(config), build(config.trainer)
-    export.check(training, config.export_adapter)
+    export.check(training.lora, config.export_adapter, "trainer=lora")
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)

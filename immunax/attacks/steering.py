@@ -1,6 +1,5 @@
 """What the attacks on a model's inner states share: vectors that make given answers likely, found by descent."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from immunax.inner.state import begin
 from immunax.inner.step import scan_steps, slope_of
 from immunax.models.model import Model, Params
 from immunax.models.steered import Steered
+from immunax.runtime import console
 
 BATCH = 8
 """Dialogs a step."""
@@ -38,7 +38,7 @@ def batches_of(tokenizer: Any, dialogs: Sequence[Dialog], steps: int, max_length
     """
     examples, counts = encode_all(tokenizer, dialogs, max_length)
     if not counts.whole:
-        warnings.warn(f"attack: {counts.told(f'max_length={max_length}')}", stacklevel=2)
+        console.note(f"attack: {counts.told(f'max_length={max_length}')}")
     batches = list(Stream(examples, min(BATCH, len(examples)), seed).batches(range(steps)))
     layout = fit_packed(batches)
     return stack([pack(batch, layout) for batch in batches])

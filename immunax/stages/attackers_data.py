@@ -35,28 +35,25 @@ def made_by(path: str | Path | None) -> Mapping[str, Any] | None:
     return None
 
 
-def attackers_data(record: Mapping[str, Any] | None, splits: Splits) -> str:
+def attackers_data(record: Mapping[str, Any] | None, splits: Splits, found: str) -> str:
     """``own`` where no prompt of the attackers is one that the model was trained on, ``shared`` where some are or may be.
 
     Args:
       record: the manifest of the run that made the model; None where there is none, and the splits' own ``train`` is what counts.
       splits: the data of the attacks.
+      found: their digest, as a :class:`~immunax.stages.setup.Setup` has it.
     """
-    if record is None or splits.attacker == SHARED or _digest(splits) == record["digests"].get("data"):
+    if record is None or splits.attacker == SHARED or found == record["digests"].get("data"):
         return splits.attacker
     try:
         trained = build(OmegaConf.create(dict(record["config"])).data).splits()
     except UserError as error:
         console.note(f"what the run trained on cannot be read, so attackers may have some of it: {error}")
         return SHARED
-    if _digest(trained) != record["digests"].get("data"):
+    if digest.of_json(asdict(trained)) != record["digests"].get("data"):
         console.note("the run trained on data that its configuration no longer makes: attackers may have some of them")
         return SHARED
     return replace(splits, train=trained.train).attacker
-
-
-def _digest(splits: Splits) -> str:
-    return digest.of_json(asdict(splits))
 
 
 def marked(name: str, whose: str) -> str:

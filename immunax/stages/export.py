@@ -1,9 +1,11 @@
 """What a run leaves for others: the model, and its adapters with what they belong to."""
 
 from pathlib import Path
+from typing import Any
 
 from immunax.models import hub, peft
 from immunax.models.hub import Checkpoint
+from immunax.models.lora import LoraSpec
 from immunax.models.model import Params
 from immunax.outer.training import Training
 from immunax.runtime.errors import UserError
@@ -13,14 +15,19 @@ MODEL, START, ADAPTER = "model", "start", "adapter"
 """Folders in a run's own."""
 
 
-def check(training: Training, adapter: bool) -> None:
-    """Refuses to export adapters that a run will not have.
+def check(adapters: LoraSpec | None, wanted: bool, instead: str) -> None:
+    """Refuses to export adapters that there will be none of.
+
+    Args:
+      adapters: those that are trained, or None.
+      wanted: whether they are to be exported.
+      instead: the choice that trains some.
 
     Raises:
-      UserError: it trains none.
+      UserError: they are wanted, and there are none.
     """
-    if adapter and training.lora is None:
-        raise UserError("export_adapter=true: this run trains no adapters; choose trainer=lora, or set it to false.")
+    if wanted and adapters is None:
+        raise UserError(f"export_adapter=true: no adapters are trained; choose {instead}, or set it to false.")
 
 
 def export_run(
@@ -32,7 +39,7 @@ def export_run(
     dtype: str,
     adapter: bool,
 ) -> None:
-    """Writes ``model``, a Hugging Face folder; with ``adapter`` also ``adapter``, a PEFT one, and ``start``, what it belongs to.
+    """Writes ``model``, a Hugging Face folder; with ``adapter`` also what :func:`export_adapter` does.
 
     Args:
       folder: the run's.
@@ -41,12 +48,28 @@ def export_run(
       start: plain weights before it.
       outcome: of it.
       dtype: of the tensors: ``float32``, ``bfloat16`` or ``float16``.
-      adapter: whether the adapters are wanted; they name ``start`` as their base, from their own folder.
+      adapter: whether the adapters are wanted.
 
     Raises:
       UserError: a folder holds something else, or the disk refuses.
     """
     hub.export(folder / MODEL, checkpoint, outcome.params, dtype=dtype)
     if adapter and training.lora is not None:
-        hub.export(folder / START, checkpoint, start, dtype=dtype)
-        peft.export(folder / ADAPTER, checkpoint.config, training.lora, outcome.adapters, f"../{START}", dtype)
+        export_adapter(folder, checkpoint, training.lora, start, outcome.adapters, dtype)
+
+
+def export_adapter(
+    folder: Path, checkpoint: Checkpoint, spec: LoraSpec, start: Params, adapters: Any, dtype: str
+) -> None:
+    """Writes ``adapter``, a PEFT folder, and ``start``, the model that it belongs to and names as its base, from its own folder.
+
+    Args:
+      folder, checkpoint, start, dtype: as for :func:`export_run`.
+      spec: of the adapters.
+      adapters: as :attr:`~immunax.models.lora.Adapted.lora`.
+
+    Raises:
+      UserError: a folder holds something else, or the disk refuses.
+    """
+    hub.export(folder / START, checkpoint, start, dtype=dtype)
+    peft.export(folder / ADAPTER, checkpoint.config, spec, adapters, f"../{START}", dtype)

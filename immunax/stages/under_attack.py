@@ -1,5 +1,6 @@
 """Attack one model, score it before and after, keep scores and no answers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,14 @@ from immunax.stages.red_team import RedTeam
 
 
 def red_team(
-    team: RedTeam, model: Model, params: Params, tokenizer: Any, name: str, seed: int, before: Scores | None = None
+    team: RedTeam,
+    model: Model,
+    params: Params,
+    tokenizer: Any,
+    name: str,
+    seed: int,
+    before: Scores | None = None,
+    keep: Callable[[Params], None] | None = None,
 ) -> Episode:
     """Scores, attacks and scores again.
 
@@ -29,6 +37,7 @@ def red_team(
       name: of the model, for the progress bars.
       seed: of every random key.
       before: scores before the attack where they are known already, as of another attack on the same model.
+      keep: what else is done with the attacked weights, plain or adapted, before they are scored.
 
     Returns:
       :class:`~immunax.conditions.episode.Episode`.
@@ -44,7 +53,10 @@ def red_team(
         before = judged(evaluation, tokenizer, team.before, first)
         known = first if _same(team.before, team.after) else None
     probes = [_probed(team, model, params, tokenizer, probe_key, known)]
-    last, steps = _attacked(team, model, params, tokenizer, name, attack_key, probes)
+    last, steps, along = _attacked(team, model, params, tokenizer, name, attack_key)
+    probes += along
+    if keep is not None:
+        keep(last.weights)
     given = _given(team, model, last.weights, team.after, after_key, f"evaluate attacked {name}")
     if len(probes) < len(steps):
         probes.append(_probed(team, model, last.weights, tokenizer, jax.random.fold_in(probe_key, last.step), given))
@@ -55,13 +67,13 @@ def red_team(
 
 
 def _attacked(
-    team: RedTeam, model: Model, params: Params, tokenizer: Any, name: str, key: jax.Array, probes: list
-) -> tuple[Point, list[int]]:
-    """The last point, and the steps that probes are of; those along the way are added, that of a whole attack's end not."""
+    team: RedTeam, model: Model, params: Params, tokenizer: Any, name: str, key: jax.Array
+) -> tuple[Point, list[int], list[dict[str, np.ndarray]]]:
+    """The last point, the steps that probes are of, and the probes along the way; that of a whole attack's end is not there."""
     probe_key, times, total = jax.random.split(key)[1], 1, 1
     if isinstance(team.attack, FineTuning):
         times, total = team.attack.tuning.probes, team.material.steps
-    steps, last = [0], None
+    steps, last, along = [0], None, []
     with console.progress(f"attack {name}", total, "step") as bar:
         for point in course(team.attack, team.material, model, params, key, times):
             _check(point, name)
@@ -69,11 +81,11 @@ def _attacked(
             steps, last = [*steps, point.step], point
             if isinstance(team.attack, FineTuning) and point.step < total:
                 key_here = jax.random.fold_in(probe_key, point.step)
-                probes.append(_probed(team, model, point.weights, tokenizer, key_here, None))
-                if _fallen(team, probes[-1]):
+                along.append(_probed(team, model, point.weights, tokenizer, key_here, None))
+                if _fallen(team, along[-1]):
                     break
     assert last is not None
-    return last, steps
+    return last, steps, along
 
 
 def _fallen(team: RedTeam, probe: dict[str, np.ndarray]) -> bool:

@@ -19,27 +19,32 @@ def record(**fields):
     return {"config": {"data": data, "defense": {}}, "digests": {"data": digest.of_json(asdict(found))}}
 
 
+def whose(made, splits):
+    """Of the attackers, as the commands ask it."""
+    return attackers_data(made, splits, digest.of_json(asdict(splits)))
+
+
 def test_attackers_have_their_own_data_where_no_prompt_of_theirs_was_trained_on():
-    assert attackers_data(None, SPLITS) == attackers_data(record(), SPLITS) == "own"
+    assert whose(None, SPLITS) == whose(record(), SPLITS) == "own"
     shared = OrganismTasks(attacker="shared").splits()
-    assert attackers_data(None, shared) == attackers_data(record(), shared) == "shared"
+    assert whose(None, shared) == whose(record(), shared) == "shared"
     # The run may have been made for attackers who share: its defense trained on the same examples.
-    assert attackers_data(record(attacker="shared"), SPLITS) == "own"
+    assert whose(record(attacker="shared"), SPLITS) == "own"
 
 
 def test_a_run_that_trained_on_what_is_now_the_attackers_shares_it():
-    assert attackers_data(record(seed=1), SPLITS) == "shared"
+    assert whose(record(seed=1), SPLITS) == "shared"
 
 
 def test_a_run_whose_data_cannot_be_made_anew_is_taken_to_share(capsys):
     old = record()
     old["digests"]["data"] = "0" * 64
-    assert attackers_data(old, SPLITS) == "shared"
+    assert whose(old, SPLITS) == "shared"
     assert "no longer makes" in capsys.readouterr().err
     source = {"_target_": "immunax.data.sources.Source", "path": "absent.jsonl", "splits": {"train": 1.0}}
     corpus = {"_target_": "immunax.data.corpora.Corpus", "name": "c", "retain": {"rows": source}}
     elsewhere = {"config": {"data": corpus, "defense": {}}, "digests": {}}
-    assert attackers_data(elsewhere, SPLITS) == "shared"
+    assert whose(elsewhere, SPLITS) == "shared"
     assert "cannot be read" in capsys.readouterr().err
 
 

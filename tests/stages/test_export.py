@@ -56,5 +56,6 @@ def test_the_adapter_says_how_it_was_trained_and_where_its_base_is(written):
 
 def test_adapters_that_no_run_will_have_are_refused_before_it():
     with pytest.raises(UserError, match="trainer=lora"):
-        export.check(Training(), adapter=True)
-    export.check(Training(), adapter=False)
+        export.check(None, True, "trainer=lora")
+    export.check(None, False, "trainer=lora")
+    export.check(SPEC, True, "trainer=lora")

@@ -17,6 +17,7 @@ from immunax.judges.evaluate import Evaluation, judge
 from immunax.judges.examination import Answer
 from immunax.judges.reading import read
 from immunax.models.generate import Decoding
+from immunax.models.lora import Adapted, LoraSpec
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 from immunax.stages import under_attack
@@ -111,3 +112,14 @@ def test_an_attack_that_diverges_says_nothing_of_resistance():
     absurd = replace(TUNING, optimizer=AdamW(1e38))
     with pytest.raises(UserError, match="diverged"):
         attacked(HarmfulSFT(4, absurd))
+
+
+def test_the_attacked_weights_are_handed_over_before_they_are_scored():
+    attack = HarmfulSFT(4, replace(TUNING, lora=LoraSpec(2, targets=("q_proj",))))
+    team, kept = assemble(attack, EVALUATION, tiny.tokenizer(), SPLITS, Probes(3, 4)), []
+    red_team(team, MODEL, PARAMS, tiny.tokenizer(), "model", 7, keep=kept.append)
+    key = jax.random.split(jax.random.key(7), 3)[0]
+    *_, last = course(attack, team.material, MODEL, PARAMS, key)
+    (given,) = kept
+    assert isinstance(given, Adapted)
+    jax.tree.map(np.testing.assert_array_equal, given.lora, last.weights.lora)

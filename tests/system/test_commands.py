@@ -192,9 +192,9 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(trained, 
         "attack.tuning.probes=1",
     )
     samples = (f"data.attacker={whose}", *(() if attack == "identity_shift" else ("attack.samples=5",)))
-    status, out, err = run(
-        home, "attack", f"+attack={attack}", f"model={model}", f"run={attack}", *SMALL, *budget, *samples
-    )
+    adapters = attack == "harmful_sft_lora"
+    named = f"+attack={attack}", f"model={model}", f"run={attack}", f"export_adapter={adapters}"
+    status, out, err = run(home, "attack", *named, *SMALL, *budget, *samples)
     assert status == 0, err
     assert "attack steps" in out
     folder = home / "outputs" / attack
@@ -203,6 +203,22 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(trained, 
     assert found["results"]
     assert found["attack_data"] == whose
     assert ("(attack data shared)" in out) == (whose == "shared")
+    assert (folder / "adapter").exists() == (folder / "start").exists() == adapters
+    if adapters:
+        start, attacked = (resolve(str(folder / name)).load().params for name in ("start", "adapter"))
+        before, after = (tree["layers"]["mlp"]["up_proj"]["kernel"] for tree in (start, attacked))
+        assert 0 < np.abs(before - after).max() < 1
+        np.testing.assert_array_equal(
+            before, resolve(f"{home}/{model}").load().params["layers"]["mlp"]["up_proj"]["kernel"]
+        )
+
+
+def test_an_attack_without_adapters_has_none_to_export(home):
+    status, _, err = run(
+        home, "attack", "+attack=harmful_sft", "model=model", "export_adapter=true", "run=none", *SMALL
+    )
+    assert status == 2
+    assert "+attack=harmful_sft_lora" in err
 
 
 @pytest.mark.slow
