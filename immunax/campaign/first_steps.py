@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.campaign.programs import MemberData, Program, ProgramForm
+from immunax.campaign.members import MemberData
+from immunax.campaign.programs import Program, ProgramForm
 from immunax.inner.memory import compile_members, usable_bytes
 from immunax.inner.step import Slope
 from immunax.inner.trainable import at_step
@@ -45,7 +46,7 @@ def share_first_steps(
       mesh: groups are sharded over its axis ``attack``.
 
     Returns:
-      ``own`` and the first steps ``[G, ...]`` that :meth:`~immunax.campaign.programs.MemberData.first` picks from. Where no
+      ``own`` and the first steps ``[G, ...]`` that :meth:`~immunax.campaign.members.MemberData.first` picks from. Where no
       two members start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
     """
     leaders = sorted(set(part.alike))

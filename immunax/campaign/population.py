@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from immunax.attacks.tuning import segments
 from immunax.campaign.first_steps import share_first_steps
-from immunax.campaign.programs import MemberData, Program, ProgramForm
+from immunax.campaign.members import MemberData
+from immunax.campaign.programs import Program, ProgramForm
 from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
 from immunax.inner.state import TrainState

@@ -8,7 +8,7 @@ the dialogs themselves are data.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,14 @@ import numpy as np
 import optax
 
 from immunax.attacks.attack import AttackLoss, FineTuning
+from immunax.campaign.members import MemberData, drawn, seeded
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.packing import few
 from immunax.inner.optimizers import OF_RATES, Optimizer
 from immunax.inner.state import TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
-from immunax.inner.trainable import WHOLE, AdapterBase, Adapters, Layers, Trainable, adapted_layers, dropout_of
-from immunax.models import lora
-from immunax.models.lora import Dropout, LoraSpec
+from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.model import Model, Params
 
 
@@ -50,7 +49,7 @@ class ProgramForm:
     rank: int | None
     trainable: Trainable
 
-    def start(self, params: Params, own: "MemberData") -> TrainState:
+    def start(self, params: Params, own: MemberData) -> TrainState:
         """A member before its first step."""
         return begin(self.optimizer.build(1, own.numbers), own.start(params), own.held(params))
 
@@ -80,50 +79,6 @@ class ProgramForm:
         state, begun = take_step(self.rule, state, first)
         state, metrics = scan_steps(self.slope(model), self.rule, state, jax.tree.map(lambda leaf: leaf[1:], batches))
         return state, jnp.concatenate([begun["loss"][None], metrics["loss"]])
-
-
-class MemberData(NamedTuple):
-    """What is one member's own beside its batches; every leaf has a leading axis A.
-
-    Attributes:
-      numbers: of its optimizer, as :meth:`~immunax.inner.optimizers.Optimizer.build` takes them.
-      key: ``[A]``, of its examination.
-      adapters: ``[A, ...]`` fresh adapters of the largest rank, zero past its own; None for full weights.
-      scale: ``[A]``, ``alpha / rank``; None for full weights.
-      dropout: ``[A]`` rates and keys; None where no member has any.
-      layers: those that the adapters are of, None for all; static.
-      asked: what it is examined on in its own wording, ``[A, ...]``.
-      first_step: ``[A]``, which of the shared first steps is its own; None where none are shared.
-      trainable: what trains, where no adapters do; static.
-    """
-
-    numbers: Any
-    key: jax.Array
-    adapters: Any = None
-    scale: Any = None
-    dropout: Dropout | None = None
-    layers: Layers | None = None
-    asked: Any = ()
-    first_step: Any = None
-    trainable: Trainable = WHOLE
-
-    def start(self, params: Params) -> Any:
-        """What one member trains, before its first step."""
-        return self.trainable.split(params)[0] if self.adapters is None else self.adapters
-
-    def held(self, params: Params) -> Any:
-        """What one member does not train."""
-        if self.adapters is None:
-            return self.trainable.split(params)[1]
-        return AdapterBase(params, self.scale, self.dropout, self.layers)
-
-    def whole(self, params: Params, trained: Any) -> Params:
-        """The weights that a model takes, of what one member has trained."""
-        return self.trainable.join(trained, self.held(params))
-
-    def first(self, first_steps: Any) -> Slope | None:
-        """The slope of one member's first step, out of those of :mod:`~immunax.campaign.first_steps`, if they are shared."""
-        return None if self.first_step is None else jax.tree.map(lambda leaf: leaf[self.first_step], first_steps)
 
 
 @dataclass(frozen=True)
@@ -179,14 +134,9 @@ class Program:
         """
         mine = _stacked([asked[place] for place in self.places]) if asked else ()
         seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
-        adapter_keys, exam_keys = _keys(key[jnp.array(self.places)] if key.ndim else _seeded(key, seeds))
-        if self.form.targets is None:
-            return MemberData(self.numbers, exam_keys, asked=mine, trainable=self.form.trainable)
+        keys = key[jnp.array(self.places)] if key.ndim else seeded(key, seeds)
         specs = tuple(attack.tuning.lora for attack in self.attacks if attack.tuning.lora)
-        layers = adapted_layers(specs[0], params)
-        adapters, dropout = _adapters(specs, layers, params, adapter_keys)
-        scale = jnp.array([spec.scale for spec in specs], jnp.float32)
-        return MemberData(self.numbers, exam_keys, adapters, scale, dropout, layers, mine)
+        return drawn(specs, self.form.trainable, params, keys)._replace(numbers=self.numbers, asked=mine)
 
 
 def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
@@ -301,34 +251,3 @@ def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
 
 def _is_number(optimizer: Optimizer, name: str) -> bool:
     return isinstance(getattr(optimizer, name), int | float)
-
-
-@jax.jit
-def _seeded(key: jax.Array, seeds: jax.Array) -> jax.Array:
-    return jax.vmap(partial(jax.random.fold_in, key))(seeds)
-
-
-@jax.jit
-def _keys(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pairs = jax.vmap(jax.random.split)(keys)
-    return pairs[:, 0], pairs[:, 1]
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _adapters(
-    specs: tuple[LoraSpec, ...], layers: Layers | None, params: Params, keys: jax.Array
-) -> tuple[Any, Dropout | None]:
-    # Drawn at each rank of its own: the same numbers in the shape of a larger rank would be others.
-    parts, places = [], []
-    ranks = [spec.rank for spec in specs]
-    for rank in sorted(set(ranks)):
-        chosen = [place for place, each in enumerate(ranks) if each == rank]
-        spec = replace(specs[0], rank=rank, dropout=0.0)
-        fresh = jax.vmap(lambda key, spec=spec: Adapters(spec).split(params, key)[0])(keys[jnp.array(chosen)])
-        parts.append(lora.widen(fresh, max(ranks)))
-        places += chosen
-    order = np.argsort(places)
-    adapters = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
-    if not any(spec.dropout for spec in specs):
-        return adapters, None
-    return adapters, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(dropout_of, keys, specs))

@@ -19,7 +19,8 @@ from immunax.attacks.attack import FineTuning
 from immunax.campaign.budget import Budget, spent
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.programs import MemberData, Program, ProgramForm, programs
+from immunax.campaign.members import MemberData
+from immunax.campaign.programs import Program, ProgramForm, programs
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Dialog, Splits
