@@ -59,7 +59,7 @@ ARMS = {
 SETTINGS = {
     "tar": (
         "trainer.optimizer.learning_rate=3e-4",
-        "defense.mixture.retain=48",
+        "defense.mixture.retain=16",
         "defense.mixture.simulation.steps=16",
         "defense.mixture.simulation.checks=4",
     ),

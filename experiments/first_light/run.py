@@ -8,108 +8,113 @@ kept, answers are not.
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
+from omegaconf import DictConfig
 
 from immunax.conditions.episode import summarise
+from immunax.conditions.fall import fall
+from immunax.conditions.statistics import rate
 from immunax.models.hub import ModelSource
 from immunax.runtime import digest
 from immunax.runtime.launch import configuration_folder
 from immunax.stages.guard import start_model
-from immunax.stages.red_team import assemble
-from immunax.stages.report import summary_to_json
-from immunax.stages.setup import build, load, set_up
+from immunax.stages.red_team import from_config
+from immunax.stages.report import costs_to_json, summary_to_json
+from immunax.stages.setup import load, set_up
 from immunax.stages.under_attack import red_team
 
 HERE = Path(__file__).parent
 RUN = Path("outputs/first_light")
-ATTACKS = {10: 5, 100: 1}
-"""Epochs by samples, in batches of 10: 5 and 10 steps."""
+RESULTS = HERE / "results.jsonl"
+PROBES = {10: 5, 100: 25}
+"""By samples, how often an attack of five epochs of batches of ten is looked at: after every step, or every second one."""
 SEEDS = (0, 1, 2)
+COLOURS = {"start model": "#b2452f", "immunized": "#2f6fb2"}
 
 
 def main(root: str) -> None:
     """Runs what is missing, then draws."""
-    overrides = ["+defense=rep_noise", "data=beavertails", f"data.root={root}", "~judge.judges.hazard_exactness"]
-    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        config = compose("train", overrides)
-    path = HERE / "results.jsonl"
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = {_identity(record) for record in known}
-    setup, loaded = set_up(config)
+    setup, loaded = set_up(configuration(root))
     models = {
-        "start model": start_model(config.start, setup, loaded),
+        "start model": start_model(configuration(root).start, setup, loaded),
         "immunized": load(ModelSource(str(RUN))).params,
     }
     del loaded
     weights = {name: digest.of_tree(params)[:16] for name, params in models.items()}
     before = {}
     for seed in SEEDS:
-        for samples, epochs in ATTACKS.items():
-            attack = build(config.red_team)
-            attack = replace(attack, samples=samples, tuning=replace(attack.tuning, epochs=epochs, probes=2, seed=seed))
-            team = assemble(attack, build(config.judge), setup.checkpoint.tokenizer, setup.splits, build(config.probes))
+        for samples in PROBES:
+            about = {"weights": weights, "samples": samples, "seed": seed}
+            if any(record.items() >= about.items() for record in read()):
+                continue
+            team = from_config(configuration(root, samples, seed), "red_team", setup)
+            episodes = {}
             for name, params in models.items():
-                about = {
-                    "model": name,
-                    "weights": weights[name],
-                    "samples": samples,
-                    "epochs": epochs,
-                    "learning_rate": attack.tuning.optimizer.learning_rate,
-                    "seed": seed,
-                }
-                if _identity(about) in done:
-                    continue
                 title = f"{name}, {samples} samples, seed {seed}"
                 episode = red_team(team, setup.model, params, setup.checkpoint.tokenizer, title, seed, before.get(name))
-                before[name] = episode.before
-                record = {
-                    **about,
-                    "before": summary_to_json(summarise(episode.before)),
-                    "after": summary_to_json(summarise(episode.after)),
-                    "attack_loss": [round(float(loss), 4) for loss in episode.course.loss],
-                }
-                with path.open("a") as out:
-                    out.write(json.dumps(record) + "\n")
-    draw([json.loads(line) for line in path.read_text().splitlines()])
+                episodes[name], before[name] = episode, episode.before
+            record = {
+                **about,
+                "models": {
+                    name: {
+                        "before": summary_to_json(summarise(episode.before)),
+                        "after": summary_to_json(summarise(episode.after)),
+                        "asked_after": episode.course.probe_steps.tolist(),
+                        "refusal": [rate(1 - scores)._asdict() for scores in episode.course.probes["refusal"]],
+                        "attack_loss": [round(float(loss), 4) for loss in episode.course.loss],
+                    }
+                    for name, episode in episodes.items()
+                },
+                "costs": costs_to_json(fall({name: episode.course for name, episode in episodes.items()})),
+            }
+            with RESULTS.open("a") as out:
+                out.write(json.dumps(record) + "\n")
+    draw([record for record in read() if record["weights"] == weights])
 
 
-def _identity(record: dict) -> tuple:
-    return tuple(record[name] for name in ("weights", "samples", "epochs", "learning_rate", "seed"))
+def configuration(root: str, samples: int = 100, seed: int = 0) -> DictConfig:
+    """What the command that immunizes runs, its attack with this many samples and this seed."""
+    overrides = [
+        "+defense=rep_noise",
+        "data=beavertails",
+        f"data.root={root}",
+        "~judge.judges.hazard_exactness",
+        f"red_team.samples={samples}",
+        f"red_team.tuning.probes={PROBES[samples]}",
+        f"red_team.tuning.seed={seed}",
+    ]
+    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+        return compose("train", overrides)
+
+
+def read() -> list[dict]:
+    """All records."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def draw(records: list[dict]) -> None:
-    """Refusal before and after each attack, one dot a seed with its 95% interval, and the attacks' losses."""
+    """Refusal along the attacks, a line a seed, with 95% intervals at their ends."""
     canvas = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = canvas.subplots(1, 2)
-    for offset, (name, colour) in enumerate((("start model", "#b2452f"), ("immunized", "#2f6fb2"))):
-        mine = [record for record in records if record["model"] == name]
-        for place, (stage, samples) in enumerate((("before", 10), ("after", 10), ("after", 100))):
-            for record in (each for each in mine if each["samples"] == samples):
-                refusal, x = record[stage]["refusal"], place + 0.3 * offset + 0.06 * record["seed"] - 0.2
-                error = [[refusal["value"] - refusal["low"]], [refusal["high"] - refusal["value"]]]
-                label = name if (place, record["seed"]) == (0, 0) else None
-                left.errorbar(
-                    x, refusal["value"], error, color=colour, marker="o", markersize=4, linewidth=1, label=label
+    for axes, samples in zip(canvas.subplots(1, 2, sharey=True), PROBES, strict=True):
+        for record in (each for each in records if each["samples"] == samples):
+            for name, colour in COLOURS.items():
+                found = record["models"][name]
+                *_, last = found["refusal"]
+                label = name if record["seed"] == 0 else None
+                axes.plot(
+                    found["asked_after"], [each["value"] for each in found["refusal"]], ".-", color=colour, label=label
                 )
-        for samples, style in ((10, "-"), (100, "--")):
-            losses = [record["attack_loss"] for record in mine if record["samples"] == samples]
-            if losses:
-                label = f"{name}, {samples} samples"
-                # A dialog that was dropped can cost a seed its last step.
-                mean = np.mean(list(zip(*losses, strict=False)), axis=1)
-                right.plot(np.arange(1, len(mean) + 1), mean, style, color=colour, label=label)
-    left.set_xticks(range(3), ["before", "after 10 samples", "after 100 samples"])
-    left.set(ylabel="refusal rate", ylim=(-0.03, 1.03))
-    right.set(xlabel="attack step", ylabel="attack loss (nats per token)")
-    for axes in (left, right):
+                error = [[last["value"] - last["low"]], [last["high"] - last["value"]]]
+                axes.errorbar(found["asked_after"][-1], last["value"], error, color=colour, linewidth=1, alpha=0.5)
+        axes.axhline(0.5, color="#8a8a8a", linewidth=0.8, linestyle=":")
+        axes.set(title=f"{samples} samples", xlabel="attack step", ylim=(-0.03, 1.03))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
+    canvas.axes[0].set_ylabel("refusal rate, 24 held-out prompts")
     canvas.savefig(HERE / "figure.png", dpi=150)
 
 
