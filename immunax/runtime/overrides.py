@@ -26,6 +26,7 @@ from yaml import YAMLError
 
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.misfits import misfit, unknown
 from immunax.runtime.precedence import of_the_model
 
 _OWN_NAMES = "template_args"
@@ -288,7 +289,7 @@ def _check_value(one: Override, config: DictConfig, groups: Mapping[str, list[st
             # Nobody reads a field beside those of the primary configuration.
             if depth and (one.is_add() or one.is_force_add()):
                 return
-            raise _unknown(one.key_or_group.split(".")[: depth + 1], present, config, groups)
+            raise unknown(one.key_or_group.split(".")[: depth + 1], present, config, groups)
         before = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
         node = before
     given = OmegaConf.create({"value": one.value()})
@@ -297,30 +298,4 @@ def _check_value(one: Override, config: DictConfig, groups: Mapping[str, list[st
     # Below the top a dataclass says what may be null.
     expected = fields.same_kind(node, given["value"], nullable=bool(parents))
     if expected:
-        raise _misfit(one.key_or_group, given["value"], node, expected, config, groups)
-
-
-def _misfit(
-    key: str, value: Any, node: Any, expected: str, config: DictConfig, groups: Mapping[str, list[str]]
-) -> UserError:
-    given = f"{key}={'null' if value is None else value}"
-    if not isinstance(node, DictConfig):
-        return UserError(f"{given}: expected {expected}, as in {key}={node}")
-    # The defaults list calls a group that fills another node "group@node".
-    filled = next((name for name in _choices(config) if name.endswith(f"@{key}")), None)
-    if filled:
-        choices = groups[filled.partition("@")[0]]
-        choice = value if value in choices else "NAME"
-        return UserError(f"{given}: did you mean {filled}={choice}? Choices: {', '.join(choices)}")
-    names = [str(name) for name in node if not str(name).startswith("_")]
-    example = f", such as {key}.{names[0]}=VALUE" if names else ""
-    return UserError(f"{given}: expected {expected}{example}. {key} has: {', '.join(names) or 'none'}")
-
-
-def _unknown(path: list[str], present: list[str], config: DictConfig, groups: Mapping[str, list[str]]) -> UserError:
-    name, parent = path[-1], ".".join(path[:-1])
-    if not parent and name in groups:
-        return UserError(f"no {name} is chosen: add {name}=NAME. Choices: {', '.join(groups[name])}")
-    names = present if parent else sorted({*present, *(group for group in groups if "/" not in group)})
-    where = f"{parent} has" if parent else "there are"
-    return UserError(f"unknown field {'.'.join(path)}.{nearest(name, names)} {where}: {', '.join(names)}")
+        raise misfit(one.key_or_group, given["value"], node, expected, config, groups)
