@@ -14,6 +14,9 @@ from immunax.data.files import Form, Row, read_file
 from immunax.data.online import Hub, read_hub
 from immunax.runtime.errors import UserError, nearest
 
+FEWEST = 64
+"""Prompts that a source keeps of any share: a batch of each recipe, and the samples of an attack, are to be had from them."""
+
 SPLITS = ("train", "attack", "validation", "test", "transfer")
 
 
@@ -38,6 +41,8 @@ class Source:
       at_least: the fewest characters of an answer; shorter ones (headings, say) are left out.
       unique: keep the first row of each prompt only.
       limit: keep the first rows only, this many, after every other filter.
+      share: of the distinct prompts that are left, the share that is kept, of 64 or more; with it a prompt's other rows.
+      repeat: how often each dialog stands in the split ``train``.
       form: what the file's name does not tell about its contents.
     """
 
@@ -54,6 +59,8 @@ class Source:
     at_least: int = 0
     unique: bool = False
     limit: int | None = None
+    share: float = 1.0
+    repeat: int = 1
     form: Form = field(default_factory=Form)
 
     def __post_init__(self) -> None:
@@ -70,6 +77,10 @@ class Source:
             raise UserError(f"data source {self.path}: words names answers, but answer names no column")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"data source {self.path}: limit is {self.limit}; expected 1 or more, or null for all rows")
+        if not 0 < self.share <= 1:
+            raise UserError(f"data source {self.path}: share is {self.share}; expected a share above 0, at most 1")
+        if self.repeat < 1:
+            raise UserError(f"data source {self.path}: repeat is {self.repeat}; expected 1 or more")
 
     def dialogs(self, root: str | None) -> list[Dialog]:
         """Reads, filters and maps the rows.
@@ -97,7 +108,7 @@ class Source:
         columns.check()
         if not found:
             raise UserError(f"{origin}: no row is left after its filters; check where, exclude and at_least")
-        return list(found.values())[: self.limit]
+        return self._kept(list(found.values())[: self.limit])
 
     def parts(self, root: str | None, seed: int) -> dict[str, list[Dialog]]:
         """The dialogs of each split that ``splits`` names.
@@ -107,7 +118,7 @@ class Source:
           seed: which of the equally good ways to share out the prompts.
 
         Returns:
-          Split -> dialogs, each in the file's order.
+          Split -> dialogs, each in the file's order; those of ``train`` as often as ``repeat`` says.
 
         Raises:
           UserError: as ``dialogs``.
@@ -118,7 +129,17 @@ class Source:
         found: dict[str, list[Dialog]] = {name: [] for name in self.splits}
         for dialog, key in zip(dialogs, keys, strict=True):
             found[home[key]].append(dialog)
+        if "train" in found:
+            found["train"] *= self.repeat
         return found
+
+    def _kept(self, dialogs: list[Dialog]) -> list[Dialog]:
+        if self.share == 1:
+            return dialogs
+        keys = [prompt_key(dialog) for dialog in dialogs]
+        ordered = sorted(set(keys), key=lambda key: _rank(key, "share"))
+        kept = set(ordered[: max(FEWEST, round(self.share * len(ordered)))])
+        return [dialog for dialog, key in zip(dialogs, keys, strict=True) if key in kept]
 
     def _columns(self) -> list[str]:
         """Every column that a row is asked for."""
@@ -184,11 +205,7 @@ def deal(keys: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[st
     Returns:
       Key -> split. The number of keys of each split is its share, rounded.
     """
-
-    def rank(key: str) -> bytes:
-        return hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest()
-
-    ordered = sorted(set(keys), key=rank)
+    ordered = sorted(set(keys), key=lambda key: _rank(key, seed))
     home, start, reached = {}, 0, 0.0
     for name in sorted(shares, key=SPLITS.index):
         reached += shares[name]
@@ -196,3 +213,7 @@ def deal(keys: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[st
         home.update(dict.fromkeys(ordered[start:stop], name))
         start = stop
     return home
+
+
+def _rank(key: str, salt: Any) -> bytes:
+    return hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=16).digest()

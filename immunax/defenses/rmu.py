@@ -8,7 +8,8 @@ Li et al. 2024, *The WMDP Benchmark* (arXiv:2403.03218):
   once, uniform in the positive orthant and then normalised as in the authors' code. Both squares are means over
   D, as there.
 - The paper's means are over tokens, the default. The authors' code averages over the padding of a batch too: ``positions=all``,
-  with ``padding`` its end-of-text token. It pads on the left; here padding is behind an example, which it reads.
+  with ``padding`` its end-of-text token, each example in a row of its own (``mixture.packed=false``), as long as the batch's
+  longest. It pads on the left; here padding is behind an example, which it reads.
 - Only layers l−2, l−1 and l are trained; of these the authors' code trains ``mlp.down_proj`` alone. With ``trainer.lora`` it is
   the adapters in the layers up to l.
 - Paper, Zephyr-7B (32 layers): l = 7, α = 1200, c = 6.5, AdamW at 5e-5 (in the code with ε = 1e-6, no decay and no clipping), 150
@@ -126,7 +127,7 @@ class Rmu(Defense):
         layer = layer_index(model, self.layer, "defense.layer")
         model, params = first_layers(model, params, layer + 1)
         rows = (layer + 1,)
-        harmful, harmless = (padded_with(part, self.padding) for part in (batch.harmful, batch.retain))
+        harmful, harmless = (padded_with(part, self.padding, to_longest=True) for part in (batch.harmful, batch.retain))
         moved = states(model, params, harmful, rows) - state.control[state.topic]
         start = jax.lax.stop_gradient(states(model, held(state.start, params), harmless, rows))
         drift = states(model, params, harmless, rows) - start

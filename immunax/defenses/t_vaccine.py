@@ -13,7 +13,8 @@ Liu et al. 2024, *Targeted Vaccine* (arXiv:2410.09760), after Vaccine:
 - Authors' script, Llama-2-7B (32 layers): ρ = 3, 8 active layers, interval 20, refresh 200, one harmful example; LoRA r = 8,
   α = 4, dropout 0.1 (``trainer.lora``), AdamW at 1e-3 with decay 0.1, cosine with 10% warm-up, 20 epochs of batches of 10. Here
   layers are trained whole, or their adapters; embedding and final norm are held.
-- What is frozen gets no gradient. By the optimizer's momentum and decay it still moves, as the authors' does not.
+- What is frozen stays, and so do its moments: neither momentum nor decay moves it. The authors' torch counts a parameter's steps
+  for itself, to correct its moments; here the run's are counted.
 
 As in :mod:`~immunax.defenses.vaccine`, ε is a constant, and harmless examples add ``γ · CE(x_r)``.
 """
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 from immunax.defenses.representations import ATTENTION, LAYERS
 from immunax.defenses.vaccine import perturbed_loss
 from immunax.inner.perturbation import PLACES, at_place, layers_gradient, scaled_to
-from immunax.inner.trainable import Projections
+from immunax.inner.trainable import AdapterBase, Projections
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Mixture, Objective, StreamBatch
 from immunax.runtime.errors import UserError, check_choice
@@ -107,9 +108,26 @@ class TVaccine(Defense):
         """The objective, its terms, and ``calm``, CE(x_s) without the perturbation."""
         calm, gradient = layers_gradient(model, params, batch.safe, self.place)
         step = scaled_to(jnp.where(state.active[:, None, None, None], gradient, 0.0), self.rho)
-        params = only_active(params, state.active, ATTENTION if self.place == "attention" else LAYERS)
+        params = only_active(params, state.active, self._part)
         total, metrics = perturbed_loss(model, params, batch, at_place(step, self.place), self.gamma)
         return total, metrics | {"calm": calm}
+
+    def moves(self, state: Targets, trained: Any, held: Any) -> Any:
+        """The layers in A, and of the others with ``place: attention`` what is no attention."""
+        layers = held.layers if isinstance(held, AdapterBase) else None
+        active = state.active if layers is None else state.active[jnp.array(layers.numbers)]
+        part = self._part
+
+        def one(path: tuple, leaf: jax.Array) -> jax.Array:
+            frozen = part == LAYERS or part in path
+            return active.reshape(-1, *[1] * (leaf.ndim - 1)) if frozen else jnp.bool_(True)
+
+        return jax.tree_util.tree_map_with_path(one, trained)
+
+    @property
+    def _part(self) -> Any:
+        """The key below which leaves of layers outside A are frozen."""
+        return ATTENTION if self.place == "attention" else LAYERS
 
     def _count(self, model: Model) -> int:
         depth = model.config.n_layers

@@ -85,14 +85,24 @@ def accumulated(slope_at: SlopeAt, parts: int, weigh: Callable[[Any], jax.Array]
     return total
 
 
-def take_step(optimizer: optax.GradientTransformation, state: TrainState, slope: Slope) -> tuple[TrainState, Scalars]:
+def take_step(
+    optimizer: optax.GradientTransformation, state: TrainState, slope: Slope, moves: Any = None
+) -> tuple[TrainState, Scalars]:
     """The step that a slope makes. Where loss and gradient are not finite, what is trained stays as it is from there on.
+
+    Args:
+      optimizer, state, slope: of the step.
+      moves: what may move in it, of the shapes of what is trained or broadcast to them, bool: the rest and its moments stay. None
+        for all.
 
     Returns:
       The state after it, and scalars: ``loss``, before the step, NaN after the step of divergence; ``grad_norm``; and those of
       the loss.
     """
     updates, moved = optimizer.update(slope.gradient, state.optimizer, state.trained)
+    if moves is not None:
+        updates = jax.tree.map(jnp.where, moves, updates, optax.tree.zeros_like(updates))
+        moved = _where_like(moves, moved, state.optimizer)
     after = optax.apply_updates(state.trained, updates)
     norm = optax.tree.norm(slope.gradient)
     # The gradient's norm is known where gradients are clipped: reading all new weights instead would cost a pass over them.
@@ -105,11 +115,21 @@ def take_step(optimizer: optax.GradientTransformation, state: TrainState, slope:
     return state, {"loss": jnp.where(healthy, slope.loss, jnp.nan), "grad_norm": norm, **slope.metrics}
 
 
+def _where_like(moves: Any, new: Any, old: Any) -> Any:
+    """A new optimizer state, of which each tree like what is trained is the old one where nothing moves."""
+    structure = jax.tree.structure(moves)
+
+    def one(after: Any, before: Any) -> Any:
+        return jax.tree.map(jnp.where, moves, after, before) if jax.tree.structure(after) == structure else after
+
+    return jax.tree.map(one, new, old, is_leaf=lambda node: jax.tree.structure(node) == structure)
+
+
 def train_step(
-    slope_at: SlopeAt, optimizer: optax.GradientTransformation, state: TrainState, batch: Any
+    slope_at: SlopeAt, optimizer: optax.GradientTransformation, state: TrainState, batch: Any, moves: Any = None
 ) -> tuple[TrainState, Scalars]:
     """One step on a batch; see :func:`take_step`."""
-    return take_step(optimizer, state, slope_at(state.trained, at_step(state.held, state.step), batch))
+    return take_step(optimizer, state, slope_at(state.trained, at_step(state.held, state.step), batch), moves)
 
 
 def scan_steps(

@@ -13,6 +13,8 @@ from immunax.runtime.errors import UserError, nearest
 
 DEFAULT = "default"
 """Of several named templates, the one that is used."""
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "templates").glob("*.jinja"))}
+"""Prompt formats of published work, by name, for models without a template of their own or recipes that train on another."""
 _RESERVED = ("messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize")
 
 
@@ -46,7 +48,7 @@ def choose_template(tokenizer: PreTrainedTokenizerFast, chosen: str | None) -> N
 
     Args:
       tokenizer: changed in place.
-      chosen: a name among the tokenizer's templates, or a file with another one; None keeps its own.
+      chosen: a name among the tokenizer's templates or :data:`SHIPPED`, or a file with another one; None keeps its own.
 
     Raises:
       UserError: there is no such template, or there are several and none was chosen.
@@ -60,18 +62,18 @@ def choose_template(tokenizer: PreTrainedTokenizerFast, chosen: str | None) -> N
                 "of them is the default; choose one with model.chat_template=NAME"
             )
         return
-    text = named[chosen] if chosen in named else _read(chosen, named)
+    text = named[chosen] if chosen in named else _read(SHIPPED.get(chosen, chosen), named)
     tokenizer.chat_template = {**named, DEFAULT: text} if named else text
 
 
-def _read(path: str, named: Mapping[str, str]) -> str:
+def _read(path: str | Path, named: Mapping[str, str]) -> str:
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        known = f"a template of the tokenizer ({', '.join(sorted(named))}) or " if named else ""
+        known = f"a template of the tokenizer ({', '.join(sorted(named))}), " if named else ""
         raise UserError(
-            f"model.chat_template={path}: expected {known}a readable text file ({type(error).__name__})."
-            f"{nearest(path, tuple(named))}"
+            f"model.chat_template={path}: expected {known}{', '.join(SHIPPED)}, or a readable text file ({type(error).__name__})."
+            f"{nearest(str(path), (*named, *SHIPPED))}"
         ) from error
 
 

@@ -25,6 +25,8 @@ class Mixture:
         otherwise examples are packed, and their prompts may differ.
       topics: names of harmful sources of the corpus, which harmful batches are drawn from in turn, a topic an outer step; none
         draws from all of them at once.
+      packed: whether examples of streams that are no pairs share rows; otherwise each has its own, as where authors measure on
+        padding.
       emptied: chance that the prompt of an example is emptied, in all streams alike.
       simulation: data of an attack that the defense simulates, or None.
     """
@@ -36,6 +38,7 @@ class Mixture:
     simulation: Simulation | None = None
     emptied: float = 0.0
     topics: tuple[str, ...] = ()
+    packed: bool = True
 
     def __post_init__(self):
         object.__setattr__(self, "topics", tuple(self.topics))
@@ -147,6 +150,15 @@ class Defense(ABC):
           key: of this step, for this alone.
         """
         return state
+
+    def moves(self, state: Any, trained: Any, held: Any) -> Any:
+        """What a step may move of what trains, bool and broadcast to its shapes; None, the default, for all of it.
+
+        Args:
+          state: from :meth:`advance`, for this step.
+          trained, held: as the run's :class:`~immunax.inner.trainable.Trainable` splits the weights.
+        """
+        return None
 
     @property
     def evolves(self) -> bool:

@@ -92,12 +92,13 @@ def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, div
             reduce(Counts.plus, (each for _, each in encoded)),
         )
     batches = {name: [stream.batch(step) for step in range(steps)] for name, stream in streams.items()}
-    layouts = {name: fit_packed(batches[name], divisor) for name in alone}
+    fit, lay_alone = (fit_packed, pack) if mixture.packed else (fit_padded, pad)
+    layouts = {name: fit(batches[name], divisor) for name in alone}
     if paired:
         fitted = {name: fit_padded(batches[name], divisor) for name in paired}
         length = max(layout.length for layout in fitted.values())
         layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
-    lay = dict.fromkeys(alone, pack) | dict.fromkeys(paired, pad)
+    lay = dict.fromkeys(alone, lay_alone) | dict.fromkeys(paired, pad)
     if mixture.simulation is None:
         return Feed(streams, layouts, lay, counts, accumulate=training.accumulate)
     simulated, counts["simulation"] = simulation_feed(

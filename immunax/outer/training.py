@@ -190,7 +190,8 @@ def _updated(
     data = batch, key[None] if training.accumulate == 1 else jax.random.split(key, training.accumulate)
     takers = training.takers(defense)
     if not takers:
-        return train_step(slope_at(defense), training.optimizer.build(training.steps), train, data)
+        moves = defense.moves(carried, train.trained, train.held)
+        return train_step(slope_at(defense), training.optimizer.build(training.steps), train, data, moves)
     each = {name: (slope_at(part), rule.build(training.steps)) for name, (part, rule) in takers.items()}
     return turns.take_turns(each, train, data)
 

@@ -1,22 +1,23 @@
 """A published run, made smaller in one number, and cut to the context of the model that takes it.
 
 ``recipe.scale`` shrinks amounts and nothing else: outer steps, steps of a warm-up, inner steps and checks of a simulated attack,
-and the dialogs that a source gives to training. What a step computes (batch sizes, rates, weights, lengths) stays. Data
-without a ``limit``, such as a generated world, stay whole.
+and the dialogs of each source, by its ``limit`` or, where it has none, by its ``share``. What a step computes (batch sizes,
+rates, weights, lengths) stays, and so does a generated world.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from immunax.data.sources import FEWEST
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
 from immunax.stages.setup import build, shape
 
-FEWEST = 64
-"""Dialogs that a source keeps at any scale: a batch of each recipe, and the samples of an attack, are to be had from them."""
+SOURCE = "immunax.data.sources.Source"
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,20 @@ def applied(config: DictConfig) -> DictConfig:
     changed = {**_amounts(config, trainers, recipe.scale), **_lengths(config, trainers)}
     fitted = config.copy()
     for path, value in changed.items():
-        OmegaConf.update(fitted, path, value)
+        OmegaConf.update(fitted, path, value, force_add=True)
     if changed:
         shown = ", ".join(f"{path} {OmegaConf.select(config, path)} -> {value}" for path, value in changed.items())
         console.note(f"recipe {recipe.name} at scale {recipe.scale:g}: {shown}")
     return fitted
 
 
-def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str, int]:
+def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str, int | float]:
     """What the scale changes, by its place in the configuration."""
 
     def share(amount: int, least: int = 1) -> int:
         return max(min(least, amount), round(scale * amount))
 
-    found: dict[str, int] = {}
+    found: dict[str, int | float] = {}
     for trainer in trainers:
         found[f"{trainer}.steps"] = share(OmegaConf.select(config, f"{trainer}.steps"))
         found |= {path: share(steps) for path, steps in _leaves(config, trainer, "warmup") if steps}
@@ -79,7 +80,12 @@ def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str,
         checks = share(simulation.checks)
         found["defense.mixture.simulation.checks"] = checks
         found["defense.mixture.simulation.steps"] = checks * max(1, math.floor(scale * simulation.steps / checks))
-    found |= {path: share(limit, FEWEST) for path, limit in _leaves(config, "data", "limit")}
+    limits = {path: share(limit, FEWEST) for path, limit in _leaves(config, "data", "limit")}
+    found |= limits
+    if scale < 1:
+        sources = (path for path, target in _leaves(config, "data", "_target_", str) if target == SOURCE)
+        unlimited = (path for path in map(_parent, sources) if f"{path}.limit" not in limits)
+        found |= {f"{path}.share": scale * (OmegaConf.select(config, f"{path}.share") or 1.0) for path in unlimited}
     return {path: amount for path, amount in found.items() if amount != OmegaConf.select(config, path)}
 
 
@@ -90,13 +96,17 @@ def _lengths(config: DictConfig, trainers: list[str]) -> dict[str, int]:
     return {path: context for path, length in lengths.items() if length > context}
 
 
-def _leaves(config: DictConfig, path: str, name: str) -> Iterator[tuple[str, int]]:
-    """Every whole number called ``name`` at or below a node, with its place."""
+def _leaves(config: DictConfig, path: str, name: str, kind: type = int) -> Iterator[tuple[str, Any]]:
+    """Every leaf of a kind called ``name`` at or below a node, with its place."""
     node = OmegaConf.select(config, path)
     if not isinstance(node, DictConfig):
         return
     for key in map(str, node):
-        if key == name and type(node[key]) is int:
+        if key == name and type(node[key]) is kind:
             yield f"{path}.{key}", node[key]
         else:
-            yield from _leaves(config, f"{path}.{key}", name)
+            yield from _leaves(config, f"{path}.{key}", name, kind)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]

@@ -198,6 +198,9 @@ def test_without_a_root_the_hub_is_read_and_else_the_path_as_it_is(root, monkeyp
         ({"splits": {"train": 1.5, "test": -0.5}}, "must add up to 1"),
         ({"prompt": None, "answer": None}, "names no column"),
         ({"limit": 0}, "limit is 0"),
+        ({"share": 0.0}, "share is 0.0"),
+        ({"share": 1.5}, "share is 1.5"),
+        ({"repeat": 0}, "repeat is 0"),
     ],
 )
 def test_a_source_that_makes_no_sense_is_a_user_error(options, message):
@@ -249,3 +252,24 @@ def test_a_corpus_is_built_from_yaml(root):
     splits = instantiate(config).splits()
     assert splits.train.retain[-1] == replace(ask("sum\n\n1 2", "3"), topic="turns")
     assert len(everything(splits.train)) + len(everything(splits.test)) == 61
+
+
+def test_a_share_keeps_the_same_prompts_of_streams_that_are_paired_and_never_fewer_than_64(tmp_path):
+    rows = ({"prompt": f"p {n // 2}", "response": f"r {n}"} for n in range(600))
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole, root = Source("many.jsonl", {"train": 1.0}), str(tmp_path)
+    dialogs, some = whole.dialogs(root), replace(whole, share=0.5).dialogs(root)
+    assert [each for each in dialogs if each in some] == some
+    assert len(some) == 300
+    assert len({each.question for each in some}) == 150
+    assert len(replace(whole, share=1e-4).dialogs(root)) == 128
+    assert set(replace(whole, share=1e-4).dialogs(root)) < set(some)
+
+
+def test_a_source_may_stand_several_times_in_train_alone(root):
+    source = Source("rows.jsonl", {"train": 0.5, "test": 0.5}, repeat=3)
+    once, thrice = (
+        Corpus("c", str(root), retain={"rows": each}).splits() for each in (replace(source, repeat=1), source)
+    )
+    assert sorted(thrice.train.retain, key=repr) == sorted(once.train.retain * 3, key=repr)
+    assert thrice.test == once.test

@@ -10,7 +10,9 @@ import streams
 from immunax.defenses.booster import Booster
 from immunax.defenses.ctrap import CTRAP
 from immunax.defenses.lat import Carried, Lat
+from immunax.defenses.t_vaccine import Targets, TVaccine
 from immunax.defenses.vaccine import Vaccine
+from immunax.inner.perturbation import PLACES
 from immunax.outer.defense import Mixture
 
 ON_GRID = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), streams.WEIGHTS)
@@ -34,10 +36,19 @@ def _rises(dtype):
         def terms(defense, state=()):
             return defense.loss(model, weights, state, streams.BATCH, streams.KEY)[1]
 
-        vaccine, lat = terms(Vaccine(rho=0.1)), terms(LAT, Carried(None, None))
+        lat = terms(LAT, Carried(None, None))
+        steered = {
+            f"{name}, {place}": terms(kind(rho=radius, place=place), state)
+            for place in PLACES
+            for name, kind, radius, state in (
+                ("vaccine, a tenth", Vaccine, 0.2, ()),
+                ("vaccine", Vaccine, 2.0, ()),
+                ("t_vaccine", TVaccine, 3.0, Targets(jnp.ones(1), jnp.array([True]))),
+            )
+        }
         collapses = [terms(CTRAP(5, step_length=length))["collapse"] for length in (1e-9, 10 * STEP)]
         return {
-            "vaccine": vaccine["perturbed"] - vaccine["calm"],
+            **{name: each["perturbed"] - each["calm"] for name, each in steered.items()},
             "lat": lat["adversary_first"] - lat["adversary_last"],
             "booster": terms(Booster(step_length=STEP))["harmful_fall"],
             "ctrap": collapses[1] - collapses[0],

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from small import MODEL, params, plain_logits
 
-from immunax.data.batches import pack
+from immunax.data.batches import pack, pad
 from immunax.data.chat import Encoded
 from immunax.data.packing import Layout
 from immunax.inner.padding import padded_with
@@ -38,3 +38,11 @@ def test_rows_without_an_example_and_batches_without_a_padding_token_stay():
         (batch.answer_index, batch.answer_label),
         (BATCH.answer_index, BATCH.answer_label),
     )
+
+
+def test_padding_may_end_with_the_longest_row():
+    rows = pad([Encoded((3, 4), (5, 6, 7)), Encoded((8,), (9,))], Layout(2, 12, 8))
+    batch = padded_with(rows, PAD, to_longest=True)
+    np.testing.assert_array_equal(batch.segment_ids[1], [1, 1, -1, -1, -1, *[0] * 7])
+    np.testing.assert_array_equal(batch.tokens[1, :5], [8, 9, PAD, PAD, PAD])
+    np.testing.assert_array_equal(batch.segment_ids[0], rows.segment_ids[0])

@@ -4,8 +4,8 @@ import pytest
 import tiny
 import tiny_model
 
-from immunax.data.chat import encode_prompts
-from immunax.data.dialog import ask
+from immunax.data.chat import encode_all, encode_prompts
+from immunax.data.dialog import Dialog, Message, ask
 from immunax.data.prompts import stop_tokens
 from immunax.models import hub, speech, weights
 from immunax.models.hub import ModelSource
@@ -57,7 +57,7 @@ def test_a_template_file_takes_the_place_of_the_models_own_and_is_exported(folde
     assert changed.digests.keys() - plain.digests.keys() == {"chat template"}
     hub.export(tmp_path / "out", changed, changed.params)
     assert asked(ModelSource(str(tmp_path / "out")).load().tokenizer) == "!the cat??"
-    with pytest.raises(UserError, match="expected a readable text file"):
+    with pytest.raises(UserError, match="expected alpaca, question_answer, or a readable text file"):
         ModelSource(str(folder), chat_template=str(tmp_path)).load()
 
 
@@ -84,3 +84,23 @@ def test_end_tokens_of_the_generation_configuration_stop_answers_and_are_exporte
 def test_an_end_token_that_is_no_id_is_refused(several, value):
     with pytest.raises(UserError, match=r"eos_token_id=.*expected a token's id or a list"):
         speech.stop_at(several, {"eos_token_id": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "told"),
+    [
+        ("alpaca", "### Instruction:\nthe cat?\n\n### Response:\n", "be kind\n\n"),
+        ("question_answer", "Question: the cat?\nAnswer:\n", "be kind\n"),
+    ],
+)
+def test_prompt_formats_of_published_work_are_known_by_name(name, asked, told):
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    speech.choose_template(tokenizer, name)
+    for system in ((), (Message("system", "be kind"),)):
+        dialog = Dialog((*system, Message("user", "the cat?")), "it sat")
+        (example,), counts = encode_all(tokenizer, [dialog], 400)
+        assert counts.whole
+        text = tokenizer.decode(example.prompt)
+        assert text.endswith(asked)
+        assert text.startswith(told) or not system
+        assert tokenizer.decode(example.answer) == f"it sat{tokenizer.eos_token}"

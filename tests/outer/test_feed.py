@@ -73,3 +73,11 @@ def test_a_topic_that_the_data_lack_is_named_with_those_that_they_have():
             feed(tiny.tokenizer(), split, Mixture(harmful=2, topics=("cyberr",)), Training())
     with pytest.raises(UserError, match="without pairs"):
         Mixture(safe=2, harmful=2, paired=True, topics=("bio",))
+
+
+def test_streams_that_are_not_packed_have_a_row_for_each_example():
+    for packed, rows in ((False, {1}), (True, {1, 2, 3})):
+        batch = feed(tiny.tokenizer(), SPLIT, Mixture(harmful=2, retain=3, packed=packed), Training(steps=2)).batch(1)
+        assert set(batch.retain.segment_ids.max(axis=1)) <= rows
+        assert batch.retain.tokens.shape[0] == 3 or packed
+    assert batch.retain.segment_ids.max() > 1

@@ -145,3 +145,39 @@ def test_a_simulated_step_of_adapters_with_dropout_passes_its_gradient_exactly()
 
     for ours, theirs in zip(*(jax.tree.leaves(slope(each)) for each in (MixedMode(), Unrolled())), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    "lora", [None, replace(ADAPTERS, layers=(1,)), ADAPTERS], ids=["whole", "one layer", "adapters"]
+)
+@pytest.mark.parametrize("place", ["attention", "layer"])
+def test_a_layer_that_is_not_drawn_stays_with_its_moments_although_it_moved_before(place, lora):
+    defense = TVaccine(active=1, interval=1, refresh=9, place=place, mixture=ALL)
+    training = Training(steps=9, optimizer=AdamW(1e-2, weight_decay=0.1), lora=lora)
+    state = begin(MODEL, WEIGHTS, defense, training, BATCH)
+    drawn = []
+    for _ in range(6):
+        before = jax.tree.map(np.array, (state.train.trained, state.train.optimizer))
+        state, _ = outer_step(MODEL, defense, training, state, BATCH)
+        active = np.asarray(state.defense.active)
+        rows = [1] if lora is not None and lora.layers else [0, 1]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.train.optimizer):
+            _stayed(path, leaf, _at(before[1], path), active[rows], place)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.train.trained):
+            moved = _stayed(path, leaf, _at(before[0], path), active[rows], place)
+            assert moved or "['a']" in jax.tree_util.keystr(path)
+        drawn.append(tuple(active))
+    assert len(set(drawn)) == 2
+
+
+def _at(tree, path):
+    return dict(jax.tree_util.tree_leaves_with_path(tree))[path]
+
+
+def _stayed(path, new, old, active, place):
+    """Checks that the rows of layers that are not drawn are those before, and says whether the others moved."""
+    if new.ndim < 2:  # a count, or rates by step
+        return True
+    frozen = ~active & (place == "layer" or "self_attn" in jax.tree_util.keystr(path))
+    np.testing.assert_array_equal(np.asarray(new)[frozen], old[frozen], err_msg=jax.tree_util.keystr(path))
+    return frozen.all() or (np.asarray(new)[~frozen] != old[~frozen]).any()

@@ -1,7 +1,7 @@
 """Li et al. 2024, RMU, at the last layer; α = 2, c = 6.5, the start model nine tenths of the weights.
 
 ``tokens`` is the paper's formula, a mean over tokens. ``all`` is the authors' code (centerforaisafety/wmdp,
-``rmu/unlearn.py``): a mean over every position of the padded batch.
+``rmu/unlearn.py``): a mean over every position of a batch that is padded to its longest example.
 """
 
 import torch
@@ -30,4 +30,8 @@ def _form(where):
     return form
 
 
-FORMS = {"tokens": _form(lambda part: part.real), "all": _form(lambda part: torch.ones_like(part.real))}
+def _to_longest(part):
+    return torch.ones_like(part.real) * (torch.arange(part.real.shape[1]) < part.real.sum(1).max())
+
+
+FORMS = {"tokens": _form(lambda part: part.real), "all": _form(_to_longest)}
