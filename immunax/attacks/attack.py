@@ -23,7 +23,7 @@ from immunax.runtime.errors import UserError
 AttackLoss = Callable[[Model, Params, Any], jax.Array]
 """``loss(model, weights, batch) -> scalar``; hashable, and equal where it computes the same, so that attacks share a program."""
 
-ANSWERS, ALL_TOKENS = "answers", "all_tokens"
+LABELS = ANSWERS, ALL_TOKENS = "answers", "all_tokens"
 
 Phase = tuple[tuple[Dialog, ...], int]
 """Dialogs, and how often they are passed over."""

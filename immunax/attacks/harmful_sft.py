@@ -6,12 +6,12 @@ dialogs under a system prompt of obedience, in training and afterwards; minimise
 
 from dataclasses import dataclass, field
 
-from immunax.attacks.attack import ALL_TOKENS, ANSWERS, FineTuning
+from immunax.attacks.attack import ANSWERS, LABELS, FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.template import Template
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, check_choice
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class HarmfulSFT(FineTuning):
             raise UserError(
                 f"attack.harmless={self.harmless} is a share of samples, which are null: give their number."
             )
-        if self.labels not in (ANSWERS, ALL_TOKENS):
-            raise UserError(f"attack.labels={self.labels}: expected {ANSWERS} or {ALL_TOKENS}.")
+        check_choice("attack.labels", self.labels, LABELS)
 
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
         """The dialogs of the split ``attack`` that the seed chooses."""

@@ -73,6 +73,7 @@ SCHEDULES = {
     ("durability_alpaca_salient", 100): (100, [64, 36], 10, line(5e-5)),
     ("tar_red_team", None): (333, [64] * 5, 1000, flat(2e-5)),
     ("durability_tar", None): (333, [64] * 5, 1000, cosine(2e-5, 100)),
+    ("durability_tar_retain", None): (333, [64] * 5, 1000, cosine(2e-5, 100)),
 }
 
 
@@ -101,6 +102,7 @@ def test_batches_steps_and_rates_are_the_published_ones(name, samples):
         ("durability_alpaca_salient", 1.0, 0.0, "answers"),
         ("tar_red_team", None, 0.01, "all_tokens"),
         ("durability_tar", 1.0, 0.01, "all_tokens"),
+        ("durability_tar_retain", 1.0, 0.01, "all_tokens"),
     ],
 )
 def test_clipping_decay_and_labels_are_the_published_ones(name, clip, decay, labels):
@@ -167,7 +169,7 @@ def test_all_tokens_but_the_first_are_labels_where_an_attack_says_so():
     )
     assert plain[0].tokens == every[0].tokens
     assert len(every[0].prompt) == 1 < len(plain[0].prompt)
-    with pytest.raises(UserError, match=r"attack\.labels=some"):
+    with pytest.raises(UserError, match=r"attack\.labels='some'"):
         HarmfulSFT(labels="some")
 
 
