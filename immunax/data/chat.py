@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from immunax.data.contract import Written, asked, written
 from immunax.data.dialog import Dialog
-from immunax.data.ends import end_token
+from immunax.data.ends import check_ended_once, end_token
 from immunax.data.layout import has_template
 from immunax.runtime.errors import UserError
 
@@ -225,6 +225,7 @@ def _split_talks(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]
     answered = next(dialog for dialog in dialogs if dialog.answer.strip())
     end = end_token(tokenizer, answered)
     pieces = continued(tokenizer, [text.prompt for text in texts], [text.answer for text in texts], plain)
+    check_ended_once(tokenizer, [answer for _, answer in pieces], answered)
     return [
         (prompt, (*answer, end) if text.answer.strip() else ())
         for text, (prompt, answer) in zip(texts, pieces, strict=True)

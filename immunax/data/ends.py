@@ -1,5 +1,6 @@
-"""Which tokens end an answer."""
+"""Which tokens end an answer, each once and nothing behind it."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from immunax.data.dialog import Dialog, ask
@@ -46,6 +47,29 @@ def stop_tokens(tokenizer: Any, dialog: Dialog = _ANY) -> tuple[int, ...]:
         if not ends:
             raise
     return tuple(sorted(ends))
+
+
+def check_ended_once(tokenizer: Any, answers: Sequence[Sequence[int]], dialog: Dialog) -> None:
+    """Refuses answers whose text spells a token that ends one.
+
+    A loss would teach the model to stop there and to go on; what stands behind it, no reader would ever see.
+
+    Args:
+      tokenizer: the model's.
+      answers: the ids of each dialog's answer, without its end.
+      dialog: of the roles that are answered.
+
+    Raises:
+      UserError: there is one; names its dialog.
+    """
+    ends = {each for each in stop_tokens(tokenizer, dialog) if _is_mark(tokenizer, each)}
+    for place, ids in enumerate(answers):
+        inside = ends.intersection(ids)
+        if inside:
+            raise UserError(
+                f"the answer of dialog {place} holds {tokenizer.convert_ids_to_tokens(min(inside))!r}, the token with which "
+                f"answers of tokenizer {tokenizer.name_or_path!r} end; take it out of the text, or leave such dialogs out"
+            )
 
 
 def _is_mark(tokenizer: Any, token: int) -> bool:

@@ -1,6 +1,7 @@
 """One small template for every way in which public ones break the contract."""
 
 import copy
+import re
 
 import pytest
 import tiny
@@ -281,6 +282,18 @@ def test_every_answer_ends_with_one_end_token(answer, end):
     assert encoded.answer == (*tokenizer(answer.strip()).input_ids, expected)
     assert expected in stop_tokens(tokenizer)
     assert end_token(tokenizer, ask("the cat?")) == expected
+
+
+@pytest.mark.parametrize("template", [tiny.tokenizer().chat_template, None])
+@pytest.mark.parametrize("answer", ["{}", "it sat{}", "it{} sat"])
+def test_an_answer_that_spells_a_token_which_ends_answers_is_refused_by_its_dialog(template, answer):
+    tokenizer = speaking(template)
+    for mark in ("<eos>", END) if template else ("<eos>",):
+        given = [ask("how?", "it was"), ask("the cat?", answer.format(mark))]
+        with pytest.raises(UserError, match=re.escape(f"dialog 1 holds '{mark}'")) as caught:
+            encode_all(tokenizer, given, 200)
+        assert "take it out of the text" in str(caught.value)
+        assert encode_prompts(tokenizer, given, 200)
 
 
 def test_a_template_whose_answers_go_elsewhere_serves_for_questions_alone():
