@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from immunax.attacks.attack import Attack
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.fields import expected
 
 SEED = "tuning.seed"
 
@@ -31,6 +33,9 @@ class Population:
         for path, values in {**self.grid, SEED: self.seeds}.items():
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise UserError(f"population grid {path}={values!r}: expected a list of at least one value.")
+        for seed in self.seeds:
+            if isinstance(seed, bool) or not isinstance(seed, Integral):
+                raise UserError(f"population seed {seed!r}: expected a whole number.")
         if len(self.seeds) > 1 and not self.attack.random:
             raise UserError(
                 f"population seeds={list(self.seeds)}: {type(self.attack).__name__} draws nothing, so that every seed gives the "
@@ -70,5 +75,9 @@ def _set(node: Any, names: Sequence[str], value: Any, path: str) -> Any:
     if not is_dataclass(node) or isinstance(node, type) or names[0] not in known:
         owner = "it is unset there" if node is None else f"{type(node).__name__} has {', '.join(known) or 'no fields'}"
         raise UserError(f"population grid {path}: no field {names[0]!r}, {owner}.{nearest(names[0], known)}")
-    below = value if len(names) == 1 else _set(getattr(node, names[0]), names[1:], value, path)
-    return replace(node, **{names[0]: below})
+    if len(names) > 1:
+        return replace(node, **{names[0]: _set(getattr(node, names[0]), names[1:], value, path)})
+    kind = expected(node, names[0], value)
+    if kind is not None:
+        raise UserError(f"population grid {path}={value!r}: expected {kind}.")
+    return replace(node, **{names[0]: value})

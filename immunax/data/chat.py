@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from immunax.data import contract
-from immunax.data.contract import Written
+from immunax.data.contract import Written, asked, written
 from immunax.data.dialog import Dialog
+from immunax.data.ends import check_ended_once, end_token
+from immunax.data.layout import has_template
 from immunax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -150,8 +151,8 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialo
     for index, dialog in enumerate(dialogs):
         if not dialog.prompt:
             raise UserError(f"prompt {index} is empty; generation needs a corpus of prompts, not of plain text")
-    plain = not contract.has_template(tokenizer)
-    texts = [_plain_prompt(dialog) for dialog in dialogs] if plain else contract.asked(tokenizer, dialogs)
+    plain = not has_template(tokenizer)
+    texts = [_plain_prompt(dialog) for dialog in dialogs] if plain else asked(tokenizer, dialogs)
     prompts = _ids(tokenizer, texts, plain)
     for index, ids in enumerate(prompts):
         if len(ids) > max_length:
@@ -219,13 +220,12 @@ def _split(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> l
 def _split_talks(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> list[tuple[Ids, Ids]]:
     if not any(dialog.answer.strip() for dialog in dialogs):
         return [(ids, ()) for ids in encode_prompts(tokenizer, dialogs, sys.maxsize)]
-    plain = not contract.has_template(tokenizer)
-    if plain:
-        texts = [Written(_plain_prompt(dialog), dialog.answer) for dialog in dialogs]
-    else:
-        texts = contract.written(tokenizer, dialogs)
-    end = contract.end_token(tokenizer, next(dialog for dialog in dialogs if dialog.answer.strip()))
+    plain = not has_template(tokenizer)
+    texts = [Written(_plain_prompt(each), each.answer) for each in dialogs] if plain else written(tokenizer, dialogs)
+    answered = next(dialog for dialog in dialogs if dialog.answer.strip())
+    end = end_token(tokenizer, answered)
     pieces = continued(tokenizer, [text.prompt for text in texts], [text.answer for text in texts], plain)
+    check_ended_once(tokenizer, [answer for _, answer in pieces], answered)
     return [
         (prompt, (*answer, end) if text.answer.strip() else ())
         for text, (prompt, answer) in zip(texts, pieces, strict=True)

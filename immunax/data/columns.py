@@ -123,7 +123,7 @@ def holds(row: Row, wanted: Mapping[str, Any], origin: str) -> list[bool]:
     return found
 
 
-def chat(row: Row, column: str, origin: str) -> Dialog:
+def chat(row: Row, column: str, origin: str) -> Dialog | None:
     """The dialog in a column of chat messages.
 
     Args:
@@ -133,7 +133,8 @@ def chat(row: Row, column: str, origin: str) -> Dialog:
       origin: what to call the row in an error.
 
     Returns:
-      The dialog; its answer is the last message when the assistant wrote that, else empty.
+      The dialog; its answer is the last message when the assistant wrote that, else empty. None where the cell is empty, or
+      the prompt is: it has no turn, or one without words. A system message without words is left out.
 
     Raises:
       UserError: no such column, or the messages are malformed or of a kind that is not supported: roles of tools and
@@ -141,13 +142,18 @@ def chat(row: Row, column: str, origin: str) -> Dialog:
     """
     where = f"{origin}: column {column!r}"
     entries = cell(row, column, origin)
+    if entries is None:
+        return None
     if not isinstance(entries, list) or not entries:
         found = "an empty list" if entries == [] else f"a {type(entries).__name__}"
         raise UserError(f"{where} holds {found}; expected a list of messages, with role and content in each")
     messages = tuple(_message(entry, f"{where}, message {number}") for number, entry in enumerate(entries, 1))
-    if messages[-1].role == "assistant":
-        return Dialog(messages[:-1], messages[-1].content)
-    return Dialog(messages, "")
+    answered = messages[-1].role == "assistant"
+    turns = messages[:-1] if answered else messages
+    prompt = tuple(turn for turn in turns if turn.role != "system" or turn.content.strip())
+    if not prompt or not all(turn.content.strip() for turn in prompt):
+        return None
+    return Dialog(prompt, messages[-1].content if answered else "")
 
 
 def _message(entry: Any, where: str) -> Message:

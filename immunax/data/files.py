@@ -66,9 +66,7 @@ def _rows(path: Path, form: Form) -> Iterator[Row]:
         return read_parquet(path)
     if kind == "text":
         return read_txt(path, form.delimiter, form.columns)
-    tabs = stem(path.name).endswith(".tsv")
-    # A tsv file has no quotes to honour: a lone one is a character of the text.
-    return read_csv(path, form.delimiter or ("\t" if tabs else ","), not tabs, form.columns)
+    return read_csv(path, form.delimiter, stem(path.name).endswith(".tsv"), form.columns)
 
 
 def stem(name: str) -> str:

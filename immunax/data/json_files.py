@@ -1,4 +1,4 @@
-"""Rows of JSON files: one object a line, or one document that holds a list of them."""
+"""Rows of JSON files: one object a line, or one document that is a list of them, or one of them over several lines."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,22 @@ def read_json_rows(path: Path, field: str | None) -> Iterator[dict[str, Any]]:
         start = file.read(1)
         while start.isspace():
             start = file.read(1)
-    return _document(path, field) if field or start == "[" else _lines(path)
+    return _document(path, field) if field or start == "[" or _spread(path) else _lines(path)
+
+
+def _spread(path: Path) -> bool:
+    """Whether an object goes on in the next line: the first is none yet, and the next begins no other."""
+    text = (line for _, line in lines(path, newline="\n") if line.strip())
+    first, following = next(text, ""), next(text, "")
+    if not first.lstrip().startswith("{") or not following or following.lstrip().startswith("{"):
+        return False
+    try:
+        json.loads(first)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(first.rstrip())
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -47,7 +62,7 @@ def _document(path: Path, field: str | None) -> Iterator[dict[str, Any]]:
     rows = _parse(text, path)
     if field is not None:
         rows = _field(rows, field, path)
-    for row in _checked(rows, path):
+    for row in _checked([rows] if isinstance(rows, dict) else rows, path):
         yield {"text": row} if isinstance(row, str) else row
 
 

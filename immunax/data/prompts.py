@@ -1,4 +1,4 @@
-"""Prompts for generation, as one rectangle, and the tokens that end an answer."""
+"""Prompts for generation, as one rectangle."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,11 +7,11 @@ import numpy as np
 
 from immunax.data.batches import Array
 from immunax.data.chat import encode_prompts
-from immunax.data.contract import asked, end_token, has_template
+from immunax.data.contract import lead
 from immunax.data.dialog import Dialog, ask
+from immunax.data.layout import has_template
 from immunax.data.packing import few
 from immunax.data.thought import left_open
-from immunax.runtime.errors import UserError
 
 _ANY = ask("a question")
 
@@ -45,31 +45,14 @@ def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> P
     return Prompts(tokens, real)
 
 
-def stop_tokens(tokenizer: Any, dialog: Dialog = _ANY) -> tuple[int, ...]:
-    """Ids that end an answer: the tokenizer's end of text, the one its chat template puts after an answer, and those that the
-    model's configuration and generation configuration name.
+def open_thought(tokenizer: Any, dialog: Dialog = _ANY) -> str | None:
+    """The marker that closes the thought that the chat template leaves open behind a prompt, as those of R1's kind do.
 
     Args:
       tokenizer: the model's.
       dialog: of the roles that are asked.
+
+    Returns:
+      None where no thought is open.
     """
-    ends = {tokenizer.eos_token_id, *getattr(tokenizer, "stop_ids", ())} - {None}
-    try:
-        ends.add(end_token(tokenizer, dialog))
-    except UserError:  # a template without a place for answers can still ask
-        if not ends:
-            raise
-    return tuple(sorted(ends))
-
-
-def opens_thought(tokenizer: Any, dialog: Dialog = _ANY) -> bool:
-    """Whether what the chat template puts after a prompt leaves a thought open, as those of R1's kind do.
-
-    Args:
-      tokenizer: the model's.
-      dialog: of the roles that are asked.
-    """
-    if not has_template(tokenizer):
-        return False
-    behind = asked(tokenizer, [dialog])[0].rpartition(dialog.prompt[-1].content.strip())[2]
-    return left_open(behind) is not None
+    return left_open(lead(tokenizer, dialog)) if has_template(tokenizer) else None

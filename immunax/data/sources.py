@@ -24,7 +24,8 @@ SPLITS = ("train", "attack", "validation", "test", "transfer")
 class Source:
     """How the rows of one file become dialogs.
 
-    Rows whose prompt or answer is blank are left out, where the source names a column for it.
+    Rows whose prompt or answer is blank are left out, where the source names a column for it; of chat messages, those where a
+    turn before the answer is blank, and a blank system message alone.
 
     Attributes:
       path: the file, below the corpus's ``root`` when that is given, else from the working directory.
@@ -160,7 +161,7 @@ class Source:
     def _dialog(self, row: Row, origin: str) -> Dialog | None:
         if self.messages is not None:
             dialog = chat(row, self.messages, origin)
-            return dialog if dialog.prompt and len(dialog.answer) >= self.at_least else None
+            return dialog if dialog is not None and len(dialog.answer) >= self.at_least else None
         prompt = "" if self.prompt is None else text(row, self.prompt, origin)
         answer = "" if self.answer is None else self._answer(row, self.answer, origin)
         system = "" if self.system is None else text(row, self.system, origin)
@@ -173,7 +174,10 @@ class Source:
     def _answer(self, row: Row, column: str, origin: str) -> str:
         if not self.words:
             return text(row, column, origin)
-        label = str(cell(row, column, origin))
+        value = cell(row, column, origin)
+        label = "" if value is None else str(value)
+        if not label.strip():
+            return ""
         if label not in self.words:
             known = ", ".join(self.words)
             raise UserError(f"{origin}: column {column!r} holds {label!r}, which words does not name; it has {known}.")

@@ -2,10 +2,12 @@
 
 import csv
 import gzip
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from immunax.data.text_files import LONGEST, lines, open_text, unreadable
 from immunax.runtime.errors import UserError
@@ -14,27 +16,32 @@ _ROWS = 1024
 """Rows of a parquet file that are in memory at a time."""
 
 
-def read_csv(path: Path, delimiter: str, quoted: bool, columns: Sequence[str] | None) -> Iterator[dict[str, str]]:
+def read_csv(path: Path, delimiter: str | None, tabs: bool, columns: Sequence[str] | None) -> Iterator[dict[str, str]]:
     """The rows of a csv or tsv file; every cell stays text.
+
+    A column without a name, as an index that was saved has or a comma at the end of each line makes, is read past.
 
     Args:
       path: the file.
-      delimiter: one character.
-      quoted: whether quotes may enclose a cell; else one is a character of the text.
+      delimiter: one character; None is the one that a first line ``sep=;`` names, as spreadsheets write it, else the usual one.
+      tabs: whether that is the tab, and a quote is a character of the text; else quotes may enclose a cell.
       columns: the names of the columns, where the file has no header row.
 
     Raises:
-      UserError: a row has more or fewer cells than there are columns, or two columns have one name.
+      UserError: a row has more or fewer cells than there are columns, two columns have one name, or none has any.
     """
-    if len(delimiter) != 1:
+    if delimiter is not None and len(delimiter) != 1:
         raise UserError(
             f"data file {path}: form.delimiter={delimiter!r}: expected one character in a file of this kind."
         )
     csv.field_size_limit(LONGEST)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    # A tsv file has no quotes to honour: a lone one is a character of the text.
+    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     with unreadable(path), open_text(path) as file:
+        said, start, text = _told_delimiter(file)
+        delimiter = delimiter or said or ("\t" if tabs else ",")
         # strict: a quote that is never closed would swallow the rest of the file as one cell.
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             header = list(columns) if columns else next((row for row in reader if row), None)
             if header is None:
@@ -42,16 +49,28 @@ def read_csv(path: Path, delimiter: str, quoted: bool, columns: Sequence[str] | 
             _check_header(header, path)
             for row in reader:
                 if row:
-                    _check_width(row, header, path, reader.line_num)
-                    yield dict(zip(header, row, strict=True))
+                    _check_width(row, header, path, start + reader.line_num)
+                    yield {name: cell for name, cell in zip(header, row, strict=True) if name.strip()}
         except csv.Error as error:
             raise UserError(
-                f"cannot read data file {path}: line {reader.line_num}: {error}; check its quotes"
+                f"cannot read data file {path}: line {start + reader.line_num}: {error}; check its quotes"
             ) from error
 
 
+def _told_delimiter(file: IO[str]) -> tuple[str | None, int, Iterator[str]]:
+    """The delimiter that the first line names, how many lines that took, and the lines that follow."""
+    first = file.readline()
+    told = re.fullmatch(r"sep=(.)[\r\n]+", first, re.IGNORECASE)
+    if told:
+        return told[1], 1, iter(file)
+    return None, 0, itertools.chain([first] if first else [], file)
+
+
 def _check_header(header: Sequence[str], path: Path) -> None:
-    twice = [name for name, count in Counter(header).items() if count > 1]
+    named = [name for name in header if name.strip()]
+    if not named:
+        raise UserError(f"cannot read data file {path}: no column has a name; name them with form.columns")
+    twice = [name for name, count in Counter(named).items() if count > 1]
     if twice:
         raise UserError(f"cannot read data file {path}: two columns are called {twice[0]!r}; rename one")
 

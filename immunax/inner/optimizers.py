@@ -60,7 +60,7 @@ class Optimizer(ABC):
         keeps it.
     """
 
-    learning_rate: Any = 5e-5
+    learning_rate: float = 5e-5
     schedule: str = "constant"
     warmup: int | float = 0.0
     warmup_from_zero: bool = False

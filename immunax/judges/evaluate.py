@@ -12,7 +12,8 @@ import numpy as np
 from immunax.data.batches import Batch
 from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Split
-from immunax.data.prompts import Prompts, opens_thought, prompt_rows, stop_tokens
+from immunax.data.ends import stop_tokens
+from immunax.data.prompts import Prompts, open_thought, prompt_rows
 from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
 from immunax.judges.judge import Judge, collect
 from immunax.judges.likelihood import Likelihood, by_example, in_rows
@@ -62,7 +63,7 @@ class Material(NamedTuple):
       prompts: the same as tokens.
       harmful, retain: padded batches ``[K, B, T]``, or None where the data have none.
       stop: ids that end an answer.
-      thinking: whether the prompts leave a thought open.
+      thinking: the marker that closes the thought that the prompts leave open, or None.
       counts: what became of the dialogs of ``held-out harmful`` and ``held-out retain``.
     """
 
@@ -71,7 +72,7 @@ class Material(NamedTuple):
     harmful: Batch | None
     retain: Batch | None
     stop: tuple[int, ...]
-    thinking: bool = False
+    thinking: str | None = None
     counts: Mapping[str, Counts] = MappingProxyType({})
 
 
@@ -117,7 +118,7 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
         harmful[0],
         retain[0],
         stop_tokens(tokenizer, distinct[0]),
-        opens_thought(tokenizer, distinct[0]),
+        open_thought(tokenizer, distinct[0]),
         {name: each for name, each in counts.items() if each is not None},
     )
 
@@ -132,7 +133,9 @@ def asked_by(material: Material, attack: Any, evaluation: Evaluation, tokenizer:
       tokenizer: the model's.
     """
     asked = [attack.evaluation(dialog) for dialog in material.dialogs]
-    return material._replace(prompts=prompt_rows(tokenizer, asked, evaluation.max_length))
+    return material._replace(
+        prompts=prompt_rows(tokenizer, asked, evaluation.max_length), thinking=open_thought(tokenizer, asked[0])
+    )
 
 
 def _padded(

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from immunax.data.dialog import Dialog
-from immunax.data.prompts import Prompts, opens_thought, prompt_rows, stop_tokens
+from immunax.data.ends import stop_tokens
+from immunax.data.prompts import Prompts, open_thought, prompt_rows
 from immunax.judges.reading import read
 from immunax.judges.replies import Reply, store
 from immunax.judges.rubric import Rating, parse
@@ -80,7 +81,7 @@ class LocalModel:
 
     def _replies(self, asked: Sequence[Dialog]) -> list[str]:
         loaded = self._checkpoint
-        stop, thinking = stop_tokens(loaded.tokenizer, asked[0]), opens_thought(loaded.tokenizer, asked[0])
+        stop, thinking = stop_tokens(loaded.tokenizer, asked[0]), open_thought(loaded.tokenizer, asked[0])
         model = Model(loaded.config, dtype=self.dtype)
         decoding = Decoding(self.max_new_tokens)
         # Of like lengths together: the shape of a batch is its longest question's, and every shape is compiled.

@@ -1,6 +1,7 @@
 """What a model said: generated ids as the texts that judges see."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +23,14 @@ class Read(NamedTuple):
     unfinished: np.ndarray
 
 
-def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], thinking: bool) -> Read:
+def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], closing: str | None) -> Read:
     """Reads generated answers.
 
     Args:
       tokenizer: the model's.
       ids: ``[P, G]``, the stop token included, then -1.
       stop: ids that end an answer.
-      thinking: whether the prompts leave a thought open.
+      closing: the marker that closes the thought that the prompts leave open, None where they leave none.
 
     Raises:
       UserError: the model's logits were not finite: there is no answer to judge.
@@ -41,18 +42,16 @@ def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], thinking: bool) -
             f"the model's logits are not finite for {broken} of {len(ids)} prompts, and what it says means nothing: its weights "
             "are broken, or its numbers too large for the dtype; check the model, or set compute.dtype=float32."
         )
-    marks = tokenizer.get_added_vocab()
-    opening, closing = ({marks[pair[side]] for pair in MARKERS if pair[side] in marks} for side in (0, 1))
+    added = tokenizer.get_added_vocab()
+    markers = {added[marker]: marker for pair in MARKERS for marker in pair if marker in added}
     rows = [[token for token in row if token >= 0 and token not in stop] for row in ids.tolist()]
-    texts = [_text(tokenizer, row, opening, closing, thinking) for row in rows]
+    texts = [after(_text(tokenizer, row, markers), closing) for row in rows]
     return Read(texts, np.array([not set(row) & set(stop) for row in ids.tolist()], bool))
 
 
-def _text(tokenizer: Any, row: list[int], opening: set[int], closing: set[int], thinking: bool) -> str | None:
-    # Decoding may drop a marker that is a special token, so such ones are looked for among the ids.
-    opened, closed = (max((at for at, each in enumerate(row) if each in ids), default=-1) for ids in (opening, closing))
-    if opened > closed:
-        return None
-    if closed >= 0:
-        return tokenizer.decode(row[closed + 1 :], skip_special_tokens=True).lstrip()
-    return after(tokenizer.decode(row, skip_special_tokens=True), thinking)
+def _text(tokenizer: Any, row: list[int], markers: Mapping[int, str]) -> str:
+    """Ids as text. Decoding may drop a marker that is a special token, so each is written as it is."""
+    pieces = [(marker, list(run)) for marker, run in groupby(row, markers.get)]
+    return "".join(
+        marker * len(run) if marker else tokenizer.decode(run, skip_special_tokens=True) for marker, run in pieces
+    )

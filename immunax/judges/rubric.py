@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from immunax.data.dialog import Dialog, Message
-from immunax.data.thought import after
+from immunax.data.thought import after, closed_in
 
 HIGHEST = 10
 """Of either number; 0 is the lowest."""
@@ -69,7 +69,8 @@ def parse(reply: str) -> Rating | None:
       The last object with both numbers in range, scaled to [0, 1]: what comes before may quote the rubric's form or weigh
       others. None where there is none behind the reasoning, or that has no end.
     """
-    said = after(reply, open_at_start=False) or ""
+    # The prompt of an endpoint's model is its own, and may have opened the thought.
+    said = after(reply, closed_in(reply)) or ""
     decoder, rating, start = json.JSONDecoder(), None, said.find("{")
     while start >= 0:
         try:

@@ -165,13 +165,16 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a folder.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is none, it cannot be read, or its settings name code of its own.
     """
     if not (folder / "tokenizer.json").is_file():
         raise UserError(
             f"{folder}: no tokenizer.json; expected a fast tokenizer, save one with transformers' save_pretrained."
         )
     refuse_pointer(folder / "tokenizer.json")
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        hf_config.refuse_own_code(weights.read_json(settings), str(settings), "tokenizer.json")
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # tokenizers raises bare Exceptions
@@ -187,10 +190,13 @@ def check_vocabulary(loaded: PreTrainedTokenizerFast, config: DecoderConfig, pat
     Raises:
       UserError: there is one.
     """
-    token, number = max(loaded.get_vocab().items(), key=lambda item: item[1])
+    named = {number: f"token {token!r}" for token, number in loaded.get_vocab().items()}
+    # What is put around every text has ids of its own in tokenizer.json, which the vocabulary need not know.
+    around = dict.fromkeys(loaded("")["input_ids"], "the token put around every text")
+    number, token = max((around | named).items(), default=(0, ""))
     if number >= config.vocab_size:
         raise UserError(
-            f"{path}: token {token!r} has id {number}, but the embedding has {config.vocab_size} rows; "
+            f"{path}: {token} has id {number}, but the embedding has {config.vocab_size} rows; "
             "use the model's own tokenizer, or enlarge the embedding."
         )
 

@@ -41,7 +41,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         known = ", ".join(FAMILIES)
         hint = nearest(str(model_type), FAMILIES)
         raise UserError(f"{where}: model_type {model_type!r} is not supported; supported are {known}.{hint}")
-    _refuse_own_code(raw, where, model_type)
+    refuse_own_code(raw, where, f"a plain {model_type}")
     family, fields = FAMILIES[model_type], Fields(raw, where)
     _refuse_variants(fields, family)
     n_heads, d_model = fields.count("num_attention_heads"), fields.count("hidden_size")
@@ -70,13 +70,23 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     return config
 
 
-def _refuse_own_code(raw: Mapping[str, Any], where: str, model_type: str) -> None:
+def refuse_own_code(raw: Mapping[str, Any], where: str, plain: str) -> None:
+    """Refuses a configuration that names code of its own.
+
+    Args:
+      raw: a file of a model's folder.
+      where: its path.
+      plain: what is loaded in place of what that code makes.
+
+    Raises:
+      UserError: there is an ``auto_map``.
+    """
     own = raw.get("auto_map")
     if own:
         named = next(iter(own.values())) if isinstance(own, Mapping) else own
         raise UserError(
             f"{where}: auto_map names code of the model's own ({str(named)[:80]}), which is never run; "
-            f"if it computes what a plain {model_type} does, delete auto_map from the file."
+            f"if it computes what {plain} does, delete auto_map from the file."
         )
 
 

@@ -5,10 +5,11 @@ A node with ``_target_`` is checked against that dataclass: no unknown field, no
 
 import dataclasses
 import inspect
+import numbers
 import pkgutil
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -28,6 +29,21 @@ def check(config: DictConfig) -> None:
       UserError: a field is unknown, missing or of another type, or a ``_target_`` does not exist.
     """
     _walk(config, "")
+
+
+def expected(owner: Any, name: str, value: Any) -> str | None:
+    """What a field of a dataclass expects, where a value does not fit it.
+
+    Args:
+      owner: an instance of the dataclass.
+      name: of the field.
+      value: as it is to stand there, built from its node where it has one.
+
+    Returns:
+      The expectation in words, None where the value fits.
+    """
+    hint = typing.get_type_hints(type(owner))[name]
+    return None if _fits(value, hint) else _describe(hint)
 
 
 def _walk(node: Any, path: str) -> None:
@@ -96,20 +112,20 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is typing.Literal:
         return value in arguments
     if origin in (tuple, list, typing.get_origin(typing.Sequence[int])):
-        return isinstance(value, ListConfig) and _items_fit(value, arguments)
+        return isinstance(value, Sequence) and not isinstance(value, str) and _items_fit(value, arguments)
     if _is_mapping(hint):
-        return isinstance(value, DictConfig)
+        return isinstance(value, Mapping)
     if _is_node(hint):
-        return isinstance(value, DictConfig) and isinstance(value.get("_target_"), str)
+        return isinstance(value.get("_target_"), str) if isinstance(value, Mapping) else _is_built(value, hint)
     if hint is type(None):
         return value is None
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is float:
         # YAML reads 1e-4, without a point, as text on some paths; Hydra's own grammar reads it as a number.
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
     return True
@@ -128,7 +144,14 @@ def _is_made(hint: Any) -> bool:
     return isinstance(hint, type) and dataclasses.is_dataclass(hint) and not inspect.isabstract(hint)
 
 
-def _items_fit(value: ListConfig, hints: tuple[Any, ...]) -> bool:
+def _is_built(value: Any, hint: Any) -> bool:
+    """Whether a value was built from a node; what a protocol asks of it shows only where it is used."""
+    if getattr(hint, "_is_protocol", False):
+        return value is not None and not isinstance(value, (str, numbers.Real, Sequence))
+    return isinstance(value, hint)
+
+
+def _items_fit(value: Sequence[Any], hints: tuple[Any, ...]) -> bool:
     if not hints:
         return True
     if (len(hints) == 2 and hints[1] is Ellipsis) or len(hints) == 1:

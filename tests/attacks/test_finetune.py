@@ -18,8 +18,8 @@ from immunax.campaign.course import course
 from immunax.campaign.grid import Population
 from immunax.campaign.programs import programs
 from immunax.data.dialog import Message, Split, Splits, ask
+from immunax.data.ends import stop_tokens
 from immunax.data.order import indices
-from immunax.data.prompts import stop_tokens
 from immunax.data.template import Template
 from immunax.inner.optimizers import AdamW
 from immunax.models.lora import Adapted, LoraSpec

@@ -376,3 +376,35 @@ def test_a_path_that_names_nothing_is_refused_with_the_nearest_name():
         Population(ATTACK, {"tuning.lora.rank": [1]}).members()
     with pytest.raises(UserError, match="at least one value"):
         Population(ATTACK, {"samples": []})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "kind"),
+    [
+        ("tuning.optimizer.learning_rate", "1e-3", "a number"),
+        ("tuning.optimizer.learning_rate", None, "a number"),
+        ("tuning.optimizer.b1", "0.9", "a number"),
+        ("tuning.optimizer.max_grad_norm", "1", "a number or null"),
+        ("tuning.optimizer", "adamw", "fields with _target_ of a Optimizer"),
+        ("tuning.lora", 8, "fields with _target_: immunax.models.lora.LoraSpec or null"),
+        ("tuning.epochs", 1.5, "a whole number"),
+        ("samples", "10", "a whole number or null"),
+        ("samples", True, "a whole number or null"),
+    ],
+)
+def test_a_value_of_another_kind_than_its_field_is_refused_in_one_line(path, value, kind):
+    with pytest.raises(UserError, match=re.escape(f"population grid {path}={value!r}: expected {kind}.")):
+        Population(ATTACK, {path: [value]}).members()
+
+
+def test_values_of_a_fields_kind_are_taken_whatever_made_them():
+    grid = {
+        "samples": [np.int64(3)],
+        "tuning.optimizer": [Adafactor(1e-3)],
+        "tuning.lora": [LoraSpec(2, targets=("q_proj",))],
+        "tuning.lora.targets": [["k_proj"], ("v_proj", "q_proj")],
+        "tuning.optimizer.learning_rate": [np.float32(0.5), 1],
+    }
+    assert len(Population(ATTACK, grid).members()) == 4
+    with pytest.raises(UserError, match=r"population seed '0': expected a whole number\."):
+        Population(ATTACK, seeds=["0"])

@@ -106,6 +106,23 @@ def test_sharegpt_and_parts_of_text_are_messages_too(turns):
     assert chat({"messages": turns}, "messages", "set") == Dialog((Message("user", "u"),), "a")
 
 
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_a_prompt_with_a_blank_turn_is_no_dialog_and_a_blank_system_message_no_message(blank):
+    user, answer = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
+    for turns in (
+        [{"role": "user", "content": blank}, answer],
+        [{"role": "user", "content": blank}],
+        [user, {"role": "assistant", "content": blank}, user, answer],
+        [{"role": "system", "content": blank}, answer],
+        [answer],
+    ):
+        assert chat({"m": turns}, "m", "set") is None
+    assert chat({"m": [{"role": "system", "content": blank}, user, answer]}, "m", "set") == Dialog(
+        (Message("user", "u"),), "a"
+    )
+    assert chat({"m": None}, "m", "set") is None
+
+
 def test_parts_of_text_are_one_text():
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     assert chat({"m": [{"role": "user", "content": parts}]}, "m", "set").question == "one two"

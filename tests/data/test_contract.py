@@ -1,14 +1,15 @@
 """One small template for every way in which public ones break the contract."""
 
 import copy
+import re
 
 import pytest
 import tiny
 
-from immunax.data import contract
 from immunax.data.chat import encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
-from immunax.data.prompts import stop_tokens
+from immunax.data.ends import end_token, stop_tokens
+from immunax.data.prompts import open_thought
 from immunax.runtime.errors import UserError
 
 END = "<|im_end|>"
@@ -77,6 +78,35 @@ def test_a_dropped_message_is_seen_although_its_text_stands_elsewhere():
     )
     hidden = Dialog((Message("system", "user"), Message("user", "user")), "it sat")
     assert "leaves out messages of the role 'system'" in refused(tokenizer, hidden)
+
+
+LONG = "you are a kind assistant"
+
+
+@pytest.mark.parametrize("question", [LONG, f"who said: {LONG}?", f"{LONG} {LONG}"])
+def test_a_long_message_that_is_dropped_is_seen_although_a_later_one_quotes_it(question):
+    tokenizer = speaking(
+        "{% for m in messages %}{% if m['role'] != 'system' or m['content']|length < 12 %}"
+        + TURN
+        + "{% endif %}{% endfor %}"
+        + ASK
+    )
+    assert "be kind" in example(tokenizer, SYSTEM)[0]
+    dialog = Dialog((Message("system", LONG), Message("user", question)), "it sat")
+    assert "does not keep the text of the" in refused(tokenizer, dialog)
+    assert example(tiny.tokenizer(), dialog)[0].count(LONG) == 1 + question.count(LONG)
+
+
+def test_a_template_may_put_the_systems_message_into_the_last_turn():
+    tokenizer = speaking(
+        "{% set ns = namespace(rule='') %}{% for m in messages %}{% if m['role'] == 'system' %}{% set ns.rule = m['content'] %}"
+        "{% elif m['role'] == 'user' %}{{ '[INST] ' }}{% if loop.last or loop.index == messages|length - 1 and not "
+        "add_generation_prompt %}{{ ns.rule + ' ' }}{% endif %}{{ m['content'] + '[/INST]' }}{% else %}"
+        "{{ m['content'] + '<eos>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '' }}{% endif %}"
+    )
+    turns = (Message("system", "be kind"), Message("user", "the cat?"), Message("assistant", "it sat"))
+    prompts = encode_prompts(tokenizer, [Dialog((*turns, Message("user", "and now?")), "")], 200)
+    assert tokenizer.decode(prompts[0]) == "[INST] the cat?[/INST]it sat<eos>[INST] be kind and now?[/INST]"
 
 
 @pytest.mark.parametrize("role", ["developer", "tool", "critic"])
@@ -185,6 +215,34 @@ def test_a_thought_opened_by_the_generation_prompt_is_closed_before_a_given_answ
         encode_all(tokenizer, [ask("the cat?", "<think>hm</think>it sat")], 200)
 
 
+KEPT = R1.replace("m['content'].split('</think>')[-1]", "m['content']")
+QWQ = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[user]' + m['content'] }}{% else %}"
+    "{% set said = m['content'].split('</think>') %}{{ '[assistant]<think>\n' }}"
+    "{% if said|length > 1 %}{{ said[0].split('<think>')[-1].strip() }}{% endif %}"
+    "{{ '\n</think>\n\n' + said[-1].strip() + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]<think>\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [KEPT, QWQ])
+@pytest.mark.parametrize("opening", ["<think>\n", "<think>", "  <think>\n", ""])
+def test_a_thought_of_the_data_goes_on_where_the_generation_prompt_opened_it(template, opening):
+    tokenizer = speaking(template)
+    prompt, answer, asked = example(tokenizer, ask("the cat?", f"{opening}hmm\n</think>\n\nit sat"))
+    assert prompt == asked == "[user]the cat?[assistant]<think>\n"
+    assert answer == f"hmm\n</think>\n\nit sat{END}"
+    prompt, answer, _ = example(tokenizer, ask("the cat?", "it sat"))
+    assert prompt + answer == f"[user]the cat?[assistant]<think>\n\n</think>\n\nit sat{END}"
+
+
+@pytest.mark.parametrize("content", ["", " ", "a", "use the <think> tag", "<think>"])
+def test_whether_a_prompt_leaves_a_thought_open_is_the_templates_doing_alone(content):
+    assert open_thought(speaking(R1), ask(content)) == "</think>"
+    assert open_thought(tiny.tokenizer(), ask(content)) is None
+    assert open_thought(speaking(None), ask(content)) is None
+
+
 def test_an_empty_thought_of_the_template_is_not_scored():
     prompt, answer, asked = example(speaking(QWEN3), ask("the cat?", "it sat"))
     assert prompt == asked + "<think>\n\n</think>\n\n"
@@ -212,7 +270,7 @@ def test_thoughts_of_earlier_turns_may_be_left_out_and_nothing_else():
         encode_prompts(tokenizer, [Dialog(turns, "")], 200)
 
 
-@pytest.mark.parametrize("answer", ["it sat", "it sat ", " it sat\n", "<eos>", END, "end"])
+@pytest.mark.parametrize("answer", ["it sat", "it sat ", " it sat\n", "end"])
 @pytest.mark.parametrize("end", ["", "\n", "###", "</s>", "<|im_end|>\n", "<|im_end|><eos>"])
 def test_every_answer_ends_with_one_end_token(answer, end):
     tokenizer = speaking(
@@ -223,7 +281,19 @@ def test_every_answer_ends_with_one_end_token(answer, end):
     (encoded,), _ = encode_all(tokenizer, [ask("the cat?", answer)], 200)
     assert encoded.answer == (*tokenizer(answer.strip()).input_ids, expected)
     assert expected in stop_tokens(tokenizer)
-    assert contract.end_token(tokenizer, ask("the cat?")) == expected
+    assert end_token(tokenizer, ask("the cat?")) == expected
+
+
+@pytest.mark.parametrize("template", [tiny.tokenizer().chat_template, None])
+@pytest.mark.parametrize("answer", ["{}", "it sat{}", "it{} sat"])
+def test_an_answer_that_spells_a_token_which_ends_answers_is_refused_by_its_dialog(template, answer):
+    tokenizer = speaking(template)
+    for mark in ("<eos>", END) if template else ("<eos>",):
+        given = [ask("how?", "it was"), ask("the cat?", answer.format(mark))]
+        with pytest.raises(UserError, match=re.escape(f"dialog 1 holds '{mark}'")) as caught:
+            encode_all(tokenizer, given, 200)
+        assert "take it out of the text" in str(caught.value)
+        assert encode_prompts(tokenizer, given, 200)
 
 
 def test_a_template_whose_answers_go_elsewhere_serves_for_questions_alone():

@@ -164,6 +164,14 @@ def test_an_answer_that_is_a_label_is_put_in_words_whether_it_is_text_or_a_numbe
         Source("a.tsv", {"train": 1.0}, answer=None, words=words)
 
 
+def test_rows_of_messages_without_a_question_are_left_out(tmp_path):
+    asked, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}
+    rows = [[{"role": "user", "content": ""}, answer], [asked, answer], None, [{"role": "user", "content": " "}]]
+    lines = [*(json.dumps({"messages": turns}) for turns in rows), "{}"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    assert Source("rows.jsonl", {"train": 1.0}, messages="messages").dialogs(str(tmp_path)) == [ask("hi", "a")]
+
+
 def test_plain_text_has_no_prompt_and_headings_are_left_out(root):
     source = Source("texts.txt", {"test": 1.0}, prompt=None, answer="text", at_least=20)
     (dialog,) = source.dialogs(root)
@@ -215,6 +223,8 @@ def test_a_source_that_makes_no_sense_is_a_user_error(options, message):
         ({"where": {"kidn": "a"}}, "data source rows.jsonl: no column 'kidn'; .*Did you mean 'kind'"),
         ({"where": {"kind": "z"}}, "no row is left after its filters"),
         ({"at_least": 99}, "no row is left after its filters"),
+        ({"messages": "promt"}, "data source rows.jsonl: no column 'promt'; .*Did you mean 'prompt'"),
+        ({"answer": "kidn", "words": {"a": "yes"}}, "data source rows.jsonl: no column 'kidn'; .*Did you mean 'kind'"),
     ],
 )
 def test_columns_and_filters_that_do_not_fit_the_rows_are_user_errors(root, options, message):

@@ -71,7 +71,41 @@ def test_the_lines_of_a_text_file_can_have_cells(tmp_path):
 
 def test_a_csv_file_with_the_index_that_pandas_writes_is_read(tmp_path):
     pandas.DataFrame(ROWS).to_csv(tmp_path / "a.csv")
-    assert read_file(tmp_path / "a.csv", Form()) == [{"": str(n), **row} for n, row in enumerate(ROWS)]
+    assert read_file(tmp_path / "a.csv", Form()) == ROWS
+    pandas.read_csv(tmp_path / "a.csv", dtype=str).rename(columns=lambda name: name.replace("Unnamed: 0", "")).to_csv(
+        tmp_path / "twice.csv"
+    )
+    assert (tmp_path / "twice.csv").read_text().startswith(",,prompt")
+    assert read_file(tmp_path / "twice.csv", Form()) == ROWS
+
+
+def test_columns_without_a_name_are_read_past(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,response,, \none,1,,\ntwo,2,x,y\n")
+    assert read_file(tmp_path / "a.csv", Form()) == [
+        {"prompt": "one", "response": "1"},
+        {"prompt": "two", "response": "2"},
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("line", "delimiter"), [("sep=,", ","), ("sep=;", ";"), ("SEP=\t", "\t")])
+def test_the_line_in_which_a_spreadsheet_names_its_delimiter_is_read_as_that(tmp_path, line, delimiter, end):
+    cells = [line, f"prompt{delimiter}response", f"one{delimiter}1"]
+    (tmp_path / "a.csv").write_bytes(("\ufeff" + end.join(cells) + end).encode())
+    assert read_file(tmp_path / "a.csv", Form()) == [{"prompt": "one", "response": "1"}]
+    (tmp_path / "b.csv").write_text("\n".join([*cells, "two"]))
+    with pytest.raises(UserError, match="line 4 has 1 cells, the header 2"):
+        read_file(tmp_path / "b.csv", Form(delimiter=delimiter))
+    (tmp_path / "c.csv").write_text("sep=x1\none\n")
+    assert read_file(tmp_path / "c.csv", Form()) == [{"sep=x1": "one"}]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+def test_one_object_over_several_lines_is_one_row(tmp_path, name):
+    row = {"prompt": "one", "messages": [{"role": "user", "content": "hi"}]}
+    text = "\n" + json.dumps(row, indent=2)
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    assert read_file(tmp_path / name, Form()) == [row]
 
 
 def test_a_cell_longer_than_the_librarys_own_limit_is_read(tmp_path):
@@ -163,6 +197,10 @@ def test_reading_a_local_file_asks_nothing_of_the_network(tmp_path, monkeypatch)
             "line 4: unexpected end of data; check its quotes",
         ),
         ("a.csv", b"prompt,response\none\n", Form(), "line 2 has 1 cells, the header 2"),
+        ("a.csv", b",,\none,two,\n", Form(), "no column has a name; name them with form.columns"),
+        ("a.json", b'{\n "a": 1,\n "b" 2\n}', Form(), "line 3 is not valid JSON (Expecting ':' delimiter"),
+        ("a.json", b'{\n "a": 1\n}\n{\n "a": 2\n}', Form(), "line 4 is not valid JSON (Extra data"),
+        ("a.jsonl", b'{"a": 1\n{"a": 2}\n', Form(), "line 1 is not valid JSON"),
         ("a.csv", b"prompt,prompt\none,two\n", Form(), "two columns are called 'prompt'"),
         ("a.csv", b"prompt||response\n", Form(delimiter="||"), "form.delimiter='||': expected one character"),
         ("a.jsonl", b'"one"\n', Form(), "line 1 is a str; expected one object a line"),

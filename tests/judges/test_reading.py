@@ -41,28 +41,43 @@ def tokenizer(request):
         ("<think>\nwhere", None, False),
         ("<think>\nI give up<eos>", None, True),
         ("<think>one</think><think>two</think>it sat<eos>", "it sat", True),
-        ("<think>one</think>it sat<think>again", None, False),
+        ("<think>one</think>it sat<think>again", "it sat<think>again", False),
+        (" \n<think>one</think>it sat", "it sat", False),
+        ("mix the cat </think> I cannot", "mix the cat </think> I cannot", False),
+        ("mix the cat [/THINK] I cannot", "mix the cat [/THINK] I cannot", False),
+        ("<think>a</think>mix </think> I cannot", "mix </think> I cannot", False),
+        ("[THINK]a</think>b[/THINK]it sat", "it sat", False),
+        ("use the <think> tag: it", "use the <think> tag: it", False),
+        ("it <think>sat</think> sorry", "it <think>sat</think> sorry", False),
+        ("<think>a</think>" * 3000 + "it", "it", False),
     ],
 )
-def test_an_answer_is_what_follows_the_last_thought(tokenizer, text, expected, finished):
-    found = read(tokenizer, rows(tokenizer, text), STOP, thinking=False)
+def test_an_answer_is_what_follows_the_thoughts_that_it_begins_with(tokenizer, text, expected, finished):
+    found = read(tokenizer, rows(tokenizer, text), STOP, None)
     assert found.texts == [expected]
     assert found.unfinished.tolist() == [not finished]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("where?</think>it sat<eos>", "it sat"), ("where?", None), ("", None), ("<think>a</think>it<eos>", "it")],
+    [
+        ("where?</think>it sat<eos>", "it sat"),
+        ("where?", None),
+        ("", None),
+        ("<think>a</think>it<eos>", "it"),
+        ("hm</think>mix</think> sorry<eos>", "mix</think> sorry"),
+        ("mix[/THINK] sorry<eos>", None),
+    ],
 )
 def test_a_prompt_that_leaves_a_thought_open_is_answered_once_that_is_closed(tokenizer, text, expected):
     ids = rows(tokenizer, text, "x</think>y<eos>")
-    assert read(tokenizer, ids, STOP, thinking=True).texts == [expected, "y"]
+    assert read(tokenizer, ids, STOP, "</think>").texts == [expected, "y"]
 
 
 def test_logits_that_are_not_finite_are_no_answer():
     ids = np.array([[5, 2, -1], [5, NOT_FINITE, -1], [NOT_FINITE, -1, -1]])
     with pytest.raises(UserError, match="logits are not finite for 2 of 3 prompts"):
-        read(tiny.tokenizer(), ids, STOP, thinking=False)
+        read(tiny.tokenizer(), ids, STOP, None)
 
 
 @dataclass(frozen=True)

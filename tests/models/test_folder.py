@@ -75,6 +75,27 @@ def test_a_token_past_the_embedding_is_refused_though_the_tokens_are_few(folder)
         load(folder)
 
 
+def test_a_token_past_the_embedding_that_only_the_post_processor_adds_is_refused(folder):
+    raw = weights.read_json(folder / "tokenizer.json")
+    special = {"<start>": {"id": "<start>", "ids": [9999], "tokens": ["<start>"]}}
+    pieces = [{"SpecialToken": {"id": "<start>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    both = [*pieces, {"Sequence": {"id": "B", "type_id": 1}}]
+    raw["post_processor"] = {"type": "TemplateProcessing", "single": pieces, "pair": both, "special_tokens": special}
+    weights.write_json(folder / "tokenizer.json", raw)
+    with says("the token put around every text has id 9999, but the embedding has 304 rows"):
+        load(folder)
+    special["<start>"]["ids"] = [1]
+    weights.write_json(folder / "tokenizer.json", raw)
+    assert load(folder).tokenizer("a")["input_ids"][0] == 1
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused(folder):
+    edit(folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_x.X", None]})
+    with says(r"tokenizer_config\.json: auto_map names code .*tokenization_x\.X.* what tokenizer\.json does") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", list(weights.DTYPES))
 def test_a_value_that_is_not_finite_is_refused_by_its_tensors_name(folder, value, dtype):

@@ -6,7 +6,7 @@ import tiny_model
 
 from immunax.data.chat import encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
-from immunax.data.prompts import stop_tokens
+from immunax.data.ends import stop_tokens
 from immunax.models import hub, speech, weights
 from immunax.models.hub import ModelSource
 from immunax.runtime.errors import UserError

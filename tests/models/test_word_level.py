@@ -1,7 +1,7 @@
 from immunax.data.chat import encode_all
 from immunax.data.dialog import ask
+from immunax.data.ends import stop_tokens
 from immunax.data.organism import OrganismTasks
-from immunax.data.prompts import stop_tokens
 from immunax.models.word_level import END, UNKNOWN, word_level
 
 CORPUS = OrganismTasks()

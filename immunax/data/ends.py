@@ -1,0 +1,77 @@
+"""Which tokens end an answer, each once and nothing behind it."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from immunax.data.dialog import Dialog, ask
+from immunax.data.layout import has_template, learn, roles
+from immunax.runtime.errors import UserError
+
+_ANY = ask("a question")
+
+
+def end_token(tokenizer: Any, dialog: Dialog) -> int:
+    """The id of the one token that ends every answer: what the template puts after one where that is a token of its own, else
+    the tokenizer's end of text.
+
+    Args:
+      tokenizer: with or without a chat template.
+      dialog: whose roles the template is tried with.
+
+    Raises:
+      UserError: there is neither.
+    """
+    end = learn(tokenizer, roles(dialog)).end.strip() if has_template(tokenizer) else ""
+    ids = list(tokenizer(end, add_special_tokens=False)["input_ids"]) if end else []
+    if ids and _is_mark(tokenizer, ids[0]):
+        return ids[0]
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token"
+        )
+    return cast(int, tokenizer.eos_token_id)
+
+
+def stop_tokens(tokenizer: Any, dialog: Dialog = _ANY) -> tuple[int, ...]:
+    """Ids that end an answer: the tokenizer's end of text, the one its chat template puts after an answer, and those that the
+    model's configuration and generation configuration name.
+
+    Args:
+      tokenizer: the model's.
+      dialog: of the roles that are asked.
+    """
+    ends = {tokenizer.eos_token_id, *getattr(tokenizer, "stop_ids", ())} - {None}
+    try:
+        ends.add(end_token(tokenizer, dialog))
+    except UserError:  # a template without a place for answers can still ask
+        if not ends:
+            raise
+    return tuple(sorted(ends))
+
+
+def check_ended_once(tokenizer: Any, answers: Sequence[Sequence[int]], dialog: Dialog) -> None:
+    """Refuses answers whose text spells a token that ends one.
+
+    A loss would teach the model to stop there and to go on; what stands behind it, no reader would ever see.
+
+    Args:
+      tokenizer: the model's.
+      answers: the ids of each dialog's answer, without its end.
+      dialog: of the roles that are answered.
+
+    Raises:
+      UserError: there is one; names its dialog.
+    """
+    ends = {each for each in stop_tokens(tokenizer, dialog) if _is_mark(tokenizer, each)}
+    for place, ids in enumerate(answers):
+        inside = ends.intersection(ids)
+        if inside:
+            raise UserError(
+                f"the answer of dialog {place} holds {tokenizer.convert_ids_to_tokens(min(inside))!r}, the token with which "
+                f"answers of tokenizer {tokenizer.name_or_path!r} end; take it out of the text, or leave such dialogs out"
+            )
+
+
+def _is_mark(tokenizer: Any, token: int) -> bool:
+    """Whether an id is a token of its own: a marker of ordinary text stands in answers too."""
+    return token in tokenizer.added_tokens_decoder or token in tokenizer.all_special_ids
