@@ -30,12 +30,13 @@ def main(config: DictConfig) -> None:
     folder, started = run_directory(), manifest.now()
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
+    attack = build(config.attack)
     run, devices = _search, mesh.build(build(config.mesh))
-    if not isinstance(build(config.attack), Search):
+    if not isinstance(attack, Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
     check_same_inputs(folder, setup.digests)
-    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"])
+    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [attack])
     record = {"started": started, "seed": config.seed, "attack_data": whose}
     episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}

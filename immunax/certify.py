@@ -47,7 +47,8 @@ def main(config: DictConfig) -> None:
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
-    data = {"digests": digests, "attacker": attackers_data(certified.record, setup.splits, setup.digests["data"])}
+    whose = attackers_data(certified.record, setup.splits, setup.digests["data"], suite.attacks.values())
+    data = {"digests": digests, "attacker": whose}
     stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
     _show(stated)
 

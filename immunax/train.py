@@ -16,7 +16,7 @@ from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
 from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import export, recipe, report
-from immunax.stages.attackers_data import marked
+from immunax.stages.attackers_data import attackers_data, made_by, marked
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
@@ -51,7 +51,8 @@ def main(config: DictConfig) -> None:
         "seed": config.seed,
         "data": _data_counts(data, team, training.max_length),
     }
-    record |= {"trained_against": trained_against(defense), "attack_data": setup.splits.attacker}
+    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [team.attack])
+    record |= {"trained_against": trained_against(defense), "attack_data": whose}
     manifest.write_manifest(folder, config, digests, record)
     start = start_model(config.start, setup, loaded)
     base = loaded if defense.reference == "base" else None
@@ -68,10 +69,8 @@ def main(config: DictConfig) -> None:
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
-        fell = report.deliver(
-            folder, marked(run_title(), setup.splits.attacker), episodes, team.before.dialogs, metrics
-        )
-    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics)
+    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / export.MODEL).items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
 

@@ -69,10 +69,17 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
         return "its policy is not that of its configuration"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
-    data = config.get("data")
-    if isinstance(data, Mapping) and data.get("attacker") == SHARED != said["data"].get("attacker"):
+    read = config.get("data"), config["suite"]["attacks"]
+    if said["data"].get("attacker") != SHARED and any(map(_shares, read)):
         return "attackers shared the defense's data, and it does not say so"
     return None
+
+
+def _shares(config: Any) -> bool:
+    """Whether a corpus of a configuration gives attackers what defenses train on."""
+    if not isinstance(config, Mapping):
+        return False
+    return config.get("attacker") == SHARED or any(map(_shares, config.values()))
 
 
 def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:

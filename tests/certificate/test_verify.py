@@ -144,6 +144,9 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
         lambda said: said["policy"].update(price=1.0),
         lambda said: said["suite"]["config"]["policy"]["utility"].update(keep=0.1),
         lambda said: said["suite"]["config"].update(data={"attacker": "shared"}),
+        lambda said: said["suite"]["config"]["suite"]["attacks"]["sft"].update(
+            attack={"corpus": {"attacker": "shared"}}
+        ),
         lambda said: said["data"].update(attacker="shared"),  # without the limit that follows from it
     ],
 )
