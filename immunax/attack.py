@@ -38,10 +38,10 @@ def main(config: DictConfig) -> None:
     check_same_inputs(folder, setup.digests)
     whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [attack])
     record = {"started": started, "seed": config.seed, "attack_data": whose}
-    episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
+    episode, prompts, counts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}
     with open_metrics(config, folder) as metrics:
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics)
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics, {called(config): counts})
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
 
@@ -62,7 +62,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
 
     tokenizer = setup.checkpoint.tokenizer
     episode = red_team(team, setup.model, params, tokenizer, called(config), config.seed, keep=keep)
-    return episode, team.before.dialogs, digests, record
+    return episode, team.before.dialogs, team.counts, digests, record
 
 
 def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
@@ -72,7 +72,8 @@ def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     params = start_model(config.start, setup, loaded)
     searched = search_and_score(attack, evaluation, setup, params, called(config), config.seed, devices)
     show(searched.found)
-    return searched.episode, searched.prompts, setup.digests, record | {"search": to_json(searched.found)}
+    record |= {"data": searched.data, "search": to_json(searched.found)}
+    return searched.episode, searched.prompts, searched.counts, setup.digests, record
 
 
 if __name__ == "__main__":

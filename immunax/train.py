@@ -69,7 +69,8 @@ def main(config: DictConfig) -> None:
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics)
+        counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / export.MODEL).items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)

@@ -15,6 +15,7 @@ from immunax.judges.refusal import Refusal
 from immunax.models.model import Model
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
+from immunax.stages.kept import ATTACK
 from immunax.stages.setup import Setup, build, check_context
 
 
@@ -85,13 +86,13 @@ class RedTeam:
     def counts(self) -> dict[str, Counts]:
         """What became of the attack's dialogs, and of those whose given answers are weighed."""
         read = self.material.counts[0] if isinstance(self.material, Program) else Counts(0, 0, 0)
-        return {"attack": read, **self.before.counts}
+        return {ATTACK: read, **self.before.counts}
 
     @property
     def lengths(self) -> dict[str, str]:
         """The fields that set how long these may be, with their values."""
         own = f"attack {self.attack.length_field}={self.attack.max_length}"
-        return {"attack": own, **dict.fromkeys(self.before.counts, f"judge.max_length={self.evaluation.max_length}")}
+        return {ATTACK: own, **dict.fromkeys(self.before.counts, f"judge.max_length={self.evaluation.max_length}")}
 
 
 def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
