@@ -35,7 +35,6 @@ def main(config: DictConfig) -> None:
     if not isinstance(attack, Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
-    check_same_inputs(folder, setup.digests)
     whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [attack])
     record = {"started": started, "seed": config.seed, "attack_data": whose}
     episode, prompts, counts, digests, record = run(config, setup, loaded, devices, folder, record)
@@ -51,6 +50,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     adapters = team.attack.tuning.lora if isinstance(team.attack, FineTuning) else None
     export.check(adapters, config.export_adapter, "+attack=harmful_sft_lora")
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
+    check_same_inputs(folder, digests)
     record |= {"data": record_counts(team.counts, team.lengths)}
     manifest.write_manifest(folder, config, digests, record)
     params = start_model(config.start, setup, loaded)
@@ -67,6 +67,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
 
 def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     export.check(None, config.export_adapter, "one attack, as +attack=harmful_sft_lora, where a search makes many")
+    check_same_inputs(folder, setup.digests)
     manifest.write_manifest(folder, config, setup.digests, record)
     attack, evaluation = build(config.attack), build(config.judge)
     params = start_model(config.start, setup, loaded)
