@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from immunax.models import folder, gguf, hf_config, peft, tokenizer, weights
 from immunax.models.config import DecoderConfig
+from immunax.models.deciding import BASE
 from immunax.models.folder import Checkpoint, export
 from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
@@ -235,7 +236,7 @@ def digests(path: Path) -> dict[str, str]:
       path: a folder, or a GGUF file, whose further parts lie beside it.
 
     Returns:
-      Digests by name, those of the base under ``base/``.
+      Digests by name, those of the base under :data:`~immunax.models.deciding.BASE`.
 
     Raises:
       UserError: there is no such folder or file, or the base is nowhere to be found.
@@ -245,7 +246,7 @@ def digests(path: Path) -> dict[str, str]:
     own = digest.of_folder(path)
     if not peft.is_adapter(path):
         return own
-    return own | {f"base/{name}": value for name, value in digests(_base(path).locate()).items()}
+    return own | {f"{BASE}{name}": value for name, value in digests(_base(path).locate()).items()}
 
 
 def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
@@ -260,5 +261,5 @@ def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
         base,
         params=jax.tree.map(lambda new, old: new.astype(old.dtype), params, base.params),
         tokenizer=made,
-        digests=folder.digests(path, present) | {f"base/{name}": value for name, value in base.digests.items()},
+        digests=folder.digests(path, present) | {f"{BASE}{name}": value for name, value in base.digests.items()},
     )
