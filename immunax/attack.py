@@ -13,9 +13,10 @@ from immunax.models.weights import check_dtype
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
 from immunax.stages import export, report
-from immunax.stages.attackers_data import attackers_data, made_by, marked
+from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
+from immunax.stages.provenance import computed_as_made, made_by
 from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.search import search_and_score, show, to_json
@@ -27,7 +28,7 @@ from immunax.stages.under_attack import red_team
 @command("attack", required=("attack",))
 def main(config: DictConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
-    folder, started = run_directory(), manifest.now()
+    folder, started, config = run_directory(), manifest.now(), computed_as_made(config)
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
     attack = build(config.attack)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,36 +10,9 @@ from immunax.attacks.attack import Attack
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.data.dialog import OWN, SHARED, Split, Splits
-from immunax.runtime import console, digest, manifest
+from immunax.runtime import console, digest
 from immunax.runtime.errors import UserError
-from immunax.stages.export import ADAPTER, MODEL
 from immunax.stages.setup import build
-
-
-def made_by(path: str | Path | None) -> Mapping[str, Any] | None:
-    """The manifest of the run of ``immunax.train`` that made a model, or None.
-
-    Args:
-      path: of the run, of the model or of the adapters that it exported, or a link to one; of anything else, None and the start
-        model beside its adapters among it, no run is known.
-
-    Raises:
-      UserError: the manifest cannot be read.
-    """
-    if path is None:
-        return None
-    named = Path(path).expanduser()
-    # A link may lead to a run, or stand in one whose weights lie on another disk.
-    for run in (run for folder in (named.resolve(), named.absolute()) for run in _runs(folder)):
-        if (run / manifest.FILE).is_file():
-            record = manifest.read(run)
-            return record if "defense" in record["config"] else None
-    return None
-
-
-def _runs(folder: Path) -> tuple[Path, ...]:
-    """The folders of runs that a folder may be of."""
-    return (folder, folder.parent) if folder.name in (MODEL, ADAPTER) else (folder,)
 
 
 def attackers_data(

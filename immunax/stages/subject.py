@@ -11,9 +11,9 @@ from immunax.models.hub import digests
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, names
 from immunax.runtime.errors import UserError
-from immunax.stages.attackers_data import made_by
 from immunax.stages.export import MODEL
 from immunax.stages.guard import start_model
+from immunax.stages.provenance import made_by
 from immunax.stages.setup import Setup, build, load, set_up
 
 

@@ -1,8 +1,5 @@
 from dataclasses import asdict, dataclass
 
-import pytest
-from omegaconf import OmegaConf
-
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.multilingual_sft import MultilingualSFT
 from immunax.campaign.grid import Population
@@ -11,9 +8,8 @@ from immunax.data.dialog import Split, Splits, ask
 from immunax.data.fictional import FictionalHazards
 from immunax.data.fictional.french import FrenchHazards
 from immunax.data.organism import OrganismTasks
-from immunax.runtime import digest, manifest
-from immunax.runtime.errors import UserError
-from immunax.stages.attackers_data import attackers_data, made_by, marked
+from immunax.runtime import digest
+from immunax.stages.attackers_data import attackers_data, marked
 
 SPLITS = OrganismTasks().splits()
 
@@ -88,30 +84,6 @@ class Taught:
 
     def splits(self):
         return Splits(Split(), self.of.train)
-
-
-def test_the_run_that_made_a_model_is_found_from_its_folder_and_its_export(tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    (run / "model").mkdir(parents=True)
-    assert made_by(None) is made_by(run) is made_by(tmp_path / "no" / "model") is None
-    manifest.write_manifest(run, OmegaConf.create({"defense": {"alpha": 1}}), {})
-    assert made_by(run)["config"]["defense"] == made_by(str(run / "model"))["config"]["defense"] == {"alpha": 1}
-    assert made_by(run / "adapter") is not None
-    assert made_by(run / "start") is None
-    (tmp_path / "linked").symlink_to(run / "model")
-    (tmp_path / "alias").symlink_to(run)
-    for path in (tmp_path / "linked", tmp_path / "alias", tmp_path / "alias" / "model"):
-        assert made_by(path) is not None
-    monkeypatch.chdir(run / "model")
-    assert made_by(".") is not None
-    (tmp_path / "elsewhere").mkdir()
-    (run / "adapter").symlink_to(tmp_path / "elsewhere")
-    assert made_by(run / "adapter") is not None
-    manifest.write_manifest(tmp_path / "attacked", OmegaConf.create({"attack": {}}), {})
-    assert made_by(tmp_path / "attacked") is None
-    (run / manifest.FILE).write_text("{")
-    with pytest.raises(UserError):
-        made_by(run)
 
 
 def test_titles_are_marked_where_data_are_shared():
