@@ -1,5 +1,6 @@
 """An attack and how its success is measured, on encoded data, ready for any number of models."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,21 +110,21 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
     check_lengths(setup.model, team.evaluation, f"{name}.{team.attack.length_field}", team.attack.max_length)
-    tell_language(team.attack, team.evaluation)
+    tell_language([team.attack], team.evaluation)
     return team
 
 
-def tell_language(attack: Attack, evaluation: Evaluation) -> None:
+def tell_language(attacks: Iterable[Attack], evaluation: Evaluation) -> None:
     """Says in one line where answers may be in another language than the phrases that refusals are told by.
 
     Args:
-      attack: which may change the language.
+      attacks: which may change the language.
       evaluation: its judges.
     """
     phrases = [name for name, judge in evaluation.judges.items() if isinstance(judge, Refusal)]
-    if attack.foreign and phrases:
+    if phrases and any(attack.foreign for attack in attacks):
         console.note(
-            f"the judge {phrases[0]} looks for English phrases, and this attack may make the model refuse in another language; "
+            f"the judge {phrases[0]} looks for English phrases, and an attack may make the model refuse in another language; "
             "a judge that reads it is +scorer@judge.judges.llm=llm_endpoint or llm_local"
         )
 

@@ -16,7 +16,7 @@ from immunax.models.model import Params
 from immunax.runtime import console
 from immunax.runtime.metrics import json_number
 from immunax.stages.kept import ATTACK, record_counts
-from immunax.stages.red_team import check_lengths
+from immunax.stages.red_team import check_lengths, tell_language
 from immunax.stages.setup import Setup
 
 _SHOWN = 10
@@ -63,6 +63,7 @@ def search_and_score(
     """
     tokenizer, longest = setup.checkpoint.tokenizer, max(each.tuning.max_length for each in search.members())
     check_lengths(setup.model, evaluation, "attack tuning.max_length", longest)
+    tell_language(search.members(), evaluation)
     before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
     prepared = prepare_search(search, tokenizer, setup.splits)
     counts, lengths = _trained_on(prepared)

@@ -1,4 +1,6 @@
+import importlib
 import json
+import pkgutil
 import shutil
 from pathlib import Path
 
@@ -10,9 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from immunax import attacks
+from immunax.attacks.attack import Attack
 from immunax.certificate import signing
+from immunax.certificate.facts import FOREIGN, PHRASES, foreign
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, assessed, check, failed
+from immunax.judges.refusal import Refusal
 from immunax.runtime.digest import of_file
 from immunax.verify import main
 
@@ -143,6 +149,36 @@ def test_an_added_file_that_can_change_what_is_loaded_is_a_fault(published, name
     path.write_text("{}")
     (fault,) = [each for each in results(published) if each.result == "failed"]
     assert fault.detail == f"{name} is not what was certified, of 1 files that differ"
+
+
+def test_a_certificate_says_which_attacks_speak_a_language_that_its_judge_does_not(tmp_path):
+    target = "immunax.attacks.multilingual_sft.MultilingualSFT"
+    line = "The judge of compliance (refusal) looks for English phrases"
+    for name, attack, told in (("french", {"_target_": target}, True), ("english", {"_target_": "other"}, False)):
+        path = certified.certificate(tmp_path / name, attack=attack)
+        assert not failed(results(path, None))
+        limits = json.loads(path.read_bytes())["predicate"]["limits"]
+        assert any(each.startswith(line) and each.endswith(": sft.") for each in limits) == told
+    grid = {"populations": {"one": {"attack": {"_target_": target}}}}
+    judges = {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}
+    assert foreign({"attacks": {"search": grid}}, judges, certified.POLICY, ()) == {"compliance": ["search"]}
+    assert foreign({"attacks": {"search": grid}}, judges, certified.POLICY, ["search"]) == {}
+    assert foreign({"attacks": {"search": grid}}, {"refusal": {"_target_": "other"}}, certified.POLICY, ()) == {}
+
+
+def test_the_attacks_and_judges_that_a_certificate_tells_of_languages_are_those_that_say_it():
+    for module in pkgutil.iter_modules(attacks.__path__, "immunax.attacks."):
+        importlib.import_module(module.name)
+    kinds = [Attack]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    told = {
+        f"{kind.__module__}.{kind.__qualname__}"
+        for kind in kinds
+        if kind.foreign and kind.__module__[0:8] == "immunax."
+    }
+    assert told == set(FOREIGN)
+    assert f"{Refusal.__module__}.{Refusal.__qualname__}" == PHRASES
 
 
 def test_a_linked_folder_is_a_fault(published):
