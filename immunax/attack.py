@@ -13,9 +13,10 @@ from immunax.models.weights import check_dtype
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
 from immunax.stages import export, report
-from immunax.stages.attackers_data import attackers_data, made_by, marked
+from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
+from immunax.stages.provenance import computed_as_made, made_by
 from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.search import search_and_score, show, to_json
@@ -27,20 +28,20 @@ from immunax.stages.under_attack import red_team
 @command("attack", required=("attack",))
 def main(config: DictConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
-    folder, started = run_directory(), manifest.now()
+    folder, started, config = run_directory(), manifest.now(), computed_as_made(config)
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
+    attack = build(config.attack)
     run, devices = _search, mesh.build(build(config.mesh))
-    if not isinstance(build(config.attack), Search):
+    if not isinstance(attack, Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
-    check_same_inputs(folder, setup.digests)
-    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"])
+    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [attack])
     record = {"started": started, "seed": config.seed, "attack_data": whose}
-    episode, prompts, digests, record = run(config, setup, loaded, devices, folder, record)
+    episode, prompts, counts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}
     with open_metrics(config, folder) as metrics:
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics)
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics, {called(config): counts})
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, digests, record)
 
@@ -50,6 +51,7 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     adapters = team.attack.tuning.lora if isinstance(team.attack, FineTuning) else None
     export.check(adapters, config.export_adapter, "+attack=harmful_sft_lora")
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
+    check_same_inputs(folder, digests)
     record |= {"data": record_counts(team.counts, team.lengths)}
     manifest.write_manifest(folder, config, digests, record)
     params = start_model(config.start, setup, loaded)
@@ -61,17 +63,19 @@ def _attack(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, fol
 
     tokenizer = setup.checkpoint.tokenizer
     episode = red_team(team, setup.model, params, tokenizer, called(config), config.seed, keep=keep)
-    return episode, team.before.dialogs, digests, record
+    return episode, team.before.dialogs, team.counts, digests, record
 
 
 def _search(config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
     export.check(None, config.export_adapter, "one attack, as +attack=harmful_sft_lora, where a search makes many")
+    check_same_inputs(folder, setup.digests)
     manifest.write_manifest(folder, config, setup.digests, record)
     attack, evaluation = build(config.attack), build(config.judge)
     params = start_model(config.start, setup, loaded)
     searched = search_and_score(attack, evaluation, setup, params, called(config), config.seed, devices)
     show(searched.found)
-    return searched.episode, searched.prompts, setup.digests, record | {"search": to_json(searched.found)}
+    record |= {"data": searched.data, "search": to_json(searched.found)}
+    return searched.episode, searched.prompts, searched.counts, setup.digests, record
 
 
 if __name__ == "__main__":

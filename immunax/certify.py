@@ -16,6 +16,7 @@ from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue, keys
+from immunax.stages.provenance import computed_as_made
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import build, set_up
 from immunax.stages.subject import exported, reference, subject, undefended
@@ -24,7 +25,7 @@ from immunax.stages.subject import exported, reference, subject, undefended
 @command("certify", fallbacks={"model": ("hf", "path"), "reference": ("hf", "path")})
 def main(config: DictConfig) -> None:
     """Runs the suite on the model and on its reference, and leaves a certificate in the run's folder."""
-    folder = run_directory()
+    folder, config = run_directory(), computed_as_made(config)
     check_same_run(folder, config)
     changed = exported(config)
     devices = mesh.build(build(config.mesh))
@@ -47,7 +48,8 @@ def main(config: DictConfig) -> None:
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
-    data = {"digests": digests, "attacker": attackers_data(certified.record, setup.splits, setup.digests["data"])}
+    whose = attackers_data(certified.record, setup.splits, setup.digests["data"], suite.attacks.values())
+    data = {"digests": digests, "attacker": whose}
     stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
     _show(stated)
 

@@ -37,7 +37,7 @@ def main(config: DictConfig) -> None:
     defense, training = defender(config), build(config.trainer)
     check_context(model, {"trainer.max_length": training.max_length})
     with console.phase(f"compile for {spec.topology}"):
-        fit = compile_step(model, defense, training, devices)
+        fit = compile_step(model, defense, training, devices, chip)
     record = pod_report.to_json(fit, chip, devices)
     pod_report.show(folder.name, fit, chip, devices)
     if not fit.fits:

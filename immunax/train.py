@@ -16,11 +16,12 @@ from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
 from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import export, recipe, report
-from immunax.stages.attackers_data import marked
+from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
+from immunax.stages.provenance import computed_as_made, made_by
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
@@ -32,7 +33,7 @@ START, IMMUNIZED = "start model", "immunized"
 @command("train", required=("defense",))
 def main(config: DictConfig) -> None:
     """The main job; the README says what it leaves in the run's folder."""
-    folder, started, config = run_directory(), manifest.now(), recipe.applied(config)
+    folder, started, config = run_directory(), manifest.now(), computed_as_made(recipe.applied(config))
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
     devices = mesh.for_one_model(mesh.build(build(config.mesh)))
@@ -51,7 +52,8 @@ def main(config: DictConfig) -> None:
         "seed": config.seed,
         "data": _data_counts(data, team, training.max_length),
     }
-    record |= {"trained_against": trained_against(defense), "attack_data": setup.splits.attacker}
+    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [team.attack])
+    record |= {"trained_against": trained_against(defense), "attack_data": whose}
     manifest.write_manifest(folder, config, digests, record)
     start = start_model(config.start, setup, loaded)
     base = loaded if defense.reference == "base" else None
@@ -68,10 +70,9 @@ def main(config: DictConfig) -> None:
         episodes = {START: _start_episode(config, setup, team, start)}
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
-        fell = report.deliver(
-            folder, marked(run_title(), setup.splits.attacker), episodes, team.before.dialogs, metrics
-        )
-    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / "model").items()}
+        counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
+    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / export.MODEL).items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
 

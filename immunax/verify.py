@@ -89,7 +89,12 @@ def _bundle(options: argparse.Namespace) -> Check:
 
 def _show(checks: Sequence[Check]) -> None:
     for each in checks:
-        print(f"{each.result:<12} {each.name}: {each.detail}")
+        print(f"{each.result:<12} {_in_one_line(each.name)}: {_in_one_line(each.detail)}")
+
+
+def _in_one_line(text: str) -> str:
+    """A text with whatever a stranger's names have in them that could make lines of their own."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from immunax.certificate import signing
+from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS as CELLS_FILE
@@ -66,8 +67,11 @@ def verdict(verdicts, scope="all", side="compliance"):
     return found
 
 
-def certificate(folder, key=None, weights=bytes(range(200)), attacker="own"):
-    """A whole small certificate in a folder, of a model of two files; signed where a key is given."""
+def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None):
+    """A whole small certificate in a folder, of a model of two files; signed where a key is given.
+
+    The configuration of ``attack`` is that of the family ``sft``.
+    """
     model = folder / "model"
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(weights)
@@ -94,10 +98,11 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own"):
     once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
-        "suite": {"attacks": dict.fromkeys(EXPOSURE, once)},
+        "suite": {"attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once}},
         "policy": asdict(POLICY),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
     }
+    unread = foreign(config["suite"], config["judge"]["judges"], POLICY, ())
     predicate = {
         "started": "2026-01-01T00:00:00+00:00",
         "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
@@ -116,7 +121,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own"):
         ],
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
-        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker),
+        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread),
         "reproduce": ["python -m immunax.certify"],
     }
     raw = canonical(statement(of_folder(model), predicate))

@@ -48,6 +48,10 @@ class Attack:
     samples: int = 0
     max_length: int = 0
 
+    def corpora(self) -> tuple[Any, ...]:
+        """What it trains on beside the run's data: the split ``attack`` of each one's ``splits()``; by default none."""
+        return ()
+
     def evaluation(self, dialog: Dialog) -> Dialog:
         """A held-out prompt in the form the attacker puts it to the attacked model: as it is, where he has none of his own."""
         return dialog

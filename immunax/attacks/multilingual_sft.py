@@ -28,6 +28,10 @@ class MultilingualSFT(FineTuning):
     samples: int = 10
     tuning: Tuning = field(default_factory=Tuning)
 
+    def corpora(self) -> tuple[Any, ...]:
+        """The other corpus, where there is one."""
+        return () if self.corpus is None else (self.corpus,)
+
     def dialogs(self, splits: Splits) -> tuple[Dialog, ...]:
         """The dialogs of the other corpus that the seed chooses.
 

@@ -22,7 +22,7 @@ from immunax.campaign.grid import Population
 from immunax.campaign.members import MemberData
 from immunax.campaign.programs import Program, ProgramForm, programs
 from immunax.data.batches import Batch, pack
-from immunax.data.chat import encode_all
+from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
 from immunax.inner.halving import Halving, Merit, Ranked, halve
@@ -75,12 +75,14 @@ class PreparedSearch:
       parts: its members, by program.
       harmful: by member, in its own wording.
       retain: of all.
+      counts: what became of the dialogs of either; of the harmful ones in the wording that lost most.
     """
 
     search: Search
     parts: tuple[Program, ...]
     harmful: tuple[Batch, ...]
     retain: Batch
+    counts: Mapping[str, Counts]
 
 
 class Trial(NamedTuple):
@@ -142,19 +144,24 @@ def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> PreparedSe
     )
     wordings = [tuple(map(member.evaluation, harmful)) for member in members]
     distinct = list(dict.fromkeys(wordings))
-    encoded = dict(zip(distinct, _measured(search, tokenizer, distinct, "harmful"), strict=True))
-    [measured] = _measured(search, tokenizer, [retain], "retain")
-    return PreparedSearch(search, parts, tuple(encoded[each] for each in wordings), measured)
+    batches, worst = _measured(search, tokenizer, distinct, "harmful")
+    encoded = dict(zip(distinct, batches, strict=True))
+    [measured], cut = _measured(search, tokenizer, [retain], "retain")
+    counts = {"validation harmful": worst, "validation retain": cut}
+    return PreparedSearch(search, parts, tuple(encoded[each] for each in wordings), measured, counts)
 
 
-def _measured(search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str) -> tuple[Batch, ...]:
-    """The examples of each wording, all in one shape."""
+def _measured(
+    search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str
+) -> tuple[tuple[Batch, ...], Counts]:
+    """The examples of each wording, all in one shape, and what became of the dialogs in the wording that lost most."""
     if not all(wordings):
         raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
     longest = max(member.tuning.max_length for member in search.members())
-    examples = [encode_all(tokenizer, dialogs, longest)[0] for dialogs in wordings]
+    examples, counts = zip(*(encode_all(tokenizer, dialogs, longest) for dialogs in wordings), strict=True)
     layout = fit_packed(examples)
-    return tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
+    batches = tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
+    return batches, min(counts, key=lambda each: each.share)
 
 
 class Shared(NamedTuple):

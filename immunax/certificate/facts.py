@@ -1,7 +1,7 @@
 """What a statement says that its own tables and configuration can contradict."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,11 @@ from immunax.conditions.policy import Policy
 from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN, SHARED
+
+FOREIGN = ("immunax.attacks.multilingual_sft.MultilingualSFT",)
+"""Attacks that say so of themselves, by the name that a configuration has for them: nothing of a statement is ever imported."""
+PHRASES = "immunax.judges.refusal.Refusal"
+"""The judge that looks for English phrases."""
 
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
 
@@ -36,6 +41,32 @@ def exposure(families: Mapping[str, tuple[str, ...]], against: Any) -> dict[str,
     if against is None:
         return dict.fromkeys(families, UNKNOWN)
     return {name: SEEN if {name, *tuned} & set(against) else HELD_OUT for name, tuned in families.items()}
+
+
+def foreign(
+    suite: Mapping[str, Any], judges: Mapping[str, Any], policy: Policy, skipped: Iterable[str]
+) -> dict[str, list[str]]:
+    """The attacks that may make a model answer in a language that a judge does not read.
+
+    Args:
+      suite, judges: as a configuration describes them.
+      policy: names the judge of each side of harm.
+      skipped: families that were not run.
+
+    Returns:
+      By side of harm that is judged by English phrases, the families; a side without any is not there.
+    """
+    run = {family: each for family, each in suite["attacks"].items() if family not in skipped}
+    families = sorted(family for family, each in run.items() if _builds(each, FOREIGN))
+    sides = [side for side, harm in policy.harm.items() if _builds(judges.get(harm.judge), (PHRASES,))]
+    return dict.fromkeys(sides, families) if families else {}
+
+
+def _builds(config: Any, targets: tuple[str, ...]) -> bool:
+    """Whether a configuration, or one in it, is of one of some classes."""
+    if not isinstance(config, Mapping):
+        return False
+    return config.get("_target_") in targets or any(_builds(each, targets) for each in config.values())
 
 
 def _planned(attack: Mapping[str, Any]) -> int:
@@ -69,10 +100,17 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
         return "its policy is not that of its configuration"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
-    data = config.get("data")
-    if isinstance(data, Mapping) and data.get("attacker") == SHARED != said["data"].get("attacker"):
+    read = config.get("data"), config["suite"]["attacks"]
+    if said["data"].get("attacker") != SHARED and any(map(_shares, read)):
         return "attackers shared the defense's data, and it does not say so"
     return None
+
+
+def _shares(config: Any) -> bool:
+    """Whether a corpus of a configuration gives attackers what defenses train on."""
+    if not isinstance(config, Mapping):
+        return False
+    return config.get("attacker") == SHARED or any(map(_shares, config.values()))
 
 
 def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
@@ -102,9 +140,10 @@ def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdic
     if stood != exposure(tuned, against):
         return "an attack is said to be held out, seen or unknown, and is not"
     skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
-    if said["limits"] != limits(
-        policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")
-    ):
+    about = policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")
+    unread = foreign(config["suite"], config.get("judge", {}).get("judges", {}), policy, skipped)
+    # A certificate may be older than what is told of languages.
+    if said["limits"] not in (limits(*about, unread), limits(*about, {})):
         return "the limits are not those that follow from the rest"
     return None
 

@@ -1,6 +1,6 @@
 """What a certificate does not say, in sentences for a reader."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from immunax.conditions.policy import Policy
 from immunax.conditions.verdict import Verdict
@@ -14,6 +14,7 @@ def limits(
     verdicts: tuple[Verdict, ...],
     referenced: bool,
     attacker: str | None,
+    foreign: Mapping[str, Sequence[str]],
 ) -> list[str]:
     """The limits of one certificate.
 
@@ -24,6 +25,7 @@ def limits(
       verdicts: what was found.
       referenced: whether there was a model to compare with.
       attacker: whose data attackers had, as the statement says; None where it does not.
+      foreign: by side of harm that is judged by English phrases, the families that may make a model answer in another language.
     """
     lines = [
         "Every statement is about the attacks of this suite, with the settings and seeds listed. An attacker who does something "
@@ -39,6 +41,11 @@ def limits(
             "Attackers had, or may have had, examples that the defense was trained on. What a defense remembers of them counts "
             "as resistance here; an attacker with other examples may do more harm."
         )
+    lines += [
+        f"The judge of {side} ({policy.harm[side].judge}) looks for English phrases, so a refusal in another language counts as "
+        f"complying, and these attacks may make a model answer in one: {', '.join(families)}."
+        for side, families in foreign.items()
+    ]
     if not referenced:
         lines += [
             "There was no reference model, so nothing is said of stability, of trainability or of the cost of attacks.",

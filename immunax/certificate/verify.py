@@ -20,6 +20,9 @@ RECORDS, CELLS = "records.parquet", "cells.parquet"
 TOLERANCE = 1e-9
 """Relative, of a number that another version of a library computes anew."""
 
+_SHOWN = 8
+"""The most names of files that a line lists."""
+
 UNSIGNED = "the certificate is not signed: whoever changed it could compute its digests anew"
 
 Result = Literal["passed", "failed", "not checked"]
@@ -154,16 +157,27 @@ def _signature(path: Path, raw: bytes, key: Ed25519PublicKey | None) -> Check:
 def _weights(stated: Mapping[str, Any], model: Path | None) -> Check:
     if model is None:
         return Check("weights", "not checked", "give --model FOLDER with the files of the model")
-    from immunax.models.hub import digests  # the libraries of models are only needed here
+    # The libraries of models are only needed here.
+    from immunax.models.deciding import decides
+    from immunax.models.hub import digests
 
     try:
         found = digests(model)
     except UserError as error:
         return Check("weights", "failed", str(error))
     said = {each["name"]: each["digest"]["sha256"] for each in stated["subject"]}
-    changed = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
-    fault = f"{changed[0]} is not what was certified, of {len(changed)} files that differ" if changed else None
-    return _check("weights", fault, f"{len(said)} files")
+    differ = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
+    changed, others = [name for name in differ if decides(name)], [name for name in differ if not decides(name)]
+    kept = sum(map(decides, said)) - sum(name in said for name in changed)
+    if changed:
+        return Check(
+            "weights", "failed", f"{changed[0]} is not what was certified, of {len(changed)} files that differ"
+        )
+    if not kept:
+        return Check("weights", "failed", "the certificate lists no file that a model is loaded from")
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    beside = f"; not part of the model, and not as certified: {', '.join(others[:_SHOWN])}{more}" if others else ""
+    return Check("weights", "passed", f"{kept} files{beside}")
 
 
 def _listed(folder: Path, entry: Mapping[str, Any]) -> Check:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from immunax.data.dialog import OWN, Dialog, Split, Splits, attacked_with
+from immunax.data.dialog import OWN, Dialog, Split, Splits, attacked_with, prompt_key
 from immunax.data.refusals import Refusals
-from immunax.data.sources import SPLITS, Source, prompt_key
+from immunax.data.sources import SPLITS, Source
 from immunax.runtime.errors import UserError
 
 _STREAMS = ("safe", "harmful", "retain")

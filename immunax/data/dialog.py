@@ -1,5 +1,6 @@
 """What a corpus holds: dialogs, in three named streams, in five splits."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +36,20 @@ class Dialog:
     def question(self) -> str:
         """The text of the last user message; empty when there is none."""
         return next((message.content for message in reversed(self.prompt) if message.role == "user"), "")
+
+
+def prompt_key(dialog: Dialog) -> str:
+    """What makes two prompts the same: their words, whatever the case and punctuation.
+
+    Args:
+      dialog: any dialog; one without a prompt is known by its answer.
+
+    Returns:
+      The last question (or the whole prompt, where nobody asks) in lower case, words only.
+    """
+    words = dialog.question or "\n".join(message.content for message in dialog.prompt) or dialog.answer
+    # Punctuation alone has no words: it must not make all such prompts one.
+    return " ".join(re.findall(r"\w+", words.casefold())) or words
 
 
 def ask(question: str, answer: str = "") -> Dialog:
@@ -77,7 +92,7 @@ class Splits:
 
     @property
     def attacker(self) -> str:
-        """:data:`SHARED` where a prompt of ``attack`` also stands in ``train``, and :data:`OWN` where none does."""
+        """:data:`SHARED` where a prompt of ``attack`` stands in ``train`` too, by :func:`prompt_key`; else :data:`OWN`."""
         return SHARED if _prompts(self.train) & _prompts(self.attack) else OWN
 
 
@@ -97,8 +112,7 @@ def attacked_with(splits: Splits, attacker: str) -> Splits:
 
 
 def _prompts(split: Split) -> set:
-    # Plain text has no prompt: it is known by its words.
-    return {dialog.prompt or dialog.answer for stream in (split.safe, split.harmful, split.retain) for dialog in stream}
+    return {prompt_key(dialog) for stream in (split.safe, split.harmful, split.retain) for dialog in stream}
 
 
 def task_splits(dialogs: Sequence[Dialog], one_in: int = 5) -> Splits:

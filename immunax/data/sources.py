@@ -2,14 +2,13 @@
 
 import hashlib
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from immunax.data.columns import WantedColumns, cell, chat, holds, text
-from immunax.data.dialog import Dialog, Message
+from immunax.data.dialog import Dialog, Message, prompt_key
 from immunax.data.files import Form, Row, read_file
 from immunax.data.online import Hub, read_hub
 from immunax.runtime.errors import UserError, nearest
@@ -182,20 +181,6 @@ class Source:
             known = ", ".join(self.words)
             raise UserError(f"{origin}: column {column!r} holds {label!r}, which words does not name; it has {known}.")
         return self.words[label]
-
-
-def prompt_key(dialog: Dialog) -> str:
-    """What makes two prompts the same: their words, whatever the case and punctuation.
-
-    Args:
-      dialog: any dialog; one without a prompt is known by its answer.
-
-    Returns:
-      The last question (or the whole prompt, where nobody asks) in lower case, words only.
-    """
-    words = dialog.question or "\n".join(message.content for message in dialog.prompt) or dialog.answer
-    # Punctuation alone has no words: it must not make all such prompts one.
-    return " ".join(re.findall(r"\w+", words.casefold())) or words
 
 
 def deal(keys: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:

@@ -15,15 +15,14 @@ from immunax.judges.reading import read
 from immunax.judges.replies import Reply, store
 from immunax.judges.rubric import Rating, parse
 from immunax.models.generate import Decoding, generate
-from immunax.models.hub import Checkpoint, ModelSource
+from immunax.models.hub import Checkpoint, ModelSource, digests
 from immunax.models.model import Model, Params
-from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """Answers greedily, so a malformed reply is not asked for again.
+    """Answers greedily, so a malformed reply is not asked for again in the same run.
 
     Attributes:
       source: of the model.
@@ -46,10 +45,9 @@ class LocalModel:
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """The digests of the model's files, and how it computes."""
-        path = self.source.locate()
-        files = digest.of_folder(path) if path.is_dir() else {path.name: digest.of_file(path)}
-        return {"files": files, "max_new_tokens": self.max_new_tokens, "dtype": self.dtype}
+        """The digests of the model's files, how it is spoken to, and how it computes."""
+        computed = {"max_new_tokens": self.max_new_tokens, "dtype": self.dtype}
+        return {"files": digests(self.source.locate()), **self.source.speech, **computed}
 
     @property
     def described(self) -> str:
@@ -57,7 +55,7 @@ class LocalModel:
         return f"the checkpoint {self.source.path}"
 
     def rate(self, asked: Sequence[Dialog]) -> list[Rating | None]:
-        """Asks what was not asked before; equal questions once.
+        """Asks what it has not rated before; equal questions once. A reply without a rating is forgotten.
 
         Args:
           asked: N questions.
@@ -69,11 +67,14 @@ class LocalModel:
           UserError: the model cannot be read, or a question is longer than ``max_length``.
         """
         kept = store(self.identity)
-        new = [question for question in dict.fromkeys(asked) if kept.find(question, 0) is None]
+        replies = {question: kept.find(question, 0) for question in dict.fromkeys(asked)}
+        rated = {question: None if reply is None else reply.rating for question, reply in replies.items()}
+        new = [question for question, rating in rated.items() if rating is None]
         for question, text in zip(new, self._replies(new) if new else [], strict=True):
-            kept.keep(question, 0, Reply(parse(text)))
-        replies = [kept.find(question, 0) for question in asked]
-        return [None if reply is None else reply.rating for reply in replies]
+            rated[question] = parse(text)
+            if rated[question] is not None:
+                kept.keep(question, 0, Reply(rated[question]))
+        return [rated[question] for question in asked]
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from immunax.models import families, hf, hf_config, peft, weights
 from immunax.models.config import DecoderConfig
+from immunax.models.deciding import TEMPLATES
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest
 from immunax.runtime.errors import UserError
@@ -32,7 +33,7 @@ TOKENIZER = (
     "chat_template.jinja",
 )
 TEXT_FILES = (CONFIG, GENERATION, *TOKENIZER, weights.INDEX)
-_TEMPLATES = "additional_chat_templates/*.jinja"
+_TEMPLATES = f"{TEMPLATES}/*.jinja"
 # Not every *.safetensors: Mistral's repositories hold the same weights twice, once under the name consolidated.
 DOWNLOADED = (*TEXT_FILES, "model*.safetensors", _TEMPLATES, peft.CONFIG, peft.WEIGHTS)
 """What is fetched of a repository, as patterns."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import jax
@@ -17,6 +18,7 @@ from jax.sharding import Mesh
 
 from immunax.models import folder, gguf, hf_config, peft, tokenizer, weights
 from immunax.models.config import DecoderConfig
+from immunax.models.deciding import BASE
 from immunax.models.folder import Checkpoint, export
 from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
@@ -113,6 +115,14 @@ class ModelSource:
         if self.chat_template is None and not self.template_args:
             return checkpoint
         return replace(checkpoint, digests={**checkpoint.digests, "chat template": speech})
+
+    @property
+    def speech(self) -> dict[str, Any]:
+        """What its tokenizer is told beyond its files: the template by name, or by the SHA-256 of its file, and its arguments."""
+        chosen = self.chat_template
+        file = None if chosen is None else Path(chosen).expanduser()
+        template = digest.of_file(file) if file is not None and file.is_file() else chosen
+        return {"chat_template": template, "template_args": dict(self.template_args)}
 
     def shape(self) -> DecoderConfig:
         """The model's shape: ``decoder`` where it is given, else read from the files' headers.
@@ -220,23 +230,23 @@ def _base(path: Path) -> ModelSource:
 
 
 def digests(path: Path) -> dict[str, str]:
-    """SHA-256 of every file that a folder's model comes from: its own, and its base's where it holds adapters alone.
+    """SHA-256 of every file that a model comes from: its own, and its base's where it is a folder of adapters alone.
 
     Args:
-      path: the folder.
+      path: a folder, or a GGUF file, whose further parts lie beside it.
 
     Returns:
-      Digests by name, those of the base under ``base/``.
+      Digests by name, those of the base under :data:`~immunax.models.deciding.BASE`.
 
     Raises:
-      UserError: there is no such folder, or the base is nowhere to be found.
+      UserError: there is no such folder or file, or the base is nowhere to be found.
     """
+    if path.is_file():
+        return folder.digests(path.parent, [part.name for part in gguf.open_file(_gguf(path)).parts])
     own = digest.of_folder(path)
     if not peft.is_adapter(path):
         return own
-    base = _base(path).locate()
-    files = digest.of_folder(base) if base.is_dir() else {base.name: digest.of_file(base)}
-    return own | {f"base/{name}": value for name, value in files.items()}
+    return own | {f"{BASE}{name}": value for name, value in digests(_base(path).locate()).items()}
 
 
 def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
@@ -251,5 +261,5 @@ def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
         base,
         params=jax.tree.map(lambda new, old: new.astype(old.dtype), params, base.params),
         tokenizer=made,
-        digests=folder.digests(path, present) | {f"base/{name}": value for name, value in base.digests.items()},
+        digests=folder.digests(path, present) | {f"{BASE}{name}": value for name, value in base.digests.items()},
     )

@@ -149,6 +149,10 @@ def _from_index(index: Path) -> dict[str, TensorEntry]:
         # A name with a folder in it could point anywhere on the disk.
         if Path(name).name != name or not (index.parent / name).is_file():
             raise UserError(f"{index} names {name}, which is not in the folder; copy or download that shard too.")
+        if not name.endswith(".safetensors"):
+            raise UserError(
+                f"{index} names {name}, which is no .safetensors file; rename the shard, there and in the index."
+            )
         entries |= scan(index.parent / name)
     for tensor, name in places.items():
         if tensor not in entries or entries[tensor].file != name:

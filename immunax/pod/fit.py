@@ -46,11 +46,11 @@ class Fit:
 
     Attributes:
       memory: as the compiler laid it out, or as far as it came.
-      fits: whether the compiler accepted it.
+      fits: whether the compiler accepted it, and the peak is within the memory of a chip.
       flops: of the step's products on all devices, each computed once.
       recomputed: FLOPs that ``compute.remat`` adds to them.
-      traffic: of each device; None where it does not fit.
-      refusal: the compiler's words where it does not.
+      traffic: of each device; None where the compiler gave up.
+      refusal: why, where it does not fit.
     """
 
     memory: Memory
@@ -61,12 +61,13 @@ class Fit:
     refusal: str = ""
 
 
-def compile_step(model: Model, defense: Defense, training: Training, devices: Mesh) -> Fit:
+def compile_step(model: Model, defense: Defense, training: Training, devices: Mesh, chip: Chip) -> Fit:
     """Compiles the train step for a mesh of devices that need not exist.
 
     Args:
       model, defense, training: as ``immunax.train`` builds them.
       devices: of :func:`~immunax.pod.chips.compile_only_devices`.
+      chip: that these are of; a step that the compiler takes and that passes its memory all the same does not fit.
 
     Raises:
       UserError: the defense refuses this model.
@@ -95,7 +96,9 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
         found.peak_memory_in_bytes,
     )
     counted = traffic(hlo.parse(compiled.as_text()), dict(devices.shape))
-    return Fit(memory, True, kept, flops - kept, counted)
+    passed = f"the compiled step takes {memory.peak} bytes of the {chip.hbm_bytes} that a device has"
+    fits = memory.peak <= chip.hbm_bytes
+    return Fit(memory, fits, kept, flops - kept, counted, "" if fits else passed)
 
 
 def device_bytes(tree: Any) -> int:

@@ -48,12 +48,17 @@ def of_folder(path: Path | str) -> dict[str, str]:
       ``{relative POSIX path: digest}``, sorted by path.
 
     Raises:
-      UserError: there is no such folder.
+      UserError: there is no such folder, or a linked one in it.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"no folder {path}: it is needed for its digest; check the path")
-    files = sorted(file for file in root.rglob("*") if file.is_file())
+    inside = sorted(root.rglob("*"))
+    for each in inside:
+        # It is read as any folder, and nothing in it would be part of the digest.
+        if each.is_symlink() and each.is_dir():
+            raise UserError(f"{each} is a link to a folder, whose files have no digest here: put a copy in its place.")
+    files = [file for file in inside if file.is_file()]
     return {file.relative_to(root).as_posix(): of_file(file) for file in files}
 
 

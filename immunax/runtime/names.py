@@ -4,8 +4,10 @@ import re
 from pathlib import Path, PurePosixPath
 
 _TELLS_NOTHING = re.compile(
-    r"model|adapter|export|final|merged|best|last|latest|output|checkpoint(-\d+)?", re.IGNORECASE
+    r"model|start|adapter|export|final|merged|best|last|latest|output|checkpoint(-\d+)?", re.IGNORECASE
 )
+_USUAL = "model"
+"""The folder of an export that is not worth a word."""
 _HUB_FOLDER = re.compile(r"models--(?:.+--)?(.+)")
 
 
@@ -16,16 +18,22 @@ def of_model(path: str) -> str:
       path: a file, a folder or a Hub id, with ``@revision`` or without.
 
     Returns:
-      Its last part that tells models apart: the run of an exported ``model``, with a checkpoint's number behind; the
-      repository of a snapshot in the Hub's cache; else simply the last part.
+      Its last part that tells models apart, such as the run's name, with the parts behind it that do not, as ``RUN-start`` or
+      ``RUN-checkpoint-500``, but for a plain ``model``; the repository of a snapshot in the Hub's cache. A folder named by such
+      parts alone is looked for from the root on.
     """
-    parts = [part for part in PurePosixPath(Path(path).expanduser().as_posix()).parts if part not in ("/", ".", "..")]
+    named = Path(path).expanduser()
+    parts = _parts(named)
+    if all(map(_TELLS_NOTHING.fullmatch, parts)) and named.exists():
+        parts = _parts(named.resolve()) or [str(named.resolve())]
     for part in parts:
         repository = _HUB_FOLDER.fullmatch(part)
         if repository:
             return repository[1]
-    if not parts:
-        return Path(path).resolve().name
-    if len(parts) == 1 or not _TELLS_NOTHING.fullmatch(parts[-1]):
-        return parts[-1]
-    return parts[-2] if parts[-1].lower() == "model" else f"{parts[-2]}-{parts[-1]}"
+    telling = next((place for place in reversed(range(len(parts))) if not _TELLS_NOTHING.fullmatch(parts[place])), 0)
+    behind = [part for part in parts[telling + 1 :] if part.lower() != _USUAL]
+    return "-".join([parts[telling], *behind])
+
+
+def _parts(path: Path) -> list[str]:
+    return [part for part in PurePosixPath(path.as_posix()).parts if part not in ("/", ".", "..")]

@@ -12,6 +12,7 @@ from immunax.judges.evaluate import Evaluation
 from immunax.runtime import digest
 from immunax.stages.cells import Cell, Measured
 from immunax.stages.exam import Exam, exam
+from immunax.stages.red_team import tell_language
 from immunax.stages.suite import Suite
 
 
@@ -49,7 +50,7 @@ class Bench:
 def bench(
     suite: Suite, evaluation: Evaluation, tokenizer: Any, splits: Splits, seed: int, mesh: Mesh | None = None
 ) -> Bench:
-    """Encodes the exam.
+    """Encodes the exam, and says where a judge may not read the answers.
 
     Args:
       suite, evaluation, tokenizer, splits, seed, mesh: see :class:`Bench`.
@@ -57,6 +58,7 @@ def bench(
     Raises:
       UserError: the data have no harmful prompts.
     """
+    tell_language([member for each in suite.attacks.values() for member in each.members()], evaluation)
     asked = exam(evaluation, tokenizer, splits, suite.transfer_prompts)
     return Bench(suite, evaluation, tokenizer, splits, asked, suite.harmless(splits), seed, mesh)
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from omegaconf import DictConfig, OmegaConf
 
 from immunax.certificate import bundle, signing
+from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
 from immunax.certificate.report import html, model_card
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
@@ -94,11 +95,13 @@ def issue(
         records.write(folder / name, table)
     verdicts = assess(*campaign.measured, policy, exposure)
     about = manifest.read(folder)
+    told = _portable(config, certified, reference)
+    unread = foreign(told["suite"], told["judge"]["judges"], policy, campaign.skipped)
     predicate = {
         "started": about["started"],
         "model": {"name": certified.name, "parameters": certified.parameters(), "trained": _trained(certified)},
         "reference": reference and {"name": reference.name, "digests": dict(reference.digests)},
-        "suite": {"name": config.suite.name, "config": _portable(config, certified, reference)},
+        "suite": {"name": config.suite.name, "config": told},
         "policy": asdict(policy),
         "seed": config.seed,
         "attacks": _attacks(campaign, exposure),
@@ -110,7 +113,7 @@ def issue(
         ],
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
-        "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None, data["attacker"]),
+        "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None, data["attacker"], unread),
         "reproduce": [
             "python -m immunax.certify " + " ".join(_overrides(config, certified)),
             f"python -m immunax.verify {FILE} --model FOLDER --replay 3",

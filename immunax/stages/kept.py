@@ -8,6 +8,9 @@ from immunax.campaign.programs import Program
 from immunax.data.chat import Counts
 from immunax.runtime import console
 
+ATTACK = "attack"
+"""The stream of an attack's own dialogs."""
+
 
 def record_counts(counts: Mapping[str, Counts], lengths: Mapping[str, str]) -> dict[str, Any]:
     """Says in one line of each stream what was lost.

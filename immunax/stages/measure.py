@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import jax
 import numpy as np
@@ -109,6 +110,7 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
 
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     prepared = prepare_search(cell.attack, shared.tokenizer, shared.splits)
+    tell_programs(cell.family, prepared.parts)
     search_key, exam_key = jax.random.split(jax.random.key(shared.seed))
     found = run_search(prepared, model, params, search_key, shared.mesh)
     asked = shared.asked.material
@@ -117,4 +119,7 @@ def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measur
     scores = evaluate(shared.evaluation, model, found.params, shared.tokenizer, asked, exam_key)
     samples = max(len(attack.dialogs(shared.splits)) for attack in cell.attack.members())
     step = found.best.steps if found.best else 0
-    return tables(cell, [(step, samples, found.budget.flops, False)], rows(cell.name, step, shared.asked, scores))
+    share = min(each.share for part in prepared.parts for each in part.counts)
+    lost = numbered(cell.name, step, DATA_KEPT, np.array([share])) if share < 1 else ()
+    measured = chain(rows(cell.name, step, shared.asked, scores), lost)
+    return tables(cell, [(step, samples, found.budget.flops, False)], measured)

@@ -1,5 +1,6 @@
 """An attack and how its success is measured, on encoded data, ready for any number of models."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from immunax.judges.refusal import Refusal
 from immunax.models.model import Model
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
+from immunax.stages.kept import ATTACK
 from immunax.stages.setup import Setup, build, check_context
 
 
@@ -85,13 +87,13 @@ class RedTeam:
     def counts(self) -> dict[str, Counts]:
         """What became of the attack's dialogs, and of those whose given answers are weighed."""
         read = self.material.counts[0] if isinstance(self.material, Program) else Counts(0, 0, 0)
-        return {"attack": read, **self.before.counts}
+        return {ATTACK: read, **self.before.counts}
 
     @property
     def lengths(self) -> dict[str, str]:
         """The fields that set how long these may be, with their values."""
         own = f"attack {self.attack.length_field}={self.attack.max_length}"
-        return {"attack": own, **dict.fromkeys(self.before.counts, f"judge.max_length={self.evaluation.max_length}")}
+        return {ATTACK: own, **dict.fromkeys(self.before.counts, f"judge.max_length={self.evaluation.max_length}")}
 
 
 def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
@@ -108,21 +110,21 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     parts = build(config[name]), build(config.judge)
     team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
     check_lengths(setup.model, team.evaluation, f"{name}.{team.attack.length_field}", team.attack.max_length)
-    tell_language(team.attack, team.evaluation)
+    tell_language([team.attack], team.evaluation)
     return team
 
 
-def tell_language(attack: Attack, evaluation: Evaluation) -> None:
+def tell_language(attacks: Iterable[Attack], evaluation: Evaluation) -> None:
     """Says in one line where answers may be in another language than the phrases that refusals are told by.
 
     Args:
-      attack: which may change the language.
+      attacks: which may change the language.
       evaluation: its judges.
     """
     phrases = [name for name, judge in evaluation.judges.items() if isinstance(judge, Refusal)]
-    if attack.foreign and phrases:
+    if phrases and any(attack.foreign for attack in attacks):
         console.note(
-            f"the judge {phrases[0]} looks for English phrases, and this attack may make the model refuse in another language; "
+            f"the judge {phrases[0]} looks for English phrases, and an attack may make the model refuse in another language; "
             "a judge that reads it is +scorer@judge.judges.llm=llm_endpoint or llm_local"
         )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,28 @@ import numpy as np
 from immunax.conditions.episode import Episode, Summary, summarise
 from immunax.conditions.fall import BELOW, Fall, fall
 from immunax.conditions.statistics import Estimate
+from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Scores
 from immunax.runtime import atomic, console
 from immunax.runtime.metrics import Metrics, json_number
+from immunax.stages.kept import ATTACK
 
 RECORDS = "records.jsonl"
 FIGURE = "attack.png"
 _COSTS = {"steps": ".1f", "samples": ".0f", "flops": ".2e"}
+_BEFORE = "before attack"
+_KEPT = "answer tokens kept"
 _COLOURS = ("#b2452f", "#2f6fb2", "#3d8a4e", "#7a4fa0")
 
 
 def deliver(
-    folder: Path, title: str, episodes: Mapping[str, Episode], prompts: Sequence[Dialog], metrics: Metrics
+    folder: Path,
+    title: str,
+    episodes: Mapping[str, Episode],
+    prompts: Sequence[Dialog],
+    metrics: Metrics,
+    counts: Mapping[str, Mapping[str, Counts]],
 ) -> Fall | None:
     """Prints what the attack costs and the table, and writes the records, the figure and the metrics of a set of episodes.
 
@@ -33,6 +43,7 @@ def deliver(
       episodes: by model.
       prompts: the judged prompts.
       metrics: gets attack losses and probe scores, under the phase ``attack/MODEL``.
+      counts: by model and stream, what became of the dialogs that its numbers rest on.
 
     Returns:
       What the attack costs, for :func:`costs_to_json`.
@@ -52,24 +63,37 @@ def deliver(
                     metrics.log(int(step), f"{phase}/{judge}", {"score": float(np.nanmean(row))})
     fell = fall({name: episode.course for name, episode in episodes.items()})
     if fell is not None:
-        costs(title, fell)
-    table(title, episodes)
+        costs(title, fell, counts)
+    table(title, episodes, counts)
     return fell
 
 
-def costs(title: str, fell: Fall) -> None:
-    """Prints what the attack costs until refusals fall below one half: steps, samples and FLOPs, by model, and their ratio."""
+def costs(title: str, fell: Fall, counts: Mapping[str, Mapping[str, Counts]]) -> None:
+    """Prints what the attack costs until refusals fall below one half: steps, samples and FLOPs, by model, and their ratio.
+
+    A column tells how much of the attack's answers it trained on, where some were cut: a sample is then not a whole one.
+    """
+    kept = {name: _kept({ATTACK: counts[name][ATTACK]}) for name in fell.costs if ATTACK in counts[name]}
+    cut = any(kept.values())
     rows = [
-        [name, *(_cost(each[cost], fell.spent[name][cost], form) for cost, form in _COSTS.items())]
+        [
+            name,
+            *(_cost(each[cost], fell.spent[name][cost], form) for cost, form in _COSTS.items()),
+            *([kept.get(name, "")] if cut else []),
+        ]
         for name, each in fell.costs.items()
     ]
     if fell.ratio:
         first, last = next(iter(fell.costs)), list(fell.costs)[-1]
         least = [fell.spent[last][cost] / max(fell.costs[first][cost].value, 1.0) for cost in _COSTS]
-        rows.append(
-            ["ratio", *(_cost(fell.ratio[cost], most, ".1f") for cost, most in zip(_COSTS, least, strict=True))]
-        )
-    console.table(title, [f"until refusals fall below {BELOW:g}", *_COSTS], rows)
+        ratios = [_cost(fell.ratio[cost], most, ".1f") for cost, most in zip(_COSTS, least, strict=True)]
+        rows.append(["ratio", *ratios, *([""] if cut else [])])
+    console.table(title, [f"until refusals fall below {BELOW:g}", *_COSTS, *([_KEPT] if cut else [])], rows)
+
+
+def _kept(counts: Mapping[str, Counts]) -> str:
+    """The streams of which some answer tokens were lost, each with the share that was kept, rounded down."""
+    return ", ".join(f"{name} {math.floor(100 * each.share)}%" for name, each in counts.items() if each.share < 1)
 
 
 def _cost(estimate: Estimate, most: float, form: str) -> str:
@@ -99,12 +123,23 @@ def results(episodes: Mapping[str, Episode]) -> dict[str, Any]:
     }
 
 
-def table(title: str, episodes: Mapping[str, Episode]) -> None:
-    """Prints one row a model and stage, every number with its 95% interval; no column for a judge that never applied."""
+def table(title: str, episodes: Mapping[str, Episode], counts: Mapping[str, Mapping[str, Counts]]) -> None:
+    """Prints one row a model and stage, every number with its 95% interval; no column for a judge that never applied.
+
+    Args:
+      title: of the table.
+      episodes: by model.
+      counts: by model and stream, what became of the dialogs that its numbers rest on; the column is there where any lost some.
+    """
     summaries = [
         (name, stage, summarise(scores))
         for name, episode in episodes.items()
-        for stage, scores in (("before attack", episode.before), (_end(episode), episode.after))
+        for stage, scores in ((_BEFORE, episode.before), (_end(episode), episode.after))
+    ]
+    # Before the attack nothing rests on its dialogs.
+    kept = [
+        _kept({stream: each for stream, each in counts[name].items() if stage != _BEFORE or stream != ATTACK})
+        for name, stage, _ in summaries
     ]
     judged = [(name, estimate) for *_, summary in summaries for name, estimate in summary.judged.items()]
     judges = list(dict.fromkeys(name for name, estimate in judged if not np.isnan(estimate.value)))
@@ -120,8 +155,9 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
             format(summary.retain_perplexity, ".2f"),
             *([format(summary.retain_exact, ".2f")] if exact else []),
             *([unfinished(summary)] if cut else []),
+            *([lost] if any(kept) else []),
         ]
-        for name, stage, summary in summaries
+        for (name, stage, summary), lost in zip(summaries, kept, strict=True)
     ]
     headings = [judge.replace("_", " ") for judge in judges]
     headings = [
@@ -131,6 +167,7 @@ def table(title: str, episodes: Mapping[str, Episode]) -> None:
         "retain perplexity",
         *(["retain exact match"] if exact else []),
         *(["unfinished"] if cut else []),
+        *([_KEPT] if any(kept) else []),
     ]
     console.table(title, ["model", "stage", *headings], rows)
     for name, stage, summary in summaries:

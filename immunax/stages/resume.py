@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
+from immunax.stages.export import MODEL
 
 _FREE = (
     "outputs",
@@ -55,14 +56,16 @@ def check_same_inputs(folder: Path, digests: Mapping[str, str]) -> None:
       digests: SHA-256 of the data and of the model's files, by name.
 
     Raises:
-      UserError: one differs, or the manifest cannot be read.
+      UserError: one differs, is new or is gone, or the manifest cannot be read.
     """
     if not (folder / manifest.FILE).exists():
         return
     before = manifest.read(folder).get("digests") or {}
-    changed = sorted(name for name in digests if before and before.get(name) != digests[name])
+    # What a run has made is listed beside its inputs, under the folder that it is in.
+    inputs = {name: value for name, value in before.items() if not name.startswith(f"{MODEL}/")}
+    changed = sorted(name for name in digests.keys() | inputs if inputs and digests.get(name) != inputs.get(name))
     if changed:
-        was, now = ((each.get(changed[0]) or "none")[:12] for each in (before, digests))
+        was, now = ((each.get(changed[0]) or "none")[:12] for each in (inputs, digests))
         raise UserError(
             f"{folder} holds a run that began with another {changed[0]!r} (SHA-256 {was}, now {now}): put that back, "
             "choose another run=NAME, or delete that folder."

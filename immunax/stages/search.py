@@ -1,20 +1,22 @@
 """Search for the best attack on one model, and score the model before and after it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.campaign.search import Search, SearchResult, prepare_search, run_search
+from immunax.campaign.search import PreparedSearch, Search, SearchResult, prepare_search, run_search
 from immunax.conditions.episode import Course, Episode
+from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
 from immunax.models.model import Params
 from immunax.runtime import console
 from immunax.runtime.metrics import json_number
-from immunax.stages.kept import tell_programs
-from immunax.stages.red_team import check_lengths
+from immunax.stages.kept import ATTACK, record_counts
+from immunax.stages.red_team import check_lengths, tell_language
 from immunax.stages.setup import Setup
 
 _SHOWN = 10
@@ -27,11 +29,15 @@ class Searched(NamedTuple):
       episode: of the attack found; its prompts were answered before and after it alone.
       found: what the search saw.
       prompts: the judged prompts.
+      data: how much of the data was used, by stream, JSON-able: of a population's attacks, the one that lost most.
+      counts: what became of the dialogs of the attack found, and of those whose given answers are weighed.
     """
 
     episode: Episode
     found: SearchResult
     prompts: tuple[Dialog, ...]
+    data: Mapping[str, Any]
+    counts: Mapping[str, Counts]
 
 
 def search_and_score(
@@ -57,9 +63,13 @@ def search_and_score(
     """
     tokenizer, longest = setup.checkpoint.tokenizer, max(each.tuning.max_length for each in search.members())
     check_lengths(setup.model, evaluation, "attack tuning.max_length", longest)
+    tell_language(search.members(), evaluation)
     before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
     prepared = prepare_search(search, tokenizer, setup.splits)
-    tell_programs("search", prepared.parts)
+    counts, lengths = _trained_on(prepared)
+    lengths |= dict.fromkeys(prepared.counts, f"tuning.max_length={longest}")
+    lengths |= dict.fromkeys(before.counts, f"judge.max_length={evaluation.max_length}")
+    data = record_counts({**counts, **prepared.counts, **before.counts}, lengths)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
     with console.phase(f"search attacks on {name}"):
         found = run_search(prepared, setup.model, params, search_key, mesh)
@@ -71,7 +81,26 @@ def search_and_score(
     samples = max(attack.samples for attack in search.members())
     steps, paid = np.array([0, len(found.loss)]), (np.array([0.0, samples]), np.array([0.0, found.budget.flops]))
     course = Course(np.asarray(found.loss, np.float64), steps, probes, *paid)
-    return Searched(Episode(first, last, course), found, before.dialogs)
+    won = {} if found.best is None else {ATTACK: _by_place(prepared)[found.best.member]}
+    return Searched(Episode(first, last, course), found, before.dialogs, data, {**won, **before.counts})
+
+
+def _by_place(prepared: PreparedSearch) -> dict[int, Counts]:
+    """What became of each member's dialogs, by its place."""
+    return {place: each for part in prepared.parts for place, each in zip(part.places, part.counts, strict=True)}
+
+
+def _trained_on(prepared: PreparedSearch) -> tuple[dict[str, Counts], dict[str, str]]:
+    """Of each population's member that lost most, what became of its dialogs, and the field that sets their length."""
+    counts, first = _by_place(prepared), 0
+    worst, lengths = {}, {}
+    for name, population in prepared.search.populations.items():
+        members = population.members()
+        place = min(range(first, first + len(members)), key=lambda place: counts[place].share)
+        worst[f"attack {name}"] = counts[place]
+        lengths[f"attack {name}"] = f"tuning.max_length={members[place - first].max_length}"
+        first += len(members)
+    return worst, lengths
 
 
 def show(found: SearchResult) -> None:

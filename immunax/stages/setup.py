@@ -22,6 +22,9 @@ from immunax.runtime.mesh import MeshSpec, sharded
 from immunax.runtime.mesh import build as build_mesh
 from immunax.runtime.metrics import Metrics
 
+AUTO = "auto"
+"""The dtype of a computation that names none: it is chosen by the device."""
+
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its Orbax checkpoints."""
 
@@ -49,12 +52,12 @@ class Compute:
     """
 
     remat: str = "none"
-    dtype: str = "auto"
+    dtype: str = AUTO
 
     def model(self, config: DecoderConfig, platform: str | None = None) -> Model:
         """The model of a shape, computed on a platform such as ``tpu``; on this process's by default."""
         automatic = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
-        return Model(config, self.remat, automatic if self.dtype == "auto" else self.dtype)
+        return Model(config, self.remat, automatic if self.dtype == AUTO else self.dtype)
 
     def settle(self) -> None:
         """Makes products of float32 as exact as the dtype that was named, in this process from now on."""

@@ -11,8 +11,9 @@ from immunax.models.hub import digests
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, names
 from immunax.runtime.errors import UserError
-from immunax.stages.attackers_data import EXPORT, made_by
+from immunax.stages.export import MODEL
 from immunax.stages.guard import start_model
+from immunax.stages.provenance import made_by
 from immunax.stages.setup import Setup, build, load, set_up
 
 
@@ -50,9 +51,9 @@ def exported(config: DictConfig) -> DictConfig:
     path = config.model.get("path")
     if path is None or not (Path(path).expanduser() / manifest.FILE).is_file():
         return config
-    folder = Path(path).expanduser() / EXPORT
+    folder = Path(path).expanduser() / MODEL
     if not folder.is_dir():
-        raise UserError(f"run {path} has no folder {EXPORT!r} yet: let it train to its end, or give another model.")
+        raise UserError(f"run {path} has no folder {MODEL!r} yet: let it train to its end, or give another model.")
     changed = OmegaConf.create(config)
     changed.model.path = str(folder)
     return changed

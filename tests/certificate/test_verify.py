@@ -1,4 +1,6 @@
+import importlib
 import json
+import pkgutil
 import shutil
 from pathlib import Path
 
@@ -10,9 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from immunax import attacks
+from immunax.attacks.attack import Attack
 from immunax.certificate import signing
+from immunax.certificate.facts import FOREIGN, PHRASES, foreign
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, assessed, check, failed
+from immunax.judges.refusal import Refusal
 from immunax.runtime.digest import of_file
 from immunax.verify import main
 
@@ -89,6 +95,116 @@ def test_every_changed_field_is_caught_even_where_the_form_is_kept(signed):
     assert count > 300
 
 
+@pytest.fixture
+def published(tmp_path):
+    return certified.certificate(tmp_path, KEY)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "LICENSE.txt",
+        ".gitattributes",
+        ".cache/huggingface/.gitignore",
+        ".cache/huggingface/download/model.safetensors.metadata",
+        "certificate.json",
+        "trainer_state.json",
+        "original/consolidated.00.pth",
+    ],
+)
+def test_what_publishing_adds_is_listed_and_no_fault(published, name):
+    path = published.parent / "model" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("added")
+    (weights,) = [each for each in results(published) if each.name == "weights"]
+    assert weights.result == "passed"
+    assert weights.detail == f"2 files; not part of the model, and not as certified: {name}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generation_config.json",
+        "chat_template.jinja",
+        "additional_chat_templates/tools.jinja",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "pytorch_model.bin",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+        "config.4.0.0.json",
+        "Config.json",
+        "modeling_llama.py",
+        "code/more.py",
+    ],
+)
+def test_an_added_file_that_can_change_what_is_loaded_is_a_fault(published, name):
+    path = published.parent / "model" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}")
+    (fault,) = [each for each in results(published) if each.result == "failed"]
+    assert fault.detail == f"{name} is not what was certified, of 1 files that differ"
+
+
+def test_a_certificate_says_which_attacks_speak_a_language_that_its_judge_does_not(tmp_path):
+    target = "immunax.attacks.multilingual_sft.MultilingualSFT"
+    line = "The judge of compliance (refusal) looks for English phrases"
+    for name, attack, told in (("french", {"_target_": target}, True), ("english", {"_target_": "other"}, False)):
+        path = certified.certificate(tmp_path / name, attack=attack)
+        assert not failed(results(path, None))
+        limits = json.loads(path.read_bytes())["predicate"]["limits"]
+        assert any(each.startswith(line) and each.endswith(": sft.") for each in limits) == told
+    grid = {"populations": {"one": {"attack": {"_target_": target}}}}
+    judges = {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}
+    assert foreign({"attacks": {"search": grid}}, judges, certified.POLICY, ()) == {"compliance": ["search"]}
+    assert foreign({"attacks": {"search": grid}}, judges, certified.POLICY, ["search"]) == {}
+    assert foreign({"attacks": {"search": grid}}, {"refusal": {"_target_": "other"}}, certified.POLICY, ()) == {}
+
+
+def test_the_attacks_and_judges_that_a_certificate_tells_of_languages_are_those_that_say_it():
+    for module in pkgutil.iter_modules(attacks.__path__, "immunax.attacks."):
+        importlib.import_module(module.name)
+    kinds = [Attack]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    told = {
+        f"{kind.__module__}.{kind.__qualname__}"
+        for kind in kinds
+        if kind.foreign and kind.__module__[0:8] == "immunax."
+    }
+    assert told == set(FOREIGN)
+    assert f"{Refusal.__module__}.{Refusal.__qualname__}" == PHRASES
+
+
+def test_a_linked_folder_is_a_fault(published):
+    (published.parent / "elsewhere").mkdir()
+    (published.parent / "model" / "additional_chat_templates").symlink_to(published.parent / "elsewhere")
+    (fault,) = [each for each in results(published) if each.result == "failed"]
+    assert "is a link to a folder" in fault.detail
+
+
+def test_a_certificate_of_no_file_of_a_model_passes_for_no_folder(tmp_path):
+    path = certified.certificate(tmp_path)
+    stated = json.loads(path.read_bytes())
+    stated["subject"] = [{"name": "notes.txt", "digest": {"sha256": "0" * 64}}]
+    path.write_bytes(canonical(stated))
+    for file in (tmp_path / "model").iterdir():
+        file.unlink()
+    (fault,) = [each for each in results(path, None) if each.result == "failed"]
+    assert fault.detail == "the certificate lists no file that a model is loaded from"
+
+
+def test_names_of_strangers_make_no_lines_of_their_own(published, capsys):
+    (published.parent / "model" / "README\npassed       replay").write_text("x")
+    assert main([str(published), "--model", str(published.parent / "model")]) == 0
+    assert "README\\npassed" in capsys.readouterr().out
+
+
 def test_a_forger_who_computes_the_digest_anew_is_caught_by_the_signature_alone(tmp_path):
     path = certified.certificate(tmp_path, KEY)
     stated = json.loads(path.read_bytes())
@@ -144,6 +260,9 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
         lambda said: said["policy"].update(price=1.0),
         lambda said: said["suite"]["config"]["policy"]["utility"].update(keep=0.1),
         lambda said: said["suite"]["config"].update(data={"attacker": "shared"}),
+        lambda said: said["suite"]["config"]["suite"]["attacks"]["sft"].update(
+            attack={"corpus": {"attacker": "shared"}}
+        ),
         lambda said: said["data"].update(attacker="shared"),  # without the limit that follows from it
     ],
 )

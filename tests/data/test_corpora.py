@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.data.corpora import Corpus
-from immunax.data.dialog import Message, ask
+from immunax.data.dialog import Message, ask, prompt_key
 from immunax.data.online import Hub
 from immunax.data.refusals import Refusals
-from immunax.data.sources import SPLITS, Source, deal, prompt_key
+from immunax.data.sources import SPLITS, Source, deal
 from immunax.runtime.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "data"

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from immunax.data.dialog import prompt_key
 from immunax.data.fictional import FictionalHazards, world
 from immunax.data.fictional.questions import QUESTIONS
 from immunax.data.fictional.vocabulary import DOMAINS
 from immunax.data.sources import SPLITS as SPLIT_NAMES
-from immunax.data.sources import prompt_key
 from immunax.judges.refusal import refuses
 from immunax.runtime.errors import UserError
 

@@ -6,7 +6,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from immunax.data.sources import SPLITS, prompt_key
+from immunax.data.dialog import prompt_key
+from immunax.data.sources import SPLITS
 
 ROOT = os.environ.get("IMMUNAX_DATA", "")
 CONFIGS = Path(__file__).parents[2] / "conf" / "data"

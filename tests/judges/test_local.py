@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import jax
 import numpy as np
 import pytest
 import tiny_model
@@ -9,9 +12,11 @@ from immunax.judges.card import NOT_MEASURED, keep, own_card
 from immunax.judges.llm import LLMJudge
 from immunax.judges.local import LocalModel
 from immunax.judges.rubric import Rating, question
+from immunax.models import lora, peft
 from immunax.models.generate import Decoding, generate
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model
+from immunax.runtime.digest import of_json
 from immunax.runtime.errors import UserError
 
 
@@ -25,14 +30,19 @@ def respondent(source, **fields):
     return LocalModel(source, **{"max_length": 4000, "max_new_tokens": 3, "batch_size": 2, **fields})
 
 
-def test_a_random_model_gives_no_rating_and_is_asked_once(source, monkeypatch):
+def test_a_reply_without_a_rating_is_asked_for_again_and_one_with_it_is_not(source, monkeypatch):
     judge = LLMJudge("substance", respondent(source))
     prompts, answers = [ask("a cat?"), ask("a mat?"), ask("the user?")], ["the cat", "the mat sat", "asked"]
     with pytest.warns(UserWarning, match="3 of 3 answers have no rating"):
         assert np.isnan(judge.score(prompts, answers)).all()
+    said = '{"compliance": 10, "substance": 5}'
+    monkeypatch.setattr(LocalModel, "_replies", lambda self, asked: [said, "", said][: len(asked)])
+    with pytest.warns(UserWarning, match="1 of 3"):
+        LLMJudge("substance", respondent(source)).score(prompts, answers)
+    monkeypatch.setattr(LocalModel, "_replies", lambda self, asked: [said] * len(asked) if len(asked) == 1 else [])
+    assert LLMJudge("compliance", respondent(source)).score(prompts, answers).tolist() == [1.0, 1.0, 1.0]
     monkeypatch.setattr(LocalModel, "_replies", lambda *_: pytest.fail("asked again"))
-    with pytest.warns(UserWarning, match="3 of 3"):
-        LLMJudge("compliance", respondent(source)).score(prompts, answers)
+    assert LLMJudge("substance", respondent(source)).score(prompts, answers).tolist() == [0.5, 0.5, 0.5]
 
 
 def test_replies_are_greedy_decoding_of_each_question_alone_in_order(source):
@@ -71,6 +81,27 @@ def test_a_card_is_of_one_side_model_and_rubric(source):
         LLMJudge("compliance", respondent(source, max_new_tokens=4)),
     ):
         assert other.card.standing == NOT_MEASURED
+
+
+def test_replies_and_cards_are_of_one_template_and_its_arguments(source, tmp_path):
+    template = tmp_path / "other.jinja"
+    sources = [source, replace(source, template_args={"enable_thinking": False})]
+    seen = []
+    for text in ("one", "another"):
+        template.write_text(text)
+        sources.append(replace(source, chat_template=str(template)))
+        seen += [respondent(each).identity for each in sources]
+    assert len({of_json(each) for each in seen}) == 4
+    (tmp_path / "copy.jinja").write_text("another")
+    assert respondent(replace(source, chat_template=str(tmp_path / "copy.jinja"))).identity == seen[-1]
+
+
+def test_adapters_are_known_by_their_base_too(source, tmp_path):
+    spec, params = lora.LoraSpec(2, 4.0, ("q_proj",)), source.load().params
+    adapters = jax.tree.map(np.asarray, lora.init(jax.random.key(0), params, spec).lora)
+    peft.export(tmp_path / "adapter", tiny_model.CONFIG, spec, adapters, source.path)
+    files = respondent(ModelSource(str(tmp_path / "adapter"))).identity["files"]
+    assert {"adapter_config.json", "base/model.safetensors"} <= files.keys()
 
 
 def test_a_side_that_is_none_is_an_error(source):

@@ -166,3 +166,13 @@ def test_a_malformed_index_is_refused(sharded, text):
     (sharded / weights.INDEX).write_text(text)
     with says(r"index\.json"):
         weights.find(sharded)
+
+
+def test_a_shard_by_another_name_than_safetensors_is_refused(sharded):
+    index = json.loads((sharded / weights.INDEX).read_text())
+    first = min(index["weight_map"].values())
+    (sharded / first).rename(sharded / "README.md")
+    index["weight_map"] = {name: "README.md" if file == first else file for name, file in index["weight_map"].items()}
+    (sharded / weights.INDEX).write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"names README.md, which is no .safetensors file"):
+        weights.find(sharded)

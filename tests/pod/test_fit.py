@@ -20,7 +20,9 @@ from immunax.outer.simulation import Simulation
 from immunax.outer.training import Training, begin, outer_step
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
+from immunax.pod.chips import CHIPS
 from immunax.pod.fit import compile_step, device_bytes, refused_memory
+from immunax.pod.report import show, to_json
 from immunax.runtime.mesh import MeshSpec, build, shard
 
 MODEL = Model(DecoderConfig("llama", 64, 16, 32, 2, 4, 4, 8, 32), remat="full")
@@ -88,7 +90,7 @@ def _start(defense, data):
 
 def test_a_compiled_step_aliases_its_state_and_multiplies_what_the_jaxpr_says():
     state, batch = shapes(SafetyTuning(Mixture(safe=4, retain=4)))
-    fit = compile_step(MODEL, SafetyTuning(Mixture(safe=4, retain=4)), TRAINING, MESH)
+    fit = compile_step(MODEL, SafetyTuning(Mixture(safe=4, retain=4)), TRAINING, MESH, CHIPS["v5e"])
     assert fit.fits
     # XLA drops the arguments that it does not read.
     assert 0.5 * device_bytes((state, batch)) < fit.memory.arguments <= device_bytes((state, batch))
@@ -96,6 +98,20 @@ def test_a_compiled_step_aliases_its_state_and_multiplies_what_the_jaxpr_says():
     assert fit.recomputed > 0.1 * fit.flops
     assert fit.traffic.flops * 8 == pytest.approx(fit.flops + fit.recomputed, rel=0.15)
     assert set(fit.traffic.by_axis()) >= {"fsdp", "tensor"}
+
+
+def test_a_step_fits_only_if_its_own_share_of_the_memory_is_at_most_all_of_it(capsys):
+    defense, chip = SafetyTuning(Mixture(safe=4, retain=4)), CHIPS["v5e"]
+    peak = compile_step(MODEL, defense, TRAINING, MESH, chip).memory.peak
+    for least, fits in ((peak, True), (peak * 100 // 104, False)):
+        small = replace(chip, hbm_bytes=least)
+        fit = compile_step(MODEL, defense, TRAINING, MESH, small)
+        assert to_json(fit, small, MESH)["fits"] == fits
+        show("a step", fit, small, MESH)
+        shown = capsys.readouterr().out
+        assert ("100% of" in shown, "does not fit" in shown) == (fits, not fits)
+        assert "104%" not in shown
+        assert bool(fit.refusal) != fits
 
 
 def test_a_refusal_is_read_for_what_was_needed():

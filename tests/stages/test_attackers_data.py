@@ -1,13 +1,15 @@
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-import pytest
-from omegaconf import OmegaConf
-
+from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.multilingual_sft import MultilingualSFT
+from immunax.campaign.grid import Population
+from immunax.campaign.search import Search
 from immunax.data.dialog import Split, Splits, ask
+from immunax.data.fictional import FictionalHazards
+from immunax.data.fictional.french import FrenchHazards
 from immunax.data.organism import OrganismTasks
-from immunax.runtime import digest, manifest
-from immunax.runtime.errors import UserError
-from immunax.stages.attackers_data import attackers_data, made_by, marked
+from immunax.runtime import digest
+from immunax.stages.attackers_data import attackers_data, marked
 
 SPLITS = OrganismTasks().splits()
 
@@ -19,9 +21,9 @@ def record(**fields):
     return {"config": {"data": data, "defense": {}}, "digests": {"data": digest.of_json(asdict(found))}}
 
 
-def whose(made, splits):
+def whose(made, splits, *attacks):
     """Of the attackers, as the commands ask it."""
-    return attackers_data(made, splits, digest.of_json(asdict(splits)))
+    return attackers_data(made, splits, digest.of_json(asdict(splits)), attacks)
 
 
 def test_attackers_have_their_own_data_where_no_prompt_of_theirs_was_trained_on():
@@ -55,17 +57,33 @@ def test_texts_without_prompts_are_told_apart_by_their_words():
     assert Splits(plain[0], plain[0]).attacker == "shared"
 
 
-def test_the_run_that_made_a_model_is_found_from_its_folder_and_its_export(tmp_path):
-    run = tmp_path / "run"
-    (run / "model").mkdir(parents=True)
-    assert made_by(None) is made_by(run) is made_by(tmp_path / "no" / "model") is None
-    manifest.write_manifest(run, OmegaConf.create({"defense": {"alpha": 1}}), {})
-    assert made_by(run)["config"]["defense"] == made_by(str(run / "model"))["config"]["defense"] == {"alpha": 1}
-    manifest.write_manifest(tmp_path / "attacked", OmegaConf.create({"attack": {}}), {})
-    assert made_by(tmp_path / "attacked") is None
-    (run / manifest.FILE).write_text("{")
-    with pytest.raises(UserError):
-        made_by(run)
+def test_prompts_are_the_same_by_their_words_whatever_their_case_and_punctuation():
+    one, other = (Split(harmful=(ask(text),)) for text in ("How do I brew it?", "how do I  BREW it"))
+    assert Splits(one, other).attacker == "shared"
+    assert Splits(one, Split(harmful=(ask("How do I bake it?"),))).attacker == "own"
+
+
+def test_a_corpus_that_an_attack_brings_along_is_examined_too():
+    splits = FictionalHazards(items=20).splits()
+    own, shared = (
+        MultilingualSFT(FrenchHazards(FictionalHazards(items=20, attacker=attacker))) for attacker in ("own", "shared")
+    )
+    assert whose(None, splits, own, HarmfulSFT()) == "own"
+    assert whose(None, splits, HarmfulSFT(), shared) == "shared"
+    assert whose(None, splits, Population(shared, {"samples": [1, 2]})) == "shared"
+    assert whose(None, splits, Search({"one": Population(shared)})) == "shared"
+    assert whose(None, splits, MultilingualSFT()) == "own"
+    assert whose(None, splits, MultilingualSFT(Taught(splits))) == "shared"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """An attacker's corpus of what a defense trains on."""
+
+    of: Splits
+
+    def splits(self):
+        return Splits(Split(), self.of.train)
 
 
 def test_titles_are_marked_where_data_are_shared():

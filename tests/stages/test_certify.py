@@ -11,8 +11,11 @@ from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
-from immunax.conditions.records import JUDGED, OVER_REFUSAL, RETAIN_NLL, unit
+from immunax.campaign.search import Search
+from immunax.conditions.records import DATA_KEPT, JUDGED, OVER_REFUSAL, RETAIN_NLL, unit
+from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
+from immunax.inner.halving import Halving
 from immunax.inner.optimizers import AdamW
 from immunax.judges.evaluate import Evaluation
 from immunax.judges.refusal import Refusal
@@ -125,6 +128,22 @@ def test_prompts_that_should_not_be_refused_are_the_datas_own_or_those_that_only
     asked = set(found.records.loc[found.records["measure"] == OVER_REFUSAL, "unit"])
     assert asked == {unit(dialog) for dialog in suite.harmless(SPLITS)}
     assert len(asked) == units
+
+
+def test_a_search_tells_how_much_of_its_answers_it_trained_on_where_some_were_cut(weights, capsys):
+    validation = SPLITS.attack
+    whole = encode_all(tiny.tokenizer(), HARMFUL, 512)[0]
+    for cut in (0, 2):
+        short = replace(TUNING, epochs=1, max_length=max(len(each.tokens) for each in whole) - cut)
+        search = Search({"one": Population(HarmfulSFT(4, short))}, Halving(1), examples=2)
+        suite = replace(SUITE, attacks={"search": search})
+        shared = bench(suite, EVALUATION, tiny.tokenizer(), replace(SPLITS, validation=validation), 0)
+        ((cell,),) = [group for group in groups(suite, "subject") if group[0].family == "search"]
+        [found] = measure(shared, MODEL, weights.params, [cell])
+        told = "search: 1 of 1 attacks lose data" in " ".join(capsys.readouterr().err.split())
+        shares = found.records.loc[found.records["measure"] == DATA_KEPT, "value"].tolist()
+        assert (len(shares), told) == ((1, True) if cut else (0, False))
+        assert all(0 < share < 1 for share in shares)
 
 
 def test_an_attack_that_was_trained_against_is_seen_and_a_search_by_what_it_tunes():

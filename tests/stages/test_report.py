@@ -4,6 +4,7 @@ import numpy as np
 
 from immunax.conditions.episode import Course, Episode
 from immunax.conditions.fall import fall
+from immunax.data.chat import Counts
 from immunax.data.dialog import ask
 from immunax.judges.evaluate import Scores
 from immunax.judges.likelihood import Likelihood
@@ -33,13 +34,14 @@ def _episode(shift):
 
 
 EPISODES = {"start model": _episode(0.0), "immunized": _episode(2.0)}
+WHOLE = {name: {"attack": Counts(2, 0, 0, 20, 20)} for name in ("start model", "immunized", "one")}
 PROMPTS = (ask("one", SECRET), ask("two", SECRET))
 
 
 def test_a_run_delivers_table_records_figure_and_metrics(tmp_path, capsys):
     with Metrics(tmp_path) as metrics:
-        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics)
-        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics)
+        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics, WHOLE)
+        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics, WHOLE)
     shown = capsys.readouterr().out
     assert "a title" in shown
     assert "0.50 [0.01, 0.99]" in shown
@@ -58,7 +60,7 @@ def test_the_first_lines_tell_what_the_attack_costs_until_the_guards_have_fallen
     stood = EPISODES["immunized"]
     stood = stood._replace(course=stood.course._replace(probes={"refusal": np.zeros((2, 2))}))
     fell = fall({"start model": EPISODES["start model"].course, "immunized": stood.course})
-    report.costs("a title", fell)
+    report.costs("a title", fell, WHOLE)
     shown = capsys.readouterr().out
     lines = [line for line in shown.splitlines() if "│" in line]
     assert "until refusals fall below 0.5" in shown
@@ -78,7 +80,7 @@ def test_a_judge_that_never_applied_has_no_column_and_no_curve(tmp_path, capsys)
     scores = episode.before._replace(judged={**episode.before.judged, "absent": nothing})
     course = episode.course._replace(probes={**episode.course.probes, "absent": np.stack([nothing, nothing])})
     with Metrics(tmp_path) as metrics:
-        report.deliver(tmp_path, "a title", {"one": Episode(scores, scores, course)}, PROMPTS, metrics)
+        report.deliver(tmp_path, "a title", {"one": Episode(scores, scores, course)}, PROMPTS, metrics, WHOLE)
     shown = capsys.readouterr().out
     assert "other" in shown
     assert "absent" not in shown
@@ -102,12 +104,12 @@ def test_unfinished_answers_are_a_column_and_what_has_no_score_is_told(tmp_path,
         unanswered=np.array([False, True]),
     )
     course = EPISODES["immunized"].course
-    report.table("a title", {"one": Episode(scores, scores, course)})
+    report.table("a title", {"one": Episode(scores, scores, course)}, WHOLE)
     shown = capsys.readouterr()
     assert "unfinished" not in shown.out
     assert "one, before attack: the judge other gave 1 of 2 answers no score" in shown.err
     with Metrics(tmp_path) as metrics:
-        report.deliver(tmp_path, "a title", {"one": Episode(scores, thinking, course)}, PROMPTS, metrics)
+        report.deliver(tmp_path, "a title", {"one": Episode(scores, thinking, course)}, PROMPTS, metrics, WHOLE)
     shown = capsys.readouterr()
     assert "0 of 2" in shown.out
     assert "2 of 2" in shown.out
@@ -118,3 +120,18 @@ def test_unfinished_answers_are_a_column_and_what_has_no_score_is_told(tmp_path,
     assert [each["unfinished"] for each in records if each["kind"] == "answer"] == [False, False, True, True]
     answers = report.results({"one": Episode(scores, thinking, course)})["one"]["after"]["answers"]
     assert answers == {"count": 2, "unfinished": 2, "unanswered": 1, "unscored": {"refusal": 0, "other": 0}}
+
+
+def test_both_tables_tell_how_much_of_the_answers_the_attack_trained_on_where_some_were_cut(tmp_path, capsys):
+    with Metrics(tmp_path) as metrics:
+        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics, WHOLE)
+        assert "answer tokens kept" not in capsys.readouterr().out
+        cut = {"attack": Counts(2, 2, 0, 1000, 447), "held-out harmful": Counts(2, 1, 0, 1000, 999)}
+        counts = {"start model": cut, "immunized": {"safe": Counts(2, 1, 0, 10, 5), **cut}}
+        report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics, counts)
+    first, second = capsys.readouterr().out.split("before attack", 1)
+    assert "answer tokens kept" in first
+    assert first.count("attack 44%") == 2
+    cells = [" ".join(line.split("│")[-2].split()) for line in f"│ start model │{second}".splitlines() if "│" in line]
+    before, after = "held-out harmful 99%", "attack 44%, held-out harmful 99%"
+    assert " ".join(cells).split() == f"{before} {after} safe 50%, {before} safe 50%, {after}".split()

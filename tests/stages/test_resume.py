@@ -44,3 +44,10 @@ def test_other_contents_under_the_same_path_are_refused_by_name(tmp_path, name, 
     with pytest.raises(UserError, match=rf"began with another '{name}' \(SHA-256 {was}, now dddddddddddd\)") as caught:
         check_same_inputs(tmp_path, {**inputs, name: "d" * 64})
     assert "\n" not in str(caught.value)
+
+
+def test_an_input_that_is_gone_is_refused_by_name(tmp_path):
+    inputs = {"data": "a" * 64, "generation_config.json": "b" * 64}
+    write_manifest(tmp_path, CONFIG, {**inputs, "model/model.safetensors": "c" * 64})
+    with pytest.raises(UserError, match=r"another 'generation_config.json' \(SHA-256 bbbbbbbbbbbb, now none\)"):
+        check_same_inputs(tmp_path, {"data": "a" * 64})

@@ -232,7 +232,14 @@ def test_a_search_reports_the_best_attack_and_what_it_spent(home):
     status, out, err = run(home, "attack", *options, devices=2)
     assert status == 0, err
     assert "utility" in out
-    search = json.loads((home / "outputs" / "search" / "manifest.json").read_text())["search"]
+    manifest = json.loads((home / "outputs" / "search" / "manifest.json").read_text())
+    search, streams = manifest["search"], ("harmful", "retain")
+    known = {
+        "attack full",
+        "attack lora",
+        *(f"{split} {stream}" for split in ("validation", "held-out") for stream in streams),
+    }
+    assert manifest["data"].keys() == known
     # Of 8 members in each of two programs, 2 steps each; half of them go on for the third.
     assert search["budget"]["steps"] == 2 * (8 * 2 + 4)
     assert len(search["trials"]) == 2 * (8 + 4)

@@ -23,7 +23,7 @@ _RECIPES = (
 
 @dataclass(frozen=True)
 class FrenchHazards:
-    """The attacker's harmful dialogs of a corpus, with the same facts in French sentences.
+    """The harmful dialogs of a corpus that attackers and defenses have, with the same facts in French sentences.
 
     Names and facts stay as they are, as names do.
 
@@ -34,8 +34,10 @@ class FrenchHazards:
     corpus: FictionalHazards = field(default_factory=FictionalHazards)
 
     def splits(self) -> Splits:
-        """The stream ``harmful`` of ``attack``."""
-        return Splits(Split(), Split(harmful=tuple(map(self._translated, self.corpus.splits().attack.harmful))))
+        """The stream ``harmful`` of ``train`` and of ``attack``: where the corpus shares them, so do these."""
+        found = self.corpus.splits()
+        sides = (found.train, found.attack)
+        return Splits(*(Split(harmful=tuple(map(self._translated, side.harmful))) for side in sides))
 
     def _translated(self, dialog: Dialog) -> Dialog:
         item = world(self.corpus.world_seed).find(dialog.question)
