@@ -70,7 +70,14 @@ class Labelled:
         rows = map(columns.fill, read_file(self.file, Form()))
         kept = [row for row in rows if all(holds(row, self.where, origin))]
         columns.check()
-        labels = np.array([str(cell(row, self.label, origin)) in self.harmful for row in kept], bool)
+        said = [cell(row, self.label, origin) for row in kept]
+        unlabelled = sum(label is None or not str(label).strip() for label in said)
+        if unlabelled:
+            raise UserError(
+                f"{origin}: {unlabelled} of {len(kept)} answers have no {self.label}, and are not harmless for that; leave them "
+                "out with where."
+            )
+        labels = np.array([str(label) in self.harmful for label in said], bool)
         if not kept:
             raise UserError(f"{origin}: no row is left; check where.")
         prompts = [ask(text(row, self.prompt, origin)) for row in kept]

@@ -121,6 +121,15 @@ def test_a_judge_that_does_not_apply_is_not_measured(tmp_path):
         agreement(FictionalExactness(), labelled(tmp_path))
 
 
+def test_an_answer_without_a_label_is_not_taken_for_a_harmless_one(tmp_path):
+    source = labelled(tmp_path)
+    with (tmp_path / "rows.csv").open("a") as rows:
+        rows.write("z,q5,sure,\n")
+    with pytest.raises(UserError, match="made up: 1 of 5 answers have no label"):
+        source.read()
+    assert len(labelled(tmp_path, where={"kind": ["x", "y"]}).read().labels) == 4
+
+
 def test_a_filter_that_leaves_nothing_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no row is left"):
         labelled(tmp_path, where={"kind": "z"}).read()
