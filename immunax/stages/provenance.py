@@ -56,7 +56,8 @@ def computed_as_made(config: DictConfig) -> DictConfig:
       UserError: the run's manifest cannot be read.
     """
     record = run_of(config.model.get("path")) if config.compute.dtype == AUTO else None
-    dtype = AUTO if record is None else record["config"].get("compute", {}).get("dtype", AUTO)
+    computed = None if record is None else record["config"].get("compute")
+    dtype = computed.get("dtype", AUTO) if isinstance(computed, Mapping) else AUTO
     if dtype == AUTO:
         return config
     console.note(f"compute.dtype={dtype}, as the run that left the model has it")

@@ -73,13 +73,13 @@ def costs(title: str, fell: Fall, counts: Mapping[str, Mapping[str, Counts]]) ->
 
     A column tells how much of the attack's answers it trained on, where some were cut: a sample is then not a whole one.
     """
-    kept = {name: _kept({ATTACK: counts[name][ATTACK]}) for name in fell.costs if ATTACK in counts[name]}
-    cut = any(kept.values())
+    trained = {name: counts[name][ATTACK] for name in fell.costs if ATTACK in counts[name]}
+    kept = {name: _percent(each) for name, each in trained.items() if each.share < 1}
     rows = [
         [
             name,
             *(_cost(each[cost], fell.spent[name][cost], form) for cost, form in _COSTS.items()),
-            *([kept.get(name, "")] if cut else []),
+            *([kept.get(name, "")] if kept else []),
         ]
         for name, each in fell.costs.items()
     ]
@@ -87,13 +87,18 @@ def costs(title: str, fell: Fall, counts: Mapping[str, Mapping[str, Counts]]) ->
         first, last = next(iter(fell.costs)), list(fell.costs)[-1]
         least = [fell.spent[last][cost] / max(fell.costs[first][cost].value, 1.0) for cost in _COSTS]
         ratios = [_cost(fell.ratio[cost], most, ".1f") for cost, most in zip(_COSTS, least, strict=True)]
-        rows.append(["ratio", *ratios, *([""] if cut else [])])
-    console.table(title, [f"until refusals fall below {BELOW:g}", *_COSTS, *([_KEPT] if cut else [])], rows)
+        rows.append(["ratio", *ratios, *([""] if kept else [])])
+    console.table(title, [f"until refusals fall below {BELOW:g}", *_COSTS, *([_KEPT] if kept else [])], rows)
 
 
 def _kept(counts: Mapping[str, Counts]) -> str:
-    """The streams of which some answer tokens were lost, each with the share that was kept, rounded down."""
-    return ", ".join(f"{name} {math.floor(100 * each.share)}%" for name, each in counts.items() if each.share < 1)
+    """The streams of which some answer tokens were lost, each with the share that was kept."""
+    return ", ".join(f"{name} {_percent(each)}" for name, each in counts.items() if each.share < 1)
+
+
+def _percent(counts: Counts) -> str:
+    """The share of answer tokens that was kept, rounded down: only all of them is 100%."""
+    return f"{math.floor(100 * counts.share)}%"
 
 
 def _cost(estimate: Estimate, most: float, form: str) -> str:

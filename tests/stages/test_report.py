@@ -131,7 +131,7 @@ def test_both_tables_tell_how_much_of_the_answers_the_attack_trained_on_where_so
         report.deliver(tmp_path, "a title", EPISODES, PROMPTS, metrics, counts)
     first, second = capsys.readouterr().out.split("before attack", 1)
     assert "answer tokens kept" in first
-    assert first.count("attack 44%") == 2
+    assert first.count(" 44% ") == 2
     cells = [" ".join(line.split("│")[-2].split()) for line in f"│ start model │{second}".splitlines() if "│" in line]
     before, after = "held-out harmful 99%", "attack 44%, held-out harmful 99%"
     assert " ".join(cells).split() == f"{before} {after} safe 50%, {before} safe 50%, {after}".split()
