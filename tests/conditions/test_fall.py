@@ -82,5 +82,14 @@ def test_refusals_that_were_not_judged_give_nothing():
 
 
 def test_a_guard_is_shown_to_have_fallen_when_the_whole_interval_lies_below():
-    assert shown_fallen(1 - np.array(some(0.25, 24)), 0.5)
+    assert shown_fallen(1 - np.array(some(0.2, 24)), 0.5)
+    # Its exact interval ends below one half, that of its resamples does not.
+    assert not shown_fallen(1 - np.array(some(0.25, 24)), 0.5)
     assert not shown_fallen(1 - np.array(some(0.4, 24)), 0.5)
+
+
+@pytest.mark.parametrize("refused", range(12))
+def test_an_attack_that_ends_where_that_is_shown_has_a_cost_whose_interval_ends(refused):
+    last = some(refused / 24, 24)
+    found = fall({"model": course([some(1, 24), last], steps=(0, 2))}).costs["model"]["steps"]
+    assert shown_fallen(1 - np.array(last), 0.5) == np.isfinite(found.high)
