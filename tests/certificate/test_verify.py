@@ -100,6 +100,13 @@ def published(tmp_path):
     return certified.certificate(tmp_path, KEY)
 
 
+def _add(published, name, text):
+    """Writes a further file into the certified model's folder."""
+    path = published.parent / "model" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -114,9 +121,7 @@ def published(tmp_path):
     ],
 )
 def test_what_publishing_adds_is_listed_and_no_fault(published, name):
-    path = published.parent / "model" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("added")
+    _add(published, name, "added")
     (weights,) = [each for each in results(published) if each.name == "weights"]
     assert weights.result == "passed"
     assert weights.detail == f"2 files; not part of the model, and not as certified: {name}"
@@ -144,9 +149,7 @@ def test_what_publishing_adds_is_listed_and_no_fault(published, name):
     ],
 )
 def test_an_added_file_that_can_change_what_is_loaded_is_a_fault(published, name):
-    path = published.parent / "model" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{}")
+    _add(published, name, "{}")
     (fault,) = [each for each in results(published) if each.result == "failed"]
     assert fault.detail == f"{name} is not what was certified, of 1 files that differ"
 
