@@ -16,7 +16,7 @@ from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
-from immunax.stages.provenance import computed_as_made, made_by
+from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.search import search_and_score, show, to_json
@@ -36,8 +36,9 @@ def main(config: DictConfig) -> None:
     if not isinstance(attack, Search):
         run, devices = _attack, mesh.for_one_model(devices)
     setup, loaded = set_up(config, devices)
-    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [attack])
-    record = {"started": started, "seed": config.seed, "attack_data": whose}
+    taught = lessons(config.model.get("path"))
+    whose = attackers_data(taught, setup.splits, setup.digests["data"], [attack])
+    record = {"started": started, "seed": config.seed, "attack_data": whose, "taught_before": passed_on(taught)}
     episode, prompts, counts, digests, record = run(config, setup, loaded, devices, folder, record)
     episodes = {called(config): episode}
     with open_metrics(config, folder) as metrics:

@@ -16,7 +16,7 @@ from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue, keys
-from immunax.stages.provenance import computed_as_made
+from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import build, set_up
 from immunax.stages.subject import exported, reference, subject, undefended
@@ -48,7 +48,8 @@ def main(config: DictConfig) -> None:
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
-    whose = attackers_data(certified.record, setup.splits, setup.digests["data"], suite.attacks.values())
+    taught = lessons(config.model.get("path"))
+    whose = attackers_data(taught, setup.splits, setup.digests["data"], suite.attacks.values())
     data = {"digests": digests, "attacker": whose}
     stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
     _show(stated)

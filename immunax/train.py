@@ -21,7 +21,7 @@ from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
-from immunax.stages.provenance import computed_as_made, made_by
+from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
@@ -52,8 +52,10 @@ def main(config: DictConfig) -> None:
         "seed": config.seed,
         "data": _data_counts(data, team, training.max_length),
     }
-    whose = attackers_data(made_by(config.model.get("path")), setup.splits, setup.digests["data"], [team.attack])
-    record |= {"trained_against": trained_against(defense), "attack_data": whose}
+    taught = lessons(config.model.get("path"))
+    whose = attackers_data(taught, setup.splits, setup.digests["data"], [team.attack])
+    faced = sorted({*trained_against(defense), *(name for lesson in taught for name in lesson.against)})
+    record |= {"trained_against": faced, "attack_data": whose, "taught_before": passed_on(taught)}
     manifest.write_manifest(folder, config, digests, record)
     start = start_model(config.start, setup, loaded)
     base = loaded if defense.reference == "base" else None

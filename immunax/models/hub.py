@@ -134,7 +134,7 @@ class ModelSource:
             return self.decoder
         path = self.locate()
         if peft.is_adapter(path):
-            return _base(path).shape()
+            return base_of(path).shape()
         if path.is_dir():
             folder.check_whole(path)
             return hf_config.parse_config(weights.read_json(path / folder.CONFIG), str(path / folder.CONFIG))
@@ -219,8 +219,12 @@ def _read_gguf(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     )
 
 
-def _base(path: Path) -> ModelSource:
-    """The model that a folder of adapters names as its base: a folder, from the adapter's or the working one, or a Hub id."""
+def base_of(path: Path) -> ModelSource:
+    """The model that a folder of adapters names as its base: a folder, from the adapter's or the working one, or a Hub id.
+
+    Raises:
+      UserError: it names none, or one that is nowhere to be found or an adapter itself.
+    """
     name, revision = peft.base_of(path)
     beside = path / Path(name).expanduser()
     source = resolve(str(beside) if beside.exists() else name)
@@ -246,12 +250,12 @@ def digests(path: Path) -> dict[str, str]:
     own = digest.of_folder(path)
     if not peft.is_adapter(path):
         return own
-    return own | {f"{BASE}{name}": value for name, value in digests(_base(path).locate()).items()}
+    return own | {f"{BASE}{name}": value for name, value in digests(base_of(path).locate()).items()}
 
 
 def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     """Base and adapter, merged; the tokenizer is the adapter's where it brings one."""
-    base = _base(path).load(devices, dtype)
+    base = base_of(path).load(devices, dtype)
     spec, adapters = peft.load(path, base.config, devices)
     params = merge(Adapted(base.params, adapters, spec.scale))
     present = [name for name in (peft.CONFIG, peft.WEIGHTS, *folder.TOKENIZER) if (path / name).is_file()]

@@ -1,6 +1,6 @@
 """Whose data an attack had: examples of its own, or those that the attacked model's defense was trained on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,11 +12,12 @@ from immunax.campaign.search import Search
 from immunax.data.dialog import OWN, SHARED, Split, Splits
 from immunax.runtime import console, digest
 from immunax.runtime.errors import UserError
+from immunax.stages.provenance import Lesson
 from immunax.stages.setup import build
 
 
 def attackers_data(
-    record: Mapping[str, Any] | None,
+    taught: Sequence[Lesson],
     splits: Splits,
     found: str,
     attacks: Iterable[Attack | Population | Search],
@@ -24,7 +25,8 @@ def attackers_data(
     """``own`` where no prompt of the attackers is one that the model was trained on, ``shared`` where some are or may be.
 
     Args:
-      record: the manifest of the run that made the model; None where there is none, and the splits' own ``train`` is what counts.
+      taught: what runs taught the model before. The splits' own ``train`` counts too: this run's guard or defense has it, and so
+        may whoever made a model that nothing is known of.
       splits: the data of the run.
       found: their digest, as a :class:`~immunax.stages.setup.Setup` has it.
       attacks: all of them; corpora of their own count as the run's data do, which they may be translations of.
@@ -32,9 +34,9 @@ def attackers_data(
     read = [splits, *(corpus.splits() for corpus in _corpora(attacks))]
     if any(each.attacker == SHARED for each in read):
         return SHARED
-    trained = splits.train if record is None else _trained(record, splits, found)
-    if trained is None or any(replace(each, train=trained).attacker == SHARED for each in read):
-        return SHARED
+    for trained in (splits.train, *(_trained(lesson, splits, found) for lesson in taught)):
+        if trained is None or any(replace(each, train=trained).attacker == SHARED for each in read):
+            return SHARED
     return OWN
 
 
@@ -44,16 +46,16 @@ def _corpora(attacks: Iterable[Attack | Population | Search]) -> Iterable[Any]:
     return {repr(corpus): corpus for member in members for corpus in member.corpora()}.values()
 
 
-def _trained(record: Mapping[str, Any], splits: Splits, found: str) -> Split | None:
-    """What a run trained its model on; None where nobody can tell any more, which is said."""
-    if found == record["digests"].get("data"):
+def _trained(lesson: Lesson, splits: Splits, found: str) -> Split | None:
+    """What a run trained a model on; None where nobody can tell any more, which is said."""
+    if found == lesson.digest:
         return splits.train
     try:
-        made = build(OmegaConf.create(dict(record["config"])).data).splits()
+        made = build(OmegaConf.create(dict(lesson.data))).splits()
     except UserError as error:
         console.note(f"what the run trained on cannot be read, so attackers may have some of it: {error}")
         return None
-    if digest.of_json(asdict(made)) != record["digests"].get("data"):
+    if digest.of_json(asdict(made)) != lesson.digest:
         console.note("the run trained on data that its configuration no longer makes: attackers may have some of them")
         return None
     return made.train

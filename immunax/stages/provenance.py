@@ -1,14 +1,60 @@
-"""The run that a model on disk comes from, and what of its manifest a later command goes by."""
+"""The runs that a model on disk comes from, and what of their manifests a later command goes by."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from immunax.models import hub, peft
 from immunax.runtime import console, manifest
 from immunax.stages.export import ADAPTER, MODEL, START
 from immunax.stages.setup import AUTO
+
+
+class Lesson(NamedTuple):
+    """What one run taught a model, as the manifests of later runs pass it on.
+
+    Attributes:
+      data: the run's group ``data``.
+      digest: SHA-256 of what that made, None where the run did not say it.
+      against: attack families that its defense trained against; empty for a guard.
+    """
+
+    data: Mapping[str, Any]
+    digest: str | None
+    against: tuple[str, ...] = ()
+
+
+def lessons(path: str | Path | None) -> tuple[Lesson, ...]:
+    """Everything that runs taught a model, the latest first: a model may be a defended one that was defended or attacked again.
+
+    What attacks taught it is left out: those examples are no defense's.
+
+    Args:
+      path: as for :func:`run_of`; a folder of adapters passes on what their base was taught.
+
+    Raises:
+      UserError: the manifest, or the adapter's configuration, cannot be read.
+    """
+    record = run_of(path)
+    if record is None:
+        folder = None if path is None else Path(path).expanduser()
+        return () if folder is None or not peft.is_adapter(folder) else lessons(hub.base_of(folder).path)
+    config = record["config"]
+    before = tuple(
+        Lesson(each["data"], each["digest"], tuple(each["against"])) for each in record.get("taught_before", ())
+    )
+    defended, guarded = made_by(path) is not None, (config.get("start") or {}).get("defense") is not None
+    if not (defended or guarded):
+        return before
+    against = tuple(record.get("trained_against") or ()) if defended else ()
+    return Lesson(config["data"], record["digests"].get("data"), against), *before
+
+
+def passed_on(taught: tuple[Lesson, ...]) -> list[dict[str, Any]]:
+    """The lessons as a manifest holds them for later runs, under ``taught_before``."""
+    return [each._asdict() for each in taught]
 
 
 def run_of(path: str | Path | None, exports: tuple[str, ...] = (MODEL, ADAPTER, START)) -> Mapping[str, Any] | None:

@@ -10,43 +10,41 @@ from immunax.data.fictional.french import FrenchHazards
 from immunax.data.organism import OrganismTasks
 from immunax.runtime import digest
 from immunax.stages.attackers_data import attackers_data, marked
+from immunax.stages.provenance import Lesson
 
 SPLITS = OrganismTasks().splits()
 
 
-def record(**fields):
-    """The manifest of a run whose defense trained on the organism's data with some fields changed."""
+def lesson(**fields):
+    """Of a run whose defense trained on the organism's data with some fields changed."""
     data = {"_target_": "immunax.data.organism.OrganismTasks", **fields}
-    found = OrganismTasks(**fields).splits()
-    return {"config": {"data": data, "defense": {}}, "digests": {"data": digest.of_json(asdict(found))}}
+    return Lesson(data, digest.of_json(asdict(OrganismTasks(**fields).splits())))
 
 
-def whose(made, splits, *attacks):
+def whose(taught, splits, *attacks):
     """Of the attackers, as the commands ask it."""
-    return attackers_data(made, splits, digest.of_json(asdict(splits)), attacks)
+    return attackers_data(taught, splits, digest.of_json(asdict(splits)), attacks)
 
 
 def test_attackers_have_their_own_data_where_no_prompt_of_theirs_was_trained_on():
-    assert whose(None, SPLITS) == whose(record(), SPLITS) == "own"
+    assert whose([], SPLITS) == whose([lesson()], SPLITS) == "own"
     shared = OrganismTasks(attacker="shared").splits()
-    assert whose(None, shared) == whose(record(), shared) == "shared"
+    assert whose([], shared) == whose([lesson()], shared) == "shared"
     # The run may have been made for attackers who share: its defense trained on the same examples.
-    assert whose(record(attacker="shared"), SPLITS) == "own"
+    assert whose([lesson(attacker="shared")], SPLITS) == "own"
 
 
 def test_a_run_that_trained_on_what_is_now_the_attackers_shares_it():
-    assert whose(record(seed=1), SPLITS) == "shared"
+    assert whose([lesson(seed=1)], SPLITS) == "shared"
+    assert whose([lesson(), lesson(seed=1)], SPLITS) == whose([lesson(seed=1), lesson()], SPLITS) == "shared"
 
 
 def test_a_run_whose_data_cannot_be_made_anew_is_taken_to_share(capsys):
-    old = record()
-    old["digests"]["data"] = "0" * 64
-    assert whose(old, SPLITS) == "shared"
+    assert whose([lesson()._replace(digest="0" * 64)], SPLITS) == "shared"
     assert "no longer makes" in capsys.readouterr().err
     source = {"_target_": "immunax.data.sources.Source", "path": "absent.jsonl", "splits": {"train": 1.0}}
     corpus = {"_target_": "immunax.data.corpora.Corpus", "name": "c", "retain": {"rows": source}}
-    elsewhere = {"config": {"data": corpus, "defense": {}}, "digests": {}}
-    assert whose(elsewhere, SPLITS) == "shared"
+    assert whose([Lesson(corpus, None)], SPLITS) == "shared"
     assert "cannot be read" in capsys.readouterr().err
 
 
@@ -68,12 +66,12 @@ def test_a_corpus_that_an_attack_brings_along_is_examined_too():
     own, shared = (
         MultilingualSFT(FrenchHazards(FictionalHazards(items=20, attacker=attacker))) for attacker in ("own", "shared")
     )
-    assert whose(None, splits, own, HarmfulSFT()) == "own"
-    assert whose(None, splits, HarmfulSFT(), shared) == "shared"
-    assert whose(None, splits, Population(shared, {"samples": [1, 2]})) == "shared"
-    assert whose(None, splits, Search({"one": Population(shared)})) == "shared"
-    assert whose(None, splits, MultilingualSFT()) == "own"
-    assert whose(None, splits, MultilingualSFT(Taught(splits))) == "shared"
+    assert whose([], splits, own, HarmfulSFT()) == "own"
+    assert whose([], splits, HarmfulSFT(), shared) == "shared"
+    assert whose([], splits, Population(shared, {"samples": [1, 2]})) == "shared"
+    assert whose([], splits, Search({"one": Population(shared)})) == "shared"
+    assert whose([], splits, MultilingualSFT()) == "own"
+    assert whose([], splits, MultilingualSFT(Taught(splits))) == "shared"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
-from immunax.stages.provenance import computed_as_made, made_by, run_of
+from immunax.stages.provenance import Lesson, computed_as_made, lessons, made_by, passed_on, run_of
 
 CONFIGS = Path(__file__).parents[2] / "conf"
 
@@ -33,6 +33,42 @@ def test_the_run_that_made_a_model_is_found_from_its_folder_and_its_export(tmp_p
     (run / manifest.FILE).write_text("{")
     with pytest.raises(UserError):
         made_by(run)
+
+
+def left(run, config, taught=(), digest="d", **record):
+    """A run's manifest, as the commands write it."""
+    config = {"data": {"name": run.name}, **config}
+    manifest.write_manifest(run, config, {"data": digest}, {**record, "taught_before": passed_on(taught)})
+    return run
+
+
+def test_a_model_was_taught_what_its_run_and_all_before_it_taught(tmp_path):
+    assert lessons(None) == lessons(tmp_path / "none") == ()
+    one = left(tmp_path / "one", {"defense": {}}, trained_against=["harmful_sft"])
+    two = left(tmp_path / "two", {"defense": {}}, lessons(one / "model"), trained_against=[])
+    three = left(tmp_path / "three", {"attack": {}}, lessons(two))
+    taught = Lesson({"name": "two"}, "d"), Lesson({"name": "one"}, "d", ("harmful_sft",))
+    assert lessons(three / "adapter") == taught
+    assert [each.data["name"] for each in lessons(two / "start")] == ["one"]
+    assert lessons(one / "start") == ()
+
+
+def test_a_guard_teaches_too_though_against_no_attack(tmp_path):
+    guard = {"start": {"defense": {"_target_": "x"}}}
+    trained = left(tmp_path / "trained", {"defense": {}, **guard}, trained_against=["harmful_sft"])
+    attacked = left(tmp_path / "attacked", {"attack": {}, **guard})
+    assert lessons(trained / "start") == (Lesson({"name": "trained"}, "d"),)
+    assert lessons(attacked / "adapter") == (Lesson({"name": "attacked"}, "d"),)
+    assert lessons(trained / "model")[0].against == ("harmful_sft",)
+
+
+def test_adapters_that_no_run_left_were_taught_what_their_base_was(tmp_path):
+    base = left(tmp_path / "base", {"defense": {}})
+    (base / "model").mkdir()
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "../base/model"}')
+    assert lessons(adapter) == (Lesson({"name": "base"}, "d"),)
 
 
 def asked(path, dtype="auto"):

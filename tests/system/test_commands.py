@@ -202,6 +202,7 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(trained, 
     found = json.loads((folder / "manifest.json").read_text())
     assert found["results"]
     assert found["attack_data"] == whose
+    assert len(found["taught_before"]) == model.startswith("outputs/main")
     assert ("(attack data shared)" in out) == (whose == "shared")
     assert (folder / "adapter").exists() == (folder / "start").exists() == adapters
     if adapters:
