@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from immunax.data.dialog import OWN, Dialog, Split, Splits, attacked_with, prompt_key
 from immunax.data.refusals import Refusals
 from immunax.data.sources import SPLITS, Source
+from immunax.data.template import Template
 from immunax.runtime.errors import UserError
 
 _STREAMS = ("safe", "harmful", "retain")
@@ -28,6 +29,7 @@ class Corpus:
       retain: sources of harmless prompts with useful answers.
       refusals: answers every harmful prompt safely, so that ``harmful`` and ``safe`` are paired; in place of ``safe``.
       attacker: ``own``: the split ``attack`` is the sources' share of that name; ``shared``: it is the split ``train``.
+      system: a system prompt of the split ``train`` alone, in the place of the dialogs' own; ``None`` leaves theirs.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Corpus:
     retain: Mapping[str, Source] = field(default_factory=dict)
     refusals: Refusals | None = None
     attacker: str = OWN
+    system: str | None = None
 
     def __post_init__(self) -> None:
         if not (self.safe or self.harmful or self.retain):
@@ -69,7 +72,8 @@ class Corpus:
             seen |= _keys(found[name])
         for name in ("test", "transfer"):
             found[name] = self._unseen(name, found[name], seen)
-        return attacked_with(Splits(**{name: Split(**streams) for name, streams in found.items()}), self.attacker)
+        splits = attacked_with(Splits(**{name: Split(**streams) for name, streams in found.items()}), self.attacker)
+        return replace(splits, train=Template(self.system).wrap_all(splits.train))
 
     def _unseen(self, split: str, streams: _Streams, seen: set[str]) -> _Streams:
         kept = {

@@ -45,6 +45,18 @@ def test_a_file_is_shared_out_by_prompt(root):
     assert corpus.splits() == splits
 
 
+@pytest.mark.parametrize("attacker", ["own", "shared"])
+def test_a_system_prompt_stands_before_what_a_defense_trains_on_alone_in_the_place_of_its_own(root, attacker):
+    shares = {"train": 0.6, "attack": 0.2, "test": 0.2}
+    turns = Source("turns.csv", {"train": 1.0}, prompt="q", answer="a", system="s")
+    retain = {"rows": Source("rows.jsonl", shares), "turns": turns}
+    plain, splits = (Corpus("c", root, retain=retain, attacker=attacker, system=said).splits() for said in (None, "go"))
+    assert {dialog.prompt[0] for dialog in splits.train.retain} == {Message("system", "go")}
+    assert [dialog.prompt[1:] for dialog in splits.train.retain][-1] == (Message("user", "sum"),)
+    assert [dialog.question for dialog in splits.train.retain] == [dialog.question for dialog in plain.train.retain]
+    assert (splits.attack, splits.test, splits.attacker) == (plain.attack, plain.test, attacker)
+
+
 def test_an_attacker_has_prompts_of_his_own_or_those_of_the_defense(root, tmp_path):
     shares = {"train": 0.5, "attack": 0.25, "test": 0.25}
     (tmp_path / "more.json").write_text(
