@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from described import described
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -259,7 +259,7 @@ def test_a_corpus_is_built_from_yaml(root):
             prompt: [q, more]
             answer: a
     """)
-    splits = instantiate(config).splits()
+    splits = described(config).splits()
     assert splits.train.retain[-1] == replace(ask("sum\n\n1 2", "3"), topic="turns")
     assert len(everything(splits.train)) + len(everything(splits.test)) == 61
 

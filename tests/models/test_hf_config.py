@@ -3,7 +3,6 @@
 from dataclasses import asdict, replace
 
 import pytest
-from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -119,8 +118,8 @@ def test_windows_are_read_layer_by_layer(raw, windowed):
 def test_a_decoder_described_in_yaml_is_the_one_of_its_config():
     config = parse(GEMMA2)
     described = OmegaConf.create({"_target_": "immunax.models.config.DecoderConfig", **asdict(config)})
-    assert instantiate(described) == config
-    assert hash(instantiate(described)) == hash(config)
+    assert described(described) == config
+    assert hash(described(described)) == hash(config)
 
 
 def test_olmo_2_and_gemma_2_are_what_their_papers_say():
