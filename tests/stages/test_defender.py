@@ -43,3 +43,5 @@ def test_a_defense_that_simulates_no_attacker_says_so_in_either_order():
     for overrides in (("+defense=booster", "+attacker=population"), ("+attacker=population", "+defense=ctrap")):
         with pytest.raises(UserError, match=r"attacker\.retain_first is taken from defense"):
             _defender(*overrides)
+    with pytest.raises(UserError, match="Booster simulates no attacker"):
+        _defender("+defense=booster", "+attacker=sophon")
