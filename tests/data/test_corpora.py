@@ -278,7 +278,6 @@ def test_a_corpus_without_sources_or_with_two_kinds_of_safe_answers_is_a_user_er
 def test_a_corpus_is_built_from_yaml(root):
     config = OmegaConf.create(f"""
         _target_: immunax.data.corpora.Corpus
-        _convert_: all
         name: mine
         root: {root}
         retain:

@@ -35,7 +35,7 @@ def composed(*overrides):
 def test_a_scorer_names_every_field_of_its_class_but_the_phrases(name):
     node = composed(f"+scorer={name}", *(f"scorer.{each}" for each in FILL.get(name, [])))["scorer"]
     scorer = described(node)
-    assert set(node) - {"_target_", "_convert_"} == {each.name for each in fields(scorer)} - {"phrases"}
+    assert set(node) - {"_target_"} == {each.name for each in fields(scorer)} - {"phrases"}
 
 
 def test_a_scorer_joins_the_judges_of_a_run():
