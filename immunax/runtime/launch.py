@@ -14,25 +14,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from immunax.runtime import names
 from immunax.runtime.atomic import disk_error, is_within
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
+from immunax.runtime.user_config import UserConfig
 
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
 
-Task = Callable[[DictConfig], Any]
+_MODEL = {"model": ("hf", "path")}
+Task = Callable[[UserConfig], Any]
 
 
 def configuration_folder() -> Path:
@@ -46,6 +48,33 @@ def configuration_folder() -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     raise UserError(f"no configuration beside {package}: install immunax again, or run it from a checkout")
+
+
+def composed(config_name: str, overrides: Sequence[str]) -> UserConfig:
+    """What a command would run with these overrides, checked as there; for programs that are no command.
+
+    Args:
+      config_name: of the primary configuration file, such as ``train``.
+      overrides: as on the command line.
+
+    Raises:
+      UserError: one is wrong.
+    """
+    source = ConfigSource(configuration_folder(), config_name, None, _MODEL)
+    return _given(prepare(source, overrides, ()).config)
+
+
+def _given(config: DictConfig) -> UserConfig:
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    try:
+        return UserConfig(cast(dict[str, Any], OmegaConf.to_container(own, resolve=True)))
+    except InterpolationResolutionError as error:
+        place = str(error.full_key)
+        wanted = str(error).partition("'")[2].partition("'")[0]
+        raise UserError(
+            f"{place} is taken from {wanted}, which this configuration does not have: leave {place.partition('.')[0]} out, or "
+            f"choose a {wanted.partition('.')[0]} that has it"
+        ) from error
 
 
 def run_directory() -> Path:
@@ -84,7 +113,7 @@ def command(
     def decorate(task: Task) -> Callable[[], None]:
         @wraps(task)
         def main() -> None:
-            _main(task, config_name, required, folder, fallbacks or {"model": ("hf", "path")})
+            _main(task, config_name, required, folder, fallbacks or _MODEL)
 
         return main
 
@@ -109,7 +138,7 @@ def _main(
         hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(_guarded(task, outputs))()
 
 
-def _guarded(task: Task, outputs: Path | None) -> Task:
+def _guarded(task: Task, outputs: Path | None) -> Callable[[DictConfig], Any]:
     @wraps(task)
     def run(config: DictConfig) -> Any:
         # Here as well as outside: Hydra would print a second line, and a launcher may run this in another process.
@@ -117,7 +146,7 @@ def _guarded(task: Task, outputs: Path | None) -> Task:
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             sweep = HydraConfig.get().mode == RunMode.MULTIRUN
             make_room(None if sweep else config.get("mesh"))
-            return task(config)
+            return task(_given(config))
 
     return run
 
@@ -135,18 +164,11 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        mistake = _user_error(error) or _refusal(outputs, error)
+        mistake = error if isinstance(error, UserError) else _refusal(outputs, error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
         raise SystemExit(EXIT_USER) from None
-
-
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The user's mistake behind an exception: Hydra wraps what a constructor raised."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ if isinstance(error, InstantiationException) else None
-    return error
 
 
 def _refusal(outputs: Path | None, error: Exception) -> UserError | None:

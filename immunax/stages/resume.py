@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
-from immunax.stages.export import MODEL
+from immunax.runtime.user_config import UserConfig
+from immunax.stages.setup import MODEL
 
 _FREE = (
     "outputs",
@@ -23,7 +22,7 @@ _FREE = (
 )
 
 
-def check_same_run(folder: Path, config: DictConfig) -> None:
+def check_same_run(folder: Path, config: UserConfig) -> None:
     """Refuses to go on in a folder whose manifest tells of another configuration.
 
     Args:
@@ -37,7 +36,7 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
     if not (folder / manifest.FILE).exists():
         return
     before = dict(_leaves(manifest.read(folder)["config"]))
-    now = dict(_leaves(OmegaConf.to_container(config, resolve=True)))
+    now = dict(_leaves(config.plain))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     changed = [name for name in changed if name.split(".")[0] not in _FREE]
     if changed:

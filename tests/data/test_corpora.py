@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from described import described
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -278,7 +278,6 @@ def test_a_corpus_without_sources_or_with_two_kinds_of_safe_answers_is_a_user_er
 def test_a_corpus_is_built_from_yaml(root):
     config = OmegaConf.create(f"""
         _target_: immunax.data.corpora.Corpus
-        _convert_: all
         name: mine
         root: {root}
         retain:
@@ -290,7 +289,7 @@ def test_a_corpus_is_built_from_yaml(root):
             prompt: [q, more]
             answer: a
     """)
-    splits = instantiate(config).splits()
+    splits = described(config).splits()
     assert splits.train.retain[-1] == replace(ask("sum\n\n1 2", "3"), topic="turns")
     assert len(everything(splits.train)) + len(everything(splits.test)) == 61
 
