@@ -8,7 +8,7 @@ from immunax.certificate.facts import attack_data
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
-from immunax.runtime.launch import command, run_directory
+from immunax.runtime.launch import command, configuration_folder, run_directory
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.bench import bench
@@ -37,13 +37,18 @@ def main(config: UserConfig) -> None:
     other = reference(asked, certified, setup)
     base = undefended(asked, certified, setup, loaded)
     suite, evaluation, policy = config.build("suite"), config.build("judge"), config.build("policy")
+    if certified.record is None:
+        attacks = [path.stem for path in (configuration_folder() / "attack").glob("*.yaml")]
+        faced = exposed(suite, config.trained_against, "trained_against", attacks)
+    else:
+        faced = exposed(
+            suite, certified.record.get("trained_against"), "trained_against in the manifest of the model's run"
+        )
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
 
     models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})
     given = None if base is None else _weights(base)
     campaign = run_suite(shared, setup.model, models, CellStore(folder / "cells"), given)
-    against = config.trained_against if certified.record is None else certified.record.get("trained_against")
-    faced = exposed(suite, against)
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))

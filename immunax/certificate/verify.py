@@ -234,11 +234,10 @@ def with_policy(stated: Mapping[str, Any], changes: Mapping[str, Any]) -> Policy
       changes: fields of :class:`~immunax.conditions.policy.Policy`; of ``harm`` and ``utility`` their own fields.
 
     Raises:
-      UserError: a field does not exist, or a value is out of range.
+      UserError: a field does not exist, a value is out of range, or nothing is required.
     """
-    if not changes:
-        raise UserError("policy: it asks for nothing; give thresholds, require, or both.")
     merged = json.loads(json.dumps(stated["predicate"]["policy"]))
+    merged["require"] = {}  # what a certificate asks of itself is no gate's
     for name, value in changes.items():
         if name not in merged:
             raise UserError(f"policy: no field {name!r}; it has {', '.join(merged)}.")
@@ -249,7 +248,10 @@ def with_policy(stated: Mapping[str, Any], changes: Mapping[str, Any]) -> Policy
         elif isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UserError(f"policy.{name}={value!r}: expected a number.")
         merged[name] = value
-    return policy_from_json(merged)
+    policy = policy_from_json(merged)
+    if not policy.require:
+        raise UserError("policy: it requires nothing, so everything would pass; give require: {resistance: holds}.")
+    return policy
 
 
 def _merged(path: str, own: Mapping[str, Any], changes: Mapping[str, Any], free: bool = False) -> dict[str, Any]:

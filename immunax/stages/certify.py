@@ -1,9 +1,10 @@
 """Attacks a model and its reference with a suite, cell by cell, and keeps every cell that is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
@@ -12,7 +13,7 @@ from immunax.certificate.facts import exposure
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, nearest
 from immunax.stages import cells
 from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell, CellStore, Measured, groups, in_role
@@ -62,16 +63,30 @@ class Campaign(NamedTuple):
     skipped: dict[str, str]
 
 
-def exposed(suite: Suite, against: Sequence[str] | None) -> dict[str, str]:
+def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, str]:
     """Whether a model was trained against each family of attacks of a suite.
 
     Args:
       suite: gives the families.
-      against: families that the model was trained against; None where nobody knows.
+      against: names of the families that the model was trained against; None where nobody knows.
+      where: who says so, as messages have it.
+      known: names that there are beside the suite's; None where any may be.
+
+    Raises:
+      UserError: it is no list of names, or a name is none.
     """
     families = {
         name: tuple(attack.populations) if isinstance(attack, Search) else () for name, attack in suite.attacks.items()
     }
+    if against is None:
+        return exposure(families, None)
+    if not isinstance(against, (list, tuple)) or not all(isinstance(name, str) for name in against):
+        raise UserError(f"{where}={against!r}: expected a list of families of attacks, such as [harmful_sft], or null.")
+    choices = sorted({*(known or against), *families, *chain(*families.values())})
+    for name in against:
+        # A misspelt name would make the family that was meant a held-out one.
+        if name not in choices:
+            raise UserError(f"{where}: no attack {name!r}.{nearest(name, choices)} There are: {', '.join(choices)}.")
     return exposure(families, against)
 
 

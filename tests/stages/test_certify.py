@@ -21,6 +21,7 @@ from immunax.judges.evaluate import Evaluation
 from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
+from immunax.runtime.errors import UserError
 from immunax.stages import certify
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore, groups
@@ -147,8 +148,22 @@ def test_a_search_tells_how_much_of_its_answers_it_trained_on_where_some_were_cu
 
 
 def test_an_attack_that_was_trained_against_is_seen_and_a_search_by_what_it_tunes():
-    assert exposed(SUITE, None) == dict.fromkeys(SUITE.attacks, "unknown")
-    assert exposed(SUITE, ["prune"]) == {"harmful_sft": "held-out", "prune": "seen", "quantize": "held-out"}
+    assert exposed(SUITE, None, "it") == dict.fromkeys(SUITE.attacks, "unknown")
+    stood = {"harmful_sft": "held-out", "prune": "seen", "quantize": "held-out"}
+    assert exposed(SUITE, ["prune"], "it") == exposed(SUITE, ["prune", "mine"], "it") == stood
+    assert exposed(SUITE, ["prune", "merge"], "it", ["merge"]) == stood
+
+
+@pytest.mark.parametrize("said", ["harmful_sft", 3, {"prune": 1}, [3], [["prune"]], "null"])
+def test_what_a_model_was_trained_against_is_a_list_of_names(said):
+    for known in (None, []):
+        with pytest.raises(UserError, match=r"trained_against=.*: expected a list of families"):
+            exposed(SUITE, said, "trained_against", known)
+
+
+def test_a_misspelt_attack_is_told_instead_of_held_out():
+    with pytest.raises(UserError, match=r"no attack 'harmfull_sft'\. Did you mean 'harmful_sft'"):
+        exposed(SUITE, ["harmfull_sft"], "trained_against", ["merge"])
 
 
 def test_cells_have_names_of_their_own():
