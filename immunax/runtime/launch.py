@@ -1,7 +1,8 @@
 """Turns a function of a configuration into a command: Hydra, with mistakes told in one line.
 
-Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 130
-interrupted; whatever the task itself exits with, such as ``preemption.EXIT_PREEMPTED``.
+Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 143 and 130 ended by
+SIGTERM and by Ctrl-C, see ``preemption``; whatever else the task itself exits with. A sweep goes on behind a job that failed,
+and exits with that job's status, see ``sweep``.
 """
 
 import errno
@@ -23,14 +24,18 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from immunax.runtime import names
-from immunax.runtime.atomic import disk_error, is_within
+from immunax.runtime import lock, names
+from immunax.runtime.atomic import disk_error, is_full, is_within
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
+from immunax.runtime.preemption import EXIT_INTERRUPTED, Leaving, told
+from immunax.runtime.sweep import Failures
 
 EXIT_USER = 2
-EXIT_INTERRUPTED = 130
+LOCK = ".lock"
+"""A file in a run's folder that whoever works there has locked."""
 
 Task = Callable[[DictConfig], Any]
 
@@ -56,7 +61,7 @@ def run_directory() -> Path:
 def run_title() -> str:
     """What tables call the current run: its name, with the job's number behind it in a sweep; only within a command."""
     folder = run_directory()
-    return f"{folder.parent.name}/{folder.name}" if HydraConfig.get().mode == RunMode.MULTIRUN else folder.name
+    return f"{folder.parent.name}/{folder.name}" if _is_sweep() else folder.name
 
 
 def command(
@@ -100,26 +105,52 @@ def _main(
 ) -> None:
     # A line of the log that the disk refuses would print a traceback of its own.
     logging.raiseExceptions = False
-    with _told():
-        conf = folder or configuration_folder()
-        sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
-    # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    with _told(outputs):
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(_guarded(task, outputs))()
+    with Leaving():
+        with _told():
+            conf = folder or configuration_folder()
+            sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
+        # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        failures = Failures.of(outputs or Path())
+        with _told(outputs), failures:
+            job = _guarded(task, outputs, failures)
+            hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)()
 
 
-def _guarded(task: Task, outputs: Path | None) -> Task:
-    @wraps(task)
+def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Task:
+    # The handlers and the messages here as well as outside: a launcher may run this in another process.
     def run(config: DictConfig) -> Any:
-        # Here as well as outside: Hydra would print a second line, and a launcher may run this in another process.
-        with _told(outputs):
+        with Leaving(), _told(outputs), _alone(run_directory()):
             # Jobs of a sweep share this process and its devices, and may have other meshes.
-            sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-            make_room(None if sweep else config.get("mesh"))
+            make_room(None if _is_sweep() else config.get("mesh"))
             return task(config)
 
-    return run
+    @wraps(task)
+    def noting(config: DictConfig) -> Any:
+        if not _is_sweep():
+            return run(config)
+        with failures.noted(lambda: f"{run_title()} ({' '.join(HydraConfig.get().overrides.task)})"):
+            return run(config)
+
+    return noting
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuses to work in a run's folder where another process does."""
+    if not is_leader():
+        yield
+        return
+    with lock.held(folder / LOCK, wait=False) as ours:
+        if not ours:
+            raise UserError(
+                f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."
+            )
+        yield
 
 
 @contextmanager
@@ -132,7 +163,7 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(told("SIGINT"), file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         mistake = _user_error(error) or _refusal(outputs, error)
@@ -156,7 +187,7 @@ def _refusal(outputs: Path | None, error: Exception) -> UserError | None:
     if outputs is None or not isinstance(cause, OSError):
         return None
     # Where a file was open already, a full disk is said of no path.
-    unnamed = cause.filename is None and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    unnamed = cause.filename is None and is_full(cause)
     if unnamed or is_within(outputs, cause.filename):
         return disk_error(outputs, cause)
     # A file that is missing within is one that a bug looked for.
