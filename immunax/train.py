@@ -14,7 +14,6 @@ from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
-from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages import export, recipe, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.defend import defend
@@ -63,9 +62,9 @@ def main(config: DictConfig) -> None:
     with open_metrics(config, folder) as metrics:
         outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS, base)
         del base
-        if outcome.interrupted:
+        if outcome.stopped is not None:
             console.note(f"stopped and saved; the same command goes on from there (run={run_title()})")
-            sys.exit(EXIT_PREEMPTED)
+            sys.exit(outcome.stopped)
         with console.phase("export"):
             kind = config.export_dtype, config.export_adapter
             export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)

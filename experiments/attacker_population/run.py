@@ -23,7 +23,6 @@ from immunax.runtime import digest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import configuration_folder
 from immunax.runtime.metrics import Metrics
-from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
@@ -146,8 +145,8 @@ def _immunized(config: DictConfig, setup: Setup, start: Params, folder: Path) ->
     with Metrics(folder) as metrics:
         placed = mesh.shard(start, devices)
         outcome = defend(setup.model, placed, defense, training, data, devices, metrics, folder / CHECKPOINTS)
-    if outcome.interrupted:
-        sys.exit(EXIT_PREEMPTED)
+    if outcome.stopped is not None:
+        sys.exit(outcome.stopped)
     return outcome.params
 
 
