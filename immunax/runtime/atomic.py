@@ -7,6 +7,7 @@ is told by it, and removed by the next one that writes beside it.
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,12 @@ _FULL = {
     errno.EFBIG: "the file is larger than the disk or the limit of this process allows (ulimit -f)",
 }
 _PARTIAL = ".partial-"
+_NUMBER = re.compile(r"\(os error (\d+)\)")
 _DENIED = {errno.EACCES: "permission denied", errno.EPERM: "permission denied", errno.EROFS: "the disk is read-only"}
+
+
+class RefusedError(UserError):
+    """A write that the disk refuses, for want of room or of permission, where the place is one for it."""
 
 
 def is_full(error: OSError) -> bool:
@@ -43,9 +49,9 @@ def disk_error(path: Path | str, error: OSError) -> UserError | None:
       An error to raise, or None where the cause is no matter of space, of permission or of the place.
     """
     if error.errno in _FULL:
-        return UserError(f"cannot write {path}: {_FULL[error.errno]}; free some space or choose another folder")
+        return RefusedError(f"cannot write {path}: {_FULL[error.errno]}; free some space or choose another folder")
     if error.errno in _DENIED:
-        return UserError(f"cannot write {path}: {_DENIED[error.errno]}; choose a folder you may write to")
+        return RefusedError(f"cannot write {path}: {_DENIED[error.errno]}; choose a folder you may write to")
     # Said of anything but the path itself and the folders it lies in, the rest is a bug's.
     return _misplaced(path, error.errno) if is_within(path, error.filename) else None
 
@@ -80,12 +86,23 @@ def _upward(path: Path | str) -> list[Path]:
 def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except Exception as raised:
+        error = _of_the_system(raised)
+        if error is None:
+            raise
         refusal = disk_error(path, error)
         ours = error.filename is None or is_within(error.filename, path.parent) or is_within(path, error.filename)
         if refusal is None or not (ours or is_full(error)):
             raise
-        raise refusal from error
+        raise refusal from raised
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """What the operating system said: libraries in Rust have a type of their own for it, and its number in their text only."""
+    if isinstance(error, OSError):
+        return error
+    number = _NUMBER.search(str(error))
+    return None if number is None else OSError(int(number[1]), str(error))
 
 
 def _remove(path: Path) -> None:

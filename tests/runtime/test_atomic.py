@@ -69,6 +69,13 @@ def test_a_full_disk_is_one_line_that_names_the_target(tmp_path, code):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_library_in_rust_says_of_a_full_disk_is_the_same_line(tmp_path):
+    with pytest.raises(atomic.RefusedError, match="model: the disk is full"), atomic.directory(tmp_path / "model"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="os error 2"), atomic.directory(tmp_path / "model"):
+        raise RuntimeError("No such file or directory (os error 2)")
+
+
 @pytest.mark.parametrize(
     ("place", "reason"), [("file/below/it", "file is a file"), ("/proc/x/below", "there can be no such folder")]
 )
