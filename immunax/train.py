@@ -1,6 +1,7 @@
 """``python -m immunax.train +defense=NAME`` or ``+recipe=NAME``: immunize a model, attack it, and show what the attack does."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
-from immunax.stages.resume import check_same_inputs, check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
 from immunax.stages.under_attack import red_team
 
@@ -46,6 +47,8 @@ def main(config: DictConfig) -> None:
     data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     check_same_inputs(folder, digests)
+    if is_finished(folder, config, (export.MODEL,), CHECKPOINTS):
+        return _tidy(folder, config)
     record: dict[str, Any] = {
         "started": started,
         "seed": config.seed,
@@ -76,6 +79,13 @@ def main(config: DictConfig) -> None:
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / export.MODEL).items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config, {**digests, **weights}, record)
+    _tidy(folder, config)
+
+
+def _tidy(folder: Path, config: DictConfig) -> None:
+    """Removes the checkpoints of a finished run where the export alone is to stay."""
+    if not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
+        shutil.rmtree(folder / CHECKPOINTS)
 
 
 def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:

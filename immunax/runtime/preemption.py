@@ -11,14 +11,14 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard
 
 EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 
 _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
 
 
-def is_stop(status: object) -> bool:
+def is_stop(status: object) -> TypeGuard[int]:
     """Whether an exit status says that a signal asked for the end."""
     return status in (EXIT_TERMINATED, EXIT_INTERRUPTED)
 

@@ -16,11 +16,12 @@ from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
-from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, sharded
 from immunax.runtime.mesh import build as build_mesh
 from immunax.runtime.metrics import Metrics
+from immunax.stages.export import MODEL
 
 AUTO = "auto"
 """The dtype of a computation that names none: it is chosen by the device."""
@@ -112,7 +113,7 @@ def set_up(config: DictConfig, devices: Mesh | None = None) -> tuple[Setup, Para
 
 
 def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
-    """Loads a model, or the newest checkpoint of a run of ``immunax.train``.
+    """Loads a model, or the newest checkpoint of a run of ``immunax.train``, or its export where no checkpoints are left.
 
     Args:
       source: the path of a file's or folder's source may be a run's folder, which holds ``manifest.json`` and ``checkpoints``.
@@ -121,6 +122,7 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
     Raises:
       UserError: it cannot be loaded.
     """
+    source = _exported(source)
     folder = _run(source)
     if folder is None or not isinstance(source, ModelSource):
         return source.load(devices)
@@ -134,10 +136,13 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
         step = checkpoints.latest()
         if step is None:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
-        trained, held = (
-            checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
-            for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
-        )
+        try:
+            trained, held = (
+                checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
+                for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
+            )
+        except DamagedError as error:  # the one before it would be another model than the run's results are about
+            raise UserError(f"{error}: give the run's export, {folder / MODEL}, or start the run again.") from error
     params = plain(trainable.join(trained, held))
     if source.chat_template is not None or source.template_args:
         base = source.spoken(base)
@@ -150,11 +155,21 @@ def shape(source: ModelRecipe) -> DecoderConfig:
     Raises:
       UserError: its files cannot be read.
     """
+    source = _exported(source)
     folder = _run(source)
     if folder is None:
         return source.shape()
     config = OmegaConf.create(manifest.read(folder)["config"])
     return shape(build(config.model))
+
+
+def _exported(source: ModelRecipe) -> ModelRecipe:
+    """The export of a run that has no checkpoints any more; anything else as it is."""
+    if not isinstance(source, ModelSource):
+        return source
+    folder = Path(source.path).expanduser()
+    left = (folder / manifest.FILE).is_file() and (folder / MODEL).is_dir() and not (folder / CHECKPOINTS).is_dir()
+    return replace(source, path=str(folder / MODEL)) if left else source
 
 
 def _run(source: ModelRecipe) -> Path | None:
