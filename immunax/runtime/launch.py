@@ -24,7 +24,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from immunax.runtime import lock, names
+from immunax.runtime import lock, names, preemption
 from immunax.runtime.atomic import disk_error, is_full, is_within
 from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
@@ -105,7 +105,7 @@ def _main(
 ) -> None:
     # A line of the log that the disk refuses would print a traceback of its own.
     logging.raiseExceptions = False
-    with Leaving():
+    with Leaving(), _ended():
         with _told():
             conf = folder or configuration_folder()
             sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
@@ -115,6 +115,16 @@ def _main(
         with _told(outputs), failures:
             job = _guarded(task, outputs, failures)
             hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)()
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    try:
+        yield
+    except SystemExit as asked:
+        if preemption.is_stop(asked.code):
+            preemption.end(asked.code)
+        raise
 
 
 def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Task:
@@ -166,7 +176,7 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
         print(told("SIGINT"), file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        mistake = _user_error(error) or _refusal(outputs, error)
+        mistake = _user_error(error) or _refusal(outputs, error) or _homeless(error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
@@ -194,6 +204,16 @@ def _refusal(outputs: Path | None, error: Exception) -> UserError | None:
     if is_within(cause.filename, outputs) and cause.errno != errno.ENOENT:
         return disk_error(str(cause.filename), cause)
     return None
+
+
+def _homeless(error: Exception) -> UserError | None:
+    """What Python says of ``~`` where the user has no home folder, and of ``~NAME`` where there is no such user."""
+    if not isinstance(error, RuntimeError) or "home directory" not in str(error):
+        return None
+    given = [text for text in sys.argv[1:] if "~" in text]
+    if not given:
+        return UserError("there is no home folder for the cache: set IMMUNAX_CACHE=FOLDER")
+    return UserError(f"{given[0]}: there is no such home folder; give the whole path")
 
 
 def _prepare(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> tuple[list[str], Path | None]:

@@ -11,7 +11,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 
@@ -21,6 +21,14 @@ _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own strea
 def is_stop(status: object) -> TypeGuard[int]:
     """Whether an exit status says that a signal asked for the end."""
     return status in (EXIT_TERMINATED, EXIT_INTERRUPTED)
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process, everything being closed: what a signal has cut short on a device may crash the interpreter's own end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def told(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from immunax.runtime import launch
+from immunax.runtime import launch, preemption
 from immunax.runtime.errors import UserError
 
 CONF = {
@@ -40,6 +40,7 @@ def start(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(preemption, "end", sys.exit)
 
     def run(*argv, fail=None, act=lambda: None):
         jobs = []
@@ -330,6 +331,14 @@ def test_a_log_that_may_not_be_written_is_one_line(start, capfd, monkeypatch):
 def test_a_bug_that_the_output_folder_has_no_part_in_keeps_its_traceback(start, error):
     with pytest.raises(type(error)):
         start("defense=tar", "run=mine", fail=error)
+
+
+def test_a_home_that_does_not_exist_is_one_line_that_names_the_path(start, capfd):
+    assert start("defense=tar", "model=~nobody_here/x", act=Path("~nobody_here/x").expanduser) == (2, [])
+    said = capfd.readouterr().err
+    assert said == "error: model=~nobody_here/x: there is no such home folder; give the whole path\n"
+    assert start("defense=tar", act=Path("~nobody_here/x").expanduser) == (2, [])
+    assert capfd.readouterr().err == "error: there is no home folder for the cache: set IMMUNAX_CACHE=FOLDER\n"
 
 
 def test_a_full_disk_is_one_line(start, capfd):
