@@ -75,7 +75,7 @@ COMMANDS = {
 }
 SIGNALS = {signal.SIGKILL: 0.7, signal.SIGTERM: 0.15, signal.SIGINT: 0.15}
 KILLS_A_ROUND = 5
-_PATIENCE = 600.0
+_PATIENCE = 300.0
 _TIMES = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00)?")
 _DIGESTS = re.compile(rb"[0-9a-f]{64}")
 _NO_RESULT = re.compile(r"(^|/)(\.hydra|checkpoints|tensorboard|xla)/|\.lock$|\.log$|multirun\.yaml$")
@@ -108,15 +108,24 @@ class Tally:
 def start(home: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
     """One command in a folder, what it says on a file there."""
     command = [sys.executable, "-m", f"immunax.{arguments[0]}", *arguments[1:]]
-    settings = {**environment, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "200"}
+    settings = {**environment, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "200", "PYTHONFAULTHANDLER": "1"}
     with (home / "said").open("w") as said:
         return subprocess.Popen(command, cwd=home, env=settings, stdout=subprocess.DEVNULL, stderr=said)
+
+
+def end_of(process: subprocess.Popen) -> int:
+    """Waits for the end of a process; one that has not ended in minutes is made to say where each of its threads stands."""
+    try:
+        return process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        return process.wait()
 
 
 def undisturbed(home: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> float:
     """Runs a command to its end; its seconds."""
     begin = time.monotonic()
-    status = start(home, arguments, environment).wait(_PATIENCE)
+    status = end_of(start(home, arguments, environment))
     if status:
         raise SystemExit(f"undisturbed, {arguments[0]} ends with {status}: {(home / 'said').read_text()}")
     return time.monotonic() - begin
@@ -172,14 +181,14 @@ def disturbed(
             status, killed = process.wait(chance.uniform(0, seconds)), False
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-            status, killed = process.wait(_PATIENCE), True
+            status, killed = end_of(process), True
         tally.kills[number] += killed
         _judge(home, status, number if killed else None, tally)
         again = finished(home)
         tally.lost += [f"{name} was made again" for name, at in before.items() if again.get(name) != at]
         if not killed:
             return
-    status = start(home, arguments, environment).wait(_PATIENCE)
+    status = end_of(start(home, arguments, environment))
     tally.starts += 1
     _judge(home, status, None, tally)
 
@@ -196,7 +205,7 @@ def _judge(home: Path, status: int, number: int | None, tally: Tally) -> None:
 
 
 def campaign(
-    place: Path, commands: Sequence[str], kills: int, seed: int, environment: Mapping[str, str]
+    place: Path, commands: Sequence[str], kills: int, seed: int, environment: Mapping[str, str], rehearsals: int = 1
 ) -> dict[str, dict]:
     """Kills commands.
 
@@ -206,6 +215,7 @@ def campaign(
       kills: how many in all.
       seed: of the moments and the signals.
       environment: of the commands.
+      rehearsals: undisturbed runs before the one whose results and seconds count, which then compiles nothing.
 
     Returns:
       By command, :meth:`Tally.as_json`.
@@ -216,8 +226,7 @@ def campaign(
     for place_in_line, name in enumerate(commands):
         arguments, tally = COMMANDS[name], Tally()
         share = (kills * (place_in_line + 1)) // len(commands) - (kills * place_in_line) // len(commands)
-        # Twice: the first compiles, and the second says how long a start takes that need not.
-        for _ in range(2):
+        for _ in range(rehearsals + 1):
             whole = _home(place / f"{name}-whole", programs)
             seconds = undisturbed(whole, arguments, environment)
             shutil.copytree(whole / "cache" / "xla", programs, dirs_exist_ok=True)
