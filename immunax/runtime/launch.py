@@ -139,10 +139,16 @@ def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Task:
     def noting(config: DictConfig) -> Any:
         if not _is_sweep():
             return run(config)
-        with failures.noted(lambda: f"{run_title()} ({' '.join(HydraConfig.get().overrides.task)})"):
+        with failures.noted(_job):
             return run(config)
 
     return noting
+
+
+def _job() -> str:
+    """What the end of a sweep calls a job of it."""
+    chosen = [text for text in HydraConfig.get().overrides.task if not text.startswith(("run=", "outputs="))]
+    return f"{run_title()} ({' '.join(chosen)})"
 
 
 def _is_sweep() -> bool:
