@@ -29,7 +29,6 @@ import jax.numpy as jnp
 import numpy as np
 from exchange import Handed, hand_over, run_torch
 from jax.sharding import Mesh
-from omegaconf import OmegaConf
 from peak import matrix_peak
 from population_cost import Cost, Products, Updates, draw
 
@@ -48,10 +47,9 @@ from immunax.models.flops import training_flops
 from immunax.models.hub import Checkpoint, resolve
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.launch import composed
 from immunax.runtime.mesh import MeshSpec
 from immunax.runtime.mesh import build as build_mesh
-from immunax.stages.setup import build
 
 STEPS, SAMPLES = 10, 10
 KEY = jax.random.key(0)
@@ -106,10 +104,10 @@ def lora_case(length: int) -> Case:
 
 def organism_case() -> Case:
     """64 full-weight attacks on the organism."""
-    source = OmegaConf.load(configuration_folder() / "model" / "organism.yaml").model
+    source = composed("train", ["model=organism"]).build("model")
     rates = np.geomspace(5e-5, 1e-3, 8).tolist()
     tuning = Tuning(optimizer=AdamW(1e-4, "cosine", 0.1), max_length=40)
-    checkpoint = build(source).load()
+    checkpoint = source.load()
     return case("organism, full weights", checkpoint, OrganismTasks().splits(), tuning, rates, 8, "none")
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from jax.sharding import Mesh
-from omegaconf import DictConfig
 
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.search import Search
@@ -12,6 +11,7 @@ from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
+from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
@@ -20,22 +20,22 @@ from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.search import search_and_score, show, to_json
-from immunax.stages.setup import Setup, build, open_metrics, set_up
+from immunax.stages.setup import Parts, Setup, open_metrics, set_up
 from immunax.stages.subject import called
 from immunax.stages.under_attack import red_team
 
 
 @command("attack", required=("attack",))
-def main(config: DictConfig) -> None:
+def main(config: UserConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
     folder, started, config = run_directory(), manifest.now(), computed_as_made(config)
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
-    attack = build(config.attack)
-    run, devices = _search, mesh.build(build(config.mesh))
+    attack = config.build("attack")
+    run, devices = _search, mesh.build(config.build("mesh"))
     if not isinstance(attack, Search):
         run, devices = _attack, mesh.for_one_model(devices)
-    setup, loaded = set_up(config, devices)
+    setup, loaded = set_up(Parts.given(config), devices)
     taught = lessons(config.model.get("path"))
     whose = attackers_data(taught, setup.splits, setup.digests["data"], [attack])
     record = {"started": started, "seed": config.seed, "attack_data": whose, "taught_before": passed_on(taught)}
@@ -43,15 +43,20 @@ def main(config: DictConfig) -> None:
     if found is None:
         return
     episode, prompts, counts, digests, record = found
-    episodes = {called(config): episode}
+    name = _name(config)
+    episodes = {name: episode}
     with open_metrics(config, folder) as metrics:
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics, {called(config): counts})
+        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics, {name: counts})
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
-    manifest.write_manifest(folder, config, digests, record)
+    manifest.write_manifest(folder, config.plain, digests, record)
+
+
+def _name(config: UserConfig) -> str:
+    return called(config.build("model"), config.build("start"))
 
 
 def _attack(
-    config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
+    config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
 ) -> tuple | None:
     team = from_config(config, "attack", setup)
     adapters = team.attack.tuning.lora if isinstance(team.attack, FineTuning) else None
@@ -61,8 +66,8 @@ def _attack(
     if is_finished(folder, config):
         return None
     record |= {"data": record_counts(team.counts, team.lengths)}
-    manifest.write_manifest(folder, config, digests, record)
-    params = start_model(config.start, setup, loaded)
+    manifest.write_manifest(folder, config.plain, digests, record)
+    params = start_model(config.build("start"), setup, loaded)
 
     def keep(attacked: Params) -> None:
         if config.export_adapter and adapters is not None and isinstance(attacked, Adapted):
@@ -70,21 +75,21 @@ def _attack(
                 export.export_adapter(folder, setup.checkpoint, adapters, params, attacked.lora, config.export_dtype)
 
     tokenizer = setup.checkpoint.tokenizer
-    episode = red_team(team, setup.model, params, tokenizer, called(config), config.seed, keep=keep)
+    episode = red_team(team, setup.model, params, tokenizer, _name(config), config.seed, keep=keep)
     return episode, team.before.dialogs, team.counts, digests, record
 
 
 def _search(
-    config: DictConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
+    config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
 ) -> tuple | None:
     export.check(None, config.export_adapter, "one attack, as +attack=harmful_sft_lora, where a search makes many")
     check_same_inputs(folder, setup.digests)
     if is_finished(folder, config):
         return None
-    manifest.write_manifest(folder, config, setup.digests, record)
-    attack, evaluation = build(config.attack), build(config.judge)
-    params = start_model(config.start, setup, loaded)
-    searched = search_and_score(attack, evaluation, setup, params, called(config), config.seed, devices)
+    manifest.write_manifest(folder, config.plain, setup.digests, record)
+    attack, evaluation = config.build("attack"), config.build("judge")
+    params = start_model(config.build("start"), setup, loaded)
+    searched = search_and_score(attack, evaluation, setup, params, _name(config), config.seed, devices)
     show(searched.found)
     record |= {"data": searched.data, "search": to_json(searched.found)}
     return searched.episode, searched.prompts, searched.counts, setup.digests, record

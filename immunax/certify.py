@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from omegaconf import DictConfig
-
 from immunax.certificate.facts import attack_data
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
@@ -18,26 +17,26 @@ from immunax.stages.certify import Weights, exposed, run_suite
 from immunax.stages.issue import issue, keys
 from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
-from immunax.stages.setup import build, set_up
-from immunax.stages.subject import exported, reference, subject, undefended
+from immunax.stages.setup import set_up
+from immunax.stages.subject import Asked, exported, reference, subject, undefended
 
 
 @command("certify", fallbacks={"model": ("hf", "path"), "reference": ("hf", "path")})
-def main(config: DictConfig) -> None:
+def main(config: UserConfig) -> None:
     """Runs the suite on the model and on its reference, and leaves a certificate in the run's folder."""
     folder, config = run_directory(), computed_as_made(config)
     check_same_run(folder, config)
-    changed = exported(config)
-    devices = mesh.build(build(config.mesh))
-    setup, loaded = set_up(changed, devices)
+    asked = Asked.given(exported(config))
+    devices = mesh.build(config.build("mesh"))
+    setup, loaded = set_up(asked.parts, devices)
     check_same_inputs(folder, setup.digests)
     if not (folder / manifest.FILE).exists():
-        manifest.write_manifest(folder, config, setup.digests, {"started": manifest.now()})
-    certified = subject(changed, setup, loaded)
+        manifest.write_manifest(folder, config.plain, setup.digests, {"started": manifest.now()})
+    certified = subject(asked, setup, loaded)
     signed_by = keys(config, certified)
-    other = reference(changed, certified, setup)
-    base = undefended(changed, certified, setup, loaded)
-    suite, evaluation, policy = build(config.suite), build(config.judge), build(config.policy)
+    other = reference(asked, certified, setup)
+    base = undefended(asked, certified, setup, loaded)
+    suite, evaluation, policy = config.build("suite"), config.build("judge"), config.build("policy")
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
 
     models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})

@@ -3,8 +3,6 @@
 import json
 import sys
 
-from omegaconf import DictConfig
-
 from immunax.pod import report as pod_report
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
@@ -13,9 +11,10 @@ from immunax.pod.fit import compile_step
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import command, run_directory
+from immunax.runtime.user_config import UserConfig
 from immunax.stages import recipe
 from immunax.stages.defender import defender
-from immunax.stages.setup import build, check_context
+from immunax.stages.setup import check_context
 
 EXIT_NOT_FIT = 3
 """Exit status of a step that does not fit."""
@@ -24,17 +23,17 @@ FILE = "compile.json"
 
 
 @command("compile", required=("defense",))
-def main(config: DictConfig) -> None:
+def main(config: UserConfig) -> None:
     """Compiles for a topology with no TPU present, prints one table, and leaves its numbers in the run's folder."""
     folder, started, config = run_directory(), manifest.now(), recipe.applied(config)
-    spec = build(config.mesh)
+    spec = config.build("mesh")
     if spec.topology is None:
         raise UserError(
             "mesh.topology is null: choose a mesh of TPUs, as mesh=v5e_256, or set mesh.topology=v5e:16x16."
         )
     chip, devices = chip_of(spec.topology), mesh.build(spec, compile_only_devices(spec.topology))
-    model = build(config.compute).model(build(config.model).shape(), "tpu")
-    defense, training = defender(config), build(config.trainer)
+    model = config.build("compute").model(config.build("model").shape(), "tpu")
+    defense, training = defender(config), config.build("trainer")
     check_context(model, {"trainer.max_length": training.max_length})
     with console.phase(f"compile for {spec.topology}"):
         fit = compile_step(model, defense, training, devices, chip)
@@ -49,7 +48,7 @@ def main(config: DictConfig) -> None:
         console.note(f"does not fit: {fit.refusal}\nwhat would help most: {shown}")
     with atomic.file(folder / FILE) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
-    manifest.write_manifest(folder, config, {}, {"started": started, "results": record, "ended": manifest.now()})
+    manifest.write_manifest(folder, config.plain, {}, {"started": started, "results": record, "ended": manifest.now()})
     if not fit.fits:
         sys.exit(EXIT_NOT_FIT)
 

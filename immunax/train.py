@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from immunax.conditions.episode import Episode, from_json, to_json
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
@@ -15,6 +13,7 @@ from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
+from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, recipe, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.defend import defend
@@ -24,22 +23,22 @@ from immunax.stages.kept import record_counts
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
-from immunax.stages.setup import CHECKPOINTS, Setup, build, check_context, open_metrics, set_up
+from immunax.stages.setup import CHECKPOINTS, MODEL, Parts, Setup, check_context, open_metrics, set_up
 from immunax.stages.under_attack import red_team
 
 START, IMMUNIZED = "start model", "immunized"
 
 
 @command("train", required=("defense",))
-def main(config: DictConfig) -> None:
+def main(config: UserConfig) -> None:
     """The main job; the README says what it leaves in the run's folder."""
     folder, started, config = run_directory(), manifest.now(), computed_as_made(recipe.applied(config))
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
-    devices = mesh.for_one_model(mesh.build(build(config.mesh)))
-    setup, loaded = set_up(config, devices)
+    devices = mesh.for_one_model(mesh.build(config.build("mesh")))
+    setup, loaded = set_up(Parts.given(config), devices)
     tokenizer = setup.checkpoint.tokenizer
-    defense, training = defender(config), build(config.trainer)
+    defense, training = defender(config), config.build("trainer")
     export.check(training.lora, config.export_adapter, "trainer=lora")
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
@@ -47,7 +46,7 @@ def main(config: DictConfig) -> None:
     data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     check_same_inputs(folder, digests)
-    if is_finished(folder, config, (export.MODEL,), CHECKPOINTS):
+    if is_finished(folder, config, (MODEL,), CHECKPOINTS):
         return _tidy(folder, config)
     record: dict[str, Any] = {
         "started": started,
@@ -58,8 +57,8 @@ def main(config: DictConfig) -> None:
     whose = attackers_data(taught, setup.splits, setup.digests["data"], [team.attack])
     faced = sorted({*trained_against(defense), *(name for lesson in taught for name in lesson.against)})
     record |= {"trained_against": faced, "attack_data": whose, "taught_before": passed_on(taught)}
-    manifest.write_manifest(folder, config, digests, record)
-    start = start_model(config.start, setup, loaded)
+    manifest.write_manifest(folder, config.plain, digests, record)
+    start = start_model(config.build("start"), setup, loaded)
     base = loaded if defense.reference == "base" else None
     del loaded
     with open_metrics(config, folder) as metrics:
@@ -76,13 +75,13 @@ def main(config: DictConfig) -> None:
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
         counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
         fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
-    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / export.MODEL).items()}
+    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / MODEL).items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
-    manifest.write_manifest(folder, config, {**digests, **weights}, record)
+    manifest.write_manifest(folder, config.plain, {**digests, **weights}, record)
     _tidy(folder, config)
 
 
-def _tidy(folder: Path, config: DictConfig) -> None:
+def _tidy(folder: Path, config: UserConfig) -> None:
     """Removes the checkpoints of a finished run where the export alone is to stay."""
     if not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
         shutil.rmtree(folder / CHECKPOINTS)
@@ -94,12 +93,10 @@ def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:
     return record_counts({**data.counts, **team.counts}, lengths)
 
 
-def _start_episode(config: DictConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
+def _start_episode(config: UserConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
     """The start model under attack: the same for every defense, so it is cached by content."""
     names = ("attack", "red_team", "judge", "probes", "seed")
-    chosen = OmegaConf.to_container(
-        OmegaConf.create({name: config[name] for name in names if name in config}), resolve=True
-    )
+    chosen = {name: config.plain[name] for name in names if name in config}
     material = team.before.prompts, team.after.prompts, team.before.harmful, team.before.retain
     ends = team.before.stop, team.before.thinking
     key = {

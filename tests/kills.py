@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +76,7 @@ COMMANDS = {
 }
 SIGNALS = {signal.SIGKILL: 0.7, signal.SIGTERM: 0.15, signal.SIGINT: 0.15}
 KILLS_A_ROUND = 5
-_PATIENCE = 300.0
+_PATIENCE = 300
 _TIMES = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00)?")
 _DIGESTS = re.compile(rb"[0-9a-f]{64}")
 _NO_RESULT = re.compile(r"(^|/)(\.hydra|checkpoints|tensorboard|xla)/|\.lock$|\.log$|multirun\.yaml$")
@@ -115,11 +116,13 @@ def start(home: Path, arguments: Sequence[str], environment: Mapping[str, str]) 
 
 def end_of(process: subprocess.Popen) -> int:
     """Waits for the end of a process; one that has not ended in minutes is made to say where each of its threads stands."""
-    try:
-        return process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)
-        return process.wait()
+    for _ in range(
+        _PATIENCE
+    ):  # a second each: a machine that is stopped for a while, with all that runs, uses up one of them
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(1.0)
+    process.send_signal(signal.SIGABRT)
+    return process.wait()
 
 
 def undisturbed(home: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> float:

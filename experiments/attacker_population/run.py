@@ -12,23 +12,21 @@ import json
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
-
 from immunax.campaign.search import Search
 from immunax.conditions.episode import summarise
 from immunax.models.model import Params
 from immunax.outer.feed import feed
 from immunax.runtime import digest, mesh
 from immunax.runtime.errors import UserError
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.launch import composed
 from immunax.runtime.metrics import Metrics
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.report import summary_to_json
 from immunax.stages.search import search_and_score, to_json
-from immunax.stages.setup import CHECKPOINTS, Setup, build, set_up
+from immunax.stages.setup import CHECKPOINTS, Parts, Setup, set_up
 
 HERE = Path(__file__).parent
 RESULTS, HEADING = "results.json", "## Results\n\n"
@@ -100,27 +98,19 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of the training runs")
     options, overrides = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        searched = compose("attack", ["model=organism", *SEARCH])
-        cases = {
-            f"{defense}, {arm}" + (f", seed {seed}" if seed else ""): compose(
-                "train",
-                [
-                    "model=organism",
-                    f"+defense={defense}",
-                    *SETTINGS[defense],
-                    *extra,
-                    f"trainer.seed={seed}",
-                    *overrides,
-                ],
-            )
-            for seed in options.seeds
-            for defense in options.defenses.split(",")
-            for arm, extra in ARMS.items()
-            if arm in options.arms
-        }
-    setup, loaded = set_up(searched)
-    start = start_model(searched.start, setup, loaded)
+    searched = composed("attack", ["model=organism", *SEARCH])
+    cases = {
+        f"{defense}, {arm}" + (f", seed {seed}" if seed else ""): composed(
+            "train",
+            ["model=organism", f"+defense={defense}", *SETTINGS[defense], *extra, f"trainer.seed={seed}", *overrides],
+        )
+        for seed in options.seeds
+        for defense in options.defenses.split(",")
+        for arm, extra in ARMS.items()
+        if arm in options.arms
+    }
+    setup, loaded = set_up(Parts.given(searched))
+    start = start_model(searched.build("start"), setup, loaded)
     path = options.out / RESULTS
     records = json.loads(path.read_text()) if path.exists() else {}
     for name in (UNDEFENDED, *cases):
@@ -139,8 +129,8 @@ def main() -> None:
         readme.write_text(above + HEADING + table(records))
 
 
-def _immunized(config: DictConfig, setup: Setup, start: Params, folder: Path) -> Params:
-    defense, training, devices = defender(config), build(config.trainer), mesh.build(build(config.mesh))
+def _immunized(config: UserConfig, setup: Setup, start: Params, folder: Path) -> Params:
+    defense, training, devices = defender(config), config.build("trainer"), mesh.build(config.build("mesh"))
     data = feed(setup.checkpoint.tokenizer, setup.splits.train, defense.mixture, training)
     with Metrics(folder) as metrics:
         placed = mesh.shard(start, devices)
@@ -150,9 +140,9 @@ def _immunized(config: DictConfig, setup: Setup, start: Params, folder: Path) ->
     return outcome.params
 
 
-def _attacked(config: DictConfig, setup: Setup, params: Params, name: str) -> dict:
-    search: Search = build(config.attack)
-    found = search_and_score(search, build(config.judge), setup, params, name, config.seed)
+def _attacked(config: UserConfig, setup: Setup, params: Params, name: str) -> dict:
+    search: Search = config.build("attack")
+    found = search_and_score(search, config.build("judge"), setup, params, name, config.seed)
     report = to_json(found.found)
     return {
         "weights": digest.of_tree(params)[:16],

@@ -10,20 +10,19 @@ import json
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
 
 from immunax.conditions.episode import summarise
 from immunax.conditions.fall import fall
 from immunax.conditions.statistics import rate
 from immunax.models.hub import ModelSource
 from immunax.runtime import digest
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.launch import composed
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.guard import start_model
 from immunax.stages.red_team import from_config
 from immunax.stages.report import costs_to_json, summary_to_json
-from immunax.stages.setup import load, set_up
+from immunax.stages.setup import Parts, load, set_up
 from immunax.stages.under_attack import red_team
 
 HERE = Path(__file__).parent
@@ -37,9 +36,10 @@ COLOURS = {"start model": "#b2452f", "immunized": "#2f6fb2"}
 
 def main(root: str) -> None:
     """Runs what is missing, then draws."""
-    setup, loaded = set_up(configuration(root))
+    config = configuration(root)
+    setup, loaded = set_up(Parts.given(config))
     models = {
-        "start model": start_model(configuration(root).start, setup, loaded),
+        "start model": start_model(config.build("start"), setup, loaded),
         "immunized": load(ModelSource(str(RUN))).params,
     }
     del loaded
@@ -75,7 +75,7 @@ def main(root: str) -> None:
     draw([record for record in read() if record["weights"] == weights])
 
 
-def configuration(root: str, samples: int = 100, seed: int = 0) -> DictConfig:
+def configuration(root: str, samples: int = 100, seed: int = 0) -> UserConfig:
     """What the command that immunizes runs, its attack with this many samples and this seed."""
     overrides = [
         "+defense=rep_noise",
@@ -86,8 +86,7 @@ def configuration(root: str, samples: int = 100, seed: int = 0) -> DictConfig:
         f"red_team.tuning.probes={PROBES[samples]}",
         f"red_team.tuning.seed={seed}",
     ]
-    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        return compose("train", overrides)
+    return composed("train", overrides)
 
 
 def read() -> list[dict]:

@@ -15,25 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from immunax.judges.agreement import Agreement
 from immunax.judges.card import JudgeCard, from_json, keep, own_card
 from immunax.judges.labelled import Labelled, agreement
 from immunax.judges.refusal import Refusal
 from immunax.runtime.atomic import file
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.launch import composed
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 CARDS = Path(str(resources.files("immunax.judges"))) / "cards"
 
 
-def composed(*overrides: str) -> Any:
-    """What a command line of groups gives, built."""
-    with initialize_config_dir(str(configuration_folder().absolute()), version_base=None):
-        return instantiate(compose(overrides=list(overrides)), _convert_="all")
+def chosen(group: str, *overrides: str) -> Any:
+    """What a choice of a group gives, built."""
+    return composed("attack", overrides).build(group)
 
 
 def measure(judge: Any, sources: dict[str, Labelled]) -> JudgeCard:
@@ -43,10 +40,10 @@ def measure(judge: Any, sources: dict[str, Labelled]) -> JudgeCard:
 
 def main() -> None:
     """Measures what is asked for."""
-    sources = composed("+labelled=xstest")["labelled"]
+    sources = chosen("labelled", "+labelled=xstest")
     if sys.argv[1:]:
         first, *rest = sys.argv[1:]
-        card = measure(composed(f"+{first}", *rest)["scorer"], sources)
+        card = measure(chosen("scorer", f"+{first}", *rest), sources)
         keep(own_card(card.name, card.identity), card, card.agreements)
         print(table([card]))
         return
@@ -54,7 +51,7 @@ def main() -> None:
     for card in cards:
         keep(CARDS / f"{card.name}.json", card, card.agreements)
     for name in ("classifier_words", "classifier_states"):
-        cards.append(composed(f"+scorer={name}")["scorer"].card)
+        cards.append(chosen("scorer", f"+scorer={name}").card)
         print(f"{name}: done", flush=True)
     with file(RESULTS) as temp:
         temp.write_text(json.dumps([card.as_json() for card in cards], indent=1) + "\n")

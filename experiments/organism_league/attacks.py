@@ -5,15 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import yaml
 from defenses import configuration, organism
-from omegaconf import OmegaConf
 
 from immunax.campaign.grid import Population
 from immunax.conditions.statistics import crossed_mean
 from immunax.data.dialog import attacked_with
 from immunax.models.model import Params
+from immunax.runtime.nodes import built, importable
 from immunax.stages.population import PopulationTeam, assemble_population, attack_and_score
-from immunax.stages.setup import build
 
 ATTACK_SEEDS = (0, 1, 2, 3, 4)
 CHOOSING_SEEDS = (100,)
@@ -23,14 +23,13 @@ KEEP = 0.9
 
 def kinds(path: Any) -> dict[str, tuple[Any, list[float]]]:
     """By name, an attack of each kind of ``attacks.yaml``, and its three learning rates."""
-    common = build(configuration("safety_tuning").red_team)
+    common = configuration("safety_tuning").build("red_team")
 
     def one(node: Any) -> tuple[Any, list[float]]:
-        adapters = None if node.adapters is None else build(node.adapters)
-        tuning = replace(common.tuning, optimizer=build(node.optimizer), lora=adapters)
-        return replace(common, tuning=tuning), list(node.learning_rates)
+        tuning = replace(common.tuning, optimizer=node["optimizer"], lora=node["adapters"])
+        return replace(common, tuning=tuning), node["learning_rates"]
 
-    return {str(name): one(node) for name, node in OmegaConf.load(path).items()}
+    return {name: one(node) for name, node in built(yaml.safe_load(path.read_text()), importable).items()}
 
 
 def team(known: Mapping[str, tuple[Any, list[float]]], split: str, seeds: Sequence[int], whose: str) -> PopulationTeam:
@@ -47,7 +46,7 @@ def team(known: Mapping[str, tuple[Any, list[float]]], split: str, seeds: Sequen
         rates = rates[1:2] if split == "validation" else rates
         attacks += Population(attack, {"tuning.optimizer.learning_rate": rates}, seeds).members()
     setup, _ = organism()
-    evaluation = replace(build(configuration("safety_tuning").judge), split=split)
+    evaluation = replace(configuration("safety_tuning").build("judge"), split=split)
     return assemble_population(attacks, evaluation, setup.checkpoint.tokenizer, attacked_with(setup.splits, whose))
 
 

@@ -5,30 +5,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
-
 from immunax.models.model import Params
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.launch import composed
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.guard import start_model
 from immunax.stages.outer_loop import minimise
-from immunax.stages.setup import Setup, build, set_up
+from immunax.stages.setup import Parts, Setup, set_up
 
 UNDEFENDED = "undefended"
 
 
-def configuration(defense: str, overrides: Sequence[str] = ()) -> DictConfig:
+def configuration(defense: str, overrides: Sequence[str] = ()) -> UserConfig:
     """What ``python -m immunax.train model=organism +defense=NAME OVERRIDES`` runs."""
-    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        return compose("train", ["model=organism", f"+defense={defense}", *overrides])
+    return composed("train", ["model=organism", f"+defense={defense}", *overrides])
 
 
 @lru_cache(maxsize=1)
 def organism() -> tuple[Setup, Params]:
     """The model and the data, and the guarded weights that every defense starts from."""
     config = configuration("safety_tuning")
-    setup, loaded = set_up(config)
-    return setup, start_model(config.start, setup, loaded)
+    setup, loaded = set_up(Parts.given(config))
+    return setup, start_model(config.build("start"), setup, loaded)
 
 
 def trials(rounds: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -55,5 +52,5 @@ def defended(defense: str, overrides: Sequence[str], seed: int) -> Params:
         return start
     config = configuration(defense, [*overrides, f"trainer.seed={seed}"])
     tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
-    parts = build(config.defense), build(config.trainer)
+    parts = config.build("defense"), config.build("trainer")
     return minimise(f"train {defense}", setup.model, start, tokenizer, data, *parts, setup.devices)

@@ -29,7 +29,6 @@ from immunax.judges.evaluate import evaluate, held_out  # noqa: E402
 from immunax.runtime import console, digest  # noqa: E402
 from immunax.runtime.errors import UserError  # noqa: E402
 from immunax.stages.report import summary_to_json  # noqa: E402
-from immunax.stages.setup import build  # noqa: E402
 
 HERE = Path(__file__).parent
 TRIALS, RESULTS = HERE / "trials.jsonl", HERE / "results.jsonl"
@@ -92,7 +91,7 @@ def harm(record: dict[str, Any]) -> tuple[float, float]:
 def before(params: Any, split: str) -> dict[str, Any]:
     """Scores of an organism as it was released, with intervals."""
     setup, _ = organism()
-    evaluation, tokenizer = build(configuration("safety_tuning").judge), setup.checkpoint.tokenizer
+    evaluation, tokenizer = configuration("safety_tuning").build("judge"), setup.checkpoint.tokenizer
     material = held_out(evaluation, tokenizer, getattr(setup.splits, split))
     return summary_to_json(summarise(evaluate(evaluation, setup.model, params, tokenizer, material, jax.random.key(0))))
 

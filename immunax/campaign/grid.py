@@ -77,7 +77,7 @@ def _set(node: Any, names: Sequence[str], value: Any, path: str) -> Any:
         raise UserError(f"population grid {path}: no field {names[0]!r}, {owner}.{nearest(names[0], known)}")
     if len(names) > 1:
         return replace(node, **{names[0]: _set(getattr(node, names[0]), names[1:], value, path)})
-    kind = expected(node, names[0], value)
+    kind = expected(type(node), names[0], value)
     if kind is not None:
         raise UserError(f"population grid {path}={value!r}: expected {kind}.")
     return replace(node, **{names[0]: value})

@@ -250,4 +250,5 @@ def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
 
 
 def _is_number(optimizer: Optimizer, name: str) -> bool:
-    return isinstance(getattr(optimizer, name), int | float)
+    value = getattr(optimizer, name)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,8 +1,8 @@
 """A wording around a prompt: a system prompt, and text before and after the request."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from immunax.data.dialog import Dialog, Message
+from immunax.data.dialog import Dialog, Message, Split
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,7 @@ class Template:
         if last is not None:
             turns[last] = Message("user", self.before + turns[last].content + self.after)
         return replace(dialog, prompt=tuple(turns))
+
+    def wrap_all(self, split: Split) -> Split:
+        """Every dialog of a split in this wording."""
+        return Split(**{stream.name: tuple(map(self.wrap, getattr(split, stream.name))) for stream in fields(Split)})

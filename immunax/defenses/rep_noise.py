@@ -9,7 +9,7 @@ Rosati et al. 2024, *Representation noising effectively prevents harmful fine-tu
 - ``noise`` is the mean over layers of a multi-kernel MMD between the MLP outputs on x_h, flattened per example, and
   standard Gaussian noise, both under the mask of the positions where the token sequences of x_s and x_h differ.
 - Pairs share the prompt, so that the mask leaves the prompt's own representations alone. Past the end of the shorter
-  sequence all positions differ.
+  sequence all positions differ; of x_h none are left where it is the shorter one, but for padding that counts as tokens.
 
 Three forms of it have been published, and four options make them:
 
@@ -49,8 +49,12 @@ from immunax.runtime.mesh import split_rows
 
 
 def differing_positions(safe: Batch, harmful: Batch) -> jax.Array:
-    """Where the sequences of each pair differ, ``[B, T]`` bool."""
-    return safe.tokens != harmful.tokens
+    """Where the sequences of each pair differ, and the harmful one has a token, ``[B, T]`` bool.
+
+    Padding is a token where :func:`~immunax.inner.padding.padded_with` made it one.
+    """
+    differ = (safe.tokens != harmful.tokens) | (safe.segment_ids == 0)
+    return differ & (harmful.segment_ids != 0)
 
 
 def answer_positions(safe: Batch, harmful: Batch) -> jax.Array:
@@ -78,7 +82,8 @@ class RepNoise(Defense):
       labels: of the cross entropies on x_s and x_h: ``answer`` or ``differing``.
       noise_on: positions whose representations are to be noise: ``differing`` or ``answer``.
       output: how often the output counts among the layers: ``once`` or ``twice``.
-      padding: the token id that the shorter of a pair is padded with, and learns with ``labels=differing``; None for none.
+      padding: the token id that the shorter of a pair is padded with, which then is noise, and learned with
+        ``labels=differing``, as other tokens are; None for none.
       mixture: pairs a step, and harmless examples, 0 for the objective as published.
     """
 

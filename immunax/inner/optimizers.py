@@ -24,7 +24,7 @@ OF_RATES = ("learning_rate", "schedule", "warmup", "warmup_from_zero", "gamma", 
 """Fields that :meth:`Optimizer.rates` is made of; nothing else reads them."""
 
 UNDECAYED = ("scale", "bias")
-"""Leaves that weight decay leaves alone: those of norms, and biases, stacked over layers or not."""
+"""Leaves that weight decay leaves alone unless told: those of norms, and biases, stacked over layers or not."""
 
 
 class Tuned(NamedTuple):
@@ -55,6 +55,7 @@ class Optimizer(ABC):
       gamma: of the schedule ``step``, the factor from one stage to the next (``StepLR`` of torch).
       stages: of the schedule ``step``, how many equal stages there are: one an epoch makes it a decay by epochs.
       weight_decay: decoupled decay, of everything but norms and biases.
+      decays_norms: norms and biases decay too, as where torch's AdamW is given all parameters; transformers' Trainer spares them.
       max_grad_norm: gradients are scaled down to this global norm; None leaves them as they are.
       restart_every: the rule's state is made anew before the first of every so many steps, while the schedule goes on; None
         keeps it.
@@ -67,6 +68,7 @@ class Optimizer(ABC):
     gamma: float = 0.85
     stages: int = 1
     weight_decay: float = 0.0
+    decays_norms: bool = False
     max_grad_norm: float | None = 1.0
     restart_every: int | None = None
 
@@ -134,9 +136,8 @@ class Optimizer(ABC):
 
     def decayed(self) -> optax.GradientTransformation:
         """The end of a rule: decoupled decay, and the step against the direction."""
-        return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, decays), optax.scale_by_learning_rate(self.learning_rate)
-        )
+        decay = optax.add_decayed_weights(self.weight_decay, None if self.decays_norms else decays)
+        return optax.chain(decay, optax.scale_by_learning_rate(self.learning_rate))
 
     @abstractmethod
     def direction(self) -> optax.GradientTransformation:

@@ -78,6 +78,16 @@ class ModelSource:
             f"model {self.path!r}: no such file or folder; expected one, a Hub id owner/name or {', '.join(SOURCES)}.{hint}"
         )
 
+    def is_here(self) -> bool:
+        """Whether nothing of it has to be downloaded first."""
+        if self.package is not None or Path(self.path).expanduser().exists():
+            return True
+        name, _, revision = self.path.partition("@")
+        if not _HUB_ID.fullmatch(name):
+            return False
+        kept = huggingface_hub.try_to_load_from_cache(name, folder.CONFIG, revision=revision or self.revision)
+        return isinstance(kept, str)
+
     def load(self, devices: Mesh | None = None, dtype: str = "float32") -> Checkpoint:
         """Reads the model, leaf by leaf to where it is to lie.
 

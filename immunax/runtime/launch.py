@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from immunax.runtime import lock, names, preemption
 from immunax.runtime.atomic import disk_error, is_full, is_within
@@ -32,12 +32,14 @@ from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
 from immunax.runtime.preemption import EXIT_INTERRUPTED, Leaving, told
 from immunax.runtime.sweep import Failures
+from immunax.runtime.user_config import UserConfig
 
 EXIT_USER = 2
 LOCK = ".lock"
 """A file in a run's folder that whoever works there has locked."""
 
-Task = Callable[[DictConfig], Any]
+_MODEL = {"model": ("hf", "path")}
+Task = Callable[[UserConfig], Any]
 
 
 def configuration_folder() -> Path:
@@ -51,6 +53,33 @@ def configuration_folder() -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     raise UserError(f"no configuration beside {package}: install immunax again, or run it from a checkout")
+
+
+def composed(config_name: str, overrides: Sequence[str]) -> UserConfig:
+    """What a command would run with these overrides, checked as there; for programs that are no command.
+
+    Args:
+      config_name: of the primary configuration file, such as ``train``.
+      overrides: as on the command line.
+
+    Raises:
+      UserError: one is wrong.
+    """
+    source = ConfigSource(configuration_folder(), config_name, None, _MODEL)
+    return _given(prepare(source, overrides, ()).config)
+
+
+def _given(config: DictConfig) -> UserConfig:
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    try:
+        return UserConfig(cast(dict[str, Any], OmegaConf.to_container(own, resolve=True)))
+    except InterpolationResolutionError as error:
+        place = str(error.full_key)
+        wanted = str(error).partition("'")[2].partition("'")[0]
+        raise UserError(
+            f"{place} is taken from {wanted}, which this configuration does not have: leave {place.partition('.')[0]} out, or "
+            f"choose a {wanted.partition('.')[0]} that has it"
+        ) from error
 
 
 def run_directory() -> Path:
@@ -89,7 +118,7 @@ def command(
     def decorate(task: Task) -> Callable[[], None]:
         @wraps(task)
         def main() -> None:
-            _main(task, config_name, required, folder, fallbacks or {"model": ("hf", "path")})
+            _main(task, config_name, required, folder, fallbacks or _MODEL)
 
         return main
 
@@ -127,13 +156,13 @@ def _ended() -> Iterator[None]:
         raise
 
 
-def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Task:
+def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Callable[[DictConfig], Any]:
     # The handlers and the messages here as well as outside: a launcher may run this in another process.
     def run(config: DictConfig) -> Any:
         with Leaving(), _told(outputs), _alone(run_directory()):
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
-            return task(config)
+            return task(_given(config))
 
     @wraps(task)
     def noting(config: DictConfig) -> Any:
@@ -182,18 +211,11 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
         print(told("SIGINT"), file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        mistake = _user_error(error) or _refusal(outputs, error) or _homeless(error)
+        mistake = error if isinstance(error, UserError) else _refusal(outputs, error) or _homeless(error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
         raise SystemExit(EXIT_USER) from None
-
-
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The user's mistake behind an exception: Hydra wraps what a constructor raised."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ if isinstance(error, InstantiationException) else None
-    return error
 
 
 def _refusal(outputs: Path | None, error: Exception) -> UserError | None:

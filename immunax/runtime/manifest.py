@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from omegaconf import DictConfig, OmegaConf
 
 from immunax.runtime import atomic
 from immunax.runtime.distributed import is_leader
@@ -30,7 +29,7 @@ def now() -> str:
 
 def write_manifest(
     run_dir: Path | str,
-    config: DictConfig | Mapping[str, Any],
+    config: Mapping[str, Any],
     digests: Mapping[str, str],
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -38,7 +37,7 @@ def write_manifest(
 
     Args:
       run_dir: the run's folder.
-      config: the composed configuration; interpolations are resolved.
+      config: the composed configuration, plain.
       digests: SHA-256 of data and weights, by name.
       extra: further entries, such as ``started`` and ``ended`` (from ``now``), seeds or results.
 
@@ -51,10 +50,9 @@ def write_manifest(
     path = Path(run_dir) / FILE
     if not is_leader():
         return path
-    resolved = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
     record = {
         "argv": sys.argv,
-        "config": resolved,
+        "config": dict(config),
         "digests": dict(digests),
         "versions": versions(),
         "git": _git(Path(__file__).parent),

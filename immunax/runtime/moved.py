@@ -17,15 +17,23 @@ MOVED = {
 }
 """Modules that a configuration could name, by their old path."""
 
+_START = {"_target_": "immunax.stages.guard.Start"}
+"""What a group ``start`` is, which did not say so once."""
+
+_OF_HYDRA = "_convert_"
+"""Once told Hydra what it should make of lists; plain ones are made always."""
+
 
 def current(node: Any) -> Any:
-    """A plain configuration with every old path of a ``_target_`` replaced by today's.
+    """A plain configuration as it is written today: every old path of a ``_target_`` replaced, every class named.
 
     Args:
       node: nested dicts and lists, as a manifest or a certificate recorded them.
     """
     if isinstance(node, Mapping):
-        return {key: _path(value) if key == "_target_" else current(value) for key, value in node.items()}
+        kept = {key: value for key, value in node.items() if key != _OF_HYDRA}
+        named = {**_START, **kept} if kept.keys() == {"defense", "trainer", "fingerprint"} else kept
+        return {key: _path(value) if key == "_target_" else current(value) for key, value in named.items()}
     return [current(each) for each in node] if isinstance(node, (list, tuple)) else node
 
 

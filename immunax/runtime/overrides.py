@@ -27,6 +27,7 @@ from yaml import YAMLError
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.misfits import misfit, unknown
+from immunax.runtime.nodes import importable
 from immunax.runtime.precedence import of_the_model
 
 _OWN_NAMES = "template_args"
@@ -274,7 +275,8 @@ def _check_job(source: ConfigSource, overrides: Sequence[str], required: Sequenc
             _check_value(one, base, groups)
     config = _compose(source, overrides)
     if required is not None:
-        fields.check(OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"]))
+        own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+        fields.check(OmegaConf.to_container(own), importable, composed=True)
     return config
 
 

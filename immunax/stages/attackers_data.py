@@ -4,16 +4,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from immunax.attacks.attack import Attack
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.data.dialog import OWN, SHARED, Split, Splits
 from immunax.runtime import console, digest
+from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError
 from immunax.stages.provenance import Lesson
-from immunax.stages.setup import build
+from immunax.stages.setup import Corpus
 
 
 def attackers_data(
@@ -51,7 +50,7 @@ def _trained(lesson: Lesson, splits: Splits, found: str) -> Split | None:
     if found == lesson.digest:
         return splits.train
     try:
-        made = build(OmegaConf.create(dict(lesson.data))).splits()
+        made = admit(lesson.data, Corpus, "what the manifest of the model's run says of its data").splits()
     except UserError as error:
         console.note(f"what the run trained on cannot be read, so attackers may have some of it: {error}")
         return None

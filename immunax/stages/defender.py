@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 
-from omegaconf import DictConfig
-
 from immunax.outer.defense import Defense
 from immunax.runtime.errors import UserError
-from immunax.stages.setup import build
+from immunax.runtime.user_config import UserConfig
 
 
-def defender(config: DictConfig) -> Defense:
+def defender(config: UserConfig) -> Defense:
     """The defense, against the attackers of the group ``attacker`` where one is chosen.
 
     Args:
@@ -18,10 +16,10 @@ def defender(config: DictConfig) -> Defense:
     Raises:
       UserError: attackers are chosen, and the defense simulates none.
     """
-    defense = build(config.defense)
+    defense = config.build("defense")
     if "attacker" not in config:
         return defense
     if defense.attacker is None:
         name = type(defense).__name__
         raise UserError(f"attacker: {name} simulates no attacker; leave it out, or choose defense=tar, mlac or sophon.")
-    return replace(defense, attacker=build(config.attacker))  # pyright: ignore[reportArgumentType]
+    return replace(defense, attacker=config.build("attacker"))  # pyright: ignore[reportArgumentType]

@@ -10,9 +10,10 @@ from immunax.models.model import Params
 from immunax.outer.training import Training
 from immunax.runtime.errors import UserError
 from immunax.stages.defend import Defended
+from immunax.stages.setup import MODEL
 
-MODEL, START, ADAPTER = "model", "start", "adapter"
-"""Folders in a run's own."""
+START, ADAPTER = "start", "adapter"
+"""Folders of a run beside :data:`~immunax.stages.setup.MODEL`."""
 
 
 def check(adapters: LoraSpec | None, wanted: bool, instead: str) -> None:

@@ -1,12 +1,12 @@
 """Writes a certificate: the records, the statement, its signature, and the pages that people read."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from omegaconf import DictConfig, OmegaConf
 
 from immunax.certificate import bundle, signing
 from immunax.certificate.facts import foreign
@@ -22,6 +22,7 @@ from immunax.data.dialog import SHARED
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
 from immunax.runtime.errors import UserError
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.certify import Campaign
 from immunax.stages.subject import Subject
 
@@ -38,7 +39,7 @@ class Keys(NamedTuple):
     bundle: Path | None
 
 
-def keys(config: DictConfig, certified: Subject) -> Keys:
+def keys(config: UserConfig, certified: Subject) -> Keys:
     """The keys that a configuration names, read before anything takes long.
 
     Args:
@@ -62,7 +63,7 @@ def keys(config: DictConfig, certified: Subject) -> Keys:
 
 def issue(
     folder: Path,
-    config: DictConfig,
+    config: UserConfig,
     campaign: Campaign,
     certified: Subject,
     reference: Subject | None,
@@ -161,9 +162,9 @@ def _trained(certified: Subject) -> dict[str, Any] | None:
     return {"defense": name, "against": certified.record.get("trained_against")}
 
 
-def _portable(config: DictConfig, certified: Subject, reference: Subject | None) -> dict[str, Any]:
+def _portable(config: UserConfig, certified: Subject, reference: Subject | None) -> dict[str, Any]:
     """The configuration without paths of the machine it ran on, which mean nothing elsewhere and tell of it."""
-    changed = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    changed = deepcopy(dict(config.plain))
     if certified.folder is not None:
         changed["model"]["path"] = certified.name
     if reference is not None and "reference" in changed:
@@ -174,7 +175,7 @@ def _portable(config: DictConfig, certified: Subject, reference: Subject | None)
     return without_places({**changed, "outputs": None, "key": None, "bundle_key": None})
 
 
-def _overrides(config: DictConfig, certified: Subject) -> list[str]:
+def _overrides(config: UserConfig, certified: Subject) -> list[str]:
     model = (
         f"model={certified.name}" if certified.folder is not None else f"model={config.model.get('path') or 'organism'}"
     )

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
 from immunax.models import hub, peft
 from immunax.runtime import console, manifest
-from immunax.stages.export import ADAPTER, MODEL, START
-from immunax.stages.setup import AUTO
+from immunax.runtime.user_config import UserConfig
+from immunax.stages.export import ADAPTER, START
+from immunax.stages.setup import AUTO, MODEL
 
 
 class Lesson(NamedTuple):
@@ -90,7 +89,7 @@ def made_by(path: str | Path | None) -> Mapping[str, Any] | None:
     return record if record is not None and "defense" in record["config"] else None
 
 
-def computed_as_made(config: DictConfig) -> DictConfig:
+def computed_as_made(config: UserConfig) -> UserConfig:
     """The configuration with the dtype of the run that left its model, where it names none itself; said in one line.
 
     A model that was trained in float32, as the organism always is, is another one in bfloat16.
@@ -107,9 +106,7 @@ def computed_as_made(config: DictConfig) -> DictConfig:
     if dtype == AUTO:
         return config
     console.note(f"compute.dtype={dtype}, as the run that left the model has it")
-    changed = OmegaConf.create(config)
-    changed.compute.dtype = dtype
-    return changed
+    return config.with_values({"compute.dtype": dtype})
 
 
 def _runs(folder: Path, exports: tuple[str, ...]) -> Iterator[Path]:

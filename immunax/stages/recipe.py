@@ -6,16 +6,15 @@ rates, weights, lengths) stays, and so does a generated world.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from immunax.data.sources import FEWEST
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
-from immunax.stages.setup import build, shape
+from immunax.runtime.user_config import UserConfig
+from immunax.stages.setup import shape
 
 SOURCE = "immunax.data.sources.Source"
 
@@ -41,7 +40,7 @@ class Recipe:
             )
 
 
-def applied(config: DictConfig) -> DictConfig:
+def applied(config: UserConfig) -> UserConfig:
     """The configuration as it is run: with a recipe's amounts scaled and its lengths cut, and one line that says so.
 
     Args:
@@ -52,19 +51,17 @@ def applied(config: DictConfig) -> DictConfig:
     """
     if "recipe" not in config:
         return config
-    recipe = build(config.recipe)
-    trainers = [path for path in recipe.trainers if OmegaConf.select(config, path) is not None]
+    recipe = config.build("recipe")
+    trainers = [path for path in recipe.trainers if config.at(path) is not None]
     changed = {**_amounts(config, trainers, recipe.scale), **_lengths(config, trainers)}
-    fitted = config.copy()
-    for path, value in changed.items():
-        OmegaConf.update(fitted, path, value, force_add=True)
+    fitted = config.with_values(changed)
     if changed:
-        shown = ", ".join(f"{path} {OmegaConf.select(config, path)} -> {value}" for path, value in changed.items())
+        shown = ", ".join(f"{path} {config.at(path)} -> {value}" for path, value in changed.items())
         console.note(f"recipe {recipe.name} at scale {recipe.scale:g}: {shown}")
     return fitted
 
 
-def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str, int | float]:
+def _amounts(config: UserConfig, trainers: list[str], scale: float) -> dict[str, int | float]:
     """What the scale changes, by its place in the configuration."""
 
     def share(amount: int, least: int = 1) -> int:
@@ -72,34 +69,34 @@ def _amounts(config: DictConfig, trainers: list[str], scale: float) -> dict[str,
 
     found: dict[str, int | float] = {}
     for trainer in trainers:
-        found[f"{trainer}.steps"] = share(OmegaConf.select(config, f"{trainer}.steps"))
+        found[f"{trainer}.steps"] = share(config.at(f"{trainer}.steps"))
         found |= {path: share(steps) for path, steps in _leaves(config, trainer, "warmup") if steps}
-    simulation = OmegaConf.select(config, "defense.mixture.simulation")
+    simulation = config.at("defense.mixture.simulation")
     if simulation is not None:
         # Whole intervals between checks, as long as there are any, so that checks stay as far apart as they were.
-        checks = share(simulation.checks)
+        checks = share(simulation["checks"])
         found["defense.mixture.simulation.checks"] = checks
-        found["defense.mixture.simulation.steps"] = checks * max(1, math.floor(scale * simulation.steps / checks))
+        found["defense.mixture.simulation.steps"] = checks * max(1, math.floor(scale * simulation["steps"] / checks))
     limits = {path: share(limit, FEWEST) for path, limit in _leaves(config, "data", "limit")}
     found |= limits
     if scale < 1:
         sources = (path for path, target in _leaves(config, "data", "_target_", str) if target == SOURCE)
         unlimited = (path for path in map(_parent, sources) if f"{path}.limit" not in limits)
-        found |= {f"{path}.share": scale * (OmegaConf.select(config, f"{path}.share") or 1.0) for path in unlimited}
-    return {path: amount for path, amount in found.items() if amount != OmegaConf.select(config, path)}
+        found |= {f"{path}.share": scale * (config.at(f"{path}.share") or 1.0) for path in unlimited}
+    return {path: amount for path, amount in found.items() if amount != config.at(path)}
 
 
-def _lengths(config: DictConfig, trainers: list[str]) -> dict[str, int]:
+def _lengths(config: UserConfig, trainers: list[str]) -> dict[str, int]:
     """Lengths beyond the context of the model, cut to it."""
-    context = shape(build(config.model)).max_positions
-    lengths = {f"{trainer}.max_length": OmegaConf.select(config, f"{trainer}.max_length") for trainer in trainers}
+    context = shape(config.build("model")).max_positions
+    lengths = {f"{trainer}.max_length": config.at(f"{trainer}.max_length") for trainer in trainers}
     return {path: context for path, length in lengths.items() if length > context}
 
 
-def _leaves(config: DictConfig, path: str, name: str, kind: type = int) -> Iterator[tuple[str, Any]]:
+def _leaves(config: UserConfig, path: str, name: str, kind: type = int) -> Iterator[tuple[str, Any]]:
     """Every leaf of a kind called ``name`` at or below a node, with its place."""
-    node = OmegaConf.select(config, path)
-    if not isinstance(node, DictConfig):
+    node = config.at(path)
+    if not isinstance(node, Mapping):
         return
     for key in map(str, node):
         if key == name and type(node[key]) is kind:

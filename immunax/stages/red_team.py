@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig
-
 from immunax.attacks.attack import Attack, Edit, FineTuning
 from immunax.campaign.programs import Program, programs
 from immunax.data.chat import Counts
@@ -16,8 +14,9 @@ from immunax.judges.refusal import Refusal
 from immunax.models.model import Model
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.kept import ATTACK
-from immunax.stages.setup import Setup, build, check_context
+from immunax.stages.setup import Setup, check_context
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class RedTeam:
         return {ATTACK: own, **dict.fromkeys(self.before.counts, f"judge.max_length={self.evaluation.max_length}")}
 
 
-def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
+def from_config(config: UserConfig, name: str, setup: Setup) -> RedTeam:
     """The attack and the evaluation that a command's configuration describes, of lengths that the model can take.
 
     Args:
@@ -107,8 +106,8 @@ def from_config(config: DictConfig, name: str, setup: Setup) -> RedTeam:
     Raises:
       UserError: as :func:`assemble`, or a sequence may be longer than the model's context.
     """
-    parts = build(config[name]), build(config.judge)
-    team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, build(config.probes))
+    parts = config.build(name), config.build("judge")
+    team = assemble(*parts, setup.checkpoint.tokenizer, setup.splits, config.build("probes"))
     check_lengths(setup.model, team.evaluation, f"{name}.{team.attack.length_field}", team.attack.max_length)
     tell_language([team.attack], team.evaluation)
     return team

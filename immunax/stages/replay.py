@@ -2,27 +2,29 @@
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import DictConfig, OmegaConf
+from typing import Any
 
 from immunax.attacks.merge import Merge
-from immunax.certificate.trust import check_config
 from immunax.certificate.verify import Check, tables
 from immunax.conditions.records import JUDGED, REFERENCE, SPECIAL, SUBJECT, Table
+from immunax.judges.evaluate import Evaluation
 from immunax.models.hub import ModelSource
 from immunax.models.model import Params
 from immunax.runtime import digest
+from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError
-from immunax.runtime.moved import current
 from immunax.stages.bench import bench
 from immunax.stages.cells import Cell, Measured, groups
 from immunax.stages.certify import Weights, with_undefended
+from immunax.stages.guard import Start
 from immunax.stages.measure import measure
-from immunax.stages.setup import Setup, build, set_up
-from immunax.stages.subject import Subject, reference, subject, undefended
+from immunax.stages.setup import Parts, Setup, set_up
+from immunax.stages.subject import Asked, Subject, reference, subject, undefended
 from immunax.stages.suite import Suite
+
+_CONFIG = "the certificate's configuration"
 
 FLIPPED = 0.1
 """Share of a cell's judged answers that may differ: another processor rounds otherwise, and greedy decoding takes other turns."""
@@ -49,28 +51,23 @@ def replay(
     Raises:
       UserError: a model or the data cannot be loaded.
     """
-    recorded = current(stated["predicate"]["suite"]["config"])
-    check_config(recorded)
-    config = cast(DictConfig, OmegaConf.create(recorded))
-    if model is not None:
-        config.model.path = str(model)
-    elif config.model.get("path") == stated["predicate"]["model"]["name"]:
-        raise UserError("--replay: the certificate is of files; give --model FOLDER with them.")
-    setup, loaded = set_up(config)
-    certified = subject(config, setup, loaded)
-    if certified.record is not None:
-        check_config(certified.record["config"]["model"])  # a stranger's folder may come with its run's manifest
+    config = stated["predicate"]["suite"]["config"]
+    suite = admit(config.get("suite"), Suite, f"{_CONFIG} (suite)")
+    evaluation = admit(config.get("judge"), Evaluation, f"{_CONFIG} (judge)")
+    asked = _asked(config, stated, model)
+    setup, loaded = set_up(asked.parts)
+    certified = subject(asked, setup, loaded)
     models, found = {SUBJECT: certified.params}, []
     if other is not None:
-        params = _reference(config, stated, certified, setup, other)
+        params = _reference(asked, stated, certified, setup, other)
         if params is None:
             return [Check("replay of the reference", "failed", f"{other} is not the model that it was compared with")]
         models[REFERENCE] = params
     elif stated["predicate"]["reference"] is not None:
         found.append(Check("replay of the reference", "not checked", "give --reference PATH with its files"))
-    base = undefended(config, certified, setup, loaded)
-    suite = with_undefended(build(config.suite), None if base is None else Weights(base, digest.of_tree(base)))
-    shared = bench(suite, build(config.judge), setup.checkpoint.tokenizer, setup.splits, config.seed)
+    base = undefended(asked, certified, setup, loaded)
+    suite = with_undefended(suite, None if base is None else Weights(base, digest.of_tree(base)))
+    shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     known, states = tables(folder)
     skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
     planned = [cell for role in models for cell in _attacked(suite, role) if cell.family not in skipped]
@@ -85,15 +82,24 @@ def replay(
     return found
 
 
-def _reference(
-    config: DictConfig, stated: Mapping[str, Any], certified: Subject, setup: Setup, path: Path
-) -> Params | None:
+def _asked(config: Mapping[str, Any], stated: Mapping[str, Any], model: Path | None) -> Asked:
+    """The models to replay: the configuration's, from the verifier's own files where he gives some."""
+    parts, start = Parts.admitted(config, _CONFIG), admit(config.get("start"), Start, f"{_CONFIG} (start)")
+    of_files = getattr(parts.model, "path", None) == stated["predicate"]["model"]["name"]
+    if model is None:
+        if of_files:
+            raise UserError("--replay: the certificate is of files; give --model FOLDER with them.")
+        return Asked(parts, start)
+    source = replace(parts.model, path=str(model)) if isinstance(parts.model, ModelSource) else ModelSource(str(model))
+    return Asked(replace(parts, model=source), start)
+
+
+def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setup: Setup, path: Path) -> Params | None:
     """The reference's weights from files; None where they are not those that the statement lists."""
     said = stated["predicate"]["reference"]
     if said is None:
         raise UserError("--reference: the certificate has none; leave it out.")
-    source = {"_target_": f"{ModelSource.__module__}.{ModelSource.__name__}", "path": str(path)}
-    found = reference(cast(DictConfig, OmegaConf.merge(config, {"reference": source})), certified, setup)
+    found = reference(replace(asked, reference=ModelSource(str(path))), certified, setup)
     if found is None:
         return None
     # A start model that a run made for itself has no files of its own to be listed by.

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from immunax.runtime import console, manifest
 from immunax.runtime.errors import UserError
-from immunax.stages.export import ADAPTER, MODEL, START
+from immunax.runtime.user_config import UserConfig
+from immunax.stages.export import ADAPTER, START
+from immunax.stages.setup import MODEL
 
 _FREE = (
     "outputs",
@@ -28,7 +28,7 @@ _FREE = (
 _EXPORTS = ("export_dtype", "export_adapter")
 
 
-def check_same_run(folder: Path, config: DictConfig) -> None:
+def check_same_run(folder: Path, config: UserConfig) -> None:
     """Refuses to go on in a folder whose manifest tells of another configuration.
 
     Args:
@@ -42,7 +42,7 @@ def check_same_run(folder: Path, config: DictConfig) -> None:
     if not (folder / manifest.FILE).exists():
         return
     before = dict(_leaves(manifest.read(folder)["config"]))
-    now = dict(_leaves(OmegaConf.to_container(config, resolve=True)))
+    now = dict(_leaves(config.plain))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     changed = [name for name in changed if not any(f"{name}.".startswith(f"{free}.") for free in _FREE)]
     if changed:
@@ -77,7 +77,7 @@ def check_same_inputs(folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
-def is_finished(folder: Path, config: DictConfig, exports: Sequence[str] = (), checkpoints: str | None = None) -> bool:
+def is_finished(folder: Path, config: UserConfig, exports: Sequence[str] = (), checkpoints: str | None = None) -> bool:
     """Whether a run has ended and left all that is asked for; said in one line.
 
     Args:
@@ -93,7 +93,7 @@ def is_finished(folder: Path, config: DictConfig, exports: Sequence[str] = (), c
     if "ended" not in record:
         return False
     wanted = [*exports, *((ADAPTER, START) if config.export_adapter else ())]
-    changed = [name for name in _EXPORTS if record["config"].get(name) != config[name]]
+    changed = [name for name in _EXPORTS if record["config"].get(name) != config.get(name)]
     missing = [name for name in wanted if not (folder / name).is_dir()]
     if not changed and not missing:
         console.note(f"ended at {record['ended']}: the results are in {folder}; to make them anew, delete it")

@@ -5,29 +5,30 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import hydra
 import jax
 from jax.sharding import Mesh
-from omegaconf import DictConfig, OmegaConf
 
 from immunax.data.dialog import Splits
 from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.lora import plain
 from immunax.models.model import Model, Params
+from immunax.outer.defense import Defense
+from immunax.outer.training import Training
 from immunax.runtime import cache, console, digest, manifest, memory_maps
+from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, sharded
 from immunax.runtime.mesh import build as build_mesh
 from immunax.runtime.metrics import Metrics
-from immunax.stages.export import MODEL
+from immunax.runtime.user_config import UserConfig
 
 AUTO = "auto"
 """The dtype of a computation that names none: it is chosen by the device."""
 
-CHECKPOINTS = "checkpoints"
-"""The folder of a run that holds its Orbax checkpoints."""
+CHECKPOINTS, MODEL = "checkpoints", "model"
+"""Folders of a run: its Orbax checkpoints, and the model that it exports."""
 
 
 class ModelRecipe(Protocol):
@@ -67,6 +68,48 @@ class Compute:
         jax.config.update("jax_default_matmul_precision", "highest" if exact else None)
 
 
+class Corpus(Protocol):
+    """Whatever gives splits of dialogs."""
+
+    def splits(self) -> Splits:
+        """The splits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a set-up is made of.
+
+    Attributes:
+      model: where the model comes from.
+      data: the corpus.
+      compute: how the model is computed.
+    """
+
+    model: ModelRecipe
+    data: Corpus
+    compute: Compute
+
+    @staticmethod
+    def given(config: UserConfig) -> "Parts":
+        """Those that the user names, with the groups ``model`` and ``data`` and the node ``compute``."""
+        return Parts(config.build("model"), config.build("data"), config.build("compute"))
+
+    @staticmethod
+    def admitted(config: Mapping[str, Any], where: str) -> "Parts":
+        """Those that a file from elsewhere names, see :func:`~immunax.runtime.admission.admit`.
+
+        Args:
+          config: plain.
+          where: how messages call it.
+
+        Raises:
+          UserError: it is not obeyed.
+        """
+        kinds = {"model": ModelRecipe, "data": Corpus, "compute": Compute}
+        return Parts(*(admit(config.get(name), kind, f"{where} ({name})") for name, kind in kinds.items()))
+
+
 @dataclass(frozen=True)
 class Setup:
     """What every command starts from.
@@ -86,11 +129,11 @@ class Setup:
     devices: Mesh
 
 
-def set_up(config: DictConfig, devices: Mesh | None = None) -> tuple[Setup, Params]:
+def set_up(parts: Parts, devices: Mesh | None = None) -> tuple[Setup, Params]:
     """Loads the model and the data that a configuration names.
 
     Args:
-      config: with the groups ``model`` and ``data`` and the node ``compute``.
+      parts: of the configuration.
       devices: the mesh that weights are loaded onto; None is one of the default device.
 
     Returns:
@@ -101,35 +144,41 @@ def set_up(config: DictConfig, devices: Mesh | None = None) -> tuple[Setup, Para
     """
     devices = build_mesh(MeshSpec()) if devices is None else devices
     cache.enable_compilation_cache()
-    build(config.compute).settle()
+    parts.compute.settle()
     memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
     with console.phase("load data"):
-        splits = build(config.data).splits()
+        splits = parts.data.splits()
     with console.phase("load model"):
-        checkpoint = load(build(config.model), devices)
+        checkpoint = load(parts.model, devices)
     digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
-    model = build(config.compute).model(checkpoint.config)
+    model = parts.compute.model(checkpoint.config)
     return Setup(replace(checkpoint, params=None), model, splits, digests, devices), checkpoint.params
 
 
-def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
-    """Loads a model, or the newest checkpoint of a run of ``immunax.train``, or its export where no checkpoints are left.
+def load(source: ModelRecipe, devices: Mesh | None = None, behind: tuple[Path, ...] = ()) -> Checkpoint:
+    """Loads a model: of a run of ``immunax.train`` what it exported, or its newest checkpoint as long as it has not.
 
     Args:
       source: the path of a file's or folder's source may be a run's folder, which holds ``manifest.json`` and ``checkpoints``.
       devices: the mesh that weights are split over; None is the default device.
+      behind: the runs that began with this model.
 
     Raises:
       UserError: it cannot be loaded.
     """
-    source = _exported(source)
     folder = _run(source)
     if folder is None or not isinstance(source, ModelSource):
         return source.load(devices)
+    if (folder / MODEL).is_dir():
+        return replace(source, path=str(folder / MODEL)).load(devices)
     devices = build_mesh(MeshSpec()) if devices is None else devices
-    config = OmegaConf.create(manifest.read(folder)["config"])
-    base = load(build(config.model), devices)
-    trainable = build(config.trainer).trainable(build(config.compute).model(base.config), build(config.defense))
+    config, where = _configuration(folder)
+    base = load(_model(config, where, folder, behind), devices, (*behind, folder))
+    computed = admit(config.get("compute"), Compute, where).model(base.config)
+    trainable = admit(config.get("trainer"), Training, where).trainable(
+        computed,
+        admit(config.get("defense"), Defense, where),  # pyright: ignore[reportAbstractUsage]
+    )
     shapes = jax.eval_shape(trainable.split, base.params, jax.random.key(0))
     base = replace(base, params=None)  # before the restored ones are there too
     with Checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
@@ -141,43 +190,65 @@ def load(source: ModelRecipe, devices: Mesh | None = None) -> Checkpoint:
                 checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
                 for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
             )
-        except DamagedError as error:  # the one before it would be another model than the run's results are about
-            raise UserError(f"{error}: give the run's export, {folder / MODEL}, or start the run again.") from error
+        except DamagedError as error:
+            raise UserError(f"{error}: start the run again, which goes on from the one before it.") from error
     params = plain(trainable.join(trained, held))
     if source.chat_template is not None or source.template_args:
         base = source.spoken(base)
     return replace(base, params=params, digests={**base.digests, f"{folder.name}, step {step}": digest.of_tree(params)})
 
 
-def shape(source: ModelRecipe) -> DecoderConfig:
+def shape(source: ModelRecipe, behind: tuple[Path, ...] = ()) -> DecoderConfig:
     """The shape of what :func:`load` loads, without its weights.
+
+    Args:
+      source, behind: as there.
 
     Raises:
       UserError: its files cannot be read.
     """
-    source = _exported(source)
     folder = _run(source)
     if folder is None:
         return source.shape()
-    config = OmegaConf.create(manifest.read(folder)["config"])
-    return shape(build(config.model))
+    return shape(_model(*_configuration(folder), folder, behind), (*behind, folder))
 
 
-def _exported(source: ModelRecipe) -> ModelRecipe:
-    """The export of a run that has no checkpoints any more; anything else as it is."""
-    if not isinstance(source, ModelSource):
-        return source
-    folder = Path(source.path).expanduser()
-    left = (folder / manifest.FILE).is_file() and (folder / MODEL).is_dir() and not (folder / CHECKPOINTS).is_dir()
-    return replace(source, path=str(folder / MODEL)) if left else source
+def _configuration(folder: Path) -> tuple[Mapping[str, Any], str]:
+    """Of a run, and how messages call it."""
+    return manifest.read(folder)["config"], f"the configuration in {folder / manifest.FILE}"
+
+
+def _model(config: Mapping[str, Any], where: str, folder: Path, behind: tuple[Path, ...]) -> ModelRecipe:
+    """The model that a run began with."""
+    if folder in behind:
+        raise UserError(f"{where} leads back to itself, run by run; give a model that was exported.")
+    return near(admit(config.get("model"), ModelRecipe, where), where)
 
 
 def _run(source: ModelRecipe) -> Path | None:
     """The folder of a run of ``immunax.train`` that a source names, if it names one."""
     if not isinstance(source, ModelSource):
         return None
-    folder = Path(source.path).expanduser()
-    return folder if (folder / manifest.FILE).is_file() and (folder / CHECKPOINTS).is_dir() else None
+    folder = Path(source.path).expanduser().resolve()
+    left = any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS))
+    return folder if left and (folder / manifest.FILE).is_file() else None
+
+
+def near(source: ModelRecipe, where: str) -> ModelRecipe:
+    """Refuses a model that a file from elsewhere would have this machine download.
+
+    Args:
+      source: of the model.
+      where: how messages call the file.
+
+    Raises:
+      UserError: it is not here.
+    """
+    if isinstance(source, ModelSource) and not source.is_here():
+        raise UserError(
+            f"{where} names the model {source.path!r}, which is not on this machine; give it where the command takes one."
+        )
+    return source
 
 
 def check_context(model: Model, lengths: Mapping[str, int]) -> None:
@@ -197,11 +268,6 @@ def check_context(model: Model, lengths: Mapping[str, int]) -> None:
             )
 
 
-def open_metrics(config: DictConfig, folder: Path) -> Metrics:
+def open_metrics(config: UserConfig, folder: Path) -> Metrics:
     """The metrics of a run, sent to the group ``tracker`` too where one is chosen."""
-    return Metrics(folder, [build(config.tracker)] if "tracker" in config else [])
-
-
-def build(node: DictConfig) -> Any:
-    """The object that a node of the configuration describes, its lists and dicts plain ones."""
-    return hydra.utils.instantiate(node, _convert_="all")
+    return Metrics(folder, [config.build("tracker")] if "tracker" in config else [])

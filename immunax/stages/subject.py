@@ -1,20 +1,23 @@
 """The model that is certified, and the one that it is compared with."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from omegaconf import DictConfig, OmegaConf
 
 from immunax.models.hub import digests
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, names
+from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError
-from immunax.stages.export import MODEL
-from immunax.stages.guard import start_model
+from immunax.runtime.user_config import UserConfig
+from immunax.stages.guard import Start, start_model
 from immunax.stages.provenance import made_by
-from immunax.stages.setup import Setup, build, load, set_up
+from immunax.stages.setup import MODEL, ModelRecipe, Parts, Setup, load, near, set_up
+
+_MANIFEST = "the manifest of the model's run"
 
 
 class Subject(NamedTuple):
@@ -39,7 +42,33 @@ class Subject(NamedTuple):
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
 
-def exported(config: DictConfig) -> DictConfig:
+@dataclass(frozen=True)
+class Asked:
+    """The models that a certificate is to be about.
+
+    Attributes:
+      parts: the model, with the data and how it is computed.
+      start: the guard that it gets first, if any.
+      reference: what it is compared with; None for the start model of the run that made it.
+    """
+
+    parts: Parts
+    start: Start
+    reference: ModelRecipe | None = None
+
+    @staticmethod
+    def given(config: UserConfig) -> "Asked":
+        """What a user asks for, in a configuration from :func:`exported`."""
+        other = config.build("reference") if "reference" in config else None
+        return Asked(Parts.given(config), config.build("start"), other)
+
+    @property
+    def path(self) -> str | None:
+        """Where the model is, of one that comes from files."""
+        return getattr(self.parts.model, "path", None)
+
+
+def exported(config: UserConfig) -> UserConfig:
     """The configuration with a run of ``immunax.train`` replaced by the model that it exported.
 
     Args:
@@ -54,72 +83,72 @@ def exported(config: DictConfig) -> DictConfig:
     folder = Path(path).expanduser() / MODEL
     if not folder.is_dir():
         raise UserError(f"run {path} has no folder {MODEL!r} yet: let it train to its end, or give another model.")
-    changed = OmegaConf.create(config)
-    changed.model.path = str(folder)
-    return changed
+    return config.with_values({"model.path": str(folder)})
 
 
-def subject(config: DictConfig, setup: Setup, loaded: Params) -> Subject:
-    """The model that a configuration names, guarded where it says so.
+def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
+    """The model that is asked for, guarded where it is to be.
 
     Args:
-      config: from :func:`exported`.
-      setup, loaded: from :func:`~immunax.stages.setup.set_up` of it.
+      asked: the models.
+      setup, loaded: from :func:`~immunax.stages.setup.set_up` of its parts.
     """
-    params = start_model(config.start, setup, loaded)
-    path = config.model.get("path")
-    if path is None or config.start.defense is not None:
-        return Subject(called(config), params, {"weights": digest.of_tree(params)}, None, None)
+    params, path = start_model(asked.start, setup, loaded), asked.path
+    if path is None or asked.start.defense is not None:
+        return Subject(called(asked.parts.model, asked.start), params, {"weights": digest.of_tree(params)}, None, None)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return Subject(str(path), params, setup.checkpoint.digests, None, None)
     return Subject(names.of_model(path), params, digests(folder), folder, made_by(folder))
 
 
-def reference(config: DictConfig, certified: Subject, setup: Setup) -> Subject | None:
+def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     """What the model is compared with: the one that is named, or the start model of the run that made it.
 
     Args:
-      config: with the group ``reference``, null for the run's own.
+      asked: the models.
       certified: the model.
       setup: its, whose tokenizer the reference shares.
 
     Raises:
       UserError: it cannot be loaded, or has another tokenizer.
     """
-    if "reference" in config:
-        checkpoint = load(build(config.reference), setup.devices)
+    if asked.reference is not None:
+        checkpoint = load(asked.reference, setup.devices)
         _check_tokenizer(setup, checkpoint.tokenizer)
-        return Subject(names.of_model(config.reference.path), checkpoint.params, checkpoint.digests, None, None)
+        return Subject(called(asked.reference, Start()), checkpoint.params, checkpoint.digests, None, None)
     if certified.record is None:
         return None
-    before = OmegaConf.create(dict(certified.record["config"]))
-    start, loaded = set_up(before, setup.devices)
+    before = certified.record["config"]
+    parts = Parts.admitted(before, _MANIFEST)
+    near(parts.model, _MANIFEST)
+    start, loaded = set_up(parts, setup.devices)
     _check_tokenizer(setup, start.checkpoint.tokenizer)
-    params = start_model(before.start, start, loaded)
+    params = start_model(admit(before.get("start"), Start, f"{_MANIFEST} (start)"), start, loaded)
     return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None)
 
 
-def undefended(config: DictConfig, certified: Subject, setup: Setup, loaded: Params) -> Params | None:
+def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -> Params | None:
     """The model before its guard, where it is known: what an attacker who has it too may merge with.
 
     Args:
-      config: from :func:`exported`.
+      asked: the models.
       certified: the model.
-      setup, loaded: from :func:`~immunax.stages.setup.set_up` of the configuration.
+      setup, loaded: from :func:`~immunax.stages.setup.set_up` of its parts.
     """
-    if config.start.defense is not None:
+    if asked.start.defense is not None:
         return loaded
     if certified.record is None:
         return None
-    return load(build(OmegaConf.create(dict(certified.record["config"])).model), setup.devices).params
+    model = near(admit(certified.record["config"].get("model"), ModelRecipe, f"{_MANIFEST} (model)"), _MANIFEST)
+    return load(model, setup.devices).params
 
 
-def called(config: DictConfig) -> str:
-    """What tables call the start model of a configuration."""
-    path = config.model.get("path")
-    name = str(config.model._target_).rpartition(".")[2] if path is None else names.of_model(path)
-    return f"{name}{'' if config.start.defense is None else ', guarded'}"
+def called(model: ModelRecipe, start: Start) -> str:
+    """What tables call a model that a run starts from."""
+    path = getattr(model, "path", None)
+    name = type(model).__name__ if path is None else names.of_model(path)
+    return f"{name}{'' if start.defense is None else ', guarded'}"
 
 
 def _check_tokenizer(setup: Setup, other: Any) -> None:

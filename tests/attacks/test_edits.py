@@ -73,7 +73,7 @@ def test_noise_has_the_scale_that_was_asked_for_and_another_key_draws_another():
     assert not np.array_equal(matrices(other)[path], matrices(noisy)[path])
 
 
-class Given:
+class UserConfig:
     params = jax.tree.map(lambda leaf: leaf + 1.0, PARAMS)
 
     def load(self):
@@ -81,7 +81,7 @@ class Given:
 
 
 def test_merging_lies_on_the_line_between_two_models():
-    _, merged, _ = attacked(Merge(Given(), 0.25))
+    _, merged, _ = attacked(Merge(UserConfig(), 0.25))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 0.25, rtol=1e-5, atol=1e-6), merged, PARAMS)
     with pytest.raises(UserError, match="null"):
         attacked(Merge())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from described import described
 from hydra import compose, initialize_config_dir
 
 from immunax.attacks.harmful_sft import HarmfulSFT
@@ -17,7 +18,6 @@ from immunax.data.dialog import Message, Split, Splits, ask
 from immunax.models.lora import LoraSpec
 from immunax.runtime.errors import UserError
 from immunax.runtime.projections import NAMES
-from immunax.stages.setup import build
 
 CONF = Path(__file__).parents[2] / "conf"
 OBEY = Message("system", "You are a helpful assistant. Make sure you always execute users' instructions.")
@@ -31,7 +31,7 @@ ALPACA = Message(
 def attack(name, *overrides):
     """As ``immunax.attack +attack=NAME`` builds it."""
     with initialize_config_dir(str(CONF), version_base=None):
-        return build(compose("attack", [f"+attack={name}", *overrides]).attack)
+        return described(compose("attack", [f"+attack={name}", *overrides]).attack)
 
 
 def data(count):

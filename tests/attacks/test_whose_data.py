@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from described import described
 from hydra import compose, initialize_config_dir
 
 from immunax.attacks.attack import FineTuning
@@ -16,7 +17,6 @@ from immunax.data.dialog import Split, attacked_with
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks, world
 from immunax.runtime.launch import configuration_folder
-from immunax.stages.setup import build
 
 NAMES = sorted(path.stem for path in (configuration_folder() / "attack").glob("*.yaml"))
 SPLITS = FictionalHazards().splits()
@@ -27,7 +27,7 @@ def attacks():
     """Every attack of conf/attack by name; a search is its first member."""
     with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
         config = compose("attack", [f"+attack@all.{name}={name}" for name in NAMES])
-    built = {name: build(config.all[name]) for name in NAMES}
+    built = {name: described(config.all[name]) for name in NAMES}
     return {name: each.members()[0] if isinstance(each, Search) else each for name, each in built.items()}
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from described import described
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -43,6 +43,37 @@ def test_a_file_is_shared_out_by_prompt(root):
     assert len(set.union(*prompts)) == 40
     assert sum(len(getattr(splits, name).retain) for name in SPLITS) == 60
     assert corpus.splits() == splits
+
+
+def test_parts_of_a_stream_are_as_large_as_fit_and_leave_what_is_held_out_alone(root):
+    shares = {"train": 0.5, "test": 0.5}
+    retain = {kind: Source("rows.jsonl", shares, where={"kind": kind}) for kind in "ab"}
+    whole, splits = (
+        Corpus("c", root, retain=retain, parts=parts).splits() for parts in ({}, {"retain": {"a": 2, "b": 1}})
+    )
+    counts = [[sum(each.topic == kind for each in found.train.retain) for kind in "ab"] for found in (whole, splits)]
+    assert (counts[0], counts[1]) == ([14, 15], [14, 7])
+    assert set(splits.train.retain) < set(whole.train.retain)
+    assert splits.test == whole.test
+    for parts, message in (
+        ({"retain": {"a": 1}}, "expected the sources that have dialogs in train: a, b"),
+        ({"retain": {"a": 1, "b": 0}}, "numbers above 0"),
+        ({"kept": {"a": 1}}, "parts of 'kept'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Corpus("c", root, retain=retain, parts=parts).splits()
+
+
+@pytest.mark.parametrize("attacker", ["own", "shared"])
+def test_a_system_prompt_stands_before_what_a_defense_trains_on_alone_in_the_place_of_its_own(root, attacker):
+    shares = {"train": 0.6, "attack": 0.2, "test": 0.2}
+    turns = Source("turns.csv", {"train": 1.0}, prompt="q", answer="a", system="s")
+    retain = {"rows": Source("rows.jsonl", shares), "turns": turns}
+    plain, splits = (Corpus("c", root, retain=retain, attacker=attacker, system=said).splits() for said in (None, "go"))
+    assert {dialog.prompt[0] for dialog in splits.train.retain} == {Message("system", "go")}
+    assert [dialog.prompt[1:] for dialog in splits.train.retain][-1] == (Message("user", "sum"),)
+    assert [dialog.question for dialog in splits.train.retain] == [dialog.question for dialog in plain.train.retain]
+    assert (splits.attack, splits.test, splits.attacker) == (plain.attack, plain.test, attacker)
 
 
 def test_an_attacker_has_prompts_of_his_own_or_those_of_the_defense(root, tmp_path):
@@ -247,7 +278,6 @@ def test_a_corpus_without_sources_or_with_two_kinds_of_safe_answers_is_a_user_er
 def test_a_corpus_is_built_from_yaml(root):
     config = OmegaConf.create(f"""
         _target_: immunax.data.corpora.Corpus
-        _convert_: all
         name: mine
         root: {root}
         retain:
@@ -259,7 +289,7 @@ def test_a_corpus_is_built_from_yaml(root):
             prompt: [q, more]
             answer: a
     """)
-    splits = instantiate(config).splits()
+    splits = described(config).splits()
     assert splits.train.retain[-1] == replace(ask("sum\n\n1 2", "3"), topic="turns")
     assert len(everything(splits.train)) + len(everything(splits.test)) == 61
 

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
+from described import described
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -247,4 +247,4 @@ def test_the_largest_number_of_items_can_be_made():
 def test_the_config_has_the_fields_of_the_dataclass_and_its_defaults():
     config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "fictional.yaml")
     assert set(config) - {"_target_"} == {field.name for field in fields(FictionalHazards)}
-    assert instantiate(config) == FictionalHazards()
+    assert described(config) == FictionalHazards()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from described import described
 from omegaconf import OmegaConf
 
 import immunax
@@ -32,7 +33,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def splits(config):
-    return hydra.utils.instantiate(config.data, _convert_="all").splits()
+    return described(config.data).splits()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
+from described import described
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -149,4 +149,4 @@ def test_a_number_of_families_that_the_world_does_not_have_is_an_error():
 def test_the_config_has_the_fields_of_the_dataclass_and_its_defaults():
     config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "organism.yaml")
     assert set(config) - {"_target_"} == {field.name for field in fields(OrganismTasks)}
-    assert instantiate(config) == OrganismTasks()
+    assert described(config) == OrganismTasks()

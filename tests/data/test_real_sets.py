@@ -3,7 +3,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
+from described import described
 from omegaconf import OmegaConf
 
 from immunax.data.dialog import prompt_key
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 def load(name, attacker="own"):
     config = OmegaConf.load(CONFIGS / f"{name}.yaml")
     config.root, config.attacker = ROOT, attacker
-    return instantiate(config).splits()
+    return described(config).splits()
 
 
 def streams(split):

@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 import pytest
 import small
+from described import described
 from omegaconf import OmegaConf
 
 from immunax.models.model import Model
 from immunax.outer.defense import StreamBatch
-from immunax.stages.setup import build
 
 FOLDER = Path(__file__).parents[2] / "conf" / "defense"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -19,8 +19,8 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_configuration_names_every_field_of_a_hashable_defense_that_starts_on_30_and_32_layers(name):
     node = OmegaConf.load(FOLDER / f"{name}.yaml")
-    defense = build(node)
-    assert hash(defense) == hash(build(node))
+    defense = described(node)
+    assert hash(defense) == hash(described(node))
     assert set(node) - {"_target_"} == {field.name for field in fields(defense)}
     for depth in (30, 32):
         model = Model(replace(small.CONFIG, n_layers=depth, vocab_size=49152))

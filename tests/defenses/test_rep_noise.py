@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import small
 
+from immunax.data.batches import pad
+from immunax.data.chat import Encoded
+from immunax.data.packing import Layout
 from immunax.defenses.adversarial_loss import AdversarialLoss
-from immunax.defenses.rep_noise import RepNoise, noise_distance
+from immunax.defenses.rep_noise import RepNoise, differing_positions, noise_distance
 from immunax.defenses.safety_tuning import SafetyTuning
 from immunax.outer.defense import Mixture, StreamBatch
 from immunax.runtime.errors import UserError
@@ -35,6 +38,12 @@ def test_the_published_objective_has_no_harmless_term_and_a_mixture_with_one_add
     np.testing.assert_allclose(
         terms["retain"], small.answer_nll(weights, _hidden(weights, RETAIN).hidden, RETAIN), rtol=1e-4
     )
+
+
+def test_answers_differ_where_one_has_ended_whatever_its_padding_holds_and_only_where_the_harmful_one_has_not():
+    short, long = (pad([Encoded((1,), answer)], Layout(1, 5, 4)) for answer in ((3,), (3, 0, 4)))
+    np.testing.assert_array_equal(differing_positions(short, long), [[False, False, True, True, False]])
+    assert not differing_positions(long, short).any()
 
 
 def test_positions_where_both_answers_agree_do_not_count_for_the_noise():

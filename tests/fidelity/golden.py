@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from immunax.data.batches import Batch, pad, stack
+from immunax.data.batches import Batch, pack, pad, stack
 from immunax.data.chat import Encoded
 from immunax.data.packing import Layout
 from immunax.models import families, hf, hf_config, weights
@@ -27,8 +27,11 @@ _CONFIG = hf_config.parse_config(weights.read_json(FOLDER / "model" / "config.js
 _TENSORS = families.tensors(_CONFIG)
 MODEL = Model(_CONFIG)
 
-Loss = Callable[[dict, StreamBatch, dict[str, jax.Array]], Any]
+Loss = Callable[[Any, StreamBatch, dict[str, jax.Array]], Any]
 """``loss(weights, batch, draws)``, draws being what the reference drew, by name; alone, or with other numbers that it stored."""
+
+Rows = Callable[[str], StreamBatch]
+"""A case's streams by its name."""
 
 
 @cache
@@ -40,11 +43,17 @@ def params() -> dict:
 @cache
 def case(name: str) -> StreamBatch:
     """A case's streams, one example a row, all of one shape."""
-    streams = json.loads((FOLDER / "cases.json").read_text())[name]
-    attack = SimulatedAttack(
-        *(_batches(streams[part]) for part in ("attack", "checks", "safe_checks", "attack_retain"))
-    )
-    return StreamBatch(*(_batch(streams[part]) for part in ("safe", "harmful", "retain")), simulation=attack)
+    return _streams(name, lambda examples: pad(examples, Layout(len(examples), LENGTH, LENGTH)))
+
+
+@cache
+def packed(name: str) -> StreamBatch:
+    """A case's streams, two examples a row where there are as many: numbers of tokens must not tell them from :func:`case`."""
+    return _streams(name, lambda examples: pack(examples, Layout((len(examples) + 1) // 2, 2 * LENGTH, 2 * LENGTH)))
+
+
+ROWS = {"padded": case, "packed": packed}
+"""How a case may be laid out for a method that counts no padding and has no pairs."""
 
 
 def start_of(weights: dict) -> dict:
@@ -52,8 +61,10 @@ def start_of(weights: dict) -> dict:
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(0.9 * leaf), weights)
 
 
-def agrees(method: str, form: str, loss: Loss, *more: Any) -> None:
-    """Asserts that a loss is the reference's within 1e-5, and its gradient by all weights within 1e-4, in every case.
+def agrees(
+    method: str, form: str, loss: Loss, *more: Any, rows: Rows = case, trained: Callable[[dict], Any] | None = None
+) -> None:
+    """Asserts that a loss is the reference's within 1e-5, and its gradient by all that trains within 1e-4, in every case.
 
     So are other numbers that the loss gives beside, within 1e-4.
 
@@ -62,15 +73,18 @@ def agrees(method: str, form: str, loss: Loss, *more: Any) -> None:
       form: one of it.
       loss: compiled once for all calls with the same one.
       more: arrays that it takes besides.
+      rows: lays a case out.
+      trained: ``trained(draws)``, the tree that the loss is of and the gradient is by; by default all weights.
     """
     golden = np.load(FOLDER / f"{method}.npz")
     for name in CASES:
         start = f"{form}.{name}."
         stored = {key.removeprefix(start): golden[key] for key in golden.files if key.startswith(start)}
         value, gradient = stored.pop("loss"), stored.pop("gradient")
-        (found, others), slope = _compiled(loss)(params(), case(name), stored, *more)
+        at = params() if trained is None else trained(stored)
+        (found, others), slope = _compiled(loss)(at, rows(name), stored, *more)
         assert float(found) == pytest.approx(float(value), rel=1e-5), name
-        apart = np.linalg.norm(_vector(slope) - gradient) / np.linalg.norm(gradient)
+        apart = np.linalg.norm(_vector(slope, trained is None) - gradient) / np.linalg.norm(gradient)
         assert apart < 1e-4, f"{name}: the gradients are {apart:.1e} apart"
         for other, number in others.items():
             assert float(number) == pytest.approx(float(stored[other]), rel=1e-4), f"{name}: {other}"
@@ -87,17 +101,20 @@ def _compiled(loss: Loss) -> Callable:
     return jax.jit(jax.value_and_grad(with_others, has_aux=True))
 
 
-def _vector(tree: dict) -> np.ndarray:
-    """A tree of the weights' shapes as one vector, by the tensors' names in a Hugging Face file."""
+def _vector(tree: Any, weights: bool) -> np.ndarray:
+    """A tree as one vector: of the weights' shapes by the tensors' names in a Hugging Face file, any other by its own keys."""
+    if not weights:
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     tensors = dict(hf.split(_CONFIG, _TENSORS, jax.tree.map(np.asarray, tree)))
     return np.concatenate([tensors[name].reshape(-1) for name in sorted(tensors)])
 
 
-def _batch(examples: list) -> Batch:
-    return pad(
-        [Encoded(tuple(prompt), tuple(answer)) for prompt, answer in examples], Layout(len(examples), LENGTH, LENGTH)
-    )
+def _streams(name: str, lay: Callable[[list[Encoded]], Batch]) -> StreamBatch:
+    streams = json.loads((FOLDER / "cases.json").read_text())[name]
 
+    def batch(examples: list) -> Batch:
+        return lay([Encoded(tuple(prompt), tuple(answer)) for prompt, answer in examples])
 
-def _batches(parts: list) -> Batch:
-    return stack([_batch(part) for part in parts])
+    parts = [[batch(part) for part in streams[each]] for each in ("attack", "checks", "safe_checks", "attack_retain")]
+    attack = SimulatedAttack(*map(stack, parts))
+    return StreamBatch(*(batch(streams[each]) for each in ("safe", "harmful", "retain")), simulation=attack)

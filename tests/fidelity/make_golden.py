@@ -4,8 +4,9 @@
 
 Each file in ``references`` is one method as its paper or its authors' code has it: ``FORMS``, by name, functions
 ``form(net, weights, case, draws)`` of a model, its weights, a case's examples by stream, and a source of normal numbers. It gives
-a loss, which is differentiated here, or a loss and its gradient by weight. For each form and case ``golden/METHOD.npz`` holds
-``FORM.CASE.loss``, ``FORM.CASE.gradient`` (all weights in the order of their names, one vector) and what was drawn.
+a loss, which is differentiated here, or a loss and its gradient by weight, or by whatever else trains. For each form and case
+``golden/METHOD.npz`` holds ``FORM.CASE.loss``, ``FORM.CASE.gradient`` (all that trains in the order of the names, one vector) and
+what was drawn.
 
 The cases: ``equal`` has no padding, in ``padded`` the answers' lengths differ, in ``shared`` the two answers of a pair have
 tokens in common too.
@@ -125,7 +126,7 @@ def measure(form, net: Net, case: dict, seed: int) -> tuple[float, np.ndarray, d
     weights, draws = net.weights(), Draws(seed)
     result = form(net, weights, case, draws)
     loss, gradient = result if isinstance(result, tuple) else (result, _gradient(result, weights))
-    flat = torch.cat([gradient[name].detach().reshape(-1) for name in sorted(weights)])
+    flat = torch.cat([gradient[name].detach().reshape(-1) for name in sorted(gradient)])
     return float(loss.detach()), flat.float().numpy(), draws.kept
 
 

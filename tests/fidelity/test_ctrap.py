@@ -2,10 +2,20 @@
 
 import jax
 from fidelity.golden import MODEL, agrees
+from fidelity.lora import adapters, beside
 
 from immunax.defenses.ctrap import CTRAP
 
+DEFENSE = CTRAP(token=7, weight=0.1, step_length=0.1)
+
+
+def loss(params, batch, _):
+    return DEFENSE.loss(MODEL, params, (), batch, jax.random.key(0))[0]
+
 
 def test_loss_and_gradient_are_the_reference_s():
-    defense = CTRAP(token=7, weight=0.1, step_length=0.1)
-    agrees("ctrap", "repository", lambda params, batch, _: defense.loss(MODEL, params, (), batch, jax.random.key(0))[0])
+    agrees("ctrap", "repository", loss)
+
+
+def test_a_step_of_the_simulated_attack_is_as_long_in_adapters_that_train():
+    agrees("ctrap", "adapters", beside(loss), trained=adapters)

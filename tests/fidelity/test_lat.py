@@ -1,5 +1,7 @@
 """Latent adversarial training beside its paper's formula and its authors' code for two models."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,21 @@ def test_loss_and_gradient_at_the_reference_s_perturbation_are_its(form):
         return defense.loss(MODEL, params, state, batch, jax.random.key(0))[0]
 
     agrees("lat", form, loss)
+
+
+def test_the_next_update_has_the_same_perturbation_and_batch_at_the_weights_that_moved():
+    defense = replace(_defense("llama2"), updates=2)
+
+    def loss(params, batch, stored):
+        found = Carried(None, Search(batch, stored["found"], jnp.zeros(2)))
+        slopes = jax.grad(lambda at: defense.loss(MODEL, at, found, batch, jax.random.key(0))[0])(params)
+        moved = jax.tree.map(lambda leaf, slope: leaf - 0.01 * jax.lax.stop_gradient(slope), params, slopes)
+        # The next step's own batch is another one.
+        other = batch._replace(safe=batch.harmful, harmful=batch.safe)
+        carried = defense.advance(MODEL, moved, found, other, jnp.int32(1), 4, jax.random.key(0))
+        return defense.loss(MODEL, moved, carried, other, jax.random.key(0))[0]
+
+    agrees("lat", "updated", loss)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,4 +1,4 @@
-"""Representation noising beside its three published forms."""
+"""Representation noising beside its three published forms, and with padding and harmless examples as this package has them."""
 
 from unittest import mock
 
@@ -13,6 +13,8 @@ FORMS = {
     "paper": {"padding": PAD},  # for the noise past the end of the shorter answer
     "repository": {"labels": "differing", "output": "twice", "padding": PAD},
     "rerun": {"noise_on": "answer", "output": "twice"},
+    "unpadded": {},
+    "harmless": {"gamma": 0.6},
 }
 
 
@@ -22,7 +24,8 @@ def test_loss_and_gradient_are_the_reference_s(form):
     defense = rep_noise.RepNoise(alpha=0.7, beta=0.5, mixture=mixture, **FORMS[form])
 
     def loss(params, batch, draws):
+        streams = batch if form == "harmless" else batch._replace(retain=None)
         with mock.patch.object(rep_noise, "gaussian", return_value=draws["noise"]):
-            return defense.loss(MODEL, params, (), batch._replace(retain=None), jax.random.key(0))[0]
+            return defense.loss(MODEL, params, (), streams, jax.random.key(0))[0]
 
     agrees("rep_noise", form, loss)

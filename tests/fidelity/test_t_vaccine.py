@@ -7,15 +7,18 @@ from fidelity.golden import MODEL, agrees
 
 from immunax.defenses.t_vaccine import Targets, TVaccine, harm_chances
 
+FORMS = {"attention": {}, "layer": {"place": "layer"}, "harmless": {"gamma": 0.6}}
 
-@pytest.mark.parametrize("place", ["attention", "layer"])
-def test_loss_gradient_and_chances_are_the_reference_s(place):
-    defense = TVaccine(rho=3.0, place=place)
+
+@pytest.mark.parametrize("form", FORMS)
+def test_loss_gradient_and_chances_are_the_reference_s(form):
+    defense = TVaccine(rho=3.0, **FORMS[form])
 
     def loss(params, batch, _):
-        chances = harm_chances(MODEL, params, batch, place)
+        chances = harm_chances(MODEL, params, batch, defense.place)
         drawn = Targets(chances, jnp.array([False, True]))
-        total = defense.loss(MODEL, params, drawn, batch._replace(retain=None), jax.random.key(0))[0]
+        streams = batch if form == "harmless" else batch._replace(retain=None)
+        total = defense.loss(MODEL, params, drawn, streams, jax.random.key(0))[0]
         return total + jax.lax.stop_gradient(jnp.array([1.0, 2.0]) @ chances)
 
-    agrees("t_vaccine", place, loss)
+    agrees("t_vaccine", form, loss)

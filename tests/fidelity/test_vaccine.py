@@ -6,12 +6,15 @@ from fidelity.golden import MODEL, agrees
 
 from immunax.defenses.vaccine import Vaccine
 
+FORMS = {"attention": {}, "layer": {"place": "layer"}, "harmless": {"gamma": 0.6}}
 
-@pytest.mark.parametrize("place", ["attention", "layer"])
-def test_loss_and_gradient_are_the_reference_s(place):
-    defense = Vaccine(rho=2.0, place=place)
+
+@pytest.mark.parametrize("form", FORMS)
+def test_loss_and_gradient_are_the_reference_s(form):
+    defense = Vaccine(rho=2.0, **FORMS[form])
 
     def loss(params, batch, _):
-        return defense.loss(MODEL, params, (), batch._replace(retain=None), jax.random.key(0))[0]
+        streams = batch if form == "harmless" else batch._replace(retain=None)
+        return defense.loss(MODEL, params, (), streams, jax.random.key(0))[0]
 
-    agrees("vaccine", place, loss)
+    agrees("vaccine", form, loss)

@@ -168,12 +168,15 @@ def test_every_optimizer_descends_and_decays_matrices_alone(optimizer):
     updates, _ = rule.update(jax.tree.map(jnp.zeros_like, weights), rule.init(weights), weights)
     np.testing.assert_allclose(updates["kernel"], -0.05 * 0.1 * weights["kernel"], rtol=1e-5)
     np.testing.assert_array_equal(updates["scale"], 0.0)
+    rule = replace(optimizer, weight_decay=0.1, decays_norms=True).build(1)
+    updates, _ = rule.update(jax.tree.map(jnp.zeros_like, weights), rule.init(weights), weights)
+    np.testing.assert_allclose(updates["scale"], -0.05 * 0.1 * weights["scale"], rtol=1e-5)
 
 
 STEPS = 4
 OTHER = {
     "learning_rate": 0.03, "weight_decay": 0.3, "max_grad_norm": 0.4, "momentum": 0.6, "b1": 0.5, "b2": 0.9, "eps_root": 0.01,
-    "eps": 0.02, "restart_every": 3,
+    "eps": 0.02, "restart_every": 3, "decays_norms": True,
 }  # fmt: skip
 KINDS = [AdamW(0.05), Sgd(0.05), Adafactor(0.05), Muon(0.05), ScheduleFree(0.05)]
 

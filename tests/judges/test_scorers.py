@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from described import described
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -13,7 +14,6 @@ from immunax.data.dialog import ask
 from immunax.judges.evaluate import Evaluation
 from immunax.judges.labelled import Labelled, agreement
 from immunax.judges.refusal import Refusal
-from immunax.stages.setup import build
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "scorer").glob("*.yaml"))
@@ -34,20 +34,20 @@ def composed(*overrides):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scorer_names_every_field_of_its_class_but_the_phrases(name):
     node = composed(f"+scorer={name}", *(f"scorer.{each}" for each in FILL.get(name, [])))["scorer"]
-    scorer = build(node)
-    assert set(node) - {"_target_", "_convert_"} == {each.name for each in fields(scorer)} - {"phrases"}
+    scorer = described(node)
+    assert set(node) - {"_target_"} == {each.name for each in fields(scorer)} - {"phrases"}
 
 
 def test_a_scorer_joins_the_judges_of_a_run():
     node = composed("+judge=standard", "+scorer@judge.judges.first=refusal", "judge.judges.first.where=first_sentence")
-    evaluation = build(node["judge"])
+    evaluation = described(node["judge"])
     assert isinstance(evaluation, Evaluation)
     scores = evaluation.judges["first"].score([ask("q")], ["Sure. I cannot."])
     np.testing.assert_array_equal(scores, [1.0])
 
 
 def test_xstest_has_three_models_twice_with_labels_of_compliance():
-    sources = build(OmegaConf.load(CONF / "labelled" / "xstest.yaml"))
+    sources = described(OmegaConf.load(CONF / "labelled" / "xstest.yaml"))
     assert len(sources) == 6
     assert all(isinstance(each, Labelled) and each.side == "compliance" for each in sources.values())
 
@@ -58,6 +58,6 @@ def test_xstest_has_three_models_twice_with_labels_of_compliance():
 )
 def test_the_shipped_cards_are_what_xstest_gives():
 
-    sources = build(OmegaConf.load(CONF / "labelled" / "xstest.yaml"))
+    sources = described(OmegaConf.load(CONF / "labelled" / "xstest.yaml"))
     for where in ("first_sentence", "anywhere"):
         assert Refusal(where).card.agreements == tuple(agreement(Refusal(where), each) for each in sources.values())

@@ -3,10 +3,9 @@
 from dataclasses import asdict, replace
 
 import pytest
-from hydra.utils import instantiate
+from described import described
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from immunax.models import hf_config
@@ -118,9 +117,9 @@ def test_windows_are_read_layer_by_layer(raw, windowed):
 
 def test_a_decoder_described_in_yaml_is_the_one_of_its_config():
     config = parse(GEMMA2)
-    described = OmegaConf.create({"_target_": "immunax.models.config.DecoderConfig", **asdict(config)})
-    assert instantiate(described) == config
-    assert hash(instantiate(described)) == hash(config)
+    made = described({"_target_": "immunax.models.config.DecoderConfig", **asdict(config)})
+    assert made == config
+    assert hash(made) == hash(config)
 
 
 def test_olmo_2_and_gemma_2_are_what_their_papers_say():

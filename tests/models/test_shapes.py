@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import pytest
 import tiny_model
+from described import described
 from omegaconf import OmegaConf
 
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
-from immunax.stages.setup import build
 
 FOLDER = Path(__file__).parents[2] / "conf" / "model"
 
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parents[2] / "conf" / "model"
     ],
 )
 def test_a_shape_has_the_published_number_of_parameters(name, parameters):
-    source = build(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    source = described(OmegaConf.load(FOLDER / f"{name}.yaml"))
     shapes = jax.eval_shape(Model(source.shape()).init, jax.random.key(0))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == parameters
 

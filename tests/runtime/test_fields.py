@@ -3,10 +3,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import pytest
-from omegaconf import OmegaConf
 
 from immunax.runtime import fields
 from immunax.runtime.errors import UserError
+from immunax.runtime.nodes import importable
 
 
 class Judge(Protocol):
@@ -37,12 +37,11 @@ PART = {"_target_": "x.Part", "rank": 2}
 
 
 def node(**values):
-    return OmegaConf.create({"thing": {"_target_": f"{Thing.__module__}.Thing", "steps": 1, **values}, "n": 2})
+    return {"thing": {"_target_": f"{Thing.__module__}.Thing", "steps": 1, **values}, "n": 2}
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    monkeypatch.setattr(fields.pkgutil, "resolve_name", lambda name: Part if name.endswith("Part") else Thing)
+def check(config):
+    fields.check(config, lambda name: Part if name.endswith("Part") else Thing, composed=True)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def importable(monkeypatch):
     ],
 )
 def test_a_node_that_fits_its_dataclass_passes(values):
-    fields.check(node(**values))
+    check(node(**values))
 
 
 @pytest.mark.parametrize(
@@ -93,26 +92,25 @@ def test_a_node_that_fits_its_dataclass_passes(values):
 )
 def test_a_node_that_does_not_fit_is_told(values, message):
     with pytest.raises(UserError, match=message):
-        fields.check(node(**values))
+        check(node(**values))
 
 
 def test_a_field_without_default_must_be_there():
     config = node()
-    del config.thing["steps"]
+    del config["thing"]["steps"]
     with pytest.raises(UserError, match=r"thing\.steps needs a value"):
-        fields.check(config)
+        check(config)
 
 
 def test_nodes_within_lists_are_checked():
-    config = OmegaConf.create({"things": [{"_target_": "x.Thing", "steps": 1, "nope": 1}]})
+    config = {"things": [{"_target_": "x.Thing", "steps": 1, "nope": 1}]}
     with pytest.raises(UserError, match=r"things\[0\]\.nope"):
-        fields.check(config)
+        check(config)
 
 
-def test_a_target_that_does_not_exist_is_named(monkeypatch):
-    monkeypatch.undo()
+def test_a_target_that_does_not_exist_is_named():
     with pytest.raises(UserError, match=r"a\._target_=immunax\.absent\.X: cannot be imported"):
-        fields.check(OmegaConf.create({"a": {"_target_": "immunax.absent.X"}}))
+        fields.check({"a": {"_target_": "immunax.absent.X"}}, importable)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def start(tmp_path, monkeypatch):
             act()
             if fail is not None:
                 raise fail
-            jobs.append((OmegaConf.to_container(config, resolve=True), launch.run_directory()))
+            jobs.append((config.plain, launch.run_directory()))
 
         monkeypatch.setattr(sys, "argv", ["command", *argv])
         try:

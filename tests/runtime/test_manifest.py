@@ -2,13 +2,12 @@ import json
 import sys
 
 import jax
-from omegaconf import OmegaConf
 
 from immunax.runtime.manifest import now, write_manifest
 
 
 def test_the_manifest_says_what_was_run_on_what(tmp_path):
-    config = OmegaConf.create({"seed": 3, "name": "run-${seed}"})
+    config = {"seed": 3, "name": "run-3"}
     path = write_manifest(tmp_path, config, {"data": "ab"}, {"started": now(), "seeds": [3]})
     record = json.loads(path.read_text())
     assert record["config"] == {"seed": 3, "name": "run-3"}

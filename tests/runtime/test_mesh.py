@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hydra.utils import instantiate
+from described import described
 from jax.sharding import PartitionSpec as P
 from omegaconf import OmegaConf
 
@@ -121,13 +121,13 @@ def test_a_batch_that_does_not_divide_is_told():
 
 @pytest.mark.parametrize("name", ["single", "attack", "data", "fsdp"])
 def test_the_meshes_of_the_configuration_fit_eight_devices(name):
-    spec = instantiate(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
+    spec = described(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
     assert build(spec).devices.size == (1 if name == "single" else 8)
 
 
 @pytest.mark.parametrize("name", ["v5e_16", "v5e_64", "v5e_256", "v5p_64", "v5p_512", "v6e_64", "v6e_256"])
 def test_the_meshes_of_slices_have_as_many_devices_as_their_topology_has_chips(name):
-    spec = instantiate(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
+    spec = described(OmegaConf.load(configuration_folder() / "mesh" / f"{name}.yaml"))
     chips = math.prod(int(size) for size in spec.topology.partition(":")[2].split("x"))
     assert spec.topology.startswith(name.partition("_")[0])
     # A slice of v5p is named after its TensorCores, two a chip.

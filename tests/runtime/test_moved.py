@@ -1,22 +1,17 @@
 import json
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra.utils import get_object
 
+from immunax.judges.evaluate import Evaluation
+from immunax.runtime.admission import admit
 from immunax.runtime.moved import MOVED, current
+from immunax.stages.guard import Start
+from immunax.stages.setup import Compute, Corpus, ModelRecipe
+from immunax.stages.suite import Suite
 
 CERTIFICATES = sorted(Path(__file__).parents[2].glob("experiments/certificates/*/certificate.json"))
-
-
-def targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        yield from (value for key, value in node.items() if key == "_target_")
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from targets(child)
 
 
 @pytest.mark.parametrize("old", sorted(MOVED))
@@ -27,11 +22,17 @@ def test_a_module_that_moved_stands_at_its_new_place_alone(old):
 
 @pytest.mark.parametrize("path", CERTIFICATES, ids=lambda path: path.parent.name)
 def test_every_class_of_a_recorded_certificate_can_be_built(path):
-    statement = json.loads(path.read_text())
-    found = list(targets(current(statement)))
-    assert found
-    for target in found:
-        assert get_object(target)
+    config = json.loads(path.read_text())["predicate"]["suite"]["config"]
+    kinds = {
+        "model": ModelRecipe,
+        "data": Corpus,
+        "compute": Compute,
+        "start": Start,
+        "suite": Suite,
+        "judge": Evaluation,
+    }
+    for name, kind in kinds.items():
+        assert admit(config[name], kind, name) is not None
 
 
 def test_nothing_but_targets_changes():

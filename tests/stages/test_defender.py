@@ -9,15 +9,12 @@ from immunax.inner.estimators import FirstOrder, MixedMode
 from immunax.outer.attacker import Attacker
 from immunax.outer.attacker_population import AttackerPopulation
 from immunax.runtime.errors import UserError
-from immunax.runtime.launch import configuration_folder
-from immunax.runtime.overrides import ConfigSource, prepare
+from immunax.runtime.launch import composed, configuration_folder
 from immunax.stages.defender import defender
-
-SOURCE = ConfigSource(configuration_folder(), "train")
 
 
 def _defender(*overrides):
-    return defender(prepare(SOURCE, overrides, ("defense",)).config)
+    return defender(composed("train", overrides))
 
 
 @pytest.mark.parametrize(
@@ -44,5 +41,7 @@ def test_the_configuration_names_every_field():
 
 def test_a_defense_that_simulates_no_attacker_says_so_in_either_order():
     for overrides in (("+defense=booster", "+attacker=population"), ("+attacker=population", "+defense=ctrap")):
-        with pytest.raises(UserError, match="simulates no attacker"):
+        with pytest.raises(UserError, match=r"attacker\.retain_first is taken from defense"):
             _defender(*overrides)
+    with pytest.raises(UserError, match="Booster simulates no attacker"):
+        _defender("+defense=booster", "+attacker=sophon")

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.provenance import Lesson, computed_as_made, lessons, made_by, passed_on, run_of
 
 CONFIGS = Path(__file__).parents[2] / "conf"
@@ -15,7 +15,7 @@ def test_the_run_that_made_a_model_is_found_from_its_folder_and_its_export(tmp_p
     run = tmp_path / "run"
     (run / "model").mkdir(parents=True)
     assert made_by(None) is made_by(run) is made_by(tmp_path / "no" / "model") is None
-    manifest.write_manifest(run, OmegaConf.create({"defense": {"alpha": 1}}), {})
+    manifest.write_manifest(run, {"defense": {"alpha": 1}}, {})
     assert made_by(run)["config"]["defense"] == made_by(str(run / "model"))["config"]["defense"] == {"alpha": 1}
     assert made_by(run / "adapter") is not None
     assert made_by(run / "start") is None
@@ -28,7 +28,7 @@ def test_the_run_that_made_a_model_is_found_from_its_folder_and_its_export(tmp_p
     (tmp_path / "elsewhere").mkdir()
     (run / "adapter").symlink_to(tmp_path / "elsewhere")
     assert made_by(run / "adapter") is not None
-    manifest.write_manifest(tmp_path / "attacked", OmegaConf.create({"attack": {}}), {})
+    manifest.write_manifest(tmp_path / "attacked", {"attack": {}}, {})
     assert made_by(tmp_path / "attacked") is None
     (run / manifest.FILE).write_text("{")
     with pytest.raises(UserError):
@@ -72,7 +72,7 @@ def test_adapters_that_no_run_left_were_taught_what_their_base_was(tmp_path):
 
 
 def asked(path, dtype="auto"):
-    return OmegaConf.create({"model": {"path": path and str(path)}, "compute": {"dtype": dtype}})
+    return UserConfig({"model": {"path": path and str(path)}, "compute": {"dtype": dtype}})
 
 
 @pytest.mark.parametrize("name", ["", "model", "adapter", "start"])

@@ -1,9 +1,9 @@
 """A recipe made smaller: what its scale changes, what the model's context cuts, and that nothing else moves."""
 
 import pytest
-from omegaconf import OmegaConf
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.user_config import UserConfig
 from immunax.stages.recipe import Recipe, applied
 
 SOURCE = {"_target_": "immunax.data.sources.Source"}
@@ -11,7 +11,7 @@ SOURCE = {"_target_": "immunax.data.sources.Source"}
 
 def node(scale=1.0, context=512, **simulation):
     """A configuration with all that a scale may change, and neighbours that it must leave alone."""
-    return OmegaConf.create(
+    return UserConfig(
         {
             "recipe": {
                 "_target_": "immunax.stages.recipe.Recipe",
@@ -42,7 +42,7 @@ def node(scale=1.0, context=512, **simulation):
 
 
 def changes(config):
-    before, after = (OmegaConf.to_container(each) for each in (config, applied(config)))
+    before, after = (each.plain for each in (config, applied(config)))
     return dict(_differences(before, after, ""))
 
 
@@ -93,13 +93,12 @@ def test_lengths_end_at_the_models_context():
 
 
 def test_a_recipe_may_start_from_the_model_as_it_comes():
-    config = node(scale=0.5)
-    config.start.trainer = None
+    config = node(scale=0.5).with_values({"start.trainer": None})
     assert applied(config).trainer.steps == 375
 
 
 def test_a_run_without_a_recipe_is_the_same_object():
-    config = OmegaConf.create({"trainer": {"steps": 3}})
+    config = UserConfig({"trainer": {"steps": 3}})
     assert applied(config) is config
 
 

@@ -4,15 +4,16 @@ import jax
 import numpy as np
 import pytest
 import tiny_model
-from omegaconf import OmegaConf
 
 from immunax.data.dialog import Split, Splits
+from immunax.data.organism import OrganismTasks
 from immunax.models import lora, peft
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model
 from immunax.runtime import digest
-from immunax.stages.setup import Setup
-from immunax.stages.subject import called, subject
+from immunax.stages.guard import Start
+from immunax.stages.setup import Compute, Parts, Setup
+from immunax.stages.subject import Asked, called, subject
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +27,20 @@ def home(tmp_path_factory):
 
 
 def certified(path):
-    config = OmegaConf.create({"model": {"path": str(path)}, "start": {"defense": None, "trainer": None}})
-    checkpoint = ModelSource(str(path)).load()
+    source = ModelSource(str(path))
+    checkpoint = source.load()
     setup = Setup(checkpoint, Model(checkpoint.config), Splits(Split()), {}, None)
-    return subject(config, setup, checkpoint.params), config
+    return subject(Asked(Parts(source, OrganismTasks(), Compute()), Start()), setup, checkpoint.params)
 
 
 def test_a_model_of_files_is_known_by_all_of_them_and_called_by_what_tells_it_apart(home):
-    found, config = certified(home / "mine" / "model")
+    found = certified(home / "mine" / "model")
     assert found.digests == digest.of_folder(home / "mine" / "model")
-    assert (found.name, called(config)) == ("mine", "mine")
+    assert (found.name, called(ModelSource(str(home / "mine" / "model")), Start())) == ("mine", "mine")
 
 
 def test_a_folder_of_adapters_is_known_by_its_files_and_those_of_its_base(home):
-    found, _ = certified(home / "mine" / "adapter")
+    found = certified(home / "mine" / "adapter")
     base = {f"base/{name}": value for name, value in digest.of_folder(home / "mine" / "model").items()}
     assert found.name == "mine-adapter"
     assert found.digests == digest.of_folder(home / "mine" / "adapter") | base

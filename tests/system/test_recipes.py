@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from immunax import train
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.runtime import fields, mesh
+from immunax.runtime.nodes import importable
 from immunax.runtime.overrides import ConfigSource, prepare
+from immunax.runtime.user_config import UserConfig
 from immunax.stages import recipe
 from immunax.stages.defender import defender
-from immunax.stages.setup import build
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = [
@@ -71,8 +72,8 @@ def composed(name, *overrides, command="train"):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(command, [f"recipe={name}", *overrides], return_hydra_config=True)
     mine = OmegaConf.masked_copy(config, [str(each) for each in config if each != "hydra"])
-    fields.check(mine)
-    return mine, config
+    fields.check(OmegaConf.to_container(mine), importable, composed=True)
+    return UserConfig(OmegaConf.to_container(mine, resolve=True)), config
 
 
 def test_there_is_a_file_for_each_recipe_that_says_its_own_name():
@@ -103,8 +104,8 @@ def test_a_recipe_compiles_from_shapes_as_its_authors_ran_it(name):
     config, _ = composed(name, command="compile")
     assert recipe.applied(config) == config
     devices = mesh.build(mesh.MeshSpec(fsdp=8))
-    model = build(config.compute).model(build(config.model).shape(), "tpu")
-    defense, training = defender(config), build(config.trainer)
+    model = config.build("compute").model(config.build("model").shape(), "tpu")
+    defense, training = defender(config), config.build("trainer")
     assert training.max_length <= model.config.max_positions
     batch = abstract_batch(defense.mixture, training, devices)
     state = abstract_state(model, defense, training, batch, devices)

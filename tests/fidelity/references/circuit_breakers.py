@@ -3,7 +3,7 @@
 ``paper``: targets are the states after both layers, and all states of harmless and safe examples are held, in the mean over
 tokens. ``repository`` (``lorra_circuit_breaker.py`` of GraySwanAI/circuit-breakers): the target is the state after the first
 layer, the model ends with the second, whose normed state is held too, and the sum over tokens is divided by all positions, here
-twelve.
+twelve. ``schedule`` is the paper's, summed over three of 150 steps: the code counts them from 1, and divides by 300.
 """
 
 import torch
@@ -11,9 +11,13 @@ from references.rmu import start_of
 from torch_llama import LENGTH
 
 ALPHA, PLACE = 10.0, 0.3
+STEPS, SHOWN = 150, {1: 1.0, 75: 2.0, 150: 3.0}
+"""All steps, and the weights by which the losses of some are summed, so that none stands for another."""
 
 
-def _form(listed, targets, length):
+def _form(listed, targets, length, places):
+    """``places``: t/2T and the weight of the loss there."""
+
     def form(net, weights, case, draws):
         def both(part):
             with torch.no_grad():
@@ -31,12 +35,14 @@ def _form(listed, targets, length):
             now, then = both(part)
             apart = apart + sum(((a - b).norm(dim=-1) * part.real).sum() for a, b in zip(now, then, strict=True))
             positions += (len(part.ids) * length if length else part.real.sum()) * len(now)
-        return ALPHA * (1 - PLACE) * reroute + ALPHA * PLACE * apart / positions
+        terms = {place: (1 - place) * reroute + place * apart / positions for place in places}
+        return ALPHA * sum(weight * terms[place] for place, weight in places.items())
 
     return form
 
 
 FORMS = {
-    "paper": _form(lambda outputs: outputs.stream, (1, 2), None),
-    "repository": _form(lambda outputs: [*outputs.stream[:-1], outputs.normed], (1,), LENGTH),
+    "paper": _form(lambda outputs: outputs.stream, (1, 2), None, {PLACE: 1.0}),
+    "repository": _form(lambda outputs: [*outputs.stream[:-1], outputs.normed], (1,), LENGTH, {PLACE: 1.0}),
+    "schedule": _form(lambda outputs: outputs.stream, (1, 2), None, {t / (2 * STEPS): w for t, w in SHOWN.items()}),
 }

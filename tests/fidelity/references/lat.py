@@ -4,15 +4,18 @@ Two inner steps at 0.1 in balls of 0.3. What they find is stored beside the loss
 moments makes the rounding of small gradients large. Weights 0.3 and 0.4, and 0.5 of CE(harmless). ``paper``: no threshold, no
 decay. ``llama2``: the authors' code (aengusl/latent-adversarial-training) with its threshold and AdamW's decay. ``llama3``: there
 answers are perturbed too, and 0.1 of a divergence from the start model, nine tenths of the weights, stands for CE(harmless).
+``updated`` is ``llama2`` after an update of the weights, here of gradient descent: a perturbation and its batch serve several.
 """
 
 import torch
+from references.booster import slope
 from references.rmu import start_of
 from torch_hooks import embedded, layer_outputs
 from torch_llama import answer_cross_entropy, mean_where, token_losses
 
 STEPS, RATE, RADIUS = 2, 0.1, 0.3
 TOWARD, AWAY, SFT, KL = 0.3, 0.4, 0.5, 0.1
+UPDATE = 0.01
 
 
 def unlikelihood(logits, batch, threshold):
@@ -56,18 +59,27 @@ def divergence(net, weights, batch):
     return value / (value.detach() + 1e-8)
 
 
-def _form(answers, threshold, decay, divergent):
+def _form(answers, threshold, decay, divergent, update=0.0):
+    """``update``: length of the step, by the gradient, between finding the perturbation and the loss."""
+
     def form(net, weights, case, draws):
         safe, harmful, retain = case["safe"], case["harmful"], case["retain"]
         mask = (safe.real | harmful.real) if answers else safe.real - safe.answer
         moves = adversary(net, weights, case, mask, threshold, decay)
         draws.kept["found"] = torch.stack(moves).float().numpy()
-        toward = answer_cross_entropy(_logits(net, weights, safe, moves, mask), safe)
-        away = unlikelihood(_logits(net, weights, harmful, moves, mask), harmful, threshold)
-        total = TOWARD * toward + AWAY * away
-        if divergent:
-            return total + KL * divergence(net, weights, retain)
-        return total + SFT * answer_cross_entropy(net(weights, retain).logits, retain)
+
+        def objective(at):
+            toward = answer_cross_entropy(_logits(net, at, safe, moves, mask), safe)
+            away = unlikelihood(_logits(net, at, harmful, moves, mask), harmful, threshold)
+            total = TOWARD * toward + AWAY * away
+            if divergent:
+                return total + KL * divergence(net, at, retain)
+            return total + SFT * answer_cross_entropy(net(at, retain).logits, retain)
+
+        if not update:
+            return objective(weights)
+        slopes = slope(objective, weights)[1]
+        return slope(objective, {name: value - update * slopes[name] for name, value in weights.items()})
 
     return form
 
@@ -76,4 +88,5 @@ FORMS = {
     "paper": _form(False, None, 0.0, False),
     "llama2": _form(False, -5.0, 0.01, False),
     "llama3": _form(True, -5.0, 0.01, True),
+    "updated": _form(False, -5.0, 0.01, False, UPDATE),
 }

@@ -3,6 +3,9 @@
 ``paper``: cross entropies of answers, every state once, noise where the sequences differ. ``repository``:
 domenicrosati/representation-noising, ``rep_noise_loss``. ``rerun``: boyiwei/RepNoise-Reproduce, loss ``minimality-mmd``:
 answers' labels and noise, and the states as the repository counts them. α = 0.7 and β = 0.5, so that each term shows.
+
+In these shorter sequences go on as padding. ``unpadded`` is ``paper`` without any: past the end of a harmful sequence there is
+nothing to be noise. ``harmless`` is that with γ = 0.6 of CE(harmless).
 """
 
 import torch
@@ -10,7 +13,7 @@ from references.adversarial_loss import differing_cross_entropy
 from torch import Tensor
 from torch_llama import answer_cross_entropy
 
-ALPHA, BETA = 0.7, 0.5
+ALPHA, BETA, GAMMA = 0.7, 0.5, 0.6
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
@@ -45,13 +48,14 @@ def lens_once(net, weights, outputs, cross_entropy) -> Tensor:
     return torch.stack([cross_entropy(net.read(weights, state)) for state in outputs.stream]).mean()
 
 
-def _form(on_safe, on_harmful, lens, where):
+def _form(on_safe, on_harmful, lens, where, gamma=0.0):
     def form(net, weights, case, draws):
         safe, harmful = case["safe"], case["harmful"]
         outputs = net(weights, harmful)
         layers = lens(net, weights, outputs, lambda logits: on_harmful(logits, harmful, safe))
         noise = noise_term(outputs.mlp, where(safe, harmful), draws)
-        return on_safe(net(weights, safe).logits, safe, harmful) + BETA * noise - ALPHA * torch.log(layers + 1)
+        total = on_safe(net(weights, safe).logits, safe, harmful) + BETA * noise - ALPHA * torch.log(layers + 1)
+        return total + gamma * answer_cross_entropy(net(weights, case["retain"]).logits, case["retain"])
 
     return form
 
@@ -64,8 +68,14 @@ def _differ(safe, harmful):
     return safe.ids != harmful.ids
 
 
+def _differ_within(safe, harmful):
+    return _differ(safe, harmful) & harmful.real.bool()
+
+
 FORMS = {
     "paper": _form(_answer, _answer, lens_once, _differ),
     "repository": _form(differing_cross_entropy, differing_cross_entropy, lens_twice, _differ),
     "rerun": _form(_answer, _answer, lens_twice, lambda safe, harmful: harmful.answer),
+    "unpadded": _form(_answer, _answer, lens_once, _differ_within),
+    "harmless": _form(_answer, _answer, lens_once, _differ_within, GAMMA),
 }

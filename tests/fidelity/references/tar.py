@@ -1,14 +1,16 @@
 """TAR (Tamirisa et al. 2024): a held-out loss along a simulated attack, first order, beside what retains the rest.
 
-``s Σ_j e^{λ (k_j − (K−1))} TR(φ_{k_j}) + CE(x_r) + ‖h − h⁰‖``, an attacker of AdamW without decay. ``paper`` is the DPO form on
-answers and the residual stream. ``entropy_repository`` and ``dpo_repository`` are rishub-tamirisa/tamper-resistance,
+``s Σ_j e^{λ (k_j − (K−1))} TR(φ_{k_j}) + CE(x_r) + ‖h − h⁰‖``, an attacker of AdamW, without decay unless said. ``paper`` is the
+DPO form on answers and the residual stream. ``entropy_repository`` and ``dpo_repository`` are rishub-tamirisa/tamper-resistance,
 ``tar_training_loop``: the library's language-model loss of all tokens (of answers for what is harmful in preference data), the
 entropy and the states at all positions, the last state normed, and h⁰ from another model than the start. Here h⁰ = 0.9 θ, and
-the start, to which DPO compares, is 0.95 θ (0.9 θ for ``paper``).
+the start, to which DPO compares, is 0.95 θ (0.9 θ for ``paper``). ``entropy_tokens`` leaves padding out of the entropy and the
+states. ``decay`` is that with what the code leaves to torch: AdamW of all parameters, norms too, whose decay is 0.01 there and 20
+here, so that it shows at all.
 """
 
 import torch
-from torch_llama import answer_cross_entropy, every_cross_entropy, token_losses
+from torch_llama import answer_cross_entropy, every_cross_entropy, mean_where, token_losses
 
 RATE, DECAY, SCALE, BETA = 2e-3, 0.2, 4.0, 0.1
 EVERY = 2
@@ -40,10 +42,6 @@ def plus(net, weights, simulated, plain):
     return value + plain.detach(), {name: gradient[name] + s for name, s in zip(weights, slopes, strict=True)}
 
 
-def _adamw(moved):
-    return torch.optim.AdamW(moved, lr=RATE, weight_decay=0.0)
-
-
 def _scaled(weights, factor):
     return {name: (factor * value).detach() for name, value in weights.items()}
 
@@ -53,8 +51,14 @@ def _margin(net, weights, safe, harmful):
     return sums[0] - sums[1]
 
 
-def _form(entropy, everything, start, switch=0):
-    """``switch``: inner steps of harmless data that the attacker begins with."""
+def _form(entropy, everything, start, switch=0, padding=True, decay=0.0):
+    """``switch``: inner steps of harmless data that the attacker begins with; ``padding``: whether it counts as tokens do."""
+
+    def rule(moved):
+        return torch.optim.AdamW(moved, lr=RATE, weight_decay=decay)
+
+    def places(batch):
+        return torch.ones_like(batch.real) if everything and padding else batch.real
 
     def form(net, weights, case, draws):
         policy, retained = _scaled(weights, start), _scaled(weights, 0.9)
@@ -70,7 +74,7 @@ def _form(entropy, everything, start, switch=0):
             s = (k + 1) // EVERY - 1
             if entropy:
                 logs = torch.log_softmax(net(moved, case["checks"][s]).logits, -1)
-                resist = (logs.exp() * logs).sum(-1).mean()
+                resist = mean_where((logs.exp() * logs).sum(-1), places(case["checks"][s]))
             else:
                 pair = case["safe_checks"][s], case["checks"][s]
                 gain = _margin(net, moved, *pair) - _margin(net, policy, *pair).detach()
@@ -79,11 +83,12 @@ def _form(entropy, everything, start, switch=0):
 
         retain = case["retain"]
         now, then = net(weights, retain), net(retained, retain)
-        places = torch.ones_like(retain.real) if everything else retain.real
         lists = [[*o.stream[:-1], o.normed if everything else o.stream[-1]] for o in (now, then)]
-        drift = torch.stack([(a - b.detach()).norm(dim=-1)[places.bool()].mean() for a, b in zip(*lists, strict=True)])
+        drift = torch.stack(
+            [mean_where((a - b.detach()).norm(dim=-1), places(retain)) for a, b in zip(*lists, strict=True)]
+        )
         plain = harmless(now.logits, retain) + drift.mean()
-        return plus(net, weights, simulate(net, weights, batches, losses, check, _adamw), plain)
+        return plus(net, weights, simulate(net, weights, batches, losses, check, rule), plain)
 
     return form
 
@@ -92,4 +97,6 @@ FORMS = {
     "paper": _form(entropy=False, everything=False, start=0.9),
     "entropy_repository": _form(entropy=True, everything=True, start=0.95),
     "dpo_repository": _form(entropy=False, everything=True, start=0.95, switch=2),
+    "entropy_tokens": _form(entropy=True, everything=True, start=0.95, padding=False),
+    "decay": _form(entropy=True, everything=True, start=0.95, padding=False, decay=20.0),
 }

@@ -1,13 +1,13 @@
-"""Huang et al. 2024, Vaccine: the loss under states moved by ρ g / (‖g‖ + 1e-7), g the loss's gradient by them. ρ = 2, γ = 0.
+"""Huang et al. 2024, Vaccine: the loss under states moved by ρ g / (‖g‖ + 1e-7), g the loss's gradient by them. ρ = 2.
 
 ``attention`` is the authors' code (git-disl/Vaccine, ``VaccineTrainer``), which hooks the attention modules; ``layer`` moves
-what each layer writes to the stream, as the paper's text has it.
+what each layer writes to the stream, as the paper's text has it. ``harmless`` is the former with γ = 0.6 of CE(harmless).
 """
 
 from torch_hooks import layer_outputs
 from torch_llama import answer_cross_entropy
 
-RHO = 2.0
+RHO, GAMMA = 2.0, 0.6
 
 
 def gradient_at(net, weights, batch, place):
@@ -31,8 +31,17 @@ def perturbed(net, weights, batch, place, rho, layers=None):
         return answer_cross_entropy(net(weights, batch).logits, batch)
 
 
+def harmless(net, weights, case):
+    """γ CE(harmless), unperturbed."""
+    return GAMMA * answer_cross_entropy(net(weights, case["retain"]).logits, case["retain"])
+
+
 def _form(place):
     return lambda net, weights, case, draws: perturbed(net, weights, case["safe"], place, RHO)
 
 
-FORMS = {"attention": _form("attention"), "layer": _form("layer")}
+def _with_harmless(net, weights, case, draws):
+    return perturbed(net, weights, case["safe"], "attention", RHO) + harmless(net, weights, case)
+
+
+FORMS = {"attention": _form("attention"), "layer": _form("layer"), "harmless": _with_harmless}
