@@ -18,7 +18,7 @@ from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import from_config
-from immunax.stages.resume import check_same_inputs, check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.search import search_and_score, show, to_json
 from immunax.stages.setup import Parts, Setup, open_metrics, set_up
 from immunax.stages.subject import called
@@ -39,7 +39,10 @@ def main(config: UserConfig) -> None:
     taught = lessons(config.model.get("path"))
     whose = attackers_data(taught, setup.splits, setup.digests["data"], [attack])
     record = {"started": started, "seed": config.seed, "attack_data": whose, "taught_before": passed_on(taught)}
-    episode, prompts, counts, digests, record = run(config, setup, loaded, devices, folder, record)
+    found = run(config, setup, loaded, devices, folder, record)
+    if found is None:
+        return
+    episode, prompts, counts, digests, record = found
     name = _name(config)
     episodes = {name: episode}
     with open_metrics(config, folder) as metrics:
@@ -52,12 +55,16 @@ def _name(config: UserConfig) -> str:
     return called(config.build("model"), config.build("start"))
 
 
-def _attack(config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
+def _attack(
+    config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
+) -> tuple | None:
     team = from_config(config, "attack", setup)
     adapters = team.attack.tuning.lora if isinstance(team.attack, FineTuning) else None
     export.check(adapters, config.export_adapter, "+attack=harmful_sft_lora")
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     check_same_inputs(folder, digests)
+    if is_finished(folder, config):
+        return None
     record |= {"data": record_counts(team.counts, team.lengths)}
     manifest.write_manifest(folder, config.plain, digests, record)
     params = start_model(config.build("start"), setup, loaded)
@@ -72,9 +79,13 @@ def _attack(config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, fol
     return episode, team.before.dialogs, team.counts, digests, record
 
 
-def _search(config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict) -> tuple:
+def _search(
+    config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
+) -> tuple | None:
     export.check(None, config.export_adapter, "one attack, as +attack=harmful_sft_lora, where a search makes many")
     check_same_inputs(folder, setup.digests)
+    if is_finished(folder, config):
+        return None
     manifest.write_manifest(folder, config.plain, setup.digests, record)
     attack, evaluation = config.build("attack"), config.build("judge")
     params = start_model(config.build("start"), setup, loaded)

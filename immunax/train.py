@@ -1,6 +1,7 @@
 """``python -m immunax.train +defense=NAME`` or ``+recipe=NAME``: immunize a model, attack it, and show what the attack does."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
 from immunax.runtime.launch import command, run_directory, run_title
-from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, recipe, report
 from immunax.stages.attackers_data import attackers_data, marked
@@ -22,7 +22,7 @@ from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
-from immunax.stages.resume import check_same_inputs, check_same_run
+from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.setup import CHECKPOINTS, MODEL, Parts, Setup, check_context, open_metrics, set_up
 from immunax.stages.under_attack import red_team
 
@@ -46,6 +46,8 @@ def main(config: UserConfig) -> None:
     data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     check_same_inputs(folder, digests)
+    if is_finished(folder, config, (MODEL,), CHECKPOINTS):
+        return _tidy(folder, config)
     record: dict[str, Any] = {
         "started": started,
         "seed": config.seed,
@@ -62,9 +64,9 @@ def main(config: UserConfig) -> None:
     with open_metrics(config, folder) as metrics:
         outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS, base)
         del base
-        if outcome.interrupted:
+        if outcome.stopped is not None:
             console.note(f"stopped and saved; the same command goes on from there (run={run_title()})")
-            sys.exit(EXIT_PREEMPTED)
+            sys.exit(outcome.stopped)
         with console.phase("export"):
             kind = config.export_dtype, config.export_adapter
             export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)
@@ -76,6 +78,13 @@ def main(config: UserConfig) -> None:
     weights = {f"model/{name}": value for name, value in digest.of_folder(folder / MODEL).items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config.plain, {**digests, **weights}, record)
+    _tidy(folder, config)
+
+
+def _tidy(folder: Path, config: UserConfig) -> None:
+    """Removes the checkpoints of a finished run where the export alone is to stay."""
+    if not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
+        shutil.rmtree(folder / CHECKPOINTS)
 
 
 def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from immunax.runtime import digest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import composed
 from immunax.runtime.metrics import Metrics
-from immunax.runtime.preemption import EXIT_PREEMPTED
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
@@ -136,8 +135,8 @@ def _immunized(config: UserConfig, setup: Setup, start: Params, folder: Path) ->
     with Metrics(folder) as metrics:
         placed = mesh.shard(start, devices)
         outcome = defend(setup.model, placed, defense, training, data, devices, metrics, folder / CHECKPOINTS)
-    if outcome.interrupted:
-        sys.exit(EXIT_PREEMPTED)
+    if outcome.stopped is not None:
+        sys.exit(outcome.stopped)
     return outcome.params
 
 

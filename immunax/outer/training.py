@@ -36,7 +36,8 @@ class Training:
       accumulate: batches of the defense's mixture that a step takes the mean loss over, one after the other.
       lora: adapters that are trained in place of what the defense trains by itself, or None; they are merged at the end.
       checkpoint_every: outer steps between checkpoints; there is always one after the last step.
-      keep_last, keep_best: how many checkpoints stay: the most recent, and those of least loss.
+      keep_last, keep_best: how many checkpoints stay: the most recent, of which a damaged one gives way to the one
+        before it, and those of least loss.
     """
 
     steps: int = 20
@@ -47,7 +48,7 @@ class Training:
     accumulate: int = 1
     lora: LoraSpec | None = None
     checkpoint_every: int = 10
-    keep_last: int = 1
+    keep_last: int = 2
     keep_best: int = 0
 
     def __post_init__(self):

@@ -1,22 +1,41 @@
 """Write a file or a folder whole or not at all.
 
-The new content goes to a temporary sibling, which takes the final name by a rename; a reader, or a process killed half
-way, never leaves a half-written file under the final name.
+The new content goes to a hidden sibling, which takes the final name by a rename; a reader, or a process killed half
+way, never leaves a half-written file under the final name. Who writes holds a lock on the sibling: what a killed process left
+is told by it, and removed by the next one that writes beside it.
 """
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from immunax.runtime import lock
 from immunax.runtime.errors import UserError
 
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the disk or the limit of this process allows (ulimit -f)",
+}
+_PARTIAL = ".partial-"
+_NUMBER = re.compile(r"\(os error (\d+)\)")
 _DENIED = {errno.EACCES: "permission denied", errno.EPERM: "permission denied", errno.EROFS: "the disk is read-only"}
+
+
+class RefusedError(UserError):
+    """A write that the disk refuses, for want of room or of permission, where the place is one for it."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write was refused for want of room, which may be said of no path."""
+    return error.errno in _FULL
 
 
 def disk_error(path: Path | str, error: OSError) -> UserError | None:
@@ -30,9 +49,9 @@ def disk_error(path: Path | str, error: OSError) -> UserError | None:
       An error to raise, or None where the cause is no matter of space, of permission or of the place.
     """
     if error.errno in _FULL:
-        return UserError(f"cannot write {path}: {_FULL[error.errno]}; free some space or choose another folder")
+        return RefusedError(f"cannot write {path}: {_FULL[error.errno]}; free some space or choose another folder")
     if error.errno in _DENIED:
-        return UserError(f"cannot write {path}: {_DENIED[error.errno]}; choose a folder you may write to")
+        return RefusedError(f"cannot write {path}: {_DENIED[error.errno]}; choose a folder you may write to")
     # Said of anything but the path itself and the folders it lies in, the rest is a bug's.
     return _misplaced(path, error.errno) if is_within(path, error.filename) else None
 
@@ -67,12 +86,23 @@ def _upward(path: Path | str) -> list[Path]:
 def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except Exception as raised:
+        error = _of_the_system(raised)
+        if error is None:
+            raise
         refusal = disk_error(path, error)
         ours = error.filename is None or is_within(error.filename, path.parent) or is_within(path, error.filename)
-        if refusal is None or not (ours or error.errno in _FULL):
+        if refusal is None or not (ours or is_full(error)):
             raise
-        raise refusal from error
+        raise refusal from raised
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """What the operating system said: libraries in Rust have a type of their own for it, and its number in their text only."""
+    if isinstance(error, OSError):
+        return error
+    number = _NUMBER.search(str(error))
+    return None if number is None else OSError(int(number[1]), str(error))
 
 
 def _remove(path: Path) -> None:
@@ -80,13 +110,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _open_to_umask(path: Path, mode: int) -> None:
-    # tempfile makes private entries; the final one gets the permissions that a plain open() would have given it.
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(mode & ~mask)
 
 
 def _sync(path: Path) -> None:
@@ -99,6 +122,32 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
+def _place_for(target: Path) -> Iterator[Path]:
+    """A new folder beside the target, this process's own, removed at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target.parent.absolute())
+    held = None
+    while held is None:  # whoever clears up may meet the folder before it is locked
+        place = Path(tempfile.mkdtemp(prefix=f".{target.name}{_PARTIAL}", dir=target.parent))
+        held = lock.owned(place)
+    try:
+        yield place
+    finally:
+        _remove(place)
+        os.close(held)
+
+
+@cache
+def _remove_abandoned(parent: Path) -> None:
+    """Removes what killed processes left; once a process is enough, as they died before it or will be found by the next."""
+    for place in parent.glob(f".*{_PARTIAL}*"):
+        held = lock.owned(place)
+        if held is not None:
+            _remove(place)
+            os.close(held)
+
+
+@contextmanager
 def file(path: Path | str) -> Iterator[Path]:
     """A temporary path to write to, which becomes ``path`` when the block ends without an exception.
 
@@ -106,24 +155,18 @@ def file(path: Path | str) -> Iterator[Path]:
       path: the file to make or to replace; missing parent folders are made.
 
     Yields:
-      The path to write to, in the same folder.
+      The path to write to, on the same disk and of the same name.
 
     Raises:
       UserError: the disk is full or may not be written to.
     """
     target = Path(path)
-    with _refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}.partial-", suffix=target.suffix, dir=target.parent)
-        os.close(descriptor)
-        temp = Path(name)
-        try:
-            yield temp
-            _open_to_umask(temp, 0o666)
-            _sync(temp)
-            temp.replace(target)
-        finally:
-            _remove(temp)
+    with _refusals(target), _place_for(target) as place:
+        temp = place / target.name
+        temp.touch()
+        yield temp
+        _sync(temp)
+        temp.replace(target)
 
 
 @contextmanager
@@ -134,24 +177,20 @@ def directory(path: Path | str) -> Iterator[Path]:
       path: the folder to make or to replace; missing parent folders are made.
 
     Yields:
-      The empty folder to fill, a sibling of ``path``.
+      The empty folder to fill, on the same disk.
 
     Raises:
       UserError: the disk is full or may not be written to.
     """
     target = Path(path)
-    with _refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-        try:
-            yield temp
-            _open_to_umask(temp, 0o777)
-            for written in temp.rglob("*"):
-                if written.is_file():
-                    _sync(written)
-            _swap(temp, target)
-        finally:
-            _remove(temp)
+    with _refusals(target), _place_for(target) as place:
+        temp = place / target.name
+        temp.mkdir()
+        yield temp
+        for written in temp.rglob("*"):
+            if written.is_file():
+                _sync(written)
+        _swap(temp, target)
 
 
 def check_replaceable(directory: Path, marker: str) -> None:
@@ -177,12 +216,10 @@ def _swap(temp: Path, target: Path) -> None:
         temp.rename(target)
         return
     # No portable call exchanges two folders, so the old one steps aside and comes back should the rename fail.
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent)) / target.name
+    aside = temp.with_name(f"{temp.name}.old")
     target.rename(aside)
     try:
         temp.rename(target)
     except OSError:
         aside.rename(target)
         raise
-    finally:
-        _remove(aside.parent)

@@ -2,16 +2,16 @@
 
 An entry is a folder ``<root>/<kind>/<digest>``: its content, and ``entry.json`` with the key and the digest of every
 file. It appears whole or not at all. A lock beside it keeps two processes from making the same thing twice; the
-system drops the lock of a process that dies.
+system drops the lock of a process that dies. A cache that is read-only, or on a full disk, is read all the same.
 """
 
-import fcntl
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,15 +21,18 @@ from jax.sharding import Mesh
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from immunax.runtime import atomic, digest
+from immunax.runtime import atomic, console, digest, lock
+from immunax.runtime.atomic import RefusedError
 from immunax.runtime.code import code_digest
-from immunax.runtime.errors import UserError
 from immunax.runtime.placement import fill
 
 _ENTRY = "entry.json"
 _ARRAYS = "arrays.safetensors"
 _SEPARATOR = "/"
 _BLOCK_BYTES = 1 << 24
+_PROBE_BYTES = 1 << 16
+
+_said: set[Path] = set()
 
 T = TypeVar("T")
 
@@ -50,7 +53,7 @@ def get_or_make(
     write: Callable[[T, Path], None],
     code: Iterable[Any],
 ) -> T:
-    """What the cache holds under a key; made and kept there when it is missing or damaged.
+    """What the cache holds under a key; made when it is missing or damaged, and kept there if the disk takes it.
 
     Args:
       kind: what it is, a folder's name.
@@ -65,35 +68,77 @@ def get_or_make(
       The value as it is read, also where it was just made: it lies on the same devices.
 
     Raises:
-      UserError: the disk is full or may not be written to.
+      UserError: there can be no such folder, or not even the system's folder for temporary files takes the value.
     """
     key = {**key, "code": code_digest(code)}
     entry = root() / kind / digest.of_json(key)
-    with _lock(entry):
-        if entry.is_dir():
-            try:
-                _verify(entry)
-                return read(entry)
-            except Exception as error:  # whatever the reader trips over, making the value again mends it
-                warnings.warn(f"cache entry {entry} is damaged ({error}); making it again", stacklevel=2)
+    # Without the lock, which a cache that may only be read has no place for: an entry appears whole.
+    if (found := _found(entry, read)) is not None:
+        return found[0]
+    with _lock(entry) as refusal:
+        if refusal is None and (found := _found(entry, read, told=True)) is not None:
+            return found[0]
         value = make()
-        with atomic.directory(entry) as temp:
-            write(value, temp)
-            about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_folder(temp)}
-            (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
+        try:
+            if refusal is not None:
+                raise refusal
+            _keep(entry, key, value, write)
+        except RefusedError as error:
+            _say_nothing_is_kept(error)
+            return _passed_on(value, read, write, error)
         del value
         return read(entry)
 
 
+def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[T] | None:
+    """What an entry holds; None where there is none, or it is damaged."""
+    if not entry.is_dir():
+        return None
+    try:
+        _verify(entry)
+        return (read(entry),)
+    except Exception as error:  # whatever the reader trips over, making the value again mends it
+        if told:
+            warnings.warn(f"cache entry {entry} is damaged ({error}); making it again", stacklevel=3)
+        return None
+
+
+def _keep(entry: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
+    with atomic.directory(entry) as temp:
+        write(value, temp)
+        about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_folder(temp)}
+        (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _passed_on(value: T, read: Callable[[Path], T], write: Callable[[T, Path], None], refusal: RefusedError) -> T:
+    """A value as it would be read from the cache, by way of the system's folder for temporary files."""
+    try:
+        with tempfile.TemporaryDirectory() as temp:
+            folder = Path(temp) / "value"
+            with atomic.directory(folder) as empty:
+                write(value, empty)
+            return read(folder)
+    except OSError as error:
+        raise refusal from error
+
+
+def _say_nothing_is_kept(error: RefusedError) -> None:
+    if root() not in _said:
+        _said.add(root())
+        console.note(f"the cache keeps nothing new, what it lacks is made anew at every start: {error}")
+
+
 @contextmanager
-def _lock(entry: Path) -> Iterator[None]:
-    path = entry.with_name(entry.name + ".lock")
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = path.open("a")
-    with held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+def _lock(entry: Path) -> Iterator[RefusedError | None]:
+    """Holds the lock of an entry; gives why not, where the disk has no place for it."""
+    with ExitStack() as stack:
+        try:
+            with _told(entry):
+                stack.enter_context(lock.held(entry.with_name(entry.name + ".lock")))
+            refusal = None
+        except RefusedError as error:
+            refusal = error
+        yield refusal
 
 
 @contextmanager
@@ -102,7 +147,7 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         refusal = atomic.disk_error(path, error)
-        raise UserError(f"{refusal}: set IMMUNAX_CACHE=FOLDER") if refusal else error from error
+        raise type(refusal)(f"{refusal}: set IMMUNAX_CACHE=FOLDER") if refusal else error from error
 
 
 def _verify(entry: Path) -> None:
@@ -161,16 +206,26 @@ def _read_array(file: Path, name: str, devices: Mesh | None) -> jax.Array:
 def enable_compilation_cache() -> Path:
     """Keeps compiled programs between runs: everything that takes over a second to compile, whatever its size.
 
+    Where the disk takes no more, those that are there are used.
+
     Returns:
       Where they are kept.
 
     Raises:
-      UserError: the folder cannot be made.
+      UserError: there can be no such folder.
     """
     folder = root() / "xla"
-    with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    least = 1.0
+    try:
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+    except RefusedError as error:
+        _say_nothing_is_kept(error)
+        least = math.inf  # or JAX would try it with every program, and warn
+    if folder.is_dir():
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder

@@ -1,28 +1,36 @@
 """Checkpoints of a training state: written in the background, whole or not at all, restored bit for bit.
 
-On disk each is an Orbax step folder holding one flat dictionary, from a leaf's path (``params.norm.scale``) to its
-array, without compression: float32 weights hardly compress, and the time would be the run's. A JAX random key is
-stored as its words, its path followed by ``|`` and the name of its generator.
+On disk each is an Orbax step folder holding one flat dictionary (``flat_state``), without compression: float32 weights
+hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before the save:
+what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
 """
 
 import errno
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
+from immunax.runtime import console
 from immunax.runtime.atomic import disk_error
+from immunax.runtime.checksum import as_text, checksums
 from immunax.runtime.errors import UserError, close_behind
+from immunax.runtime.flat_state import assemble, described, named, request, stored
 
-_NO_SPACE = re.compile(r"no space left|disk quota", re.IGNORECASE)
+_REFUSED = {
+    errno.ENOSPC: re.compile(r"no space left|disk quota", re.IGNORECASE),
+    errno.EFBIG: re.compile(r"file too large", re.IGNORECASE),
+}
+_CHECKSUMS, _METRICS = "checksums", "metrics"
+
+
+class DamagedError(UserError):
+    """A checkpoint that is not what was written."""
 
 
 class Checkpoints:
@@ -52,15 +60,15 @@ class Checkpoints:
             raise UserError(f"checkpoints: keep_best={keep_best} needs metric=NAME to say which are best")
         self.directory = Path(directory).absolute()
         self._read_only = read_only
-        policies: list[Any] = [ocp.checkpoint_managers.LatestN(keep_last)]
-        if keep_best:
-            policies.append(_best(keep_best, str(metric), best))
+        self._best = _Best(keep_best, metric, best)
         _hush()
         with self._told():
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+                    preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(
+                        [ocp.checkpoint_managers.LatestN(keep_last), self._best]
+                    ),
                     cleanup_tmp_directories=not read_only,
                     create=not read_only,
                     read_only=read_only,
@@ -69,6 +77,8 @@ class Checkpoints:
                 ),
                 item_handlers=ocp.PyTreeCheckpointHandler(use_compression=False),
             )
+        for step in self.steps() if keep_best else ():
+            self._best.note(step, self._about(step).get(_METRICS, {}))
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write one checkpoint; returns once the state may be overwritten, not once it is on disk.
@@ -90,9 +100,14 @@ class Checkpoints:
         with self._told():
             if step in self._manager.all_steps():
                 return False
-            flat = {name: _stored(leaf) for name, leaf in _named(state).items()}
+            flat = {name: stored(leaf) for name, leaf in named(state).items()}
             numbers = {name: float(value) for name, value in (metrics or {}).items()}
-            self._manager.save(step, args=ocp.args.PyTreeSave(flat), metrics=numbers, force=True)
+            about = {
+                _CHECKSUMS: {name: [described(flat[name]), as_text(each)] for name, each in checksums(flat).items()},
+                _METRICS: numbers,
+            }
+            self._best.note(step, numbers)
+            self._manager.save(step, args=ocp.args.PyTreeSave(flat), force=True, custom_metadata=about)
             return True
 
     def latest(self) -> int | None:
@@ -102,6 +117,33 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that are whole, rising."""
         return sorted(self._manager.all_steps())
+
+    def restore_newest(self, like: Any) -> tuple[int, Any] | None:
+        """Reads the most recent checkpoint that is not damaged; those behind it are said in a line each, and removed.
+
+        Args:
+          like: as for :meth:`restore`.
+
+        Returns:
+          Its step, and what :meth:`restore` gives of it; None where there is none at all.
+
+        Raises:
+          UserError: all are damaged, or one was written for another model or optimizer.
+        """
+        damaged: dict[int, DamagedError] = {}
+        for step in reversed(self.steps()):
+            try:
+                state = self.restore(step, like)
+            except DamagedError as error:
+                damaged[step] = error
+                continue
+            for lost, error in damaged.items():
+                console.note(f"{error}: going on from step {step}")
+                self._manager.delete(lost)
+            return step, state
+        if not damaged:
+            return None
+        raise UserError(f"{damaged[max(damaged)]}, and so is every other: delete {self.directory} to begin anew.")
 
     def restore(self, step: int, like: Any) -> Any:
         """Reads one checkpoint.
@@ -115,7 +157,8 @@ class Checkpoints:
           A pytree with the structure of ``like`` and, bit for bit, the values saved.
 
         Raises:
-          UserError: there is no such step, it is damaged, or it was written for another model or optimizer.
+          DamagedError: it is not what was written.
+          UserError: there is no such step, or it was written for another model or optimizer.
         """
         return self._read(step, like, "")
 
@@ -142,9 +185,12 @@ class Checkpoints:
             raise UserError(f"no checkpoint of step {step} in {self.directory}; there are: {known}")
         path = self.directory / str(step)
         try:
-            stored = self._manager.item_metadata(step).tree
-            tree = {name: leaf for name, leaf in stored.items() if name.startswith(prefix)}
-            wanted = _request(path, _named(like), tree)
+            sums = self._about(step)[_CHECKSUMS]
+            tree = self._manager.item_metadata(step).tree
+            if {name: described(leaf) for name, leaf in tree.items()} != {name: each[0] for name, each in sums.items()}:
+                raise DamagedError(f"checkpoint {path} is damaged (its own description differs from what was written)")
+            tree = {name: leaf for name, leaf in tree.items() if name.startswith(prefix)}
+            wanted = request(path, named(like), tree)
             args = ocp.args.PyTreeRestore(
                 item=wanted,
                 restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
@@ -154,8 +200,18 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore have no common class for a file that cannot be read
-            raise UserError(f"checkpoint {path} is damaged; delete it to resume from the one before") from error
-        return _assemble(like, flat)
+            raise DamagedError(f"checkpoint {path} is damaged (it cannot be read)") from error
+        for name, found in checksums(flat).items():
+            if sums[name][1] != as_text(found):
+                raise DamagedError(f"checkpoint {path} is damaged ({name.partition('|')[0]!r} is not what was written)")
+        return assemble(like, flat)
+
+    def _about(self, step: int) -> Mapping[str, Any]:
+        """What stands beside a checkpoint; nothing where it is damaged."""
+        try:
+            return self._manager.metadata(step).custom_metadata or {}
+        except Exception:  # as in _read
+            return {}
 
     def wait(self) -> None:
         """Returns once every save is on disk.
@@ -217,85 +273,27 @@ def _refusal(path: Path, error: BaseException | None) -> UserError | None:
     while error is not None:
         if isinstance(error, OSError) and (known := disk_error(path, error)):
             return known
-        if _NO_SPACE.search(str(error)):
-            return disk_error(path, OSError(errno.ENOSPC, str(error)))
+        for code, said in _REFUSED.items():
+            if said.search(str(error)):
+                return disk_error(path, OSError(code, str(error)))
         error = error.__cause__ or error.__context__
     return None
 
 
-def _best(count: int, metric: str, best: str) -> Any:
-    sign = 1.0 if best == "max" else -1.0
+class _Best(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the best checkpoints. Orbax's own policy does not know them after a new start, or does not start at a torn number."""
 
-    def score(metrics: Mapping[str, float]) -> float:
-        value = float(metrics.get(metric, math.nan))
-        return -math.inf if math.isnan(value) else sign * value
+    def __init__(self, count: int, metric: str | None, best: str) -> None:
+        self._count, self._metric, self._sign = count, metric, 1.0 if best == "max" else -1.0
+        self._scores: dict[int, float] = {}
 
-    return ocp.checkpoint_managers.BestN(get_metric_fn=score, n=count, keep_checkpoints_without_metrics=False)
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Remembers how good a checkpoint is."""
+        value = float(metrics.get(str(self._metric), math.nan))
+        self._scores[step] = -math.inf if math.isnan(value) else self._sign * value
 
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _is_free(leaf: Any) -> bool:
-    """Whether a leaf is tied to no device, as a step's number is: it then goes with leaves on any mesh."""
-    return isinstance(leaf, jax.Array) and not leaf.committed
-
-
-def _path_name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    """Leaf by path; a concrete random key's path ends with the name of its generator."""
-    named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        concrete = _is_key(leaf) and isinstance(leaf, jax.Array)
-        named[_path_name(path) + (f"|{jax.random.key_impl(leaf)}" if concrete else "")] = leaf
-    return named
-
-
-def _stored(leaf: Any) -> Any:
-    if _is_key(leaf):
-        return jax.random.key_data(leaf)
-    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-
-
-def _request(path: Path, like: dict[str, Any], tree: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """What to read, by the name it is stored under; refuses a checkpoint of another shape."""
-    wanted = {name.partition("|")[0]: leaf for name, leaf in like.items()}
-    stored = {name.partition("|")[0]: name for name in tree}
-    for name in sorted(wanted.keys() ^ stored.keys()):
-        side = "has no" if name in wanted else "also has"
-        raise UserError(f"checkpoint {path} {side} {name!r}: it was written for another model, defense or optimizer")
-    request = {}
-    for name, leaf in wanted.items():
-        found, there = stored[name], tree[stored[name]]
-        target = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        shape, dtype = np.shape(target), np.dtype(getattr(target, "dtype", None) or np.asarray(target).dtype)
-        if tuple(there.shape) != shape or np.dtype(there.dtype) != dtype:
-            raise UserError(
-                f"checkpoint {path} has {name!r} as {np.dtype(there.dtype)}{list(there.shape)}, this run expects "
-                f"{dtype}{list(shape)}: it was written for another configuration"
-            )
-        sharding = None if _is_key(leaf) else getattr(leaf, "sharding", None)
-        request[found] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-    return request
-
-
-def _assemble(like: Any, flat: Mapping[str, Any]) -> Any:
-    by_name = {name.partition("|")[0]: (name.partition("|")[2], value) for name, value in flat.items()}
-
-    def one(path: tuple[Any, ...], leaf: Any) -> Any:
-        generator, value = by_name[_path_name(path)]
-        if _is_key(leaf):
-            key = jax.random.wrap_key_data(jnp.asarray(value), impl=generator)
-            return key if leaf.sharding is None or _is_free(leaf) else jax.device_put(key, leaf.sharding)
-        if _is_free(leaf):
-            return jnp.asarray(np.asarray(value))
-        if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
-            return value
-        array = np.asarray(value)
-        return array if isinstance(leaf, np.ndarray) else type(leaf)(array.item())
-
-    return jax.tree_util.tree_map_with_path(one, like)
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """See the base class."""
+        steps = [each.step for each in checkpoints]
+        kept = sorted(steps, key=lambda step: self._scores.get(step, -math.inf), reverse=True)[: self._count]
+        return [step in kept for step in steps]

@@ -1,7 +1,8 @@
 """Turns a function of a configuration into a command: Hydra, with mistakes told in one line.
 
-Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 130
-interrupted; whatever the task itself exits with, such as ``preemption.EXIT_PREEMPTED``.
+Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 143 and 130 ended by
+SIGTERM and by Ctrl-C, see ``preemption``; whatever else the task itself exits with. A sweep goes on behind a job that failed,
+and exits with that job's status, see ``sweep``.
 """
 
 import errno
@@ -23,15 +24,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from immunax.runtime import names
-from immunax.runtime.atomic import disk_error, is_within
+from immunax.runtime import lock, names, preemption
+from immunax.runtime.atomic import disk_error, is_full, is_within
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
+from immunax.runtime.preemption import EXIT_INTERRUPTED, Leaving, told
+from immunax.runtime.sweep import Failures
 from immunax.runtime.user_config import UserConfig
 
 EXIT_USER = 2
-EXIT_INTERRUPTED = 130
+LOCK = ".lock"
+"""A file in a run's folder that whoever works there has locked."""
 
 _MODEL = {"model": ("hf", "path")}
 Task = Callable[[UserConfig], Any]
@@ -85,7 +90,7 @@ def run_directory() -> Path:
 def run_title() -> str:
     """What tables call the current run: its name, with the job's number behind it in a sweep; only within a command."""
     folder = run_directory()
-    return f"{folder.parent.name}/{folder.name}" if HydraConfig.get().mode == RunMode.MULTIRUN else folder.name
+    return f"{folder.parent.name}/{folder.name}" if _is_sweep() else folder.name
 
 
 def command(
@@ -129,26 +134,68 @@ def _main(
 ) -> None:
     # A line of the log that the disk refuses would print a traceback of its own.
     logging.raiseExceptions = False
-    with _told():
-        conf = folder or configuration_folder()
-        sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
-    # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    with _told(outputs):
-        hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(_guarded(task, outputs))()
+    with Leaving(), _ended():
+        with _told():
+            conf = folder or configuration_folder()
+            sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
+        # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        failures = Failures.of(outputs or Path())
+        with _told(outputs), failures:
+            job = _guarded(task, outputs, failures)
+            hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)()
 
 
-def _guarded(task: Task, outputs: Path | None) -> Callable[[DictConfig], Any]:
-    @wraps(task)
+@contextmanager
+def _ended() -> Iterator[None]:
+    try:
+        yield
+    except SystemExit as asked:
+        if preemption.is_stop(asked.code):
+            preemption.end(asked.code)
+        raise
+
+
+def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Callable[[DictConfig], Any]:
+    # The handlers and the messages here as well as outside: a launcher may run this in another process.
     def run(config: DictConfig) -> Any:
-        # Here as well as outside: Hydra would print a second line, and a launcher may run this in another process.
-        with _told(outputs):
+        with Leaving(), _told(outputs), _alone(run_directory()):
             # Jobs of a sweep share this process and its devices, and may have other meshes.
-            sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-            make_room(None if sweep else config.get("mesh"))
+            make_room(None if _is_sweep() else config.get("mesh"))
             return task(_given(config))
 
-    return run
+    @wraps(task)
+    def noting(config: DictConfig) -> Any:
+        if not _is_sweep():
+            return run(config)
+        with failures.noted(_job):
+            return run(config)
+
+    return noting
+
+
+def _job() -> str:
+    """What the end of a sweep calls a job of it."""
+    chosen = [text for text in HydraConfig.get().overrides.task if not text.startswith(("run=", "outputs="))]
+    return f"{run_title()} ({' '.join(chosen)})"
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuses to work in a run's folder where another process does."""
+    if not is_leader():
+        yield
+        return
+    with lock.held(folder / LOCK, wait=False) as ours:
+        if not ours:
+            raise UserError(
+                f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."
+            )
+        yield
 
 
 @contextmanager
@@ -161,10 +208,10 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(told("SIGINT"), file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        mistake = error if isinstance(error, UserError) else _refusal(outputs, error)
+        mistake = error if isinstance(error, UserError) else _refusal(outputs, error) or _homeless(error)
         if mistake is None:
             raise
         print(f"error: {mistake}", file=sys.stderr)
@@ -178,13 +225,23 @@ def _refusal(outputs: Path | None, error: Exception) -> UserError | None:
     if outputs is None or not isinstance(cause, OSError):
         return None
     # Where a file was open already, a full disk is said of no path.
-    unnamed = cause.filename is None and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    unnamed = cause.filename is None and is_full(cause)
     if unnamed or is_within(outputs, cause.filename):
         return disk_error(outputs, cause)
     # A file that is missing within is one that a bug looked for.
     if is_within(cause.filename, outputs) and cause.errno != errno.ENOENT:
         return disk_error(str(cause.filename), cause)
     return None
+
+
+def _homeless(error: Exception) -> UserError | None:
+    """What Python says of ``~`` where the user has no home folder, and of ``~NAME`` where there is no such user."""
+    if not isinstance(error, RuntimeError) or "home directory" not in str(error):
+        return None
+    given = [text for text in sys.argv[1:] if "~" in text]
+    if not given:
+        return UserError("there is no home folder for the cache: set IMMUNAX_CACHE=FOLDER")
+    return UserError(f"{given[0]}: there is no such home folder; give the whole path")
 
 
 def _prepare(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> tuple[list[str], Path | None]:

@@ -133,15 +133,24 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     Returns:
       ``{"phase", "step", "values"}`` each, in the order written. A last line that a crash cut short is left out.
     """
-    lines = Path(path).read_text().splitlines()
+    lines = Path(path).read_text(errors="replace").splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(f"{path}, line {number} is no JSON: the file was edited; mend or delete it") from error
+        record = _record(line)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            raise UserError(f"{path}, line {number} is no record: the file was edited or damaged; mend or delete it")
     return records
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    whole = isinstance(found, dict) and found.keys() >= {"phase", "step", "values"} and isinstance(found["step"], int)
+    return found if whole else None
 
 
 def _import(package: str) -> Any:

@@ -1,37 +1,55 @@
 """Leave cleanly when the machine is taken away.
 
-A scheduler or a cloud sends SIGTERM some seconds before it takes the machine; a person presses Ctrl-C, which is SIGINT.
-Either raises a flag that the training loop polls between steps, saves, and exits with ``EXIT_PREEMPTED``.
+A scheduler or a cloud sends SIGTERM some seconds before it takes the machine; a person presses Ctrl-C, which is SIGINT. In the
+training loop either raises a flag, which is polled between steps, so that the last of them is saved. Anywhere else it ends
+the command there and then, in one line: what is finished is on disk already, as it has to be for a machine that just stops.
+The exit status is that of a shell: 143 for SIGTERM, which schedulers requeue on, and 130 for SIGINT.
 """
 
+import os
 import signal
+import sys
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, TypeGuard
 
-EXIT_PREEMPTED = 143
-"""Exit status of a run that was asked to stop and saved: 128 + SIGTERM, what schedulers requeue on."""
+EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
+
+_STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
 
 
-class Preemption:
-    """A flag that SIGTERM and SIGINT raise, for the length of a ``with`` block.
+def is_stop(status: object) -> TypeGuard[int]:
+    """Whether an exit status says that a signal asked for the end."""
+    return status in (EXIT_TERMINATED, EXIT_INTERRUPTED)
 
-    A second SIGINT raises KeyboardInterrupt at once, for whoever does not want to wait for the save. Only the main
-    thread may receive signals; entered elsewhere, the flag stays down. The earlier handlers come back at the end.
+
+def end(status: int) -> NoReturn:
+    """Ends the process, everything being closed: what a signal has cut short on a device may crash the interpreter's own end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def told(name: str) -> str:
+    """What is said of a command that a signal ended."""
+    return f"stopped by {name}: what is finished is kept, and the same command goes on from there"
+
+
+class _Handling:
+    """What SIGTERM and SIGINT do, for the length of a ``with`` block; the earlier handlers come back at its end.
+
+    Only the main thread may receive signals; entered elsewhere, it changes nothing.
 
     Attributes:
-      signal_name: ``"SIGTERM"`` or ``"SIGINT"`` once one was received, else None.
+      signal_name: of the first that was received, else None.
     """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    @property
-    def requested(self) -> bool:
-        """Whether the run has been asked to stop."""
-        return self.signal_name is not None
-
-    def __enter__(self) -> "Preemption":
+    def __enter__(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
                 self._before[number] = signal.signal(number, self._receive)
@@ -46,6 +64,55 @@ class Preemption:
         self._before.clear()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal_name == "SIGINT":
+        first, self.signal_name = self.signal_name is None, self.signal_name or signal.Signals(number).name
+        self._act(signal.Signals(number), first)
+
+    def _act(self, number: signal.Signals, first: bool) -> None:
+        raise NotImplementedError
+
+
+class Leaving(_Handling):
+    """Either signal ends the process in one line, with its exit status. A second SIGINT leaves without closing anything."""
+
+    def __enter__(self):
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._lost
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        sys.unraisablehook = self._hook
+
+    def _lost(self, lost: Any) -> None:
+        # JAX has Python code run by the garbage collector: what a signal raises there reaches nobody.
+        interrupted = isinstance(lost.exc_value, KeyboardInterrupt)
+        status = EXIT_INTERRUPTED if interrupted else getattr(lost.exc_value, "code", None)
+        if is_stop(status):
+            os._exit(status)
+        self._hook(lost)
+
+    def _act(self, number: signal.Signals, first: bool) -> None:
+        if first:
+            with suppress(OSError):
+                os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
+            raise SystemExit(128 + number)
+        if number == signal.SIGINT:
+            os._exit(EXIT_INTERRUPTED)
+
+
+class Preemption(_Handling):
+    """Either signal raises a flag. A second SIGINT does not wait for the save; a second SIGTERM changes nothing."""
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self.signal_name is not None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status that the run was asked for, None where it was not."""
+        return None if self.signal_name is None else 128 + signal.Signals[self.signal_name]
+
+    def _act(self, number: signal.Signals, first: bool) -> None:
+        if not first and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal_name = signal.Signals(number).name

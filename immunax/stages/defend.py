@@ -23,12 +23,12 @@ class Defended(NamedTuple):
     Attributes:
       params: its weights, plain.
       adapters: those that were merged into them, as :attr:`~immunax.models.lora.Adapted.lora`; None where none were trained.
-      interrupted: whether it was asked to stop meanwhile (and saved).
+      stopped: the exit status that it was asked for meanwhile (and saved), else None.
     """
 
     params: Params
     adapters: Any
-    interrupted: bool
+    stopped: int | None
 
 
 def defend(
@@ -42,7 +42,7 @@ def defend(
     directory: Path,
     base: Params | None = None,
 ) -> Defended:
-    """Trains a defense, resuming from the newest checkpoint in ``directory`` if there is one.
+    """Trains a defense, resuming from the newest whole checkpoint in ``directory`` if there is one.
 
     A run that is killed and started again ends with the very bits of one that was not: the checkpoint holds the whole
     state, and the data of a step are a function of its number.
@@ -58,16 +58,16 @@ def defend(
       base: the model as it was loaded, for a defense that refers to it; None where it is ``params``.
 
     Raises:
-      UserError: the loss is not finite, a checkpoint is of another run, or the disk is full.
+      UserError: the loss is not finite, a checkpoint is of another run, all are damaged, or the disk is full.
     """
     state, batch = begin(model, params, defense, training, data, devices, base)
     with (
         Preemption() as preemption,
         Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,
     ):
-        done = checkpoints.latest() or 0
-        if done:
-            state = checkpoints.restore(done, state)
+        done = 0
+        if found := checkpoints.restore_newest(state):
+            done, state = found
             console.note(f"resuming from step {done} of {training.steps}")
         metrics.resume("train", done)
         with console.progress("immunize", training.steps, "step") as bar:
@@ -86,6 +86,6 @@ def defend(
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
                 done = int(state.train.step)
                 checkpoints.save(done, state, scalars)
-        interrupted = preemption.requested
+        stopped = preemption.status
     params = jax.block_until_ready(outer.released(model, defense, training, state))
-    return Defended(params, outer.adapters(model, defense, training, state), interrupted)
+    return Defended(params, outer.adapters(model, defense, training, state), stopped)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from immunax.certificate import bundle, signing
 from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
+from immunax.certificate.places import without_places
 from immunax.certificate.report import html, model_card
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED
@@ -162,7 +163,7 @@ def _trained(certified: Subject) -> dict[str, Any] | None:
 
 
 def _portable(config: UserConfig, certified: Subject, reference: Subject | None) -> dict[str, Any]:
-    """The configuration without paths of the machine it ran on, which mean nothing elsewhere."""
+    """The configuration without paths of the machine it ran on, which mean nothing elsewhere and tell of it."""
     changed = deepcopy(dict(config.plain))
     if certified.folder is not None:
         changed["model"]["path"] = certified.name
@@ -171,7 +172,7 @@ def _portable(config: UserConfig, certified: Subject, reference: Subject | None)
     for model in (changed["model"], changed.get("reference") or {}):
         if model.get("chat_template"):
             model["chat_template"] = Path(model["chat_template"]).name
-    return {**changed, "key": None, "bundle_key": None}
+    return without_places({**changed, "outputs": None, "key": None, "bundle_key": None})
 
 
 def _overrides(config: UserConfig, certified: Subject) -> list[str]:

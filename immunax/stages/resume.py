@@ -1,12 +1,13 @@
-"""A run's folder belongs to one configuration and to one set of inputs."""
+"""A run's folder belongs to one configuration and to one set of inputs, and is made once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import manifest
+from immunax.runtime import console, manifest
 from immunax.runtime.errors import UserError
 from immunax.runtime.user_config import UserConfig
+from immunax.stages.export import ADAPTER, START
 from immunax.stages.setup import MODEL
 
 _FREE = (
@@ -19,7 +20,12 @@ _FREE = (
     "bundle_key",
     "policy",
     "trained_against",
+    "keep_checkpoints",
+    "trainer.checkpoint_every",
+    "trainer.keep_last",
+    "trainer.keep_best",
 )
+_EXPORTS = ("export_dtype", "export_adapter")
 
 
 def check_same_run(folder: Path, config: UserConfig) -> None:
@@ -27,7 +33,7 @@ def check_same_run(folder: Path, config: UserConfig) -> None:
 
     Args:
       folder: of the run; may be new.
-      config: composed; where the outputs lie, who tracks them and how weights are exported
+      config: composed; where the outputs lie, who tracks them, how weights are exported and how many checkpoints are kept
         may differ; so may the policy and the key of a certificate, which rests on the same records.
 
     Raises:
@@ -38,7 +44,7 @@ def check_same_run(folder: Path, config: UserConfig) -> None:
     before = dict(_leaves(manifest.read(folder)["config"]))
     now = dict(_leaves(config.plain))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    changed = [name for name in changed if name.split(".")[0] not in _FREE]
+    changed = [name for name in changed if not any(f"{name}.".startswith(f"{free}.") for free in _FREE)]
     if changed:
         name = changed[0]
         raise UserError(
@@ -69,6 +75,36 @@ def check_same_inputs(folder: Path, digests: Mapping[str, str]) -> None:
             f"{folder} holds a run that began with another {changed[0]!r} (SHA-256 {was}, now {now}): put that back, "
             "choose another run=NAME, or delete that folder."
         )
+
+
+def is_finished(folder: Path, config: UserConfig, exports: Sequence[str] = (), checkpoints: str | None = None) -> bool:
+    """Whether a run has ended and left all that is asked for; said in one line.
+
+    Args:
+      folder: of the run, whose configuration and inputs are those of before.
+      config: composed.
+      exports: folders that it leaves in its own in any case.
+      checkpoints: the folder in the run's that another export can be made from; None where it is made by running again.
+
+    Raises:
+      UserError: another export is asked for, and the checkpoints are gone.
+    """
+    record = manifest.read(folder) if (folder / manifest.FILE).exists() else {}
+    if "ended" not in record:
+        return False
+    wanted = [*exports, *((ADAPTER, START) if config.export_adapter else ())]
+    changed = [name for name in _EXPORTS if record["config"].get(name) != config.get(name)]
+    missing = [name for name in wanted if not (folder / name).is_dir()]
+    if not changed and not missing:
+        console.note(f"ended at {record['ended']}: the results are in {folder}; to make them anew, delete it")
+        return True
+    if checkpoints is not None and not (folder / checkpoints).is_dir():
+        what = f"{changed[0]}={config[changed[0]]}" if changed else f"{missing[0]}/"
+        raise UserError(
+            f"{folder} holds a finished run without its checkpoints, which {what} would be made from: choose another "
+            "run=NAME, or delete that folder."
+        )
+    return False
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

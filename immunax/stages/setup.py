@@ -17,7 +17,7 @@ from immunax.outer.defense import Defense
 from immunax.outer.training import Training
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.admission import admit
-from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, sharded
 from immunax.runtime.mesh import build as build_mesh
@@ -185,10 +185,13 @@ def load(source: ModelRecipe, devices: Mesh | None = None, behind: tuple[Path, .
         step = checkpoints.latest()
         if step is None:
             raise UserError(f"run {folder} has no whole checkpoint yet: let it train, or give another model.")
-        trained, held = (
-            checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
-            for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
-        )
+        try:
+            trained, held = (
+                checkpoints.restore_part(step, name, sharded(like, devices)) if jax.tree.leaves(like) else like
+                for name, like in zip(("train.trained", "train.held"), shapes, strict=True)
+            )
+        except DamagedError as error:
+            raise UserError(f"{error}: start the run again, which goes on from the one before it.") from error
     params = plain(trainable.join(trained, held))
     if source.chat_template is not None or source.template_args:
         base = source.spoken(base)
@@ -227,7 +230,8 @@ def _run(source: ModelRecipe) -> Path | None:
     if not isinstance(source, ModelSource):
         return None
     folder = Path(source.path).expanduser().resolve()
-    return folder if (folder / manifest.FILE).is_file() and (folder / CHECKPOINTS).is_dir() else None
+    left = any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS))
+    return folder if left and (folder / manifest.FILE).is_file() else None
 
 
 def near(source: ModelRecipe, where: str) -> ModelRecipe:

@@ -1,5 +1,9 @@
 import errno
 import os
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -65,6 +69,13 @@ def test_a_full_disk_is_one_line_that_names_the_target(tmp_path, code):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_library_in_rust_says_of_a_full_disk_is_the_same_line(tmp_path):
+    with pytest.raises(atomic.RefusedError, match="model: the disk is full"), atomic.directory(tmp_path / "model"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="os error 2"), atomic.directory(tmp_path / "model"):
+        raise RuntimeError("No such file or directory (os error 2)")
+
+
 @pytest.mark.parametrize(
     ("place", "reason"), [("file/below/it", "file is a file"), ("/proc/x/below", "there can be no such folder")]
 )
@@ -97,3 +108,51 @@ def test_a_written_file_has_the_permissions_of_a_plain_one(tmp_path):
     with atomic.file(tmp_path / "ours") as temp:
         temp.write_text("")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+KILLED = """
+import os, signal, sys
+from immunax.runtime import atomic
+with atomic.file(sys.argv[1] + "/a.json") as one, atomic.directory(sys.argv[1] + "/model") as other:
+    one.write_text("half")
+    (other / "weights").write_text("half")
+    if sys.argv[2] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    writer = [sys.executable, "-c", KILLED, str(tmp_path)]
+    assert subprocess.run([*writer, "kill"]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    living = subprocess.Popen([*writer, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert living.stdout.readline() == "writing\n"
+    # It has removed what the killed one left, and its own two are locked.
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic.file(tmp_path / "b.json") as temp:
+        temp.write_text("whole")
+    assert len(list(tmp_path.iterdir())) == 3
+    living.communicate("")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json", "model"]
+    assert (tmp_path / "model" / "weights").read_text() == "half"
+
+
+LIMITED = """
+import resource, sys
+from immunax.runtime import atomic
+from immunax.runtime.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    with atomic.file(sys.argv[1]) as temp:
+        temp.write_bytes(bytes(5000))
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_file_beyond_the_limit_is_one_line(tmp_path):
+    answer = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "a")], capture_output=True, text=True)
+    assert re.fullmatch(r"cannot write \S+/a: the file is larger than .*; free some space or .*\n", answer.stdout)
+    assert list(tmp_path.iterdir()) == []

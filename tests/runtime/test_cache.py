@@ -1,4 +1,7 @@
+import errno
+import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -103,6 +106,56 @@ def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("IMMUNAX_CACHE", "/proc/x")
     with pytest.raises(UserError, match="cannot write /proc/x/xla: there can be no such folder"):
         cache.enable_compilation_cache()
+
+
+def refusing(code):
+    """What the disk answers from now on."""
+
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT])
+def test_a_cache_that_takes_nothing_is_read_and_what_it_lacks_is_made_without_keeping_it(monkeypatch, capfd, code):
+    made = []
+    fetch(made, {"k": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.lock, "held", refusing(code))
+        np.testing.assert_array_equal(fetch(made, {"k": 1})["w"]["b"], np.arange(4))
+        assert made == [{"k": 1}]
+        for _ in range(2):
+            again = fetch(made, {"k": 2}, value=2)
+            assert again["w"]["a"].dtype == jnp.bfloat16
+            assert isinstance(again["w"]["b"], jax.Array)
+    assert made == [{"k": 1}, {"k": 2}, {"k": 2}]
+    said = capfd.readouterr().err
+    assert re.fullmatch(r"the cache keeps nothing new, .*: cannot write \S+: .*: set IMMUNAX_CACHE=FOLDER\n", said)
+    fetch(made, {"k": 2}, value=2)
+    fetch(made, {"k": 2}, value=2)
+    assert len(made) == 4
+
+
+def test_where_nothing_at_all_can_be_written_one_line_says_so(monkeypatch):
+    monkeypatch.setattr(cache.lock, "held", refusing(errno.ENOSPC))
+    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", refusing(errno.ENOENT))
+    with pytest.raises(UserError, match=r"the disk is full; .*: set IMMUNAX_CACHE=FOLDER"):
+        fetch([], {"k": 1})
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC])
+def test_compiled_programs_are_read_where_no_more_can_be_kept(monkeypatch, capfd, code):
+    cache.enable_compilation_cache()
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.tempfile, "TemporaryFile", refusing(code))
+        folder = cache.enable_compilation_cache()
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == math.inf
+    assert capfd.readouterr().err.count("the cache keeps nothing new") == 1
+    cache.enable_compilation_cache()
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
 
 
 PROGRAM = """

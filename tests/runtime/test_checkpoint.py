@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from immunax.runtime import mesh as meshes
-from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
 
 
@@ -106,6 +107,93 @@ def test_the_last_and_the_best_are_both_kept(tmp_path):
             checkpoints.save(step, {"w": jnp.ones(2)}, {"loss": loss})
         checkpoints.wait()
         assert checkpoints.steps() == [1, 4, 5, 6]
+
+
+def test_the_best_are_still_known_after_a_new_start(tmp_path):
+    for losses in ({0: 5.0, 1: 1.0, 2: 4.0}, {3: 3.0, 4: 6.0}):
+        with Checkpoints(tmp_path, keep_best=1, metric="loss") as checkpoints:
+            for step, loss in losses.items():
+                checkpoints.save(step, {"w": jnp.ones(2)}, {"loss": loss})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1, 4]
+
+
+def flip(folder, raw):
+    """Changes one bit of some bytes on disk, in each file that holds them."""
+    files = [file for file in folder.rglob("*") if file.is_file() and raw in file.read_bytes()]
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[content.find(raw) + len(raw) // 2] ^= 1
+        file.write_bytes(content)
+
+
+def three_steps(folder, **options):
+    """Checkpoints of steps 1 to 3, the first of which is not kept; the states by step."""
+    states = {
+        step: {"params": {"w": jax.random.normal(jax.random.key(step), (256, 256))}, "step": step} for step in (1, 2, 3)
+    }
+    with Checkpoints(folder, keep_last=2, **options) as checkpoints:
+        for step, state in states.items():
+            checkpoints.save(step, state)
+    return states
+
+
+def test_one_flipped_bit_is_never_restored(tmp_path):
+    states = three_steps(tmp_path)
+    flip(tmp_path / "3", np.asarray(states[3]["params"]["w"]).tobytes())
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(DamagedError, match=r"checkpoint \S+/3 is damaged \('params.w' is not what was written\)"):
+            checkpoints.restore(3, states[3])
+        with pytest.raises(DamagedError, match=r"'params.w'"):
+            checkpoints.restore_part(3, "params", states[3]["params"])
+        assert_identical(checkpoints.restore(2, states[3]), states[2])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove"])
+@pytest.mark.parametrize("part", ["d/", "_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt"])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_it(tmp_path, capfd, part, damage):
+    states = three_steps(tmp_path)
+    for file in [each for each in (tmp_path / "3").rglob("*") if each.is_file() and part in str(each)]:
+        raw = file.read_bytes()
+        if damage == "remove":
+            file.unlink()
+        else:
+            broken = {"cut": raw[: len(raw) // 2], "empty": b"", "flip": bytes(byte ^ 1 for byte in raw)}
+            file.write_bytes(broken[damage])
+    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+        step, found = checkpoints.restore_newest(states[1])
+        assert step == 2
+        assert_identical(found, states[2])
+        assert checkpoints.steps() == [2]
+        # The step is done again, and its checkpoint is not taken for there already.
+        assert checkpoints.save(3, states[3])
+        checkpoints.wait()
+        assert checkpoints.steps() == [2, 3]
+    said = [line for line in capfd.readouterr().err.splitlines() if "damaged" in line]
+    assert len(said) == 1
+    assert re.fullmatch(r"checkpoint \S+/3 is damaged \(.+\): going on from step 2", said[0])
+
+
+def test_where_all_are_damaged_none_is_removed_and_one_line_says_so(tmp_path):
+    states = three_steps(tmp_path)
+    for step in (2, 3):
+        flip(tmp_path / str(step), np.asarray(states[step]["params"]["w"]).tobytes())
+    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+        with pytest.raises(UserError, match=r"3 is damaged .* so is every other: delete \S+ to begin anew"):
+            checkpoints.restore_newest(states[1])
+        assert checkpoints.steps() == [2, 3]
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        assert checkpoints.restore_newest(states[1]) is None
+
+
+def test_a_checkpoint_of_another_model_is_not_taken_for_a_damaged_one(tmp_path):
+    three_steps(tmp_path)
+    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+        with pytest.raises(UserError, match="another configuration") as caught:
+            checkpoints.restore_newest({"params": {"w": jnp.ones(3)}, "step": 0})
+        assert not isinstance(caught.value, DamagedError)
+        assert checkpoints.steps() == [2, 3]
 
 
 KILLED_MIDWAY = """

@@ -2,6 +2,7 @@ import errno
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from immunax.runtime import launch
+from immunax.runtime import launch, preemption
 from immunax.runtime.errors import UserError
 
 CONF = {
@@ -39,6 +40,7 @@ def start(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(preemption, "end", sys.exit)
 
     def run(*argv, fail=None, act=lambda: None):
         jobs = []
@@ -187,7 +189,64 @@ def test_a_mistake_within_the_task_is_one_line(start, capfd):
 def test_an_interruption_is_one_line_and_status_130(start, capfd):
     status, _ = start("defense=tar", fail=KeyboardInterrupt())
     assert status == 130
-    assert capfd.readouterr().err == "interrupted\n"
+    assert capfd.readouterr().err == (
+        "stopped by SIGINT: what is finished is kept, and the same command goes on from there\n"
+    )
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=1,2")])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_one_line_and_its_own_status_and_ends_a_sweep(start, capfd, number, status, sweep):
+    before = signal.getsignal(number)
+    assert start("defense=tar", *sweep, act=lambda: signal.raise_signal(number)) == (status, [])
+    assert signal.getsignal(number) is before
+    said = capfd.readouterr().err
+    assert said == f"stopped by {number.name}: what is finished is kept, and the same command goes on from there\n"
+
+
+def test_a_sweep_goes_on_behind_a_job_that_fails_and_tells_of_it_at_the_end(start, capfd):
+    turns = iter([None, UserError("too much"), SystemExit(3), None])
+
+    def act():
+        if (failure := next(turns)) is not None:
+            raise failure
+
+    status, jobs = start("-m", "defense=tar", "seed=1,2,3,4", "run=mine", act=act)
+    assert status == 2
+    assert [job[0]["seed"] for job in jobs] == [1, 4]
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == "error: too much"
+    assert said[1].startswith("error: 2 of the sweep's jobs failed: mine/1 (")
+    assert [f"seed={seed}" in said[1] for seed in (1, 2, 3, 4)] == [False, True, True, False]
+    assert not list(Path("outputs").glob(".failed-*"))
+
+
+def test_a_sweep_goes_on_behind_a_bug_whose_traceback_is_shown(start, capfd):
+    turns = iter([ZeroDivisionError("a bug"), UserError("a mistake"), None])
+
+    def act():
+        if (failure := next(turns)) is not None:
+            raise failure
+
+    status, jobs = start("-m", "defense=tar", "seed=1,2,3", act=act)
+    assert (status, len(jobs)) == (1, 1)
+    said = capfd.readouterr().err
+    assert "ZeroDivisionError: a bug" in said
+    assert "2 of the sweep's jobs failed" in said.splitlines()[-1]
+
+
+def test_a_second_process_in_a_runs_folder_is_refused_in_one_line(start, capfd):
+    code = (
+        "import sys; from pathlib import Path; from immunax.runtime import lock\n"
+        "with lock.held(Path('outputs/mine/.lock')): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    assert start("defense=tar", "run=mine") == (2, [])
+    assert re.fullmatch(r"error: another process is at work in \S+/mine: wait .*\n", capfd.readouterr().err)
+    other.kill()
+    other.communicate()
+    assert start("defense=tar", "run=mine")[0] == 0
 
 
 def test_a_bug_keeps_its_traceback(start):
@@ -272,6 +331,14 @@ def test_a_log_that_may_not_be_written_is_one_line(start, capfd, monkeypatch):
 def test_a_bug_that_the_output_folder_has_no_part_in_keeps_its_traceback(start, error):
     with pytest.raises(type(error)):
         start("defense=tar", "run=mine", fail=error)
+
+
+def test_a_home_that_does_not_exist_is_one_line_that_names_the_path(start, capfd):
+    assert start("defense=tar", "model=~nobody_here/x", act=Path("~nobody_here/x").expanduser) == (2, [])
+    said = capfd.readouterr().err
+    assert said == "error: model=~nobody_here/x: there is no such home folder; give the whole path\n"
+    assert start("defense=tar", act=Path("~nobody_here/x").expanduser) == (2, [])
+    assert capfd.readouterr().err == "error: there is no home folder for the cache: set IMMUNAX_CACHE=FOLDER\n"
 
 
 def test_a_full_disk_is_one_line(start, capfd):

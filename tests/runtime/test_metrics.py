@@ -98,9 +98,13 @@ def test_what_came_before_a_full_disk_is_all_that_is_said(tmp_path):
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / FILE).write_text("nonsense\n{}\n")
-    with pytest.raises(UserError, match="line 1"):
-        read(tmp_path / FILE)
+    whole = b'{"phase": "train", "step": 1, "values": {}}\n'
+    for line in (b"nonsense", b"{}", b"1", b"\x00\x00", b"\xff\xfe", whole[:20]):
+        (tmp_path / FILE).write_bytes(line + b"\n" + whole)
+        with pytest.raises(UserError, match="line 1 is no record"):
+            read(tmp_path / FILE)
+        (tmp_path / FILE).write_bytes(whole + line)
+        assert [record["step"] for record in read(tmp_path / FILE)] == [1]
 
 
 @pytest.mark.parametrize(("tracker", "package"), [(Wandb(), "wandb"), (Mlflow(), "mlflow")])

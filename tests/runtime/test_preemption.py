@@ -1,5 +1,8 @@
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -23,6 +26,63 @@ def test_the_second_interrupt_stops_at_once():
         assert preemption.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_sigterm_changes_nothing():
+    with Preemption() as preemption:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert preemption.status == 143
+
+
+ASKED = """
+import os, signal, sys
+from immunax.runtime.preemption import Leaving
+with Leaving():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        print("closing", flush=True)
+        signal.raise_signal(signal.SIGTERM)
+        print("still closing", flush=True)
+        signal.raise_signal(signal.SIGINT)
+        print("too late")
+"""
+
+
+def test_who_does_not_wait_for_what_is_closed_presses_again():
+    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "closing\nstill closing\n")
+    assert re.fullmatch(r"stopped by SIGINT: .*\n", done.stderr)
+
+
+COLLECTED = """
+import gc, signal
+from immunax.runtime.preemption import Leaving
+with Leaving():
+    gc.callbacks.append(lambda phase, about: signal.raise_signal(signal.SIGTERM))
+    gc.collect()
+    print("goes on")
+"""
+
+
+def test_a_signal_that_comes_while_garbage_is_collected_is_not_lost():
+    done = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert re.fullmatch(r"stopped by SIGTERM: .*\n", done.stderr)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_whose_imports_are_still_under_way_ends_in_one_line(number, status):
+    started = subprocess.Popen([sys.executable, "-v", "-m", "immunax.train"], stderr=subprocess.PIPE, text=True)
+    for line in started.stderr:
+        if "import 'jax" in line:
+            started.send_signal(number)
+            break
+    # The interpreter tells of each module, which is no word of the command's.
+    said = [line for line in started.stderr if re.match(r"stopped|Traceback|error", line)]
+    assert started.wait() == status
+    assert len(said) == 1
 
 
 def test_outside_the_main_thread_the_flag_stays_down():

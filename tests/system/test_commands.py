@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,6 +174,42 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
     assert "run=asked" in err
     assert "Traceback" not in err
     assert [entry.name for entry in (home / "outputs" / "asked" / "checkpoints").iterdir() if entry.name.isdigit()]
+
+
+def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that_is_asked(trained, home):
+    folder = home / "outputs" / "alone"
+    shutil.copytree(trained[0], folder)
+    before = (folder / "manifest.json").read_bytes()
+    again = ("+defense=rep_noise", "model=model", "run=alone", *TRAIN)
+    for more, kept in (((), True), (("keep_checkpoints=false", "trainer.keep_last=5"), False)):
+        status, out, err = run(home, "train", *again, *more)
+        assert (status, out) == (0, ""), err
+        assert re.search(
+            r"^ended at 20\S+: the results are in \S+/alone; to make them anew, delete it$", err, re.MULTILINE
+        )
+        assert (folder / "manifest.json").read_bytes() == before
+        assert (folder / "checkpoints").exists() == kept
+    status, _, err = run(home, "train", *again, "export_dtype=bfloat16")
+    assert status == 2
+    assert "finished run without its checkpoints, which export_dtype=bfloat16 would be made from" in err
+    from immunax.stages.setup import load
+
+    left, exported = load(resolve(str(folder))), resolve(str(folder / "model")).load()
+    np.testing.assert_array_equal(left.params["norm"]["scale"], exported.params["norm"]["scale"])
+
+
+def test_a_signal_outside_the_training_loop_ends_a_command_in_one_line(home):
+    process = start(home, "attack", "+attack=harmful_sft", "model=model", "run=cut", *SMALL)
+    said = ""
+    while "load model: " not in said and (line := process.stderr.readline()):
+        said += line
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert (
+        err.splitlines()[-1] == "stopped by SIGTERM: what is finished is kept, and the same command goes on from there"
+    )
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

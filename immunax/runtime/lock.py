@@ -1,0 +1,65 @@
+"""Locks between processes. The system drops those of a process that dies, so that none is ever stale."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+@contextmanager
+def held(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock for the length of a block.
+
+    Args:
+      path: of a file that stands for it; made, with missing folders above, and left there.
+      wait: whether to wait for whoever holds it.
+
+    Yields:
+      Whether it is held: False where another process has it and ``wait`` is not set. A disk that knows no locks gives every one.
+
+    Raises:
+      OSError: the disk refuses the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        yield take(file.fileno(), wait)
+
+
+def take(descriptor: int, wait: bool = True) -> bool:
+    """Locks what a descriptor has open, a file or a folder, until it is closed.
+
+    Args:
+      descriptor: of the system's.
+      wait: as for :func:`held`.
+
+    Returns:
+      As :func:`held` yields.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        return error.errno not in _TAKEN
+    return True
+
+
+def owned(folder: Path) -> int | None:
+    """Locks a folder that is still there, for as long as the descriptor is open.
+
+    Args:
+      folder: to lock.
+
+    Returns:
+      Its descriptor; None where another process holds it or has removed it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    if take(descriptor, wait=False) and folder.exists():
+        return descriptor
+    os.close(descriptor)
+    return None

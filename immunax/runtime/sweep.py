@@ -1,0 +1,82 @@
+"""The jobs of a sweep: one that fails does not end the others, and the end tells of it.
+
+A launcher may run jobs in other processes or on other machines, which all write to the folder of runs: there they note
+what failed, one line a job.
+"""
+
+import json
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from immunax.runtime.preemption import is_stop
+
+EXIT_BUG = 1
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What failed in one sweep, for the length of a ``with`` block.
+
+    Attributes:
+      file: of the notes; made with the first of them.
+    """
+
+    file: Path
+
+    @classmethod
+    def of(cls, outputs: Path) -> "Failures":
+        """Of a sweep that starts now.
+
+        Args:
+          outputs: the folder of runs.
+        """
+        return cls(outputs.absolute() / f".failed-{uuid.uuid4().hex}")
+
+    @contextmanager
+    def noted(self, job: Callable[[], str]) -> Iterator[None]:
+        """A job, whose failure is noted instead of raised: an exit status that is not 0, or a bug, whose traceback is printed.
+
+        A signal that asks for the end is no failure, and a failure that the disk does not let be noted ends the sweep.
+
+        Args:
+          job: gives its name.
+        """
+        try:
+            yield
+        except SystemExit as end:
+            if end.code in (0, None):
+                return
+            if is_stop(end.code) or not self._note(job(), end.code if isinstance(end.code, int) else EXIT_BUG):
+                raise
+        except Exception:
+            traceback.print_exc()
+            if not self._note(job(), EXIT_BUG):
+                raise
+
+    def _note(self, job: str, status: int) -> bool:
+        try:
+            # One write, which the system appends whole beside those of other jobs.
+            with self.file.open("ab", buffering=0) as out:
+                out.write(f"{json.dumps([job, status])}\n".encode())
+        except OSError:
+            return False
+        return True
+
+    def __enter__(self) -> "Failures":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Tells in one line which jobs failed; the status of the sweep is 1 where one met a bug, else that of the first."""
+        if not self.file.exists():
+            return
+        found = [json.loads(line) for line in self.file.read_text().splitlines()]
+        self.file.unlink()
+        print(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", file=sys.stderr)
+        if kind is None:
+            statuses = [status for _, status in found]
+            raise SystemExit(EXIT_BUG if EXIT_BUG in statuses else statuses[0])
