@@ -5,7 +5,6 @@ every token's row in the embedding, every value finite. What is written loads in
 an export in the dtype that the checkpoint came in repeats its tensors bit for bit.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,13 @@ from transformers import PreTrainedTokenizerFast
 
 from immunax.models import families, hf, hf_config, peft, weights
 from immunax.models.config import DecoderConfig
-from immunax.models.deciding import TEMPLATES
+from immunax.models.deciding import TEMPLATES, decides
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.lfs import refuse_pointer
+from immunax.runtime.untrusted import templates, tokenizers
+from immunax.runtime.untrusted.files import check_plain, read_text
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER = (
@@ -115,14 +116,16 @@ def check_whole(folder: Path) -> None:
       folder: that a user named.
 
     Raises:
-      UserError: a file in it is a link to nothing, it has no ``config.json``, or an adapter lies beside the weights.
+      UserError: what a model is loaded from is no plain file or link to one, it has no ``config.json``, or an adapter lies
+        beside the weights.
     """
     for path in sorted(folder.iterdir()):
-        read_here = path.name in (*TEXT_FILES, peft.CONFIG) or path.suffix == ".safetensors"
-        if read_here and path.is_symlink() and not path.exists():
-            raise UserError(
-                f"{path}: a link to {os.readlink(path)}, which is not there; download the model again, or copy what it names."
-            )
+        if path.name.lower() == TEMPLATES:
+            digest.plain_files(path)
+            if path.is_symlink():
+                raise UserError(f"{path}: a link to a folder, whose files have no digest; put a copy in its place.")
+        elif decides(path.name):
+            check_plain(path)
     if not (folder / CONFIG).is_file():
         inner = [*folder.glob("snapshots/*/" + CONFIG), *folder.glob("*/" + CONFIG)]
         inner += folder.glob("models--*/snapshots/*/" + CONFIG)
@@ -173,14 +176,31 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             f"{folder}: no tokenizer.json; expected a fast tokenizer, save one with transformers' save_pretrained."
         )
     refuse_pointer(folder / "tokenizer.json")
-    settings = folder / "tokenizer_config.json"
-    if settings.is_file():
-        hf_config.refuse_own_code(weights.read_json(settings), str(settings), "tokenizer.json")
+    for name in TOKENIZER:
+        if name.endswith(".json") and name != "tokenizer.json" and (folder / name).is_file():
+            _check_settings(folder / name)
+    for path in [folder / "chat_template.jinja", *folder.glob(_TEMPLATES)]:
+        if path.is_file():
+            read_text(path, templates.LONGEST)
     try:
+        tokenizers.check(folder / "tokenizer.json")
         return PreTrainedTokenizerFast.from_pretrained(folder)
+    except UserError:
+        raise
     except Exception as error:  # tokenizers raises bare Exceptions
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{folder}: the tokenizer cannot be read ({reason}); copy or download it again.") from error
+
+
+def _check_settings(path: Path) -> None:
+    """Refuses settings that lead the library to code or to files that nothing else here looks at."""
+    settings = weights.read_json(path)
+    hf_config.refuse_own_code(settings, str(path), "tokenizer.json")
+    if settings.get("fast_tokenizer_files"):
+        raise UserError(
+            f"{path}: fast_tokenizer_files names other files for other versions of transformers; delete it, and keep the right "
+            "one as tokenizer.json."
+        )
 
 
 def check_vocabulary(loaded: PreTrainedTokenizerFast, config: DecoderConfig, path: Path) -> None:

@@ -246,8 +246,8 @@ def test_a_head_that_is_rotated_in_part_is_refused_also_where_its_size_is_implie
 
 
 def test_a_layer_count_past_the_tensors_is_refused(tmp_path):
-    path = write(tmp_path / "model.gguf", "llama2", change={"block_count": 10**9})
-    with pytest.raises(UserError, match=r"says 1000000000 layers, but the weights have \d+ tensors"):
+    path = write(tmp_path / "model.gguf", "llama2", change={"block_count": 1000})
+    with pytest.raises(UserError, match=r"says 1000 layers, but the weights have \d+ tensors"):
         hub.resolve(str(path)).load()
 
 
