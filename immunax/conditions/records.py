@@ -17,6 +17,7 @@ import pandas as pd
 from immunax.data.dialog import Dialog
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted import parquet
 
 Table = Any
 """A data frame of pandas, whose own annotations allow for more than a table of numbers."""
@@ -121,14 +122,9 @@ def read(path: Path, columns: dict[str, str]) -> Table:
       UserError: it is missing, is no parquet file, has other columns, or rows that statistics cannot rely on.
     """
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as parquet ({type(error).__name__}); restore it, or certify again."
-        ) from error
-    if list(table.columns) != list(columns):
-        raise UserError(f"{path}: has columns {', '.join(table.columns)}; expected {', '.join(columns)}.")
-    table = table.astype(columns)
+        table = parquet.table(path, columns).to_pandas().astype(columns)
+    except parquet.FaultError as error:
+        raise UserError(f"{path}: cannot be read as parquet ({error}); restore it, or certify again.") from error
     fault = _fault(table)
     if fault is not None:
         raise UserError(f"{path}: {fault}; restore it, or certify again.")
