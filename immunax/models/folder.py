@@ -184,12 +184,24 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             read_text(path, templates.LONGEST)
     try:
         tokenizers.check(folder / "tokenizer.json")
-        return PreTrainedTokenizerFast.from_pretrained(folder)
-    except UserError:
-        raise
+        return _tried(PreTrainedTokenizerFast.from_pretrained(folder))
     except Exception as error:  # tokenizers raises bare Exceptions
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{folder}: the tokenizer cannot be read ({reason}); copy or download it again.") from error
+
+
+def _tried(loaded: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer that was used once: what a setting of another type breaks, it breaks where its file can be named."""
+    ids = loaded("a cat")["input_ids"]
+    loaded.decode(ids, skip_special_tokens=True)
+    loaded.convert_ids_to_tokens([*loaded.added_tokens_decoder, *loaded.all_special_ids])
+    templates_by_name = (
+        loaded.chat_template if isinstance(loaded.chat_template, dict) else {"": loaded.chat_template or ""}
+    )
+    named = [*templates_by_name.values(), *loaded.special_tokens_map.values()]
+    if not all(isinstance(each, str) for each in named):
+        raise ValueError("a template or a special token in its settings is no text")
+    return loaded
 
 
 def _check_settings(path: Path) -> None:

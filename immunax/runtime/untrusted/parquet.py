@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime.untrusted import values
+from immunax.runtime.untrusted import unfold, values
 from immunax.runtime.untrusted.confined import Confined, FaultError, Limits
-from immunax.runtime.untrusted.files import check_plain
+from immunax.runtime.untrusted.files import check_plain, is_plain
 
 _READER = Confined("immunax.runtime.untrusted.parquet_program", Limits(memory=4 << 30, seconds=30.0, part=16 << 20))
-_MOST_ROWS, _MOST_BYTES = 20_000_000, 2 << 30
+_MOST_ROWS, _MOST_BYTES = 5_000_000, 1 << 30
+"""Of a table of a certificate; a suite of 200 attacks makes one of a million rows."""
 _AT_ONCE, _RECORDS_AT_ONCE = 1024, 1 << 15
 _ROWS = values.Limits(values=8_000_000, text=16 << 20, strict=False)
 
@@ -27,7 +28,11 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
       FaultError: it is no parquet file, is damaged, or unfolds to too much.
       UserError: it is no plain file.
     """
+    left = unfold.allowed(path) if is_plain(path) else 0
     for part in _ask(path, _AT_ONCE, None):
+        left -= len(part)
+        if left < 0:
+            raise FaultError(f"it unfolds to more than {unfold.RATIO} times its size")
         try:
             yield from values.loads(part, _ROWS)
         except values.MalformedError as error:

@@ -44,6 +44,11 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
+def allowed(path: Path) -> int:
+    """The bytes that a file may unfold to."""
+    return max(FREE, RATIO * path.stat().st_size)
+
+
 def open_unfolded(path: Path) -> BinaryIO:
     """Opens a file, unfolded where its name says that it is compressed.
 
@@ -57,6 +62,6 @@ def open_unfolded(path: Path) -> BinaryIO:
     opener = _OPEN.get(path.suffix.lower())
     if opener is None:
         return file
-    most = max(FREE, RATIO * path.stat().st_size)
+    most = allowed(path)
     stream = cast(IO[bytes], opener(file, "rb"))
     return cast(BinaryIO, io.BufferedReader(_Bounded(stream, file, most, path), 1 << 16))

@@ -17,7 +17,8 @@ from immunax.runtime.errors import UserError, shown
 from immunax.runtime.untrusted.files import TEXT_BYTES, read_bytes
 
 AGAIN = "copy or download it again"
-_DIGITS = 20
+_DIGITS = 40
+"""Of a whole number; ``transformers`` writes 10^30 for a tokenizer without a longest text."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Limits:
       depth: lists and mappings within one another.
       values: commas and opening brackets, hence no fewer than there are values.
       text: characters of one string.
-      strict: numbers are finite and of at most 20 digits, and text has no half of a surrogate pair; rows of data are read with
+      strict: numbers are finite and of at most 40 digits, and text has no half of a surrogate pair; rows of data are read with
         less, since only the cells that are used have to be right.
     """
 

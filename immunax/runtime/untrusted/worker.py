@@ -7,6 +7,7 @@ code is running.
 
 import importlib
 import json
+import os
 import resource
 import signal
 import struct
@@ -22,11 +23,14 @@ _LONGEST = 300
 def main() -> None:
     """Answers until nobody asks."""
     program, memory, seconds, part = sys.argv[1], *map(float, sys.argv[2:])
-    asked, answers = sys.stdin.buffer, sys.stdout.buffer
-    # Whatever prints must not write into the frames.
-    sys.stdout = sys.stderr
+    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    # Whatever prints, in whichever language, must not write into the frames.
+    os.dup2(2, 1)
     answer = importlib.import_module(program).answer
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    # Whoever started this process may have given it less.
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = int(memory) if hard == resource.RLIM_INFINITY else min(int(memory), hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
