@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def _tree(folder: Path) -> None:
 def _read_tree(folder: Path) -> None:
     """Builds a folder of plain files, links, FIFOs and folders, and digests it."""
     root = folder / "tree"
-    os.system(f"rm -rf {root}") if root.exists() else None
+    shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     linked = False
     for number, kind in enumerate((folder / "kinds").read_bytes()[:20]):
