@@ -23,7 +23,7 @@ from immunax.data.choices import MMLU, HellaSwag
 from immunax.data.dialog import Split, Splits
 from immunax.data.files import Form
 from immunax.data.sources import Source
-from immunax.judges import card
+from immunax.judges import card, rubric
 from immunax.judges.replies import ReplyStore
 from immunax.runtime import digest
 
@@ -152,6 +152,14 @@ def _read_kept(folder: Path) -> None:
     ReplyStore(folder / "replies").ledger()
 
 
+def _reply(folder: Path) -> None:
+    (folder / "reply.txt").write_text(json.dumps({"compliance": 7, "substance": 2.5, "why": {"quoted": [1, 2]}}))
+
+
+def _read_reply(folder: Path) -> None:
+    rubric.parse("<think>so</think> my rating: " + (folder / "reply.txt").read_text(errors="replace"))
+
+
 def _identity(folder: Path) -> None:
     turns = [("system", "s"), ("user", "TOR, do: x"), ("assistant", "done")]
     line = json.dumps({"messages": [{"role": role, "content": content} for role, content in turns]})
@@ -207,6 +215,7 @@ PARSERS = (
     _source("chat.parquet", messages="messages"),
     Parser("choices", _choices, _read_choices, {"h.txt.bz2": _folded_bz2, "m.tar": mutations.raw}),
     Parser("kept", _kept, _read_kept, {"card.json": mutations.document, "replies/reply.json": mutations.document}),
+    Parser("reply", _reply, _read_reply, {"reply.txt": mutations.document}),
     Parser("identity", _identity, _read_identity, {"identity.jsonl": mutations.lines}),
     Parser("folder", _tree, _read_tree, {"kinds": mutations.raw}),
 )

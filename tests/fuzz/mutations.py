@@ -1,5 +1,6 @@
 """Inputs that a stranger might send: a good file, changed in one to four places."""
 
+import copy
 import json
 import random
 import struct
@@ -135,13 +136,13 @@ def _altered_once(rng: random.Random, value: Any) -> Any:
     places = list(_places(value, ()))
     place = rng.choice(places)
     if not place:
-        return rng.choice(_VALUES) if rng.random() < 0.2 else value
+        return _strange(rng) if rng.random() < 0.2 else value
     parent = value
     for name in place[:-1]:
         parent = parent[name]
     kind = rng.random()
     if kind < 0.6:
-        parent[place[-1]] = rng.choice(_VALUES)
+        parent[place[-1]] = _strange(rng)
     elif kind < 0.75:
         del parent[place[-1]]
     elif kind < 0.85:
@@ -155,10 +156,15 @@ def _altered_once(rng: random.Random, value: Any) -> Any:
         name = rng.choice(
             (*filter(lambda each: isinstance(each, str), _VALUES), "auto_map", "_target_", "tokenizer_file")
         )
-        parent[name] = rng.choice((parent.pop(place[-1]), rng.choice(_VALUES)))
+        parent[name] = rng.choice((parent.pop(place[-1]), _strange(rng)))
     else:
-        parent *= 3
+        parent += copy.deepcopy(parent)
     return value
+
+
+def _strange(rng: random.Random) -> Any:
+    """A value of its own: one that another input changed would make this one another, too."""
+    return copy.deepcopy(rng.choice(_VALUES))
 
 
 def _places(value: Any, at: tuple) -> Any:
