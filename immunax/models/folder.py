@@ -119,13 +119,7 @@ def check_whole(folder: Path) -> None:
       UserError: what a model is loaded from is no plain file or link to one, it has no ``config.json``, or an adapter lies
         beside the weights.
     """
-    for path in sorted(folder.iterdir()):
-        if path.name.lower() == TEMPLATES:
-            digest.plain_files(path)
-            if path.is_symlink():
-                raise UserError(f"{path}: a link to a folder, whose files have no digest; put a copy in its place.")
-        elif decides(path.name):
-            check_plain(path)
+    check_files(folder)
     if not (folder / CONFIG).is_file():
         inner = [*folder.glob("snapshots/*/" + CONFIG), *folder.glob("*/" + CONFIG)]
         inner += folder.glob("models--*/snapshots/*/" + CONFIG)
@@ -137,6 +131,24 @@ def check_whole(folder: Path) -> None:
             f"{folder}: has both {CONFIG} and {peft.CONFIG}, so transformers would put the adapter on another base; "
             "keep one of the two in the folder."
         )
+
+
+def check_files(folder: Path) -> None:
+    """Refuses a folder that could load what has no digest.
+
+    Args:
+      folder: of a model or of adapters.
+
+    Raises:
+      UserError: what is loaded from it is a device, a FIFO or a link to nothing, or lies in a linked folder.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and path.is_dir() and (decides(path.name) or path.name.lower() == TEMPLATES):
+            raise UserError(f"{path}: a link to a folder, whose files have no digest; put a copy in its place.")
+        if path.name.lower() == TEMPLATES and path.is_dir():
+            digest.plain_files(path)
+        elif decides(path.name) and not path.is_dir():
+            check_plain(path)
 
 
 def _with_tied_head(shards: weights.Shards, config: DecoderConfig) -> weights.Shards:

@@ -258,6 +258,7 @@ def digests(path: Path) -> dict[str, str]:
 
 def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     """Base and adapter, merged; the tokenizer is the adapter's where it brings one."""
+    folder.check_files(path)
     base = base_of(path).load(devices, dtype)
     spec, adapters = peft.load(path, base.config, devices)
     params = merge(Adapted(base.params, adapters, spec.scale))
