@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from immunax.certificate import bundle
 from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name, unmet
@@ -18,8 +16,11 @@ from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted.files import read_bytes
+from immunax.runtime.untrusted.values import Limits, parse_yaml
 
 EXIT_FAILED, EXIT_USER = 1, 2
+_POLICY = Limits(size=1 << 16)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,10 +99,9 @@ def _in_one_line(text: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"policy {path}: cannot be read as YAML ({type(error).__name__}).") from error
+    found = parse_yaml(
+        read_bytes(path, _POLICY.size), f"policy {path}", _POLICY, "write it as the ones in docs/policies"
+    )
     if not isinstance(found, dict):
         raise UserError(f"policy {path}: expected fields of a policy, such as require: {{resistance: holds}}.")
     return found

@@ -4,10 +4,10 @@ DSSE: https://github.com/secure-systems-lab/dsse. The envelope lies beside the c
 are PEM files (PKCS 8 and SubjectPublicKeyInfo), as openssl writes them.
 """
 
-import json
 import os
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.dsse import Envelope
@@ -16,9 +16,12 @@ from securesystemslib.signer import CryptoSigner, SSlibKey  # pyright: ignore[re
 
 from immunax.certificate.statement import canonical
 from immunax.runtime import atomic
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, shown
+from immunax.runtime.untrusted.files import read_bytes
+from immunax.runtime.untrusted.values import parse_json
 
 FILE = "certificate.dsse.json"
+_KEY_BYTES = 1 << 16
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
@@ -62,8 +65,8 @@ def private_key(path: Path) -> Ed25519PrivateKey:
       UserError: it is missing, or is no unencrypted ed25519 private key.
     """
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+        key = serialization.load_pem_private_key(read_bytes(path, _KEY_BYTES), None)
+    except (UserError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(
             f"key {path}: cannot be read ({type(error).__name__}); expected an unencrypted PEM file."
         ) from error
@@ -81,8 +84,8 @@ def public_key(path: Path) -> Ed25519PublicKey:
       UserError: it is missing, or is no ed25519 public key.
     """
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
+        key = serialization.load_pem_public_key(read_bytes(path, _KEY_BYTES))
+    except (UserError, ValueError, UnsupportedAlgorithm) as error:
         raise UserError(
             f"key {path}: cannot be read ({type(error).__name__}); expected a PEM file of a public key."
         ) from error
@@ -107,9 +110,9 @@ def fault(raw: bytes, payload: bytes, key: Ed25519PublicKey | None) -> str | Non
       key: whose signature it should be; without one only the payload is compared.
     """
     try:
-        envelope = Envelope.from_dict(json.loads(raw))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"the envelope cannot be read ({type(error).__name__})"
+        envelope = Envelope.from_dict(parse_json(raw, FILE))
+    except (UserError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"the envelope cannot be read ({shown(str(error))})"
     # Equal up to what a lenient reader of JSON or base64 passes over.
     if canonical(envelope.to_dict()) != raw or envelope.payload_type != PAYLOAD_TYPE:
         return "the envelope is not in the form that it was written in"

@@ -16,11 +16,15 @@ import numpy as np
 from immunax.conditions.verdict import Verdict
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted.files import read_bytes
+from immunax.runtime.untrusted.values import Limits, parse_json
 
 FILE = "certificate.json"
 TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://immunax.dev/certificate/v1"
 VERSION = 1
+LIMITS = Limits(size=4 << 20, values=100_000)
+"""Of a certificate, whose every value is held against the schema; the largest suite that ships makes one of 0.3 MB."""
 
 
 def statement(subject: Mapping[str, str], predicate: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,13 +66,11 @@ def parse(path: Path) -> tuple[bytes, dict[str, Any]]:
     Raises:
       UserError: there is no such file, or it is no JSON object.
     """
-    try:
-        raw = path.read_bytes()
-        stated = json.loads(raw)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a certificate ({type(error).__name__}); give the path of {FILE}."
-        ) from error
+    fix = f"give the path of {FILE}"
+    if not path.exists():
+        raise UserError(f"{path}: cannot be read as a certificate, there is no such file; {fix}.")
+    raw = read_bytes(path, LIMITS.size)
+    stated = parse_json(raw, str(path), LIMITS, fix)
     if not isinstance(stated, dict):
         raise UserError(f"{path}: holds a {type(stated).__name__}; expected the JSON object of a certificate.")
     return raw, stated

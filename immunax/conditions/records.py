@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyarrow import parquet
 
 from immunax.data.dialog import Dialog
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted import parquet
 
 Table = Any
 """A data frame of pandas, whose own annotations allow for more than a table of numbers."""
@@ -123,14 +123,9 @@ def read(path: Path, columns: dict[str, str]) -> Table:
     """
     try:
         # Without what pandas has noted beside the columns, where a changed bit is found by nobody.
-        table = parquet.read_table(path, page_checksum_verification=True).to_pandas(ignore_metadata=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as parquet ({type(error).__name__}); restore it, or certify again."
-        ) from error
-    if list(table.columns) != list(columns):
-        raise UserError(f"{path}: has columns {', '.join(table.columns)}; expected {', '.join(columns)}.")
-    table = table.astype(columns)
+        table = parquet.table(path, columns).to_pandas(ignore_metadata=True).astype(columns)
+    except parquet.FaultError as error:
+        raise UserError(f"{path}: cannot be read as parquet ({error}); restore it, or certify again.") from error
     fault = _fault(table)
     if fault is not None:
         raise UserError(f"{path}: {fault}; restore it, or certify again.")

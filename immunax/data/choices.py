@@ -1,6 +1,5 @@
 """Multiple-choice items: a context, several continuations of it, and which of them is right."""
 
-import bz2
 import csv
 import io
 import re
@@ -8,13 +7,16 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.fictional.draws import number, shuffled
+from immunax.data.text_files import LONGEST, open_text
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted.unfold import open_unfolded
 
 _LETTERS = "ABCD"
+_NUMBERS = frozenset("0123")
 _LINES = 6
 
 
@@ -91,14 +93,16 @@ class HellaSwag:
           UserError: the file cannot be read, or is of another form.
         """
         try:
-            with bz2.open(Path(self.path).expanduser(), "rt", encoding="utf-8") as file:
-                lines = [line.rstrip("\n") for line, _ in zip(file, range(_LINES * self.count), strict=False)]
-        except (OSError, UnicodeDecodeError) as error:
+            with open_text(Path(self.path).expanduser()) as file:
+                lines = [file.readline(LONGEST).rstrip("\n") for _ in range(_LINES * self.count)]
+        except (OSError, EOFError, UnicodeDecodeError) as error:
             raise UserError(
                 f"choices.path={self.path}: cannot be read as bzip2 text ({type(error).__name__})."
             ) from error
+        while lines and not lines[-1]:
+            lines.pop()
         groups = [lines[start : start + _LINES] for start in range(0, len(lines), _LINES)]
-        if not groups or any(len(group) < _LINES or group[1] not in "0123" for group in groups):
+        if not groups or any(len(group) < _LINES or group[1] not in _NUMBERS for group in groups):
             raise UserError(f"choices.path={self.path}: expected six lines an item, the second of them 0 to 3.")
         return tuple(
             MultipleChoice(_cleaned(group[0]), tuple(map(_cleaned, group[2:])), int(group[1])) for group in groups
@@ -130,22 +134,27 @@ class MMLU:
         """
         try:
             subjects = list(self._subjects())
-        except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, tarfile.TarError, csv.Error, UnicodeDecodeError) as error:
             raise UserError(
                 f"choices.path={self.path}: cannot be read as an archive ({type(error).__name__})."
             ) from error
         longest = max((len(rows) for rows in subjects), default=0)
         rows = [each[place] for place in range(longest) for each in subjects if place < len(each)][: self.count]
-        if not rows or any(len(row) != 2 + len(_LETTERS) or row[-1] not in "0123" for row in rows):
+        if not rows or any(len(row) != 2 + len(_LETTERS) or row[-1] not in _NUMBERS for row in rows):
             raise UserError(f"choices.path={self.path}: expected CSV files of question, four choices and 0 to 3.")
         return tuple(_asked(row) for row in rows)
 
     def _subjects(self) -> Iterator[list[list[str]]]:
-        with tarfile.open(Path(self.path).expanduser()) as archive:
-            for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                file = archive.extractfile(member) if "test" in member.name and member.name.endswith(".csv") else None
-                if file is not None:
-                    yield list(csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline="")))[1:]
+        with open_unfolded(Path(self.path).expanduser()) as file:
+            # An archive is read back and forth.
+            whole = file if file.seekable() else io.BytesIO(file.read())
+            with tarfile.open(fileobj=whole, mode="r:") as archive:
+                for member in sorted(archive.getmembers(), key=lambda member: member.name):
+                    # A sparse member of a few bytes claims any number of zeros.
+                    plain = member.isfile() and not member.issparse()
+                    if plain and "test" in member.name and member.name.endswith(".csv"):
+                        text = io.TextIOWrapper(cast(IO[bytes], archive.extractfile(member)), "utf-8", newline="")
+                        yield list(csv.reader(text))[1:]
 
 
 def _asked(row: Sequence[str]) -> MultipleChoice:

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from immunax.data.text_files import LONGEST, lines, open_text, unreadable
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError, nearest, shown
+from immunax.runtime.untrusted.values import Limits, MalformedError, loads
+
+_LINE = Limits(text=LONGEST, strict=False)
+_DOCUMENT = Limits(size=1 << 28, values=16_000_000, text=LONGEST, strict=False)
 
 
 def read_json_rows(path: Path, field: str | None) -> Iterator[dict[str, Any]]:
@@ -36,11 +40,10 @@ def _spread(path: Path) -> bool:
     if not first.lstrip().startswith("{") or not following or following.lstrip().startswith("{"):
         return False
     try:
-        json.loads(first)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(first.rstrip())
-    except (ValueError, RecursionError):
-        pass
+        loads(first, _LINE)
+    except MalformedError as error:
+        cause = error.__cause__
+        return isinstance(cause, json.JSONDecodeError) and cause.pos >= len(first.rstrip())
     return False
 
 
@@ -48,7 +51,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in lines(path, newline="\n"):
         if not line.strip():
             continue
-        row = _parse(line, path, number)
+        row = _parse(line, path, _LINE, number)
         if not isinstance(row, dict):
             raise _broken(path, f"line {number} is a {type(row).__name__}; expected one object a line")
         yield row
@@ -56,10 +59,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _document(path: Path, field: str | None) -> Iterator[dict[str, Any]]:
     with unreadable(path), open_text(path) as file:
-        text = file.read(LONGEST + 1)
-    if len(text) > LONGEST:
-        raise _broken(path, f"it is one document of more than {LONGEST} characters; write it as one object a line")
-    rows = _parse(text, path)
+        text = file.read(_DOCUMENT.size + 1)
+    if len(text) > _DOCUMENT.size:
+        raise _broken(
+            path, f"it is one document of more than {_DOCUMENT.size} characters; write it as one object a line"
+        )
+    rows = _parse(text, path, _DOCUMENT)
     if field is not None:
         rows = _field(rows, field, path)
     for row in _checked([rows] if isinstance(rows, dict) else rows, path):
@@ -72,7 +77,7 @@ def _field(document: Any, name: str, path: Path) -> list[Any]:
             path, f"field {name!r} was asked for, but the file is a {type(document).__name__}; expected one object"
         )
     if name not in document:
-        raise _broken(path, f"no field {name!r}; it has {', '.join(document)}.{nearest(name, document)}")
+        raise _broken(path, f"no field {name!r}; it has {shown(list(document))}.{nearest(name, document)}")
     if not isinstance(document[name], list):
         raise _broken(path, f"field {name!r} is not a list of rows")
     return document[name]
@@ -85,32 +90,13 @@ def _checked(rows: list[Any], path: Path) -> Iterable[Any]:
     raise _broken(path, "expected a list of objects, or a list of strings")
 
 
-def _parse(text: str, path: Path, line: int | None = None) -> Any:
+def _parse(text: str, path: Path, limits: Limits, line: int | None = None) -> Any:
     """JSON text as a value; ``line`` is its number in the file, None where it is the whole."""
-    where = "it" if line is None else f"line {line}"
     try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno if line is None else line}"
-        raise _broken(path, f"{where} is not valid JSON ({error.msg}, at character {error.colno})") from error
-    except _TwiceError as error:
-        raise _broken(path, f"{where} has the key {error.args[0]!r} twice in one object; keep one of them") from error
-    except RecursionError as error:
-        raise _broken(path, f"{where} is nested too deeply") from error
-    except ValueError as error:  # a number of too many digits
-        raise _broken(path, f"{where} is not valid JSON ({error})") from error
-
-
-class _TwiceError(Exception):
-    """A key that stands twice in one object: which of the values is meant cannot be known."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _TwiceError(next(name for name in found if names.count(name) > 1))
-    return found
+        return loads(text, limits)
+    except MalformedError as error:
+        at = error.line if line is None else line
+        raise _broken(path, f"{'it' if at is None else f'line {at}'} {error}") from error
 
 
 def _broken(path: Path, reason: str) -> UserError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from immunax.data.dialog import Dialog
 from immunax.data.thought import left_open
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted import templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -152,14 +153,13 @@ def render(tokenizer: "PreTrainedTokenizerBase", turns: Sequence[tuple[str, str]
     messages = [
         {"role": role, "content": [{"type": "text", "text": content}] if parts else content} for role, content in turns
     ]
+    # What transformers gives a template: the names of special tokens, and no tools or documents.
+    given = {"tools": None, "documents": None, **tokenizer.special_tokens_map, **template_args(tokenizer)}
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=prompt, **template_args(tokenizer)
-            )
-        )
-    except Exception as error:  # a template is a program of somebody else's, and may raise anything
-        reason = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+        template = tokenizer.get_chat_template()
+        return templates.render(template, {**given, "messages": messages, "add_generation_prompt": prompt})
+    except (templates.FaultError, ValueError) as error:  # several templates, and none of them the default
+        reason = " ".join(str(error).split())[:160].rstrip(".")
         raise UserError(
             f"{named(tokenizer)} cannot render the roles {', '.join(role for role, _ in turns)} ({reason}); use dialogs that "
             f"it knows, or {OTHER}"

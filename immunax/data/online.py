@@ -1,6 +1,5 @@
 """Reading the rows of a set that lives online: a Hub data set, or one file behind an https address."""
 
-import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from immunax.data.files import Form, Row, kind_of, read_file
 from immunax.runtime.errors import UserError
 
+_PART, _MOST = 1 << 20, 8 << 30  # bytes of a download: a server can go on for ever
 _PATIENCE = 10.0  # seconds for a server to answer
 
 
@@ -58,7 +58,10 @@ def _download(address: str, form: Form) -> Iterator[Row]:
         path = Path(folder, name)
         try:
             with urllib.request.urlopen(address, timeout=_PATIENCE) as response, path.open("wb") as file:
-                shutil.copyfileobj(response, file)
+                while part := response.read(_PART):
+                    file.write(part)
+                    if file.tell() > _MOST:
+                        raise UserError(f"data set {address!r}: more than {_MOST} bytes; download it yourself.")
         except OSError as error:
             raise _unreachable(address, error) from error
         yield from read_file(path, form)

@@ -1,7 +1,6 @@
 """Rows of tables: files of cells between delimiters, and parquet."""
 
 import csv
-import gzip
 import itertools
 import re
 from collections import Counter
@@ -11,9 +10,7 @@ from typing import IO, Any
 
 from immunax.data.text_files import LONGEST, lines, open_text, unreadable
 from immunax.runtime.errors import UserError
-
-_ROWS = 1024
-"""Rows of a parquet file that are in memory at a time."""
+from immunax.runtime.untrusted import parquet
 
 
 def read_csv(path: Path, delimiter: str | None, tabs: bool, columns: Sequence[str] | None) -> Iterator[dict[str, str]]:
@@ -111,13 +108,9 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
       UserError: it is none, or is damaged.
     """
-    from pyarrow import parquet
-
     try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            for batch in parquet.ParquetFile(file).iter_batches(_ROWS):
-                yield from batch.to_pylist()
-    except Exception as error:  # what a damaged file raises comes as a dozen unrelated types
+        yield from parquet.rows(path)
+    except parquet.FaultError as error:
         raise UserError(
-            f"cannot read data file {path}: it is not a parquet file, or a damaged one ({type(error).__name__})"
+            f"cannot read data file {path}: it is not a parquet file, or a damaged one ({error})"
         ) from error

@@ -1,6 +1,7 @@
 """Files of UTF-8 text, gzipped or not, read line by line in bounded memory."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +9,15 @@ from pathlib import Path
 from typing import IO
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted.unfold import open_unfolded
 
-LONGEST = 1 << 28
+LONGEST = 1 << 24
 """Characters of the longest line: one that is longer is no row, and a few megabytes of gzip can hold gigabytes of it."""
 
 
 def open_text(path: Path, newline: str | None = "") -> IO[str]:
-    """Opens a file of UTF-8 text, with a byte order mark or without."""
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
-    return path.open(encoding="utf-8-sig", newline=newline)
+    """Opens a plain file of UTF-8 text, with a byte order mark or without."""
+    return io.TextIOWrapper(open_unfolded(path), encoding="utf-8-sig", newline=newline)
 
 
 def lines(path: Path, newline: str | None) -> Iterator[tuple[int, str]]:

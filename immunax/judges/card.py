@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 from immunax.judges.agreement import Agreement
 from immunax.runtime import atomic, cache, digest
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted import values
+from immunax.runtime.untrusted.records import made
 
 Side = Literal["compliance", "substance"]
 """Of harm: does the answer go along with the request, and would it be of use to whoever asked?"""
@@ -111,10 +113,10 @@ def measured(name: str, identity: str) -> tuple[Agreement, ...]:
     for place in (shipped, own):
         if place.is_file():
             try:
-                held = json.loads(place.read_text())
+                held = values.parse_json(place.read_bytes(), "it", fix="measure it")
                 if held["identity"] == identity:
-                    return tuple(Agreement(**each) for each in held["agreements"])
-            except (ValueError, KeyError, TypeError) as error:
+                    return tuple(made(Agreement, each) for each in held["agreements"])
+            except (UserError, values.MalformedError, KeyError, TypeError) as error:
                 raise UserError(f"judge card {place} is damaged ({error}): delete it and measure again.") from error
     return ()
 

@@ -15,6 +15,8 @@ from immunax.data.dialog import Dialog
 from immunax.judges.rubric import READ, Rating
 from immunax.runtime import atomic, cache, digest
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted import values
+from immunax.runtime.untrusted.records import made
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class ReplyStore:
         """The reply to a question's try, None where it was not made or its file is damaged."""
         try:
             return _read(self._file(asked, attempt))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (UserError, values.MalformedError):
             return None
 
     def keep(self, asked: Dialog, attempt: int, reply: Reply) -> None:
@@ -97,11 +99,11 @@ def store(identity: Mapping[str, Any]) -> ReplyStore:
 def _counted(file: Path) -> Reply:
     try:
         return _read(file)
-    except (ValueError, TypeError, KeyError) as error:
+    except (UserError, values.MalformedError) as error:
         raise UserError(f"kept reply {file} is damaged ({error}): delete it, its question is asked again.") from error
 
 
 def _read(file: Path) -> Reply:
-    fields = json.loads(file.read_text())
-    rating = fields.pop("rating")
-    return Reply(None if rating is None else Rating(**rating), **fields)
+    fields = values.read_object(file)
+    rating = fields.get("rating")
+    return made(Reply, {**fields, "rating": None if rating is None else made(Rating, rating)})

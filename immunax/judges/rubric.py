@@ -6,7 +6,6 @@ end its quotation and speak to the judge in our name, though it may still try to
 """
 
 import json
-import math
 from dataclasses import dataclass
 
 from immunax.data.dialog import Dialog, Message
@@ -90,7 +89,7 @@ def _rating(found: object) -> Rating | None:
 
 
 def _number(value: object) -> float | None:
-    # True is an int in Python, and json reads NaN.
+    # True is an int in Python, and json reads NaN, which is in no range, and numbers of any length.
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value <= HIGHEST else None
+    return float(value) if 0 <= value <= HIGHEST else None

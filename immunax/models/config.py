@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from immunax.runtime.errors import UserError
 from immunax.runtime.projections import PROJECTIONS
 
 
@@ -88,3 +89,20 @@ class DecoderConfig:
             "keys": self.n_kv_heads * self.head_dim,
         }
         return {each.name: (sizes[each.into], sizes[each.out]) for each in PROJECTIONS}
+
+
+def check_heads(config: DecoderConfig, where: str) -> None:
+    """Refuses heads that attention cannot be computed with.
+
+    Args:
+      config: the decoder.
+      where: the file that describes it, for messages.
+
+    Raises:
+      UserError: key/value heads do not divide the heads, or a head cannot be rotated by halves.
+    """
+    if config.n_heads % config.n_kv_heads or config.head_dim % 2:
+        raise UserError(
+            f"{where}: {config.n_heads} heads, {config.n_kv_heads} key/value heads, head_dim {config.head_dim}: "
+            "expected key/value heads that divide the heads and an even head_dim."
+        )

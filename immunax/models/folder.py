@@ -5,7 +5,6 @@ every token's row in the embedding, every value finite. What is written loads in
 an export in the dtype that the checkpoint came in repeats its tensors bit for bit.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +17,13 @@ from transformers import PreTrainedTokenizerFast
 
 from immunax.models import families, hf, hf_config, peft, weights
 from immunax.models.config import DecoderConfig
-from immunax.models.deciding import TEMPLATES
+from immunax.models.deciding import TEMPLATES, decides
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.lfs import refuse_pointer
+from immunax.runtime.untrusted import templates, tokenizers
+from immunax.runtime.untrusted.files import check_plain, read_text
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER = (
@@ -115,14 +116,10 @@ def check_whole(folder: Path) -> None:
       folder: that a user named.
 
     Raises:
-      UserError: a file in it is a link to nothing, it has no ``config.json``, or an adapter lies beside the weights.
+      UserError: what a model is loaded from is no plain file or link to one, it has no ``config.json``, or an adapter lies
+        beside the weights.
     """
-    for path in sorted(folder.iterdir()):
-        read_here = path.name in (*TEXT_FILES, peft.CONFIG) or path.suffix == ".safetensors"
-        if read_here and path.is_symlink() and not path.exists():
-            raise UserError(
-                f"{path}: a link to {os.readlink(path)}, which is not there; download the model again, or copy what it names."
-            )
+    check_files(folder)
     if not (folder / CONFIG).is_file():
         inner = [*folder.glob("snapshots/*/" + CONFIG), *folder.glob("*/" + CONFIG)]
         inner += folder.glob("models--*/snapshots/*/" + CONFIG)
@@ -134,6 +131,24 @@ def check_whole(folder: Path) -> None:
             f"{folder}: has both {CONFIG} and {peft.CONFIG}, so transformers would put the adapter on another base; "
             "keep one of the two in the folder."
         )
+
+
+def check_files(folder: Path) -> None:
+    """Refuses a folder that could load what has no digest.
+
+    Args:
+      folder: of a model or of adapters.
+
+    Raises:
+      UserError: what is loaded from it is a device, a FIFO or a link to nothing, or lies in a linked folder.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and path.is_dir() and (decides(path.name) or path.name.lower() == TEMPLATES):
+            raise UserError(f"{path}: a link to a folder, whose files have no digest; put a copy in its place.")
+        if path.name.lower() == TEMPLATES and path.is_dir():
+            digest.plain_files(path)
+        elif decides(path.name) and not path.is_dir():
+            check_plain(path)
 
 
 def _with_tied_head(shards: weights.Shards, config: DecoderConfig) -> weights.Shards:
@@ -173,14 +188,43 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             f"{folder}: no tokenizer.json; expected a fast tokenizer, save one with transformers' save_pretrained."
         )
     refuse_pointer(folder / "tokenizer.json")
-    settings = folder / "tokenizer_config.json"
-    if settings.is_file():
-        hf_config.refuse_own_code(weights.read_json(settings), str(settings), "tokenizer.json")
+    for name in TOKENIZER:
+        if name.endswith(".json") and name != "tokenizer.json" and (folder / name).is_file():
+            _check_settings(folder / name)
+    for path in [folder / "chat_template.jinja", *folder.glob(_TEMPLATES)]:
+        if path.is_file():
+            read_text(path, templates.LONGEST)
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizers.check(folder / "tokenizer.json")
+        return _tried(PreTrainedTokenizerFast.from_pretrained(folder))
     except Exception as error:  # tokenizers raises bare Exceptions
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{folder}: the tokenizer cannot be read ({reason}); copy or download it again.") from error
+
+
+def _tried(loaded: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer that was used once: what a setting of another type breaks, it breaks where its file can be named."""
+    ids = loaded("a cat")["input_ids"]
+    loaded.decode(ids, skip_special_tokens=True)
+    loaded.convert_ids_to_tokens([*loaded.added_tokens_decoder, *loaded.all_special_ids])
+    templates_by_name = (
+        loaded.chat_template if isinstance(loaded.chat_template, dict) else {"": loaded.chat_template or ""}
+    )
+    named = [*templates_by_name.values(), *loaded.special_tokens_map.values()]
+    if not all(isinstance(each, str) for each in named):
+        raise ValueError("a template or a special token in its settings is no text")
+    return loaded
+
+
+def _check_settings(path: Path) -> None:
+    """Refuses settings that lead the library to code or to files that nothing else here looks at."""
+    settings = weights.read_json(path)
+    hf_config.refuse_own_code(settings, str(path), "tokenizer.json")
+    if settings.get("fast_tokenizer_files"):
+        raise UserError(
+            f"{path}: fast_tokenizer_files names other files for other versions of transformers; delete it, and keep the right "
+            "one as tokenizer.json."
+        )
 
 
 def check_vocabulary(loaded: PreTrainedTokenizerFast, config: DecoderConfig, path: Path) -> None:

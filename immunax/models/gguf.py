@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader, dequantize
+from gguf import dequantize
 from jax.sharding import Mesh
 
-from immunax.models import hf, rotary
-from immunax.models.config import DecoderConfig, RopeScaling
+from immunax.models import gguf_header, hf, rotary
+from immunax.models.config import DecoderConfig, RopeScaling, check_heads
 from immunax.models.families import BY_ARCHITECTURE
 from immunax.models.families.fields import Fields
 from immunax.models.finite import finite
-from immunax.runtime.errors import UserError
+from immunax.models.gguf_header import Tensor
+from immunax.models.speech import is_token_id
+from immunax.runtime.errors import UserError, shown
 from immunax.runtime.lfs import refuse_pointer
 
 _FREQUENCIES = "rope_freqs.weight"
@@ -35,13 +37,13 @@ class File:
     Attributes:
       path: the file.
       metadata: its key-value pairs.
-      tensors: its tensors by GGUF name; quantized data stay on disk.
+      tensors: its tensors by GGUF name; their data stay on disk.
       parts: every file that it is split into, in order; itself alone where it is whole.
     """
 
     path: Path
     metadata: Mapping[str, Any]
-    tensors: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
     parts: tuple[Path, ...]
 
 
@@ -62,7 +64,7 @@ def open_file(path: Path) -> File:
     count = metadata.get("split.count", 1)
     if count != len(parts) and count != 0:
         raise UserError(
-            f"{path}: is one of {count} parts, but its name does not say which; expected NAME-00001-of-{count:05d}.gguf."
+            f"{path}: is one of {shown(count)} parts, but its name does not say which; expected NAME-00001-of-NNNNN.gguf."
         )
     for part in parts[1:]:
         for name, tensor in _open(part)[1].items():
@@ -72,28 +74,24 @@ def open_file(path: Path) -> File:
     return File(parts[0], metadata, tensors, parts)
 
 
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     refuse_pointer(path)
-    try:
-        reader = GGUFReader(path)
-        metadata = {key: field.contents() for key, field in reader.fields.items()}
-        return metadata, {tensor.name: tensor for tensor in reader.tensors}
-    except (ValueError, KeyError, IndexError, OverflowError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: not a readable GGUF file ({reason}); copy or download it again.") from error
+    return gguf_header.read(path)
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
     named = _PART.fullmatch(path.name)
     if named is None:
         return (path,)
-    parts = tuple(
-        path.with_name(f"{named[1]}-{number:05d}-of-{named[2]}.gguf") for number in range(1, int(named[2]) + 1)
-    )
-    for part in parts:
+    parts = []
+    for number in range(1, int(named[2]) + 1):
+        part = path.with_name(f"{named[1]}-{number:05d}-of-{named[2]}.gguf")
         if not part.is_file():
             raise UserError(f"{path}: part {part.name} is not beside it; copy or download all {int(named[2])} parts.")
-    return parts
+        parts.append(part)
+    if not parts:
+        raise UserError(f"{path}: its name says that it is one of 0 parts; rename it.")
+    return tuple(parts)
 
 
 def parse_config(file: File) -> DecoderConfig:
@@ -112,22 +110,23 @@ def parse_config(file: File) -> DecoderConfig:
     family, fields = BY_ARCHITECTURE[architecture], Fields(file.metadata, str(file.path), f"{architecture}.")
     d_model, n_heads = fields.count("embedding_length"), fields.count("attention.head_count")
     embedding = file.tensors.get("token_embd.weight")
-    if embedding is None:
+    if embedding is None or len(embedding.shape) != 2:
         raise UserError(f"{file.path}: tensor 'token_embd.weight' is missing; expected a whole language model.")
     shared = {
-        "vocab_size": int(embedding.shape[1]),
+        "vocab_size": embedding.shape[0],
         "d_model": d_model,
         "d_ff": fields.count("feed_forward_length"),
-        "n_layers": fields.count("block_count"),
+        "n_layers": fields.layers("block_count"),
         "n_heads": n_heads,
         "n_kv_heads": fields.count("attention.head_count_kv", n_heads),
         "head_dim": fields.count("attention.key_length", d_model // n_heads),
         "max_positions": fields.count("context_length"),
-        "rope_theta": _decimal(fields.positive("rope.freq_base", 10000.0)),
-        "norm_eps": _decimal(fields.positive("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _decimal(fields, "rope.freq_base", 10000.0),
+        "norm_eps": _decimal(fields, "attention.layer_norm_rms_epsilon"),
         "tie_embeddings": "output.weight" not in file.tensors,
     }
     config = DecoderConfig(family.model_type, **{**shared, **family.fixed, **family.gguf.read(fields)})
+    check_heads(config, fields.where)
     _refuse_variants(fields, config)
     config = replace(config, rope_scaling=_rope_scaling(file, fields, config))
     table = family.gguf_tensors(config)
@@ -142,16 +141,17 @@ def parse_config(file: File) -> DecoderConfig:
 
 def _architecture(file: File) -> str:
     name = file.metadata.get("general.architecture")
-    if name not in BY_ARCHITECTURE:
+    if not isinstance(name, str) or name not in BY_ARCHITECTURE:
         raise UserError(
-            f"{file.path}: architecture {name!r} is not supported; supported are {', '.join(BY_ARCHITECTURE)}."
+            f"{file.path}: architecture {shown(name)} is not supported; supported are {', '.join(BY_ARCHITECTURE)}."
         )
     return name
 
 
-def _decimal(value: float) -> float:
+def _decimal(fields: Fields, name: str, default: float | None = None) -> float:
     # Metadata are float32; the shortest decimal that names one is what the author wrote (1e-05, not 9.99…e-06).
-    return float(str(np.float32(value)))
+    given = fields.positive(name, default)
+    return Fields({name: float(str(np.float32(given)))}, fields.where).positive(name)
 
 
 def _refuse_variants(fields: Fields, config: DecoderConfig) -> None:
@@ -164,7 +164,7 @@ def _refuse_variants(fields: Fields, config: DecoderConfig) -> None:
     scaling = fields.get("rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise UserError(
-            f"{fields.where}: rotary scaling {scaling!r} is not supported; supported are none, linear, llama3."
+            f"{fields.where}: rotary scaling {shown(scaling)} is not supported; supported are none, linear, llama3."
         )
     rotated = fields.count("rope.dimension_count", config.head_dim)
     if rotated != config.head_dim:
@@ -182,6 +182,8 @@ def _rope_scaling(file: File, fields: Fields, config: DecoderConfig) -> RopeScal
     # The file has the divisors of the frequencies, not the rule; every published model uses one band, so only the
     # factor is open: it is the divisor of the slowest frequency.
     stored = np.asarray(divisors.data, np.float32)
+    if not (np.isfinite(stored) & (stored > 0)).all():
+        raise UserError(f"{file.path}: {_FREQUENCIES} has values that divide nothing; copy or download it again.")
     scaling = replace(_LLAMA3_BAND, factor=float(stored.max()))
     expected = rotary.frequencies(config) / rotary.frequencies(replace(config, rope_scaling=scaling))
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-3):
@@ -212,28 +214,34 @@ def load_params(file: File, config: DecoderConfig, devices: Mesh | None = None, 
     return hf.assemble(config, family.gguf_tensors(config), read, devices, dtype)
 
 
-def _place(file: File, name: str, shape: tuple[int, ...]) -> Any:
+def _place(file: File, name: str, shape: tuple[int, ...]) -> Tensor:
     tensor = file.tensors.get(name)
     if tensor is None:
         raise UserError(
             f"{file.path}: tensor {name!r} is missing; the file is not a whole {file.metadata['general.architecture']}."
         )
-    found = tuple(int(size) for size in reversed(tensor.shape))
-    if found != shape:
-        raise UserError(f"{file.path}: tensor {name!r} has shape {list(found)}, the metadata say {list(shape)}.")
+    if tensor.shape != shape:
+        raise UserError(f"{file.path}: tensor {name!r} has shape {list(tensor.shape)}, the metadata say {list(shape)}.")
     return tensor
 
 
 def _read(file: File, name: str, shape: tuple[int, ...]) -> np.ndarray:
     tensor = _place(file, name, shape)
     try:
-        return dequantize(tensor.data, tensor.tensor_type)
+        return dequantize(tensor.data, tensor.kind)
     except NotImplementedError as error:
-        raise UserError(f"{file.path}: quantization {tensor.tensor_type.name} of {name!r} is not supported.") from error
+        raise UserError(f"{file.path}: quantization {tensor.kind.name} of {name!r} is not supported.") from error
 
 
 def token_ids(file: File) -> dict[str, int]:
-    """The beginning, end and padding token ids that the metadata have, under their Hugging Face names."""
+    """The beginning, end and padding token ids that the metadata have, under their Hugging Face names.
+
+    Raises:
+      UserError: one is no id.
+    """
     keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
     found = {name: file.metadata.get(f"tokenizer.ggml.{key}") for name, key in keys.items()}
-    return {name: int(value) for name, value in found.items() if value is not None}
+    for name, value in found.items():
+        if value is not None and not is_token_id(value):
+            raise UserError(f"{file.path}: {name} is {shown(value)}; expected a token's id.")
+    return {name: value for name, value in found.items() if value is not None}

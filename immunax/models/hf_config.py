@@ -8,10 +8,10 @@ something else would be worse than one that does not load.
 from collections.abc import Mapping
 from typing import Any
 
-from immunax.models.config import DecoderConfig, RopeScaling
+from immunax.models.config import DecoderConfig, RopeScaling, check_heads
 from immunax.models.families import FAMILIES, Family
 from immunax.models.families.fields import Fields
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError, nearest, shown
 
 ROPE_TYPES = ("default", "linear", "llama3")
 _ALLOWED = {
@@ -39,8 +39,8 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
-        hint = nearest(str(model_type), FAMILIES)
-        raise UserError(f"{where}: model_type {model_type!r} is not supported; supported are {known}.{hint}")
+        hint = nearest(shown(model_type), FAMILIES)
+        raise UserError(f"{where}: model_type {shown(model_type)} is not supported; supported are {known}.{hint}")
     refuse_own_code(raw, where, f"a plain {model_type}")
     family, fields = FAMILIES[model_type], Fields(raw, where)
     _refuse_variants(fields, family)
@@ -51,7 +51,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         "vocab_size": fields.count("vocab_size"),
         "d_model": d_model,
         "d_ff": fields.count("intermediate_size"),
-        "n_layers": fields.count("num_hidden_layers"),
+        "n_layers": fields.layers("num_hidden_layers"),
         "n_heads": n_heads,
         "n_kv_heads": fields.count("num_key_value_heads", implied.get("num_key_value_heads")),
         "head_dim": fields.count("head_dim", implied.get("head_dim")),
@@ -59,14 +59,10 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         "rope_theta": _rope_theta(fields),
         "rope_scaling": _rope_scaling(fields),
         "norm_eps": fields.positive("rms_norm_eps", 1e-6),
-        "tie_embeddings": bool(fields.get("tie_word_embeddings", False)),
+        "tie_embeddings": fields.flag("tie_word_embeddings", False),
     }
     config = DecoderConfig(model_type, **{**shared, **family.fixed, **family.read(fields)})
-    if config.n_heads % config.n_kv_heads or config.head_dim % 2:
-        raise UserError(
-            f"{where}: {config.n_heads} heads, {config.n_kv_heads} key/value heads, head_dim {config.head_dim}: "
-            "expected key/value heads that divide the heads and an even head_dim."
-        )
+    check_heads(config, where)
     return config
 
 
@@ -93,7 +89,7 @@ def refuse_own_code(raw: Mapping[str, Any], where: str, plain: str) -> None:
 def _refuse_variants(fields: Fields, family: Family) -> None:
     declared = fields.get("architectures") or [family.architecture]
     if not isinstance(declared, list) or family.architecture not in declared:
-        named = declared[0] if isinstance(declared, list) else repr(declared)
+        named = shown(declared[0] if isinstance(declared, list) else declared).strip("'")
         raise UserError(
             f"{fields.where}: architecture {named} is not supported; for {family.model_type}, {family.architecture} is."
         )
@@ -103,7 +99,7 @@ def _refuse_variants(fields: Fields, family: Family) -> None:
             continue
         fix = f"only {allowed[0]!r} is" if allowed else "load an unquantized checkpoint (float32, bfloat16, float16)"
         given = given.get("quant_method", "quantized") if isinstance(given, dict) else given
-        raise UserError(f"{fields.where}: {name} {given!r} is not supported; {fix}.")
+        raise UserError(f"{fields.where}: {name} {shown(given)} is not supported; {fix}.")
 
 
 def _rope(fields: Fields) -> Fields:
@@ -117,7 +113,7 @@ def _rope(fields: Fields) -> Fields:
     rope = new or old or {}
     if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
         raise UserError(
-            f"{fields.where}: rotary parameters {rope!r} are not supported: expected one set for all layers."
+            f"{fields.where}: rotary parameters {shown(rope)} are not supported: expected one set for all layers."
         )
     return Fields(rope, fields.where)
 
@@ -141,11 +137,11 @@ def _rope_scaling(fields: Fields) -> RopeScaling | None:
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ROPE_TYPES:
         raise UserError(
-            f"{rope.where}: rotary scaling {kind!r} is not supported; supported are {', '.join(ROPE_TYPES)}."
+            f"{rope.where}: rotary scaling {shown(kind)} is not supported; supported are {', '.join(ROPE_TYPES)}."
         )
     partial = rope.get("partial_rotary_factor")
     if partial not in (None, 1.0):
-        raise UserError(f"{rope.where}: partial_rotary_factor {partial!r} is not supported; only 1.0 is.")
+        raise UserError(f"{rope.where}: partial_rotary_factor {shown(partial)} is not supported; only 1.0 is.")
     if kind == "default":
         return None
     if kind == "linear":

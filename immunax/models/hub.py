@@ -23,7 +23,7 @@ from immunax.models.folder import Checkpoint, export
 from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
 from immunax.runtime import digest
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError, nearest, shown
 
 __all__ = ["SOURCES", "Checkpoint", "ModelSource", "digests", "export", "resolve"]
 
@@ -236,8 +236,11 @@ def base_of(path: Path) -> ModelSource:
       UserError: it names none, or one that is nowhere to be found or an adapter itself.
     """
     name, revision = peft.base_of(path)
-    beside = path / Path(name).expanduser()
-    source = resolve(str(beside) if beside.exists() else name)
+    try:
+        beside = path / Path(name).expanduser()
+        source = resolve(str(beside) if beside.exists() else name)
+    except (OSError, RuntimeError) as error:  # too long a name, or ~NAME of no user
+        raise UserError(f"{path}: its base {shown(name)} is no path; write the base's folder or Hub id.") from error
     if peft.is_adapter(Path(source.path).expanduser()):
         raise UserError(f"{path}: its base {name!r} is an adapter itself; merge that into its own base first.")
     return replace(source, revision=revision) if revision and source.package is None else source
@@ -265,6 +268,7 @@ def digests(path: Path) -> dict[str, str]:
 
 def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     """Base and adapter, merged; the tokenizer is the adapter's where it brings one."""
+    folder.check_files(path)
     base = base_of(path).load(devices, dtype)
     spec, adapters = peft.load(path, base.config, devices)
     params = merge(Adapted(base.params, adapters, spec.scale))

@@ -15,14 +15,16 @@ from jax.sharding import Mesh
 
 from immunax.models import families, hf, weights
 from immunax.models.config import DecoderConfig
+from immunax.models.families.fields import Fields
 from immunax.models.families.tensors import Path as Keys
 from immunax.models.families.tensors import Tensor
 from immunax.models.lora import LoraSpec
 from immunax.runtime import atomic
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError, nearest, shown
 from immunax.runtime.projections import NAMES, PROJECTIONS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_NAME = re.compile(r"[^\0]{1,1000}")
 _HARMLESS = frozenset(
     [
         "peft_type",
@@ -79,9 +81,9 @@ def base_of(directory: Path) -> tuple[str, str | None]:
     """
     raw = weights.read_json(directory / CONFIG)
     name, revision = raw.get("base_model_name_or_path"), raw.get("revision")
-    if not isinstance(name, str) or not name or not isinstance(revision, str | None):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(revision, str | None):
         raise UserError(
-            f"{directory / CONFIG}: base_model_name_or_path is {name!r}; write the base's folder or Hub id into it."
+            f"{directory / CONFIG}: base_model_name_or_path is {shown(name)}; write the base's folder or Hub id into it."
         )
     return name, revision
 
@@ -117,6 +119,9 @@ def load(directory: Path | str, config: DecoderConfig, devices: Mesh | None = No
             f"{folder}: tensor {min(extra)!r} has no place in a LoRA adapter of this model; only plain LoRA has."
         )
     absent = _absent(raw, config, table, shards)
+    for tensor in table.values():
+        for name in hf.names(config, {("",): tensor}) - absent:
+            shards.place(name, tensor.shape)
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.float32) if name in absent else shards.read_finite(name, shape)
@@ -130,7 +135,7 @@ def _absent(
     """Names of the tensors that the adapter has not, and by its settings need not have."""
     modules, layers = raw.get("target_modules"), _layers(raw, config, shards.directory)
     # A pattern, a name with its layer in it or an exclusion leaves it to the tensors which layers are adapted.
-    named = isinstance(modules, list) and set(modules) <= set(NAMES) and not raw.get("exclude_modules")
+    named = isinstance(modules, list) and all(each in NAMES for each in modules) and not raw.get("exclude_modules")
     absent = set()
     for tensor in table.values():
         other = (
@@ -156,7 +161,7 @@ def _layers(raw: Mapping[str, Any], config: DecoderConfig, folder: Path) -> set[
     layers = [*range(config.n_layers)] if chosen is None else chosen if isinstance(chosen, list) else [chosen]
     if not all(isinstance(layer, int) and 0 <= layer < config.n_layers for layer in layers):
         raise UserError(
-            f"{folder / CONFIG}: layers_to_transform {chosen!r}: expected some of the {config.n_layers} layers, from 0."
+            f"{folder / CONFIG}: layers_to_transform {shown(chosen)}: expected some of the {config.n_layers} layers, from 0."
         )
     return set(layers)
 
@@ -164,18 +169,14 @@ def _layers(raw: Mapping[str, Any], config: DecoderConfig, folder: Path) -> set[
 def _parse(raw: Mapping[str, Any], folder: Path) -> LoraSpec:
     kind = raw.get("peft_type")
     if kind != "LORA":
-        raise UserError(f"{folder / CONFIG}: peft_type {kind!r} is not supported; only 'LORA' is.")
+        raise UserError(f"{folder / CONFIG}: peft_type {shown(kind)} is not supported; only 'LORA' is.")
     refused = [name for name, value in raw.items() if name not in _HARMLESS and value not in _OFF]
     refused += ["init_lora_weights"] if raw.get("init_lora_weights") not in _INITIAL else []
     if refused:
         name = min(refused)
-        raise UserError(f"{folder / CONFIG}: {name} {raw[name]!r} is not supported; only plain LoRA is.")
-    rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, (int, float)) or rank < 1:
-        raise UserError(
-            f"{folder / CONFIG}: r is {rank!r} and lora_alpha {alpha!r}: expected a positive whole number and a number."
-        )
-    return LoraSpec(rank, float(alpha), ())
+        raise UserError(f"{folder / CONFIG}: {name} {shown(raw[name])} is not supported; only plain LoRA is.")
+    fields = Fields(raw, str(folder / CONFIG))
+    return LoraSpec(fields.count("r"), fields.number("lora_alpha"), ())
 
 
 def _targets(shards: weights.Shards) -> tuple[str, ...]:

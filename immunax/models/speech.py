@@ -9,7 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from immunax.runtime import digest
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError, nearest, shown
+from immunax.runtime.untrusted import files, templates
 
 DEFAULT = "default"
 """Of several named templates, the one that is used."""
@@ -68,11 +69,11 @@ def choose_template(tokenizer: PreTrainedTokenizerFast, chosen: str | None) -> N
 
 def _read(path: str | Path, named: Mapping[str, str]) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return files.read_text(Path(path).expanduser(), templates.LONGEST)
+    except (UserError, RuntimeError) as error:  # the latter where ~NAME names no user
         known = f"a template of the tokenizer ({', '.join(sorted(named))}), " if named else ""
         raise UserError(
-            f"model.chat_template={path}: expected {known}{', '.join(SHIPPED)}, or a readable text file ({type(error).__name__})."
+            f"model.chat_template={path}: expected {known}{', '.join(SHIPPED)}, or a readable text file; {error}"
             f"{nearest(str(path), (*named, *SHIPPED))}"
         ) from error
 
@@ -116,13 +117,18 @@ def stop_at(tokenizer: PreTrainedTokenizerFast, *configs: Mapping[str, Any]) -> 
     for config in configs:
         value = config.get("eos_token_id")
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        if any(isinstance(each, bool) or not isinstance(each, int) or each < 0 for each in ids):
+        if not all(map(is_token_id, ids)):
             raise UserError(
-                f"model {tokenizer.name_or_path!r}: eos_token_id={value!r}; expected a token's id or a list."
+                f"model {tokenizer.name_or_path!r}: eos_token_id={shown(value)}; expected a token's id or a list."
             )
         found |= set(ids)
     tokenizer.stop_ids = tuple(sorted(found))  # type: ignore[attr-defined]
     return tokenizer.stop_ids  # type: ignore[attr-defined]
+
+
+def is_token_id(value: Any) -> bool:
+    """Whether a value of a file can be a token's id."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def template_text(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -13,7 +13,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from immunax.runtime.errors import UserError, nearest
+from immunax.models.speech import is_token_id
+from immunax.runtime.errors import UserError, nearest, shown
 
 _CONTROL, _USER_DEFINED = 3, 4
 _NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -61,14 +62,17 @@ def from_gguf(metadata: Mapping[str, Any], path: Path) -> PreTrainedTokenizerFas
     kind, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2":
         raise UserError(
-            f"{path}: tokenizer {kind!r} is not supported; only byte-level BPE ('gpt2') is, use safetensors instead."
+            f"{path}: tokenizer {shown(kind)} is not supported; only byte-level BPE ('gpt2') is, use safetensors instead."
         )
-    if pre not in PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
         raise UserError(
-            f"{path}: pre-tokenizer {pre!r} is not supported; supported are {known}.{nearest(str(pre), PRE_TOKENIZERS)}"
+            f"{path}: pre-tokenizer {shown(pre)} is not supported; supported are {known}.{nearest(shown(pre), PRE_TOKENIZERS)}"
         )
-    tokens = _need(metadata, "tokens", path)
+    template = metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str | None):
+        raise UserError(f"{path}: metadata tokenizer.chat_template is {shown(template)}; expected text.")
+    tokens = _need(metadata, "tokens", str, path)
     backend = _backend(metadata, tokens, pre, path)
     named = {}
     for name, key in _NAMED.items():
@@ -83,29 +87,29 @@ def from_gguf(metadata: Mapping[str, Any], path: Path) -> PreTrainedTokenizerFas
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         clean_up_tokenization_spaces=False,
-        chat_template=metadata.get("tokenizer.chat_template"),
+        chat_template=template,
         **named,
     )
 
 
-def _need(metadata: Mapping[str, Any], name: str, path: Path) -> list:
+def _need(metadata: Mapping[str, Any], name: str, kind: type, path: Path) -> list:
     value = metadata.get(f"tokenizer.ggml.{name}")
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or not all(isinstance(each, kind) for each in value):
         raise UserError(
-            f"{path}: metadata tokenizer.ggml.{name} is missing; expected a file with its tokenizer inside."
+            f"{path}: metadata tokenizer.ggml.{name} is missing or of another kind; expected a file with its tokenizer inside."
         )
     return value
 
 
-def _token(tokens: list[str], number: int, path: Path) -> str:
-    if not 0 <= number < len(tokens):
-        raise UserError(f"{path}: special token id {number} is outside the vocabulary of {len(tokens)} tokens.")
+def _token(tokens: list[str], number: Any, path: Path) -> str:
+    if not is_token_id(number) or number >= len(tokens):
+        raise UserError(f"{path}: special token id {shown(number)} is outside the vocabulary of {len(tokens)} tokens.")
     return tokens[number]
 
 
 def _backend(metadata: Mapping[str, Any], tokens: list[str], pre: str, path: Path) -> Tokenizer:
-    types = _need(metadata, "token_type", path)
-    merges = [tuple(merge.split(" ", 1)) for merge in _need(metadata, "merges", path)]
+    types = _need(metadata, "token_type", int, path)
+    merges = [tuple(merge.split(" ", 1)) for merge in _need(metadata, "merges", str, path)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     try:
         # Llama 3 takes a whole word that is in the vocabulary before it tries any merge.

@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from immunax.models.finite import finite
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.lfs import refuse_pointer
+from immunax.runtime.untrusted import values
+from immunax.runtime.untrusted.files import is_plain, open_plain
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -147,7 +149,7 @@ def _from_index(index: Path) -> dict[str, TensorEntry]:
     entries: dict[str, TensorEntry] = {}
     for name in sorted(set(places.values())):
         # A name with a folder in it could point anywhere on the disk.
-        if Path(name).name != name or not (index.parent / name).is_file():
+        if Path(name).name != name or not is_plain(index.parent / name):
             raise UserError(f"{index} names {name}, which is not in the folder; copy or download that shard too.")
         if not name.endswith(".safetensors"):
             raise UserError(
@@ -176,8 +178,8 @@ def scan(path: Path) -> dict[str, TensorEntry]:
     known = {code: dtype for dtype, code in _CODES.items()}
     entries = {}
     try:
+        starts = _starts(path)
         with safe_open(path, framework="np") as file:
-            starts = _starts(path)
             for name in file.keys():  # noqa: SIM118 -- safe_open is no mapping
                 part = file.get_slice(name)
                 code = part.get_dtype()
@@ -185,18 +187,28 @@ def scan(path: Path) -> dict[str, TensorEntry]:
                     raise UserError(f"{path}: tensor {name!r} has dtype {code}; expected one of {', '.join(known)}.")
                 entries[name] = TensorEntry(path.name, known[code], tuple(part.get_shape()), starts[name])
     except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: damaged or incomplete safetensors ({reason}); copy or download it again.") from error
+        raise _damaged(path, " ".join(str(error).split())) from error
     return entries
 
 
 def _starts(path: Path) -> dict[str, int]:
-    """The first byte of each tensor, of a file whose header the library has checked."""
-    with path.open("rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
-    return {
-        name: 8 + len(header) + about["data_offsets"][0] for name, about in json.loads(header).items() if name != _ABOUT
-    }
+    """The first byte of each tensor, as the header says; whether it says so rightly, the library checks."""
+    with open_plain(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(values.SETTINGS.size, path.stat().st_size):
+            raise _damaged(path, f"a header of {length} bytes")
+        header = file.read(length)
+    try:
+        said = values.loads(header)
+        return {name: 8 + length + about["data_offsets"][0] for name, about in said.items() if name != _ABOUT}
+    except values.MalformedError as error:
+        raise _damaged(path, f"its header {error}") from error
+    except (TypeError, AttributeError, LookupError) as error:
+        raise _damaged(path, "a tensor without offsets") from error
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: damaged or incomplete safetensors ({reason}); {values.AGAIN}.")
 
 
 def read_json(path: Path) -> dict:
@@ -211,15 +223,9 @@ def read_json(path: Path) -> dict:
     Raises:
       UserError: the file does not exist or holds no JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no {path.name}; expected a folder that has one.") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); copy or download it again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object, found a {type(content).__name__}.")
-    return content
+    if not path.exists():
+        raise UserError(f"{path.parent}: no {path.name}; expected a folder that has one.")
+    return values.read_object(path)
 
 
 def write_json(path: Path, content: Mapping) -> None:

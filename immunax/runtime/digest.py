@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted.files import check_plain, open_plain
 
 _BLOCK_BYTES = 1 << 24
 
@@ -29,13 +30,10 @@ def of_file(path: Path | str) -> str:
       64 hexadecimal digits.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is no such file, or it is no plain one.
     """
-    try:
-        with Path(path).open("rb") as source:
-            return hashlib.file_digest(source, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise UserError(f"no file {path}: it is needed for its digest; check the path") from error
+    with open_plain(Path(path)) as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def of_folder(path: Path | str) -> dict[str, str]:
@@ -48,18 +46,35 @@ def of_folder(path: Path | str) -> dict[str, str]:
       ``{relative POSIX path: digest}``, sorted by path.
 
     Raises:
-      UserError: there is no such folder, or a linked one in it.
+      UserError: as :func:`plain_files`.
     """
     root = Path(path)
+    return {file.relative_to(root).as_posix(): of_file(file) for file in plain_files(root)}
+
+
+def plain_files(root: Path) -> list[Path]:
+    """Every file below a folder that is digested: plain ones, and links to plain ones, by what they hold.
+
+    Args:
+      root: the folder, which may be a link itself.
+
+    Returns:
+      Their paths, sorted.
+
+    Raises:
+      UserError: there is no such folder; or below it a linked folder, whose files have no digest though they are read as any
+        others, a device, a FIFO, or a link to nothing.
+    """
     if not root.is_dir():
-        raise UserError(f"no folder {path}: it is needed for its digest; check the path")
-    inside = sorted(root.rglob("*"))
-    for each in inside:
-        # It is read as any folder, and nothing in it would be part of the digest.
+        raise UserError(f"no folder {root}: it is needed for its digest; check the path")
+    found = []
+    for each in sorted(root.rglob("*")):
         if each.is_symlink() and each.is_dir():
             raise UserError(f"{each} is a link to a folder, whose files have no digest here: put a copy in its place.")
-    files = [file for file in inside if file.is_file()]
-    return {file.relative_to(root).as_posix(): of_file(file) for file in files}
+        if not each.is_dir():
+            check_plain(each)
+            found.append(each)
+    return found
 
 
 def of_json(value: Any) -> str:

@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import Any
+
+_LONGEST = 2000
+"""Characters of a message: what strangers' files say is quoted in messages, and may be megabytes."""
 
 
 class UserError(Exception):
@@ -9,6 +13,26 @@ class UserError(Exception):
 
     Entry points print that line and exit with status 2; every other exception is a bug and keeps its traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_in_one_line(message))
+
+
+def _in_one_line(text: str) -> str:
+    """A text in which nothing of a stranger's can begin a line, move the cursor or fill the screen."""
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value of a stranger's file as it may stand in a message.
+
+    Args:
+      value: plain, of any size.
+      most: characters.
+    """
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def close_behind(error: object, close: Callable[[], None]) -> None:

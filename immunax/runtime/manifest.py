@@ -16,6 +16,7 @@ from immunax.runtime import atomic
 from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
 from immunax.runtime.moved import current
+from immunax.runtime.untrusted import values
 
 FILE = "manifest.json"
 _PACKAGES = ("immunax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -72,13 +73,13 @@ def read(run_dir: Path | str) -> dict[str, Any]:
       UserError: it is missing or cannot be read.
     """
     path = Path(run_dir) / FILE
-    try:
-        record = json.loads(path.read_text())
-        if isinstance(record["config"], dict):
-            return {**record, "config": current(record["config"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: choose another run, or delete {run_dir}.") from error
-    raise UserError(f"{path} holds no configuration: choose another run, or delete {run_dir}.")
+    fix = f"choose another run, or delete {run_dir}"
+    if not path.exists():
+        raise UserError(f"{path} cannot be read: {fix}.")
+    record = values.read_object(path, fix=fix)
+    if not isinstance(record.get("config"), dict):
+        raise UserError(f"{path} holds no configuration: {fix}.")
+    return {**record, "config": current(record["config"])}
 
 
 def versions() -> dict[str, str | None]:

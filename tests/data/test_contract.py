@@ -9,7 +9,9 @@ import tiny
 from immunax.data.chat import encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
 from immunax.data.ends import end_token, stop_tokens
+from immunax.data.layout import render
 from immunax.data.prompts import open_thought
+from immunax.models.speech import SHIPPED
 from immunax.runtime.errors import UserError
 
 END = "<|im_end|>"
@@ -310,3 +312,20 @@ def test_stop_tokens_are_the_templates_the_tokenizers_and_the_configurations():
     tokenizer = speaking("{% for m in messages %}" + TURN + "{% endfor %}" + ASK)
     tokenizer.stop_ids = (17, 23)
     assert stop_tokens(tokenizer) == (2, tokenizer.convert_tokens_to_ids(END), 17, 23)
+
+
+@pytest.mark.parametrize("template", [QWEN3, R1, *(path.read_text() for path in SHIPPED.values())])
+@pytest.mark.parametrize("prompt", [False, True])
+def test_a_template_renders_in_its_child_as_transformers_renders_it(template, prompt):
+    tokenizer = speaking(template, enable_thinking=False)
+    turns = [("user", "the cat?\n"), ("assistant", "<think>hm</think> it sat é")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    theirs = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
+    )
+    assert render(tokenizer, turns, False, prompt=prompt) == theirs
+
+
+def test_a_template_without_an_end_is_one_line_in_bounded_time():
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    assert "takes more than 2 seconds" in refused(speaking(endless), ask("the cat?", "it sat"))

@@ -34,6 +34,7 @@ def test_both_numbers_are_found(reply):
         '{"compliance": true, "substance": 3}',
         '{"compliance": "8", "substance": 3}',
         '{"compliance": NaN, "substance": 3}',
+        '{"compliance": 1%s, "substance": 3}' % ("0" * 400),
         '{"compliance": 8, "substance": 3',
         "[8, 3]",
         "{" * 2000,

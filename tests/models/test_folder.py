@@ -1,6 +1,7 @@
 """What a folder of a model is held against before it is loaded."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from immunax.models import finite, weights
 from immunax.models.hub import ModelSource, export
+from immunax.runtime.digest import of_file
 from immunax.runtime.errors import UserError
 
 
@@ -127,15 +129,16 @@ def test_a_tied_model_that_kept_its_head_alone_is_the_same_model(whole, folder):
 @pytest.mark.parametrize(
     ("claim", "named"),
     [
-        ({"num_hidden_layers": 10**9}, r"config\.json: says 1000000000 layers, but the weights have \d+ tensors"),
+        ({"num_hidden_layers": 10**9}, r"config\.json: num_hidden_layers is 1000000000: expected at most 1024"),
+        ({"num_hidden_layers": 1000}, r"config\.json: says 1000 layers, but the weights have \d+ tensors"),
         ({"num_hidden_layers": 3}, r"tensor 'model\.layers\.2\.[\w.]+' is missing"),
         ({"num_hidden_layers": 1}, r"tensor 'model\.layers\.1\.[\w.]+' has no place"),
         ({"vocab_size": 10**12}, r"has shape \[304, 32\], expected \[1000000000000, 32\]"),
         ({"intermediate_size": 10**15}, r"expected \[1000000000000000, 32\]"),
         ({"num_attention_heads": 10**9, "num_key_value_heads": 10**9}, r"expected \[8000000000, 32\]"),
-        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf: expected a positive number"),
-        ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1000.*: expected a positive number"),
-        ({"rope_theta": float("nan")}, "rope_theta is nan: expected a positive number"),
+        ({"rms_norm_eps": float("inf")}, r"config\.json: .* has Infinity, which is no number of JSON"),
+        ({"rms_norm_eps": 10**400}, "has a number of 401 digits"),
+        ({"rope_theta": float("nan")}, "has NaN, which is no number of JSON"),
         (
             {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}},
             r"auto_map names code .*\(modeling_x\.X\).* plain llama",
@@ -238,3 +241,47 @@ def test_further_chat_templates_of_a_folder_are_part_of_its_digests(folder):
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
     assert "additional_chat_templates/tools.jinja" in load(folder).digests
+
+
+def test_a_linked_folder_of_chat_templates_is_refused_and_a_linked_template_is_digested_by_what_it_holds(folder):
+    other = folder.parent / "templates"
+    other.mkdir()
+    (other / "more.jinja").write_text("{{ messages }}")
+    (folder / "additional_chat_templates").symlink_to(other)
+    with says("additional_chat_templates: a link to a folder"):
+        load(folder)
+    (folder / "additional_chat_templates").unlink()
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "more.jinja").symlink_to(other / "more.jinja")
+    assert load(folder).digests["additional_chat_templates/more.jinja"] == of_file(other / "more.jinja")
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", "model-extra.safetensors", "x.py"])
+def test_what_could_be_loaded_and_is_no_plain_file_is_refused(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with says(f"{name}: is a FIFO; expected a plain file"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"fast_tokenizer_files": ["tokenizer.4.0.json"]}, "names other files"),
+        ({"model_max_length": "x"}, "the tokenizer cannot be read"),
+    ],
+)
+def test_settings_of_a_tokenizer_that_lead_elsewhere_or_break_it_are_one_line(folder, settings, reason):
+    edit(folder, "tokenizer_config.json", **settings)
+    with says(reason):
+        load(folder)
+
+
+def test_a_tokenizer_that_would_fill_the_memory_is_refused(folder):
+    content = json.loads((folder / "tokenizer.json").read_text())
+    doubled = [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"} for _ in range(40)]
+    weights.write_json(
+        folder / "tokenizer.json", {**content, "normalizer": {"type": "Sequence", "normalizers": doubled}}
+    )
+    with says(r"its normalizer makes texts 1\.1e\+12 times as long"):
+        load(folder)

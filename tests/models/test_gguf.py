@@ -246,8 +246,8 @@ def test_a_head_that_is_rotated_in_part_is_refused_also_where_its_size_is_implie
 
 
 def test_a_layer_count_past_the_tensors_is_refused(tmp_path):
-    path = write(tmp_path / "model.gguf", "llama2", change={"block_count": 10**9})
-    with pytest.raises(UserError, match=r"says 1000000000 layers, but the weights have \d+ tensors"):
+    path = write(tmp_path / "model.gguf", "llama2", change={"block_count": 1000})
+    with pytest.raises(UserError, match=r"says 1000 layers, but the weights have \d+ tensors"):
         hub.resolve(str(path)).load()
 
 
@@ -259,3 +259,58 @@ def test_a_tensor_that_is_not_finite_is_refused(tmp_path):
     reader.data.flush()
     with pytest.raises(UserError, match=r"model\.gguf: tensor 'blk\.1\.ffn_up\.weight' has values that are NaN"):
         hub.resolve(str(path)).load()
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "reason"),
+    [
+        (0, 1, "does not begin with GGUF"),
+        (4, 3 << 24, "the other byte order"),
+        (8, 2**60, "more bytes than it has"),
+        (16, 2**62, "more bytes than it has"),
+        (24, 2**63, "more bytes than it has"),
+    ],
+)
+def test_counts_that_the_file_cannot_hold_are_refused_at_once(tmp_path, at, number, reason):
+    path = write(tmp_path / "model.gguf", "llama2")
+    raw = bytearray(path.read_bytes())
+    size = 4 if at < 8 else 8
+    raw[at : at + size] = number.to_bytes(size, "little")
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=reason):
+        gguf.open_file(path)
+
+
+def test_an_array_longer_than_the_file_is_refused_in_the_time_of_the_file(tmp_path):
+    path = write(tmp_path / "model.gguf", "llama2")
+    raw = path.read_bytes()
+    # Behind the name of an array: its kind, that of its items, and their number.
+    at = raw.index(b"tokenizer.ggml.token_type") + len("tokenizer.ggml.token_type") + 8
+    for number in (2**40, 2**63):
+        path.write_bytes(raw[:at] + number.to_bytes(8, "little") + raw[at + 8 :])
+        with pytest.raises(UserError, match="more bytes than it has"):
+            gguf.open_file(path)
+
+
+def test_tensors_on_the_same_bytes_are_refused(tmp_path):
+    path = write(tmp_path / "model.gguf", "llama2")
+    raw = path.read_bytes()
+    name = b"blk.1.attn_norm.weight"
+    at = raw.index(name) + len(name) + 4 + 8 + 4
+    path.write_bytes(raw[:at] + bytes(8) + raw[at + 8 :])
+    with pytest.raises(UserError, match="lie on the same bytes"):
+        gguf.open_file(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"attention.head_count_kv": 3}, "key/value heads that divide"),
+        ({"attention.layer_norm_rms_epsilon": "x"}, "expected a positive number"),
+        ({"block_count": "many"}, "expected a positive whole number"),
+    ],
+)
+def test_metadata_of_another_kind_is_one_line(tmp_path, change, reason):
+    path = write(tmp_path / "model.gguf", "llama2", change=change)
+    with pytest.raises(UserError, match=reason):
+        gguf.parse_config(gguf.open_file(path))

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small import CONFIG, MODEL
 
-from immunax.models import families, hf, hf_config, lora, peft, weights
+from immunax.models import families, hf, hf_config, hub, lora, peft, weights
 from immunax.runtime.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -136,3 +136,16 @@ def test_an_adapter_that_does_not_fit_its_specification_is_not_written(tmp_path)
     with says("'kproj': expected some of .*Did you mean 'k_proj'"):
         peft.export(tmp_path / "out", CONFIG, lora.LoraSpec(3, 6.0, ("kproj",)), make(), "base")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rank_that_the_tensors_have_not_is_refused_before_anything_is_allocated(adapter):
+    content = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**content, "r": 10**12}))
+    with says("has shape"):
+        peft.load(adapter, LLAMA2)
+
+
+def test_a_linked_folder_of_templates_beside_an_adapter_is_refused(adapter):
+    (adapter / "additional_chat_templates").symlink_to(adapter)
+    with says("a link to a folder"):
+        hub.ModelSource(str(adapter)).load()

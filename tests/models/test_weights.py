@@ -176,3 +176,11 @@ def test_a_shard_by_another_name_than_safetensors_is_refused(sharded):
     (sharded / weights.INDEX).write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"names README.md, which is no .safetensors file"):
         weights.find(sharded)
+
+
+@pytest.mark.parametrize("length", [1 << 40, 2**64 - 1, 17 << 20])
+def test_a_header_longer_than_the_file_is_refused_before_it_is_read(folder, length):
+    path = folder / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    with says(f"a header of {length} bytes"):
+        weights.find(folder)

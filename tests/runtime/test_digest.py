@@ -73,3 +73,20 @@ def test_a_tree_digest_sees_values_shapes_dtypes_and_names():
 
 def test_bfloat16_and_scalars_have_digests():
     assert digest.of_tree([jnp.ones(3, jnp.bfloat16), 1]) != digest.of_tree([jnp.ones(3, jnp.bfloat16), 2])
+
+
+def test_a_folder_is_digested_where_it_holds_plain_files_and_links_to_them_alone(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "file")
+    assert digest.of_folder(folder) == {"link": digest.of_file(tmp_path / "file")}
+    strange = {"fifo": "a FIFO", "device": "a device", "linked": "a link to a folder", "nothing": "is not there"}
+    for name, reason in strange.items():
+        if name == "fifo":
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).symlink_to({"device": "/dev/null", "linked": tmp_path, "nothing": "nowhere"}[name])
+        with pytest.raises(UserError, match=reason):
+            digest.of_folder(folder)
+        (folder / name).unlink()

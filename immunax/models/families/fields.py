@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, shown
+
+_LARGEST = 2**53
+"""Of any size, exact as a number of JSON; more of anything is in no file."""
+_MOST_LAYERS = 1024
+"""The deepest model that was published has 126; lists of layers are made before there is a file to compare with."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,30 @@ class Fields:
           UserError: it is something else.
         """
         value = self._given(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
             raise self._error(name, value, "a positive whole number")
+        return value
+
+    def layers(self, name: str) -> int:
+        """A number of layers.
+
+        Raises:
+          UserError: it is something else.
+        """
+        value = self.count(name)
+        if value > _MOST_LAYERS:
+            raise self._error(name, value, f"at most {_MOST_LAYERS} layers")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false; ``default`` stands for one that is absent or null.
+
+        Raises:
+          UserError: it is something else.
+        """
+        value = self._given(name, default)
+        if not isinstance(value, bool):
+            raise self._error(name, value, "true or false")
         return value
 
     def positive(self, name: str, default: float | None = None) -> float:
@@ -47,6 +74,17 @@ class Fields:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 < value <= sys.float_info.max:  # NaN compares as neither
             raise self._error(name, value, "a positive number")
+        return float(value)
+
+    def number(self, name: str) -> float:
+        """A finite number.
+
+        Raises:
+          UserError: it is something else.
+        """
+        value = self.get(name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+            raise self._error(name, value, "a number")
         return float(value)
 
     def count_or_none(self, name: str, absent: int | None) -> int | None:
@@ -62,4 +100,4 @@ class Fields:
         return default if value is None else value
 
     def _error(self, name: str, value: Any, expected: str) -> UserError:
-        return UserError(f"{self.where}: {self.prefix}{name} is {value!r}: expected {expected}.")
+        return UserError(f"{self.where}: {self.prefix}{name} is {shown(value)}: expected {expected}.")

@@ -14,11 +14,11 @@ _LAYERS_OF_27B = 46
 
 
 def _read(fields: Fields) -> Mapping:
-    layers = range(fields.count("num_hidden_layers"))
+    layers = range(fields.layers("num_hidden_layers"))
     window = fields.count_or_none("sliding_window", 4096)
     given = Fields({**fields.raw, "sliding_window": window}, fields.where)
     return {
-        "tie_embeddings": bool(fields.get("tie_word_embeddings", True)),
+        "tie_embeddings": fields.flag("tie_word_embeddings", True),
         "query_pre_attn_scalar": fields.count("query_pre_attn_scalar", 256),
         "attention_cap": fields.positive_or_none("attn_logit_softcapping", 50.0),
         "logit_cap": fields.positive_or_none("final_logit_softcapping", 30.0),
@@ -41,7 +41,7 @@ def _write(config: DecoderConfig) -> Mapping:
 def _read_gguf(metadata: Fields) -> Mapping:
     # Neither the scalar nor the layers are in the metadata: llama.cpp knows the one by the size, the others by heart.
     width, heads = metadata.count("embedding_length"), metadata.count("attention.head_count")
-    largest = metadata.count("block_count") == _LAYERS_OF_27B
+    largest = metadata.layers("block_count") == _LAYERS_OF_27B
     return {
         "query_pre_attn_scalar": width // heads if largest else metadata.count("attention.key_length"),
         "attention_cap": metadata.positive("attn_logit_softcapping", 50.0),

@@ -10,10 +10,11 @@ from immunax.models.families.windows import layer_types, read_layers
 
 def read_window(fields: Fields) -> Mapping:
     """Qwen's window, which the layers from ``max_window_layers`` on have, if it is used."""
-    if not fields.get("use_sliding_window", False) or fields.get("sliding_window") is None:
+    if not fields.flag("use_sliding_window", False) or fields.get("sliding_window") is None:
         return {}
-    first = fields.get("max_window_layers", 28)
-    return read_layers(fields, [layer >= first for layer in range(fields.count("num_hidden_layers"))])
+    # The first layer may be number 0, which is no count.
+    first = 0 if fields.get("max_window_layers") == 0 else fields.count("max_window_layers", 28)
+    return read_layers(fields, [layer >= first for layer in range(fields.layers("num_hidden_layers"))])
 
 
 def write_window(config: DecoderConfig) -> Mapping:

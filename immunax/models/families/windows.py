@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from immunax.models.config import DecoderConfig
 from immunax.models.families.fields import Fields
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, shown
 
 _KINDS = {"full_attention": False, "sliding_attention": True}
 
@@ -20,8 +20,9 @@ def read_layers(fields: Fields, absent: Sequence[bool]) -> Mapping:
       UserError: a kind of layer is none of ours, or the file does not name one for each layer.
     """
     kinds = fields.get("layer_types") or [name for each in absent for name in _KINDS if _KINDS[name] == each]
-    if set(kinds) - set(_KINDS) or len(kinds) != fields.count("num_hidden_layers"):
-        raise UserError(f"{fields.where}: layer_types {kinds!r}: expected {' or '.join(_KINDS)} for each layer.")
+    known = isinstance(kinds, list) and all(isinstance(kind, str) and kind in _KINDS for kind in kinds)
+    if not known or len(kinds) != fields.layers("num_hidden_layers"):
+        raise UserError(f"{fields.where}: layer_types {shown(kinds)}: expected {' or '.join(_KINDS)} for each layer.")
     windowed = tuple(_KINDS[kind] for kind in kinds)
     if not any(windowed):
         return {}

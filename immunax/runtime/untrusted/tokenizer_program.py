@@ -1,0 +1,47 @@
+"""Tries a ``tokenizer.json``; imported in a child process alone (:mod:`.confined`).
+
+The library that reads it is not Python: what it cannot do ends the process, by a panic or for want of memory.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from immunax.runtime.untrusted.files import read_text
+
+_BYTES = 64 << 20
+"""Of the file; the largest vocabularies that are published take half of it."""
+_GROWTH = 64
+"""How many times as long as a text its normalized form may be; known ones write a space as three bytes."""
+_PROBES = ("", "".join(map(chr, range(32, 127))), "  \n\t\r\n " * 40, "a" * 500, "7" * 500, "Ünïcødé 漢字 🙂 " * 20)
+
+
+def answer(request: dict[str, Any]) -> Iterator[bytes]:
+    """Nothing, once the file ``path`` was read and used."""
+    text = read_text(Path(request["path"]), _BYTES)
+    growth = _growth(json.loads(text).get("normalizer"))
+    if growth > _GROWTH:
+        raise ValueError(f"its normalizer makes texts {growth:.3g} times as long")
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    for probe in _PROBES:
+        ids = tokenizer.encode(probe).ids
+        tokenizer.decode(ids)
+    tokenizer.get_vocab()
+    yield b""
+
+
+def _growth(node: Any) -> float:
+    """The product of what every replacement may do."""
+    if isinstance(node, list):
+        return math.prod(map(_growth, node))
+    if not isinstance(node, dict):
+        return 1
+    replaced = node.get("content") if node.get("type") == "Replace" else node.get("prepend")
+    own = max(1, len(replaced)) if isinstance(replaced, str) else 1
+    return own * math.prod(map(_growth, node.values()))

@@ -1,0 +1,5 @@
+"""Every parser of strangers' files."""
+
+from fuzz import certificates, data, models
+
+PARSERS = (*models.PARSERS, *certificates.PARSERS, *data.PARSERS)
