@@ -13,8 +13,9 @@ from immunax.runtime.user_config import UserConfig
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
-from immunax.stages.certify import Weights, exposed, run_suite
+from immunax.stages.certify import exposed, run_suite
 from immunax.stages.issue import issue, keys
+from immunax.stages.planned import Weights
 from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import set_up

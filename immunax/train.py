@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from immunax.conditions.episode import Episode, from_json, to_json
+from immunax.models import speech
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
@@ -19,6 +20,7 @@ from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
+from immunax.stages.identity import identity
 from immunax.stages.kept import record_counts
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
@@ -95,16 +97,15 @@ def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:
 
 def _start_episode(config: UserConfig, setup: Setup, team: RedTeam, start: Params) -> Episode:
     """The start model under attack: the same for every defense, so it is cached by content."""
-    names = ("attack", "red_team", "judge", "probes", "seed")
-    chosen = {name: config.plain[name] for name in names if name in config}
+    measured = team.attack, team.evaluation, team.probes
     material = team.before.prompts, team.after.prompts, team.before.harmful, team.before.retain
-    ends = team.before.stop, team.before.thinking
     key = {
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
         "encoded": digest.of_tree((team.data, material)),
-        "ends": repr(ends),
-        "config": chosen,
+        "speech": speech.identity(setup.checkpoint.tokenizer),
+        "team": identity(measured),
+        "seed": config.seed,
         "model": repr(setup.model),
         "versions": manifest.versions(),
     }
@@ -118,7 +119,7 @@ def _start_episode(config: UserConfig, setup: Setup, team: RedTeam, start: Param
         lambda: red_team(team, setup.model, start, setup.checkpoint.tokenizer, START, config.seed),
         lambda folder: from_json(json.loads((folder / "episode.json").read_text())),
         write,
-        [red_team, chosen],
+        [red_team, *measured],
     )
 
 

@@ -15,7 +15,7 @@ from immunax.judges.reading import read
 from immunax.judges.replies import Reply, store
 from immunax.judges.rubric import Rating, parse
 from immunax.models.generate import Decoding, generate
-from immunax.models.hub import Checkpoint, ModelSource, digests
+from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -47,7 +47,7 @@ class LocalModel:
     def identity(self) -> Mapping[str, Any]:
         """The digests of the model's files, how it is spoken to, and how it computes."""
         computed = {"max_new_tokens": self.max_new_tokens, "dtype": self.dtype}
-        return {"files": digests(self.source.locate()), **self.source.speech, **computed}
+        return {**self.source.content(), **computed}
 
     @property
     def described(self) -> str:

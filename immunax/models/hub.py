@@ -134,6 +134,14 @@ class ModelSource:
         template = digest.of_file(file) if file is not None and file.is_file() else chosen
         return {"chat_template": template, "template_args": dict(self.template_args)}
 
+    def content(self) -> dict[str, Any]:
+        """What it is whatever its path: the digests of its files, and how it is spoken to.
+
+        Raises:
+          UserError: it cannot be found.
+        """
+        return {"files": digests(self.locate()), **self.speech}
+
     def shape(self) -> DecoderConfig:
         """The model's shape: ``decoder`` where it is given, else read from the files' headers.
 

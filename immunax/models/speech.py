@@ -1,6 +1,7 @@
 """How a model's tokenizer speaks beyond what its files say: the chat template chosen, what that is told, and which ids end an
 answer."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,6 +125,20 @@ def stop_at(tokenizer: PreTrainedTokenizerFast, *configs: Mapping[str, Any]) -> 
         found |= set(ids)
     tokenizer.stop_ids = tuple(sorted(found))  # type: ignore[attr-defined]
     return tokenizer.stop_ids  # type: ignore[attr-defined]
+
+
+def identity(tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 of all that decides how texts become ids and ids texts: vocabulary and rules, template, arguments, stop ids.
+
+    Args:
+      tokenizer: a model's.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    # How the last call was padded is kept there, and changes nothing that is asked of it.
+    kept = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
+    told = getattr(tokenizer, "template_args", {}), getattr(tokenizer, "stop_ids", ())
+    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+    return digest.of_json([kept, special, template_text(tokenizer), *told])
 
 
 def is_token_id(value: Any) -> bool:

@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 from immunax.conditions import records
 from immunax.data.dialog import Dialog, Splits
 from immunax.judges.evaluate import Evaluation
-from immunax.runtime import digest
 from immunax.stages.cells import Cell, Measured
 from immunax.stages.exam import Exam, exam
 from immunax.stages.red_team import tell_language
@@ -39,12 +38,6 @@ class Bench:
     harmless: tuple[Dialog, ...]
     seed: int
     mesh: Mesh | None = None
-
-    @property
-    def speech(self) -> tuple:
-        """What the model is asked as its tokenizer and chat template put it, and what ends its answers."""
-        asked = self.asked.material
-        return digest.of_tree((asked.prompts, asked.harmful, asked.retain)), asked.stop, asked.thinking
 
 
 def bench(

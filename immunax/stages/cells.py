@@ -1,7 +1,7 @@
 """The cells of a certificate: one attack, with one setting and one seed, on one model; each kept on disk when it is done."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from immunax.campaign.grid import SEED
 from immunax.campaign.search import Search
 from immunax.conditions import records
 from immunax.conditions.records import TRAINABILITY, UNATTACKED, Table
-from immunax.runtime import digest
+from immunax.runtime import console, digest
 from immunax.stages.suite import Suite
 
 _RECORDS, _CELLS = ".records.parquet", ".cells.parquet"
@@ -109,28 +109,44 @@ def read(path: Path) -> Measured:
 
 
 class CellStore:
-    """A folder with the measurements of every cell that is done."""
+    """A folder with the measurements of every cell that is done, each under the name of all that its numbers come from."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def holds(self, cell: Cell) -> bool:
-        """Whether a cell is done."""
-        return self._path(cell.name, _CELLS).exists()
+    def holds(self, cell: Cell, identity: str) -> bool:
+        """Whether a cell is done.
 
-    def put(self, cell: Cell, measured: Measured) -> None:
-        """Keeps a cell."""
-        write(measured, self._path(cell.name, ""))
+        Args:
+          cell: which.
+          identity: SHA-256 of what its numbers come from.
+        """
+        return self._path(cell, identity, _CELLS).exists()
 
-    def all(self, cells: list[Cell]) -> Measured:
-        """The tables of many cells, in the order given, those that are not done left out.
+    def put(self, cell: Cell, identity: str, measured: Measured) -> None:
+        """Keeps a cell; arguments as of :meth:`holds`."""
+        write(measured, self._path(cell, identity, ""))
+
+    def all(self, cells: Iterable[tuple[Cell, str]]) -> Measured:
+        """The tables of many cells with their identities, in the order given, those that are not done left out.
 
         Raises:
           UserError: a file cannot be read.
         """
-        names = [cell.name for cell in cells if self.holds(cell)]
-        tables = [read(self._path(name, "")) for name in names]
+        tables = [read(self._path(*each, "")) for each in cells if self.holds(*each)]
         return Measured(*(pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True)))
 
-    def _path(self, name: str, end: str) -> Path:
-        return self._folder / f"{name}{end}"
+    def tell_others(self, cells: Iterable[tuple[Cell, str]]) -> None:
+        """Says in one line that cells of these names are there that were measured of something else."""
+        others = [cell for cell, identity in cells if not self.holds(cell, identity) and self._any(cell)]
+        if others:
+            console.note(
+                f"{self._folder} holds {len(others)} cells of other weights, tokenizers, data, judges or code, such as "
+                f"{others[0].name}: measured anew"
+            )
+
+    def _any(self, cell: Cell) -> bool:
+        return any(self._folder.glob(f"{cell.name}.*{_CELLS}"))
+
+    def _path(self, cell: Cell, identity: str, end: str) -> Path:
+        return self._folder / f"{cell.name}.{identity[:16]}{end}"

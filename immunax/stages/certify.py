@@ -1,7 +1,7 @@
 """Attacks a model and its reference with a suite, cell by cell, and keeps every cell that is done."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,27 +10,20 @@ from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.certificate.facts import exposure
-from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
-from immunax.runtime import cache, console, digest, manifest, memory_maps
+from immunax.runtime import cache, console, memory_maps
 from immunax.runtime.errors import UserError, nearest
 from immunax.stages import cells
 from immunax.stages.bench import Bench
-from immunax.stages.cells import Cell, CellStore, Measured, groups, in_role
+from immunax.stages.cells import CellStore, Measured, in_role
 from immunax.stages.measure import measure
+from immunax.stages.planned import Group, Weights, planned
 from immunax.stages.suite import Suite
-
-
-class Weights(NamedTuple):
-    """Plain weights, and their SHA-256 by :func:`~immunax.runtime.digest.of_tree`."""
-
-    params: Params
-    digest: str
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """A model in memory as the source of an attack that merges with it; its text is the digest, as cells are told apart by it.
+    """A model in memory as the source of an attack that merges with it.
 
     Attributes:
       weights: the model.
@@ -47,8 +40,9 @@ class InMemory:
         """Itself."""
         return self
 
-    def __repr__(self) -> str:
-        return f"InMemory({self.weights.digest})"
+    def content(self) -> str:
+        """The digest, by which cells are told apart."""
+        return self.weights.digest
 
 
 class Campaign(NamedTuple):
@@ -109,56 +103,36 @@ def run_suite(
       UserError: the model cannot be measured even as it is.
     """
     skipped: dict[str, str] = {}
-    suite = with_undefended(shared.suite, undefended)
-    planned = [group for role in (SUBJECT, REFERENCE) if role in models for group in groups(suite, role)]
-    with console.progress("certify", sum(map(len, planned)), "cell") as bar:
-        for group in planned:
-            first = group[0]
+    groups = planned(shared, with_undefended(shared.suite, undefended), model, models)
+    cells = [(cell, group.identity) for group in groups for cell in group.cells]
+    store.tell_others(cells)
+    with console.progress("certify", len(cells), "cell") as bar:
+        for group in groups:
             # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
-            if first.family not in skipped and not all(map(store.holds, group)):
-                _run(shared, model, models[first.model], group, store, skipped)
-            bar.advance(len(group))
+            if group.first.family not in skipped and not all(store.holds(cell, group.identity) for cell in group.cells):
+                _run(shared, model, group, store, skipped)
+            bar.advance(len(group.cells))
             memory_maps.release_if_crowded()
-    done = [cell for group in planned for cell in group if cell.family not in skipped]
-    return Campaign(store.all(done), skipped)
+    return Campaign(store.all([each for each in cells if each[0].family not in skipped]), skipped)
 
 
-def _run(
-    shared: Bench, model: Model, weights: Weights, group: Sequence[Cell], store: CellStore, skipped: dict[str, str]
-) -> None:
+def _run(shared: Bench, model: Model, group: Group, store: CellStore, skipped: dict[str, str]) -> None:
     try:
-        found = _measured(shared, model, weights, group)
+        found = _measured(shared, model, group)
     except UserError as error:
-        if group[0].attack is None:
+        if group.first.attack is None:
             raise
-        skipped[group[0].family] = str(error)
-        console.note(f"skipped {group[0].family}: {error}")
+        skipped[group.first.family] = str(error)
+        console.note(f"skipped {group.first.family}: {error}")
         return
-    for cell, measured in zip(group, found, strict=True):
-        if not store.holds(cell):
-            store.put(cell, in_role(measured, cell))
+    for cell, measured in zip(group.cells, found, strict=True):
+        if not store.holds(cell, group.identity):
+            store.put(cell, group.identity, in_role(measured, cell))
 
 
-def _measured(shared: Bench, model: Model, weights: Weights, group: Sequence[Cell]) -> list[Measured]:
+def _measured(shared: Bench, model: Model, group: Group) -> list[Measured]:
     """Measures cells, or takes them from the cache: models share a reference, and a reference may be certified itself."""
-    suite = shared.suite
-    key = {
-        "weights": weights.digest,
-        "cells": [(cell.family, dict(cell.setting), cell.seed, repr(cell.attack)) for cell in group],
-        "suite": (
-            suite.measured,
-            suite.transfer_prompts,
-            suite.harmless_prompts,
-            digest.of_json([asdict(each) for each in shared.harmless]),
-            repr(suite.choices),
-            repr(suite.task),
-        ),
-        "exam": (repr(shared.evaluation), shared.seed, digest.of_json(asdict(shared.splits))),
-        "speech": shared.speech,
-        "model": repr(model),
-        "versions": manifest.versions(),
-    }
-    paths = [str(place) for place in range(len(group))]
+    paths = [str(place) for place in range(len(group.cells))]
 
     def write(found: list[Measured], folder: Path) -> None:
         for measured, path in zip(found, paths, strict=True):
@@ -168,10 +142,9 @@ def _measured(shared: Bench, model: Model, weights: Weights, group: Sequence[Cel
         return [cells.read(folder / path) for path in paths]
 
     def make() -> list[Measured]:
-        return measure(shared, model, weights.params, group)
+        return measure(shared, model, group.weights.params, group.cells)
 
-    code = [measure, suite.task, suite.choices, shared.evaluation, *(cell.attack for cell in group)]
-    return cache.get_or_make("cells", key, make, read, write, code)
+    return cache.get_or_make("cells", group.key, make, read, write, group.code)
 
 
 def with_undefended(suite: Suite, undefended: Weights | None) -> Suite:

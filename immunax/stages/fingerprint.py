@@ -10,6 +10,7 @@ import numpy as np
 from immunax.data.dialog import Split
 from immunax.judges.evaluate import Evaluation, evaluate, held_out
 from immunax.judges.refusal import Refusal
+from immunax.models import speech
 from immunax.models.generate import Decoding
 from immunax.models.model import Params
 from immunax.runtime import cache, console, digest
@@ -51,7 +52,12 @@ class Fingerprint:
           Its share of refusals.
         """
         key = {"weights": digest.of_tree(params), "data": setup.digests["data"], "model": repr(setup.model)}
-        key |= {"prompts": self.prompts, "max_new_tokens": self.max_new_tokens, "versions": versions()}
+        key |= {
+            "speech": speech.identity(setup.checkpoint.tokenizer),
+            "prompts": self.prompts,
+            "max_new_tokens": self.max_new_tokens,
+            "versions": versions(),
+        }
         share = cache.get_or_make("fingerprint", key, lambda: _ask(self, setup, params), _read, _write, [_ask])
         if abs(share - self.refusal) > self.within:
             console.note(

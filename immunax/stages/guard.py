@@ -10,6 +10,7 @@ from immunax.runtime import cache, digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
 from immunax.stages.fingerprint import Fingerprint
+from immunax.stages.identity import identity
 from immunax.stages.outer_loop import minimise
 from immunax.stages.setup import Setup, check_context
 
@@ -51,7 +52,7 @@ def start_model(start: Start, setup: Setup, loaded: Params) -> Params:
         return loaded
     key = {
         "digests": {**setup.digests, "data": digest.of_json(asdict(setup.splits.train))},
-        "start": [repr(defense), repr(training)],
+        "start": identity([defense, training]),
         "model": repr(setup.model),
         "versions": versions(),
     }

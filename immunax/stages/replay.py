@@ -17,9 +17,10 @@ from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError
 from immunax.stages.bench import bench
 from immunax.stages.cells import Cell, Measured, groups
-from immunax.stages.certify import Weights, with_undefended
+from immunax.stages.certify import with_undefended
 from immunax.stages.guard import Start
 from immunax.stages.measure import measure
+from immunax.stages.planned import Weights
 from immunax.stages.setup import Parts, Setup, set_up
 from immunax.stages.subject import Asked, Subject, reference, subject, undefended
 from immunax.stages.suite import Suite

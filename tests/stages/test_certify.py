@@ -1,3 +1,4 @@
+import copy
 from dataclasses import dataclass, replace
 
 import jax
@@ -25,8 +26,9 @@ from immunax.runtime.errors import UserError
 from immunax.stages import certify
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore, groups
-from immunax.stages.certify import Weights, exposed, run_suite
+from immunax.stages.certify import exposed, run_suite
 from immunax.stages.measure import measure
+from immunax.stages.planned import Weights
 from immunax.stages.suite import Suite
 
 MODEL = Model(tiny_model.CONFIG)
@@ -73,6 +75,23 @@ def test_a_group_that_was_cut_short_is_measured_whole_and_keeps_what_it_had(tmp_
     assert [len(group) for group in calls if group[0].family == "harmful_sft"] == [4]
     assert kept.stat().st_mtime_ns == before
     assert again.measured.records.equals(found.measured.records)
+
+
+def test_what_another_template_or_judge_measured_is_not_taken_for_its_own(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.setitem(globals(), "SUITE", replace(SUITE, attacks={"prune": Population(Prune())}))
+    campaign(tmp_path, weights, monkeypatch)
+    spoken = copy.deepcopy(tiny.tokenizer())
+    spoken.chat_template += "{# in other words #}"
+    judged = replace(EVALUATION, judges={"refusal": Refusal(phrases=("no",))})
+    for tokenizer, evaluation in ((spoken, EVALUATION), (tiny.tokenizer(), judged)):
+        calls, real = [], measure
+        monkeypatch.setattr(certify, "measure", lambda *rest, calls=calls: calls.append(1) or real(*rest))
+        capsys.readouterr()
+        shared = bench(SUITE, evaluation, tokenizer, SPLITS, 0)
+        run_suite(shared, MODEL, {"subject": weights}, CellStore(tmp_path / "cells"))
+        assert len(calls) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "holds 2 cells of other weights, tokenizers, data, judges or code" in told
 
 
 def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_path, weights, monkeypatch):
