@@ -51,8 +51,15 @@ class Fingerprint:
         Returns:
           Its share of refusals.
         """
-        key = {"weights": digest.of_tree(params), "data": setup.digests["data"], "model": repr(setup.model)}
-        key |= {
+        key = {
+            "weights": digest.of_tree(params),
+            "data": setup.digests["data"],
+            "speech": speech.identity(setup.checkpoint.tokenizer),
+            "model": repr(setup.model),
+            "prompts": self.prompts,
+            "max_new_tokens": self.max_new_tokens,
+            "versions": versions(),
+        }
             "speech": speech.identity(setup.checkpoint.tokenizer),
             "prompts": self.prompts,
             "max_new_tokens": self.max_new_tokens,

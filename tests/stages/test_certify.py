@@ -84,8 +84,8 @@ def test_what_another_template_or_judge_measured_is_not_taken_for_its_own(tmp_pa
     spoken.chat_template += "{# in other words #}"
     judged = replace(EVALUATION, judges={"refusal": Refusal(phrases=("no",))})
     for tokenizer, evaluation in ((spoken, EVALUATION), (tiny.tokenizer(), judged)):
-        calls, real = [], measure
-        monkeypatch.setattr(certify, "measure", lambda *rest, calls=calls: calls.append(1) or real(*rest))
+        calls = []
+        monkeypatch.setattr(certify, "measure", lambda *rest, calls=calls: calls.append(1) or measure(*rest))
         capsys.readouterr()
         shared = bench(SUITE, evaluation, tokenizer, SPLITS, 0)
         run_suite(shared, MODEL, {"subject": weights}, CellStore(tmp_path / "cells"))

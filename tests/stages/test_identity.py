@@ -51,7 +51,7 @@ def test_whatever_changes_how_a_tokenizer_reads_or_writes_changes_its_identity(p
     if part == "decoder":
         other.backend_tokenizer.decoder = decoders.Fuse()
     if part == "template":
-        other.chat_template += " "
+        other.chat_template = f"{other.chat_template} "
     if part == "arguments":
         other.template_args = {"enable_thinking": False}
     if part == "stop":
