@@ -60,11 +60,6 @@ class Fingerprint:
             "max_new_tokens": self.max_new_tokens,
             "versions": versions(),
         }
-            "speech": speech.identity(setup.checkpoint.tokenizer),
-            "prompts": self.prompts,
-            "max_new_tokens": self.max_new_tokens,
-            "versions": versions(),
-        }
         share = cache.get_or_make("fingerprint", key, lambda: _ask(self, setup, params), _read, _write, [_ask])
         if abs(share - self.refusal) > self.within:
             console.note(
