@@ -23,7 +23,7 @@ def test_another_configuration_is_refused_by_the_name_of_what_differs(tmp_path):
 
 def test_a_manifest_that_cannot_be_read_is_told_in_one_line(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"manifest\.json: not readable as JSON"):
         check_same_run(tmp_path, CONFIG)
 
 
