@@ -12,6 +12,7 @@ from typing import Any
 from immunax.certificate import bundle
 from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name, unmet
+from immunax.certificate.shipped import told
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
@@ -34,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, help="folder of the model's files, to compare their digests")
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed it")
     parser.add_argument("--bundle-key", type=Path, help="PEM file of the public key of the Sigstore bundle model.sig")
-    parser.add_argument("--replay", type=int, default=0, metavar="N", help="run N cells again, chosen at random")
+    parser.add_argument("--replay", type=int, default=0, metavar="N", help="run N cells again, deciding ones first")
     parser.add_argument("--reference", type=Path, help="files of the reference, to replay its cells too")
+    parser.add_argument("--data", type=Path, help="folder of the data's files, for a replay")
     parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
     parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
     options = parser.parse_args(arguments)
@@ -63,11 +65,13 @@ def _audit(options: argparse.Namespace) -> int:
         return EXIT_FAILED
     _, stated = parse(options.certificate)
     print(f"suite        {suite_name(stated)}")
+    print(f"rules        {told(stated)}")
     print(f"attack data  {attack_data(stated)}")
     if options.replay:
-        from immunax.stages.replay import replay  # the attacks, and jax with them, are only needed here
+        from immunax.stages.replay import Files, replay  # the attacks, and jax with them, are only needed here
 
-        replayed = replay(options.certificate.parent, stated, options.replay, options.model, options.reference)
+        files = Files(options.model, options.reference, options.data)
+        replayed = replay(options.certificate.parent, stated, options.replay, files)
         _show(replayed)
         if failed(replayed):
             return EXIT_FAILED

@@ -16,6 +16,9 @@ FOREIGN = ("immunax.attacks.multilingual_sft.MultilingualSFT",)
 PHRASES = "immunax.judges.refusal.Refusal"
 """The judge that looks for English phrases."""
 
+WEIGHTS = "weights"
+"""What the digest of a model is listed under that comes from no files."""
+
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
 
 WHOSE = {
@@ -86,7 +89,18 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
       verdicts: computed anew.
     """
     said = stated["predicate"]
-    return _of_configuration(said) or _of_cells(said, cells) or _of_exposure(said, policy, verdicts)
+    return (
+        _of_subject(stated) or _of_configuration(said) or _of_cells(said, cells) or _of_exposure(said, policy, verdicts)
+    )
+
+
+def _of_subject(stated: Mapping[str, Any]) -> str | None:
+    """Whether what was measured is what the digests are of: files that a configuration defends first are other weights."""
+    files = [each["name"] for each in stated["subject"]] != [WEIGHTS]
+    start = stated["predicate"]["suite"]["config"].get("start") or {}
+    if files and start.get("defense") is not None:
+        return "it lists files, and its configuration defends them before they are measured"
+    return None
 
 
 def _of_configuration(said: Mapping[str, Any]) -> str | None:

@@ -47,7 +47,7 @@ class LocalModel:
     def identity(self) -> Mapping[str, Any]:
         """The digests of the model's files, how it is spoken to, and how it computes."""
         computed = {"max_new_tokens": self.max_new_tokens, "dtype": self.dtype}
-        return {**self.source.content(), **computed}
+        return {**self.source.by_content(), **computed}
 
     @property
     def described(self) -> str:

@@ -134,7 +134,7 @@ class ModelSource:
         template = digest.of_file(file) if file is not None and file.is_file() else chosen
         return {"chat_template": template, "template_args": dict(self.template_args)}
 
-    def content(self) -> dict[str, Any]:
+    def by_content(self) -> dict[str, Any]:
         """What it is whatever its path: the digests of its files, and how it is spoken to.
 
         Raises:

@@ -40,7 +40,7 @@ class InMemory:
         """Itself."""
         return self
 
-    def content(self) -> str:
+    def by_content(self) -> str:
         """The digest, by which cells are told apart."""
         return self.weights.digest
 

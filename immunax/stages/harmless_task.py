@@ -43,7 +43,7 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     team = assemble_population([attack], evaluation, shared.tokenizer, splits, asked)
     [member] = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, task.measured)
     before = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
-    steps, spent = costs(team, 0, model, len(member.course))
+    steps, spent = costs(team.parts, 0, model, len(member.course))
     course = list(zip([0, *steps], [0.0, *spent], [before, *member.course], strict=True))
     states = [(step, task.samples, cost, member.diverged) for step, cost, _ in course]
     return tables(cell, states, (row for step, _, scores in course for row in task_rows(cell.name, step, scores)))

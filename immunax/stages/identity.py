@@ -16,7 +16,7 @@ def identity(value: Any) -> Any:
 
     Args:
       value: a configuration as built: dataclasses, mappings, sequences, plain values. One that reads something is a corpus
-        (``splits()``), a judge (``card``), or says itself what it holds (``content()``).
+        (``splits()``), a judge (``card``), or says itself what it holds (``by_content()``).
 
     Raises:
       UserError: what it reads cannot be read.
@@ -35,8 +35,8 @@ def identity(value: Any) -> Any:
 
 def _read(value: Any) -> dict[str, Any]:
     """What an object says that it holds; nothing where its fields are all that there is to it."""
-    if hasattr(value, "content"):
-        return {"content": value.content()}
-    if hasattr(value, "splits"):
+    if callable(getattr(value, "by_content", None)):
+        return {"content": value.by_content()}
+    if callable(getattr(value, "splits", None)):
         return {"splits": digest.of_json(asdict(value.splits()))}
     return {"judge": value.card.identity} if hasattr(value, "card") else {}

@@ -84,15 +84,15 @@ def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cel
     members = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, times)
     found = []
     for place, (cell, member) in enumerate(zip(group, members, strict=True)):
-        steps, spent = costs(team, place, model, len(member.course))
-        samples = used(team, place).kept
+        steps, spent = costs(team.parts, place, model, len(member.course))
+        samples = used(team.parts, place).kept
         states = [(step, samples, cost, member.diverged) for step, cost in zip(steps, spent, strict=True)]
         measured = [
             row
             for step, scores in zip(steps, member.course, strict=True)
             for row in rows(cell.name, step, shared.asked, scores)
         ]
-        measured += numbered(cell.name, steps[-1], DATA_KEPT, np.array([used(team, place).share]))
+        measured += numbered(cell.name, steps[-1], DATA_KEPT, np.array([used(team.parts, place).share]))
         found.append(tables(cell, states, iter(measured)))
     return found
 

@@ -132,30 +132,30 @@ def attack_and_score(
     return tuple(members[place] for place in sorted(members))
 
 
-def costs(team: PopulationTeam, place: int, model: Model, count: int) -> tuple[list[int], list[float]]:
+def costs(parts: Sequence[Program], place: int, model: Model, count: int) -> tuple[list[int], list[float]]:
     """Steps done, and FLOPs spent, whenever an attack was scored.
 
     Args:
-      team: from :func:`assemble_population`.
+      parts: the attacks by program.
       place: which attack.
       model: gives the shape that FLOPs are counted from.
       count: how often it was scored.
     """
-    part = next(part for part in team.parts if place in part.places)
+    part = next(part for part in parts if place in part.places)
     member = part.places.index(place)
     steps = [part.steps * (time + 1) // count for time in range(count)]
     lora = part.attacks[member].tuning.lora
     return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
 
 
-def used(team: PopulationTeam, place: int) -> Counts:
+def used(parts: Sequence[Program], place: int) -> Counts:
     """What became of an attack's dialogs: it trains on those that fit its length, which may be fewer than it was given.
 
     Args:
-      team: from :func:`assemble_population`.
+      parts: the attacks by program.
       place: which attack.
     """
-    part = next(part for part in team.parts if place in part.places)
+    part = next(part for part in parts if place in part.places)
     return part.counts[part.places.index(place)]
 
 

@@ -266,6 +266,7 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
         lambda said: said["suite"]["config"]["suite"]["attacks"]["sft"].update(
             attack={"corpus": {"attacker": "shared"}}
         ),
+        lambda said: said["suite"]["config"].update(start={"defense": {"_target_": "immunax.defenses.tar.Tar"}}),
         lambda said: said["data"].update(attacker="shared"),  # without the limit that follows from it
     ],
 )

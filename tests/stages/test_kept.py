@@ -35,16 +35,16 @@ def test_an_attack_that_loses_samples_is_counted_by_those_that_it_trains_on(caps
     evaluation = Evaluation(prompts=2, examples=4, max_length=60)
     short, long = (HarmfulSFT(10, Tuning(max_length=length)) for length in (40, 200))
     team = assemble_population([short, long], evaluation, tiny.tokenizer(), SPLITS)
-    assert [used(team, place).kept for place in (0, 1)] == [10, 10]
-    assert used(team, 0).truncated == 5
-    assert used(team, 0).share < 0.5 < used(team, 1).share == 1.0
+    assert [used(team.parts, place).kept for place in (0, 1)] == [10, 10]
+    assert used(team.parts, 0).truncated == 5
+    assert used(team.parts, 0).share < 0.5 < used(team.parts, 1).share == 1.0
     tell_programs("harmful_sft", team.parts)
     told = " ".join(capsys.readouterr().err.split())
     assert told.startswith(
         "harmful_sft: 1 of 2 attacks lose data; in the worst 10 of 10 dialogs are used, 5 of them cut"
     )
     one = assemble(short, evaluation, tiny.tokenizer(), SPLITS, Probes(2, 4))
-    assert one.counts["attack"] == used(team, 0)
+    assert one.counts["attack"] == used(team.parts, 0)
     assert one.counts["held-out harmful"].truncated == 2
     assert one.lengths["attack"] == "attack tuning.max_length=40"
     assert one.lengths["held-out retain"] == "judge.max_length=60"

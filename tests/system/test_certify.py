@@ -71,9 +71,12 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     assert {each["exposure"] for each in said["attacks"]} == {"unknown"}
     assert said["data"]["attacker"] == "own"
     assert str(home) not in (folder / "certificate.json").read_text()
-    checked = run(home, "verify", "outputs/whole/certificate.json", "--key", "key.pub.pem", "--replay", "1")
+    checked = run(home, "verify", "outputs/whole/certificate.json", "--key", "key.pub.pem", "--replay", "3")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "replay subject-" in checked.stdout
+    assert "replay subject-none-" in checked.stdout
+    assert "replay subject-trainability-" in checked.stdout
+    assert "not checked  replay drawn: 2 of 2 cells that the verdicts rest on, and 1 of 16 others" in checked.stdout
+    assert "rules        a suite of its own: suite.attacks.harmful_sft.attack.tuning.epochs is 2" in checked.stdout
     assert "failed" not in checked.stdout
 
 
@@ -96,7 +99,7 @@ def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_
     assert (
         checked.stdout.count("passed       replay subject-")
         == checked.stdout.count("passed       replay reference-")
-        == 2
+        == 3
     )
     weights = tmp_path / "start" / "model.safetensors"
     raw = weights.read_bytes()
