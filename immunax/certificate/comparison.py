@@ -30,6 +30,7 @@ _BETTER = {RETAIN_NLL: -1, TASK_NLL: -1, EXACT: 1, CHOICE: 1, TASK_EXACT: 1, OVE
 """Whether a model is the better for a larger number of a measure, or for a smaller one; what judges give is harm."""
 _UTILITY = (RETAIN_NLL, EXACT, CHOICE)
 _NLL = "_nll"
+_EXAMPLE = ["step", "split", "measure", "unit"]
 _SAME_FLOPS = 1e-6
 _SAME_SHARE = 0.1
 
@@ -69,14 +70,36 @@ class Difference:
     answers: int = 0
 
 
-class _Part(NamedTuple):
-    """One measure, split and step: see :class:`Difference`; ``moved`` is of likelihoods."""
+class Part(NamedTuple):
+    """One measure, split and step of a cell.
 
-    fault: str | None
+    Attributes:
+      measure, split, step: which.
+      changed: answers that differ; 0 of likelihoods.
+      answers: that were compared; 0 of likelihoods.
+      served: answers that differ to the advantage of the certified model, less those to its disadvantage.
+      moved: how far a sum of negative log likelihoods moved, relative to itself, below 0 to the model's disadvantage.
+    """
+
+    measure: str
+    split: str
+    step: int
     changed: int = 0
     answers: int = 0
     served: int = 0
     moved: float = 0.0
+
+    def fault(self, tolerance: Tolerance) -> str | None:
+        """What goes beyond a tolerance, None where nothing does."""
+        told = None
+        if self.served > max(1, int(tolerance.served * self.answers)):
+            told = f"{self.served} of {self.answers} answers differ on balance to the model's advantage"
+        elif self.changed > max(2, int(tolerance.changed * self.answers)):
+            told = f"{self.changed} of {self.answers} answers differ"
+        # Half as far to the model's advantage as otherwise.
+        elif self.moved > tolerance.moved / 2 or -self.moved > tolerance.moved:
+            told = f"it moves by {abs(self.moved):.2%}"
+        return told and f"{self.measure}, {self.split}, step {self.step}: {told}"
 
 
 @dataclass(frozen=True)
@@ -101,26 +124,49 @@ def difference(stated: Cell, anew: Cell, tolerance: Tolerance) -> Difference:
       anew: of this machine.
       tolerance: between the two machines.
     """
-    fault = _states(stated.cells, anew.cells)
+    fault = _states_differ(stated.cells, anew.cells)
     if fault is not None:
         return Difference(fault, "")
-    names = ["step", "split", "measure", "unit"]
-    both = stated.records.merge(anew.records, on=names, how="outer", suffixes=("", "_anew"), indicator=True)
-    if not len(both) or not (both["_merge"] == "both").all() or both.duplicated(names).any():
+    both = _merged(stated.records, anew.records)
+    if not len(both) or not (both["_merge"] == "both").all() or both.duplicated(_EXAMPLE).any():
         return Difference("other examples were measured than the certificate has", "")
     if not np.array_equal(both["weight"], both["weight_anew"]):
         return Difference("its examples have other lengths", "")
-    row = stated.cells.iloc[0]
-    direction = -1 if row["model"] == REFERENCE else 1
-    parts = []
-    for (measure, split, step), rows in both.groupby(["measure", "split", "step"], sort=True):
-        sign = direction * _sign(measure, row["family"] not in SPECIAL)
-        part = _moved(rows, sign, tolerance) if measure.endswith(_NLL) else _changed(rows, sign, tolerance, stated)
-        parts.append(part._replace(fault=part.fault and f"{measure}, {split}, step {step}: {part.fault}"))
-    changed, answers, served = (sum(getattr(each, name) for each in parts) for name in ("changed", "answers", "served"))
+    found = parts(stated, anew)
+    changed, answers, served = (sum(getattr(each, name) for each in found) for name in ("changed", "answers", "served"))
     told = f"{changed} of {answers} answers differ, {served:+d} to the model's advantage"
-    detail = f"{told}; likelihoods move by {max(each.moved for each in parts):.2%}"
-    return Difference(next((each.fault for each in parts if each.fault), None), detail, served, answers)
+    detail = f"{told}; likelihoods move by {max(abs(each.moved) for each in found):.2%}"
+    faults = filter(None, (each.fault(tolerance) for each in found))
+    return Difference(next(faults, None), detail, served, answers)
+
+
+def parts(stated: Cell, anew: Cell) -> list[Part]:
+    """Every measure, split and step of a cell beside itself measured anew, on the examples that both have.
+
+    Args:
+      stated, anew: as of :func:`difference`.
+    """
+    both = _merged(stated.records, anew.records)
+    row = stated.cells.iloc[0]
+    direction, attacked = -1 if row["model"] == REFERENCE else 1, row["family"] not in SPECIAL
+    found = []
+    for (measure, split, step), rows in both[both["_merge"] == "both"].groupby(["measure", "split", "step"], sort=True):
+        sign = direction * _sign(measure, attacked)
+        was, now = rows["value"].to_numpy(), rows["value_anew"].to_numpy()
+        if measure.endswith(_NLL):
+            moved = (was.sum() - now.sum()) / max(now.sum(), 1.0)
+            # What serves nobody may move either way.
+            found.append(Part(measure, split, step, moved=float(sign * moved if sign else -abs(moved))))
+            continue
+        least = stated.at_least.get(measure.removeprefix(JUDGED), 0.5)
+        was, now = was >= least, now >= least
+        served = sign * int(was.sum() - now.sum())
+        found.append(Part(measure, split, step, int((was != now).sum()), len(rows), served))
+    return found
+
+
+def _merged(stated: Table, anew: Table) -> Table:
+    return stated.merge(anew, on=_EXAMPLE, how="outer", suffixes=("", "_anew"), indicator=True)
 
 
 def _sign(measure: str, attacked: bool) -> int:
@@ -132,7 +178,7 @@ def _sign(measure: str, attacked: bool) -> int:
     return -better if attacked and measure in _UTILITY else better
 
 
-def _states(stated: Table, anew: Table) -> str | None:
+def _states_differ(stated: Table, anew: Table) -> str | None:
     """The first difference of the two tables of states."""
     left, right = (each.sort_values("step", ignore_index=True) for each in (stated, anew))
     if len(left) != len(right):
@@ -149,29 +195,6 @@ def _states(stated: Table, anew: Table) -> str | None:
 
 def _few(values: "pd.Series") -> str:
     return ", ".join(str(each) for each in values.unique()[:3])
-
-
-def _changed(rows: Table, sign: int, tolerance: Tolerance, stated: Cell) -> _Part:
-    """Answers, choices and shares: each is right or wrong, harmful or not."""
-    judge = str(rows["measure"].iloc[0]).removeprefix(JUDGED)
-    least = stated.at_least.get(judge, 0.5)
-    was, now = (rows[name].to_numpy() >= least for name in ("value", "value_anew"))
-    count, changed, served = len(rows), int((was != now).sum()), sign * int(was.sum() - now.sum())
-    fault = None
-    if served > max(1, int(tolerance.served * count)):
-        fault = f"{served} of {count} answers differ on balance to the model's advantage"
-    elif changed > max(2, int(tolerance.changed * count)):
-        fault = f"{changed} of {count} answers differ"
-    return _Part(fault, changed, count, served)
-
-
-def _moved(rows: Table, sign: int, tolerance: Tolerance) -> _Part:
-    """Likelihoods: sums, in nats."""
-    was, now = rows["value"].sum(), rows["value_anew"].sum()
-    moved = abs(was - now) / max(now, 1.0)
-    # Half as far to the model's advantage as otherwise.
-    allowed = tolerance.moved / 2 if sign * (was - now) > 0 else tolerance.moved
-    return _Part(f"it moves by {moved:.2%}" if moved > allowed else None, moved=float(moved))
 
 
 def together(found: list[Difference], tolerance: Tolerance) -> Difference:
