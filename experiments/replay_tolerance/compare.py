@@ -1,7 +1,7 @@
 """How far two honest certificates of one model lie apart: what a replay's tolerance rests on.
 
-``python experiments/replay_tolerance/compare.py ONE OTHER``: folders of certificates of the same model, suite and seed, made on two
-machines, with other numbers of threads, or with other versions of the library. Reads tables, runs nothing.
+``python experiments/replay_tolerance/compare.py ONE OTHER``: folders of certificates of the same model, suite and seed, made on
+two machines, with other numbers of threads, or with other versions of the library. Reads tables, runs nothing.
 """
 
 import argparse
