@@ -165,7 +165,9 @@ TRIMMED = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content']|trim }
 ASKING = "{% if add_generation_prompt %}[assistant]{% endif %}"
 
 
-@pytest.mark.parametrize("template", [LONG + tiny.tokenizer().chat_template, TRIMMED + ASKING, LONG + TRIMMED + ASKING, None])
+@pytest.mark.parametrize(
+    "template", [LONG + tiny.tokenizer().chat_template, TRIMMED + ASKING, LONG + TRIMMED + ASKING, None]
+)
 @pytest.mark.parametrize("max_length", [10, 12, 40, 64, 200])
 def test_what_is_kept_of_a_dialog_does_not_depend_on_the_template(changed, template, max_length):
     dialogs = [ask("the cat?", "it sat on the mat" * 3), ask("who?" * 10, "the user"), TALK]
@@ -184,7 +186,9 @@ def test_what_is_kept_of_a_dialog_does_not_depend_on_the_template(changed, templ
     [
         lambda backend: setattr(backend, "normalizer", normalizers.Replace("mat", "cat")),
         lambda backend: setattr(backend, "normalizer", normalizers.Lowercase()),
-        lambda backend: setattr(backend, "normalizer", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
+        lambda backend: setattr(
+            backend, "normalizer", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+        ),
         lambda backend: setattr(
             backend,
             "pre_tokenizer",
@@ -206,7 +210,9 @@ def test_a_tokenizer_that_gives_the_model_another_text_to_read_is_refused(change
 
 def test_composed_accents_and_blanks_are_the_same_text(changed):
     changed.backend_tokenizer.normalizer = normalizers.NFC()
-    assert encode_prompts(changed, [ask("cafe\u0301  here?")], 200) == encode_prompts(changed, [ask("café  here?")], 200)
+    assert encode_prompts(changed, [ask("cafe\u0301  here?")], 200) == encode_prompts(
+        changed, [ask("café  here?")], 200
+    )
 
 
 def test_what_a_file_puts_around_every_text_is_its_beginning_of_text_at_most(plain):
