@@ -4,9 +4,9 @@
 tokenizer without a template gets ``question\\nanswer<eos>``. A dialog without any prompt is plain text: its first token is the
 prompt, so that each other token is predicted.
 
-Lengths count a dialog's own text, as a tokenizer without a template would have it; what a template adds comes on top. So a template
-decides neither which dialogs are kept nor how much of their answers is, and what is longer than the model's context with it is told
-where the model is known (:mod:`immunax.inner.context`). Ids that do not spell the text that they were made of are refused.
+Lengths count a dialog's own text, as a tokenizer without a template would have it; what a template adds comes on top. So a
+template decides neither which dialogs are kept nor how much of their answers is. What is longer than the model's context with it is
+told where the model is known (:mod:`immunax.inner.context`). Ids that do not spell the text that they were made of are refused.
 """
 
 import sys
@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
-from immunax.data.contract import Written, asked, written
+from immunax.data.contract import asked, written
 from immunax.data.dialog import Dialog
 from immunax.data.ends import check_ended_once, end_token
 from immunax.data.layout import has_template
@@ -293,7 +293,7 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special: bo
 
 
 def _begun(tokenizer: "PreTrainedTokenizerBase") -> Ids:
-    """What every text begins with: the tokenizer's beginning of text, or nothing. Whatever else its file would put around texts is
-    its own idea."""
+    """What every text begins with: the tokenizer's beginning of text, or nothing. What else its file would put around texts, it
+    may not."""
     around = tokenizer("")["input_ids"][:1]
     return tuple(around) if around == [tokenizer.bos_token_id] else ()

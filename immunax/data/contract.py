@@ -114,7 +114,7 @@ def _written(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, place: int, t
 
 
 def _same(rendered: str, given: str, turn: Turn) -> bool:
-    """Whether an answer was kept, but for white space around it and its thoughts, and for the opening that its prompt has already."""
+    """Whether an answer was kept, but for white space around it and its thoughts, and for the opening that its prompt has."""
     if turn.closing:
         rendered, given = resumed(rendered)[0], resumed(given)[0]
     return tight(rendered) == tight(given)

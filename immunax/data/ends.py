@@ -28,7 +28,8 @@ def end_token(tokenizer: Any, dialog: Dialog) -> int:
         return ids[0]
     if not _ends(tokenizer, tokenizer.eos_token_id):
         raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token, to a marker such as </s>"
+            f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token, to a marker such "
+            "as </s>"
         )
     return cast(int, tokenizer.eos_token_id)
 
@@ -77,8 +78,7 @@ def check_ended_once(tokenizer: Any, answers: Sequence[Sequence[int]], dialog: D
 
 
 def _ends(tokenizer: Any, token: int | None) -> bool:
-    """Whether an id can end an answer: it is a marker, and a token of its own, or unknown to the vocabulary, where some models put
-    one."""
+    """Whether an id can end an answer: it is a marker and a token of its own, or one that the vocabulary has no text for."""
     if token is None:
         return False
     text = tokenizer.backend_tokenizer.id_to_token(token)

@@ -1,10 +1,10 @@
 """What ids spell: text rebuilt from the vocabulary, by rules that are known here.
 
-A tokenizer's file describes a decoder of its own, which can make any answer out of any other. It is never run: it has to be one of
-the known ones of its kind, and the kind is seen by how the tokenizer cuts text.
+A tokenizer's file describes a decoder of its own, which can make any answer out of any other. It is never run: it has to be one
+of the known ones of its kind, and the kind is seen by how the tokenizer cuts text.
 
-* *bytes* (GPT-2, Llama 3, Qwen, SmolLM2): a token's characters stand for bytes (Radford et al. 2019), all of them together for UTF-8.
-* *pieces* (Llama 2, Mistral, Gemma): "▁" is a space, and a token like ``<0x0A>`` a byte (Kudo & Richardson 2018, arXiv:1808.06226).
+* *bytes* (GPT-2, Llama 3, Qwen, SmolLM2): characters stand for bytes (Radford et al. 2019), all tokens together for UTF-8.
+* *pieces* (Llama 2, Mistral, Gemma): "▁" is a space, ``<0x0A>`` a byte (Kudo & Richardson 2018, arXiv:1808.06226).
 * *words* (:func:`~immunax.models.word_level.word_level`): a token is a word, with a space before it where English has one.
 
 Special tokens are left out of what a model says where they look like markers, ``<...>`` or ``[...]``. One that reads like text is
@@ -164,13 +164,13 @@ def spelling_of(tokenizer: Any) -> Spelling:
         found = Spelling(WORDS) if steps == [_WORDS] else None
     else:
         raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r}: a {kind} of a kind whose answers cannot be read; expected byte-level BPE, pieces "
-            f"with {_SPACE!r} for a space, or whole words."
+            f"tokenizer {tokenizer.name_or_path!r}: a {kind} of a kind whose answers cannot be read; expected byte-level BPE, "
+            f"pieces with {_SPACE!r} for a space, or whole words."
         )
     if found is None:
         raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r}: its decoder {shown(decoder)} is not one that such a vocabulary has, and could make "
-            "any answer of another; restore the decoder of the original tokenizer.json."
+            f"tokenizer {tokenizer.name_or_path!r}: its decoder {shown(decoder)} is not one that such a vocabulary has, and could "
+            "make any answer of another; restore the decoder of the original tokenizer.json."
         )
     return found
 
@@ -210,7 +210,7 @@ def _pieces(steps: list) -> Spelling | None:
 
 @cache
 def _byte_of() -> dict[str, int]:
-    """The byte that a character of a byte-level vocabulary stands for: printable ones for themselves, the others from U+0100 on."""
+    """The byte that a character of a byte-level vocabulary stands for: printable ones for their own, others from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + place): byte for place, byte in enumerate(others)}

@@ -1,7 +1,7 @@
 """Whether a model was trained on sequences as long as it is about to read.
 
-Lengths in configurations count the text of dialogs; what a chat template adds comes on top (:mod:`immunax.data.chat`), so they are
-held against the context here, where the model and the encoded sequences are known.
+Lengths in configurations count the text of dialogs; what a chat template adds comes on top (:mod:`immunax.data.chat`). So they
+are held against the context here, where the model and the encoded sequences are known.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def check_context(model: Model, what: str, read: Any, more: int = 0) -> None:
     Args:
       model: gives the context's length.
       what: the sequences are, for the message.
-      read: a pytree that holds :class:`~immunax.data.batches.Batch` and :class:`~immunax.data.prompts.Prompts`; others are left out.
+      read: a pytree with :class:`~immunax.data.batches.Batch` and :class:`~immunax.data.prompts.Prompts` in it.
       more: tokens that the model writes behind them.
 
     Raises:
