@@ -169,8 +169,8 @@ def spelling_of(tokenizer: Any) -> Spelling:
         )
     if found is None:
         raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r}: its decoder {shown(decoder)} is not one that such a vocabulary has, and could "
-            "make any answer of another; restore the decoder of the original tokenizer.json."
+            f"tokenizer {tokenizer.name_or_path!r}: its decoder {shown(decoder)} is not one that such a vocabulary has, and "
+            "could make any answer of another; restore the decoder of the original tokenizer.json."
         )
     return found
 
