@@ -6,7 +6,7 @@ prompt, so that each other token is predicted.
 
 Lengths count a dialog's own text, as a tokenizer without a template would have it; what a template adds comes on top. So a
 template decides neither which dialogs are kept nor how much of their answers is. What is longer than the model's context with it
-is told where the model is known (:mod:`immunax.inner.context`). Ids that do not spell the text that they were made of are refused.
+is told where the model is known (:mod:`immunax.inner.context`). Ids that do not spell the text they were made of are refused.
 """
 
 import sys

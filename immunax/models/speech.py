@@ -1,6 +1,7 @@
 """How a model's tokenizer speaks beyond what its files say: the chat template chosen, what that is told, and which ids end an
 answer."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,25 @@ def stop_at(tokenizer: PreTrainedTokenizerFast, *configs: Mapping[str, Any]) -> 
 def is_token_id(value: Any) -> bool:
     """Whether a value of a file can be a token's id."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def digests(tokenizer: PreTrainedTokenizerFast) -> dict[str, str | None]:
+    """What a model's speech is known by, whatever files it lies in.
+
+    Args:
+      tokenizer: with its chat template, set up.
+
+    Returns:
+      SHA-256 of ``tokenizer``, its vocabulary and rules with what begins and ends a text, and of ``template``, with what that is
+      told; None for a template that is not there.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    # What was last asked of it, not what it is.
+    rules.pop("truncation"), rules.pop("padding")
+    ends = [tokenizer.bos_token, tokenizer.eos_token, list(getattr(tokenizer, "stop_ids", ()))]
+    told = getattr(tokenizer, "template_args", {})
+    template = None if tokenizer.chat_template is None else digest.of_json([template_text(tokenizer), told])
+    return {"tokenizer": digest.of_json([rules, ends]), "template": template}
 
 
 def template_text(tokenizer: PreTrainedTokenizerFast) -> str:

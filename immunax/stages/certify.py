@@ -6,11 +6,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.certificate.facts import exposure
-from immunax.conditions.records import REFERENCE, SUBJECT
+from immunax.conditions import records
+from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SPECIAL, SUBJECT, TRAINABILITY, UNATTACKED
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
 from immunax.runtime.errors import UserError, nearest
@@ -57,10 +60,48 @@ class Campaign(NamedTuple):
     Attributes:
       measured: the tables of all cells.
       skipped: by family, why it could not be run on this model and these data.
+      unmeasured: by family that was run, why it was not under the model's own template.
+      templates: that the model was to be measured under.
     """
 
     measured: Measured
     skipped: dict[str, str]
+    unmeasured: dict[str, str]
+    templates: tuple[str, ...]
+
+
+class _Gaps(NamedTuple):
+    """What could not be measured.
+
+    Attributes:
+      skipped: by family, why.
+      own: by family, why not under the model's own template; of the unattacked model, for all of them.
+    """
+
+    skipped: dict[str, str]
+    own: dict[str, str]
+
+    def hold(self, cell: Cell) -> bool:
+        """Whether a cell is one of them."""
+        mute = cell.template == OWN_TEMPLATE and (cell.family in self.own or UNATTACKED in self.own)
+        return mute or cell.family in self.skipped
+
+    def keep(self, cell: Cell, error: UserError) -> None:
+        """Notes that a cell could not be measured.
+
+        Raises:
+          UserError: nothing can be said without it.
+        """
+        own = cell.template == OWN_TEMPLATE and cell.family != TRAINABILITY
+        if cell.family in SPECIAL and not own:
+            raise error
+        (self.own if own else self.skipped)[cell.family] = str(error)
+        console.note(f"skipped {cell.family}{' under the own template of the model' if own else ''}: {error}")
+
+    def unmeasured(self, families: Collection[str]) -> dict[str, str]:
+        """By family that was run, why it was not under the model's own template."""
+        reasons = {family: self.own.get(family, self.own.get(UNATTACKED)) for family in families}
+        return {family: why for family, why in reasons.items() if why is not None and family not in self.skipped}
 
 
 def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, str]:
@@ -103,36 +144,41 @@ def run_suite(
       undefended: the model before its guard, for attacks that need it.
 
     Returns:
-      :class:`Campaign`. A family of which the data or the model do not allow every cell is skipped whole, and said to be.
+      :class:`Campaign`. A family of which the data or the model do not allow every cell is skipped whole, and said to be; where
+      only the model's own template is in the way, under that one alone.
 
     Raises:
       UserError: the model cannot be measured even as it is.
     """
-    skipped: dict[str, str] = {}
+    gaps = _Gaps({}, {UNATTACKED: shared.faults[OWN_TEMPLATE]} if shared.faults else {})
     suite = with_undefended(shared.suite, undefended)
-    planned = [group for role in (SUBJECT, REFERENCE) if role in models for group in groups(suite, role)]
+    roles = [role for role in (SUBJECT, REFERENCE) if role in models]
+    planned = [group for role in roles for group in groups(suite, role, shared.templates)]
     with console.progress("certify", sum(map(len, planned)), "cell") as bar:
         for group in planned:
             first = group[0]
             # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
-            if first.family not in skipped and not all(map(store.holds, group)):
-                _run(shared, model, models[first.model], group, store, skipped)
+            if not gaps.hold(first) and not all(map(store.holds, group)):
+                _run(shared, model, models[first.model], group, store, gaps)
             bar.advance(len(group))
             memory_maps.release_if_crowded()
-    done = [cell for group in planned for cell in group if cell.family not in skipped]
-    return Campaign(store.all(done), skipped)
+    cells_planned = [cell for group in planned for cell in group]
+    measured = store.all([cell for cell in cells_planned if not gaps.hold(cell)])
+    silent = [cell for cell in cells_planned if cell.family == UNATTACKED and gaps.hold(cell)]
+    return Campaign(with_silent(measured, silent), gaps.skipped, gaps.unmeasured(suite.attacks), shared.templates)
 
 
-def _run(
-    shared: Bench, model: Model, weights: Weights, group: Sequence[Cell], store: CellStore, skipped: dict[str, str]
-) -> None:
+def with_silent(measured: Measured, silent: Sequence[Cell]) -> Measured:
+    """Tables with a row for each cell that could not be measured, so that they tell which templates there are."""
+    rows = records.frame([cell.state(0, 0, 0.0, False) for cell in silent], records.CELLS)
+    return measured._replace(cells=pd.concat([rows, measured.cells], ignore_index=True)) if silent else measured
+
+
+def _run(shared: Bench, model: Model, weights: Weights, group: Sequence[Cell], store: CellStore, gaps: _Gaps) -> None:
     try:
         found = _measured(shared, model, weights, group)
     except UserError as error:
-        if group[0].attack is None:
-            raise
-        skipped[group[0].family] = str(error)
-        console.note(f"skipped {group[0].family}: {error}")
+        gaps.keep(group[0], error)
         return
     for cell, measured in zip(group, found, strict=True):
         if not store.holds(cell):
@@ -154,7 +200,7 @@ def _measured(shared: Bench, model: Model, weights: Weights, group: Sequence[Cel
             repr(suite.task),
         ),
         "exam": (repr(shared.evaluation), shared.seed, digest.of_json(asdict(shared.splits))),
-        "speech": shared.speech,
+        "speech": shared.voice(group[0]).speech,
         "model": repr(model),
         "versions": manifest.versions(),
     }

@@ -1,14 +1,14 @@
 """Runs some cells of a certificate again, and compares what is found with what was stated."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from immunax.attacks.merge import Merge
 from immunax.certificate.verify import Check, tables
-from immunax.conditions.records import JUDGED, REFERENCE, SPECIAL, SUBJECT, Table
+from immunax.conditions.records import JUDGED, OWN_TEMPLATE, REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.judges.evaluate import Evaluation
 from immunax.models.hub import ModelSource
 from immunax.models.model import Params
@@ -70,7 +70,15 @@ def replay(
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     known, states = tables(folder)
     skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
-    planned = [cell for role in models for cell in _attacked(suite, role) if cell.family not in skipped]
+    if list(shared.templates) != stated["predicate"]["templates"]:
+        return [Check("replay", "failed", "the templates of the certificate are not those of the model")]
+    mute = {each["family"] for each in stated["predicate"]["attacks"] if each["unmeasured"]}
+    planned = [
+        cell
+        for role in models
+        for cell in _attacked(suite, role, shared.templates)
+        if cell.family not in skipped and not (cell.template == OWN_TEMPLATE and cell.family in mute)
+    ]
     attacked = states[states["model"].isin(list(models)) & ~states["family"].isin(SPECIAL)]
     if {cell.name for cell in planned} != set(attacked["cell"]):
         return [Check("replay", "failed", "the cells of the certificate are not those of its suite")]
@@ -107,9 +115,9 @@ def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setu
     return found.params if said["digests"] in (made, dict(found.digests)) else None
 
 
-def _attacked(suite: Suite, model: str) -> list[Cell]:
+def _attacked(suite: Suite, model: str, templates: Sequence[str]) -> list[Cell]:
     """The attacked cells of one model."""
-    return [cell for group in groups(suite, model) for cell in group if cell.family not in SPECIAL]
+    return [cell for group in groups(suite, model, templates) for cell in group if cell.family not in SPECIAL]
 
 
 def _compared(cell: Cell, known: Table, found: Measured) -> Check:
