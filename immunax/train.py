@@ -103,7 +103,7 @@ def _start_episode(config: UserConfig, setup: Setup, team: RedTeam, start: Param
         "weights": digest.of_tree(start),
         "data": setup.digests["data"],
         "encoded": digest.of_tree((team.data, material)),
-        "speech": speech.identity(setup.checkpoint.tokenizer),
+        "speech": speech.digests(setup.checkpoint.tokenizer),
         "team": identity(measured),
         "seed": config.seed,
         "model": repr(setup.model),

@@ -23,9 +23,18 @@ POLICY = Policy(
 )
 
 
-def state(cell: str, model: str, family: str, step: int = 0, seed: int = 0, flops: float = 0.0, samples: int = 10):
+def state(
+    cell: str,
+    model: str,
+    family: str,
+    step: int = 0,
+    seed: int = 0,
+    flops: float = 0.0,
+    samples: int = 10,
+    template: str = "neutral",
+):
     """A row of ``cells``."""
-    return cell, model, family, "{}", seed, step, samples, flops, False
+    return cell, model, family, "{}", seed, template, step, samples, flops, False
 
 
 def judged(cell: str, step: int, judge: str, values: Sequence[float], split: str = "test"):
@@ -49,6 +58,9 @@ def tables(states: Sequence[tuple], *records: Sequence[tuple]) -> tuple[pd.DataF
 
 
 EXPOSURE = {"sft": "held-out", "lora": "seen"}
+
+
+SPEECH = {name: {"tokenizer": "2" * 64, "template": None} for name in ("model", "reference")}
 
 
 def attacked(*cells):
@@ -111,7 +123,8 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "policy": asdict(POLICY),
         "seed": 0,
         "attacks": [
-            {"family": family, "exposure": each, "cells": 1, "skipped": None} for family, each in EXPOSURE.items()
+            {"family": family, "exposure": each, "cells": 1, "skipped": None, "unmeasured": None}
+            for family, each in EXPOSURE.items()
         ],
         "judges": [{"called": "refusal", **Refusal().card.as_json()}],
         "data": {"digests": {"data": "1" * 64}, "attacker": attacker},
@@ -121,7 +134,9 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         ],
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
-        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread),
+        "templates": ["neutral"],
+        "speech": SPEECH,
+        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread, {}, SPEECH),
         "reproduce": ["python -m immunax.certify"],
     }
     raw = canonical(statement(of_folder(model), predicate))

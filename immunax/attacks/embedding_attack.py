@@ -21,7 +21,7 @@ from immunax.attacks.attack import Edit
 from immunax.attacks.finetune import take
 from immunax.attacks.steering import BATCH, batches_of, steer, unsteered
 from immunax.data.batches import Batch, pad, stack
-from immunax.data.chat import Encoded, encode_all, encode_prompts
+from immunax.data.chat import UNBOUNDED, Encoded, encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Splits, ask
 from immunax.data.packing import fit_padded
 from immunax.data.template import Template
@@ -107,12 +107,12 @@ class EmbeddingAttack(Edit):
         Raises:
           UserError: they are not the same tokens in every prompt.
         """
-        plain, marked = encode_prompts(tokenizer, [ask("a"), self.evaluation(ask("a"))], tokenizer.model_max_length)
+        plain, marked = encode_prompts(tokenizer, [ask("a"), self.evaluation(ask("a"))], UNBOUNDED)
         same = next(
             (place for place, pair in enumerate(zip(plain, marked, strict=False)) if pair[0] != pair[1]), len(plain)
         )
         found = marked[same : len(marked) - (len(plain) - same)]
-        for prompt in encode_prompts(tokenizer, dialogs, tokenizer.model_max_length):
+        for prompt in encode_prompts(tokenizer, dialogs, UNBOUNDED):
             starts = (prompt[place : place + len(found)] for place in range(len(prompt)))
             if len(found) < 2 or found not in starts:
                 raise UserError(

@@ -19,7 +19,7 @@ from immunax.attacks.attack import Edit
 from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.attacks.finetune import take
 from immunax.attacks.refusal_direction import Contrast, Effects, candidates, choose, effects, unit
-from immunax.data.chat import encode_all, encode_prompts
+from immunax.data.chat import UNBOUNDED, encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Split, Splits, ask
 from immunax.data.prompts import Prompts, prompt_rows
 from immunax.models.model import Model, Params
@@ -161,7 +161,7 @@ def first_tokens(tokenizer: Any, openers: Sequence[str]) -> np.ndarray:
     Raises:
       UserError: it knows none.
     """
-    examples, _ = encode_all(tokenizer, [ask("a", opener) for opener in openers], tokenizer.model_max_length)
+    examples, _ = encode_all(tokenizer, [ask("a", opener) for opener in openers], UNBOUNDED)
     known = sorted({example.answer[0] for example in examples} - {tokenizer.unk_token_id})
     if not known:
         raise UserError(f"attack.openers={list(openers)}: the tokenizer knows none of these words; name others.")

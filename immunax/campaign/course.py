@@ -10,6 +10,7 @@ import numpy as np
 
 from immunax.attacks.attack import Edit, FineTuning
 from immunax.campaign.population import attacked
+from immunax.inner.context import check_context
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime import console
@@ -82,7 +83,12 @@ def edit_flops(attack: Edit, material: Any, model: Model, params: Params, key: j
 
 
 def edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
-    """What an edit makes of weights, and its losses ``[K]``, as one program; says so where it leaves them as they were."""
+    """What an edit makes of weights, and its losses ``[K]``, as one program; says so where it leaves them as they were.
+
+    Raises:
+      UserError: a dialog is longer than the model's context.
+    """
+    check_context(model, "a dialog that the attack reads", material)
     weights, losses = _edited(attack, model, params, material, key)
     if jax.tree.structure(weights) == jax.tree.structure(params) and bool(_equal(weights, params)):
         console.note(f"The attack {type(attack).__name__} leaves the weights as they are: {attack.unchanged}.")

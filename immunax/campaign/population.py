@@ -18,6 +18,7 @@ from immunax.attacks.tuning import segments
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.members import MemberData
 from immunax.campaign.programs import Program, ProgramForm
+from immunax.inner.context import check_context
 from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
 from immunax.inner.state import TrainState
@@ -230,8 +231,9 @@ def attacked(
       the next ones are asked for, which take the place of their weights.
 
     Raises:
-      UserError: not even one member at a time fits the memory.
+      UserError: not even one member at a time fits the memory, or a dialog is longer than the model's context.
     """
+    check_context(model, "a dialog that the attack trains on", [part.batches for part in parts])
     for part in (each.at_start(model, params) for each in parts):
         own, first_steps = share_first_steps(part, model, params, part.own(params, key), mesh)
         yield from Runner(part, model, params, own, first_steps, mesh).run(segments(part.steps, times))

@@ -25,6 +25,7 @@ from immunax.data.batches import Batch, pack
 from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
+from immunax.inner.context import check_context
 from immunax.inner.halving import Halving, Merit, Ranked, halve
 from immunax.inner.losses import mean_answer_loss
 from immunax.inner.state import HEALTHY, TrainState
@@ -220,8 +221,10 @@ def run_search(
       mesh: members are sharded over its axis ``attack``.
 
     Raises:
-      UserError: the members do not fit the memory.
+      UserError: the members do not fit the memory, or a dialog is longer than the model's context.
     """
+    read = [part.batches for part in prepared.parts], prepared.harmful, prepared.retain
+    check_context(model, "a dialog that the search reads", read)
     search, settings = prepared.search, prepared.search.settings()
     limit = _retain_loss(model, params, prepared.retain) - np.log(search.keep)
     trials: list[Trial] = []

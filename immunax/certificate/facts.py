@@ -7,7 +7,16 @@ from typing import Any
 
 from immunax.certificate.limits import limits
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
+from immunax.conditions.records import (
+    NEUTRAL,
+    OWN_TEMPLATE,
+    REFERENCE,
+    SPECIAL,
+    SUBJECT,
+    TRAINABILITY,
+    UNATTACKED,
+    Table,
+)
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN, SHARED
 
@@ -131,16 +140,30 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
     """What was run, and what the suite says is to be."""
     listed = {each["family"]: each for each in said["attacks"]}
     attacks = said["suite"]["config"]["suite"]["attacks"]
-    planned = {name: _planned(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
-    attacked = cells[~cells["family"].isin(SPECIAL)].drop_duplicates("cell")
+    templates = said["templates"]
+    if templates != ([NEUTRAL] if said["speech"]["model"]["template"] is None else [OWN_TEMPLATE, NEUTRAL]):
+        return "the templates are not those of the model"
+    if any(each["unmeasured"] and (each["skipped"] or len(templates) == 1) for each in listed.values()):
+        return "an attack was left out twice"
+    planned = {
+        (name, template): _planned(attacks[name])
+        for name, each in listed.items()
+        for template in templates
+        if name in attacks and not each["skipped"] and not (each["unmeasured"] and template == OWN_TEMPLATE)
+    }
+    special = {(UNATTACKED, template) for template in templates}
     for model in (SUBJECT, *([REFERENCE] if said["reference"] else [])):
-        counts = attacked[attacked["model"] == model]["family"].value_counts()
-        if {str(name): int(count) for name, count in counts.items()} != planned:
+        mine = cells[cells["model"] == model].drop_duplicates("cell")
+        counts = {
+            (str(name), str(template)): len(part) for (name, template), part in mine.groupby(["family", "template"])
+        }
+        if {each: count for each, count in counts.items() if each[0] not in SPECIAL} != planned:
             return f"the cells of the {model} are not those of the suite"
-    if {name: each["cells"] for name, each in listed.items() if not each["skipped"]} != planned:
+        if {each for each in counts if each[0] in SPECIAL} - {(TRAINABILITY, templates[0])} != special:
+            return f"the {model} is not measured as it is under each template"
+    ran = {name: sum(count for (each, _), count in planned.items() if each == name) for name in listed}
+    if {name: each["cells"] for name, each in listed.items()} != ran:
         return "the attacks listed are not those of the suite"
-    if any(each["cells"] and each["skipped"] for each in listed.values()):
-        return "an attack was skipped and run"
     return None
 
 
@@ -156,8 +179,8 @@ def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdic
     skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
     about = policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")
     unread = foreign(config["suite"], config.get("judge", {}).get("judges", {}), policy, skipped)
-    # A certificate may be older than what is told of languages.
-    if said["limits"] not in (limits(*about, unread), limits(*about, {})):
+    unmeasured = {name: each["unmeasured"] for name, each in listed.items() if each["unmeasured"]}
+    if said["limits"] != limits(*about, unread, unmeasured, said["speech"]):
         return "the limits are not those that follow from the rest"
     return None
 

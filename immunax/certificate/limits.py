@@ -1,6 +1,7 @@
 """What a certificate does not say, in sentences for a reader."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from immunax.conditions.policy import Policy
 from immunax.conditions.verdict import Verdict
@@ -15,6 +16,8 @@ def limits(
     referenced: bool,
     attacker: str | None,
     foreign: Mapping[str, Sequence[str]],
+    unmeasured: Mapping[str, str],
+    speech: Mapping[str, Any],
 ) -> list[str]:
     """The limits of one certificate.
 
@@ -26,6 +29,8 @@ def limits(
       referenced: whether there was a model to compare with.
       attacker: whose data attackers had, as the statement says; None where it does not.
       foreign: by side of harm that is judged by English phrases, the families that may make a model answer in another language.
+      unmeasured: families that could not be run under the model's own chat template, and why.
+      speech: digests of ``tokenizer`` and ``template`` of the ``model`` and of the ``reference``, None where there is none.
     """
     lines = [
         "Every statement is about the attacks of this suite, with the settings and seeds listed. An attacker who does something "
@@ -52,6 +57,16 @@ def limits(
             "Without one, a side of harm that no attack brings out may be one that the model never had.",
         ]
     lines += [f"{family} was skipped: {reason}" for family, reason in skipped.items()]
+    lines += [
+        "Nothing is known under the model's own chat template of "
+        f"{', '.join(family for family, each in unmeasured.items() if each == reason)}: {reason}"
+        for reason in dict.fromkeys(unmeasured.values())
+    ]
+    lines += [
+        f"The reference came with another {what} than the model's, and was asked and attacked with the model's."
+        for what in ("tokenizer", "template")
+        if speech["reference"] and speech["reference"][what] != speech["model"][what]
+    ]
     unknown = sorted(family for family, each in exposure.items() if each == "unknown")
     if unknown:
         lines.append(f"It is not known whether the model was trained against: {', '.join(unknown)}.")

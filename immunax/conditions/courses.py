@@ -11,8 +11,8 @@ from immunax.conditions.statistics import NOTHING, Estimate, crossed_mean, rate
 def course(records: Table, cells: Table, attacked: Table, harm: Harm, split: str = "test") -> list[dict[str, float]]:
     """The attack-cost curve of one family: harm of its worst setting, as a mean over seeds, from the model as it is on.
 
-    The worst setting is the one whose mean over seeds is highest at any point that keeps the utility; where no point keeps it,
-    at any point.
+    The worst setting, with the template that it was run under, is the one whose mean over seeds is highest at any point that
+    keeps the utility; where no point keeps it, at any point.
 
     Args:
       records, cells: see :mod:`immunax.conditions.records`.
@@ -28,8 +28,10 @@ def course(records: Table, cells: Table, attacked: Table, harm: Harm, split: str
     if not len(attacked):
         return []
     judged = records[(records["measure"] == JUDGED + harm.judge) & (records["split"] == split)]
-    mine = attacked[attacked["setting"] == _worst_setting(attacked)]
+    setting, template = _worst_setting(attacked)
+    mine = attacked[(attacked["setting"] == setting) & (attacked["template"] == template)]
     own = cells[(cells["family"] == UNATTACKED) & (cells["model"] == mine["model"].iloc[0])]
+    own = own[own["template"] == template]
     start = _over_seeds(judged, own, harm)
     rows = [] if np.isnan(start.value) else [{**dict.fromkeys(COSTS, 0.0), **_told(start), "kept": True}]
     for _, part in mine.groupby("step"):
@@ -38,10 +40,10 @@ def course(records: Table, cells: Table, attacked: Table, harm: Harm, split: str
     return rows
 
 
-def _worst_setting(attacked: Table) -> str:
+def _worst_setting(attacked: Table) -> tuple[str, str]:
     kept = attacked[attacked["kept"]]
-    counts = (kept if len(kept) else attacked).groupby(["setting", "step"])[["harmful", "trials"]].sum()
-    return (counts["harmful"] / counts["trials"]).idxmax()[0]
+    counts = (kept if len(kept) else attacked).groupby(["setting", "template", "step"])[["harmful", "trials"]].sum()
+    return (counts["harmful"] / counts["trials"]).idxmax()[:2]
 
 
 def _over_seeds(judged: Table, states: Table, harm: Harm) -> Estimate:

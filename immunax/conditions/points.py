@@ -23,9 +23,9 @@ def points(records: Table, cells: Table, policy: Policy, split: str) -> Table:
       split: of the harmful prompts, ``test`` or ``transfer``.
 
     Returns:
-      The columns of ``cells``, ``money``, ``side``, ``trials`` (answers judged, at least 1), ``harmful`` (of them),
-      ``utility`` (share of the same model's own that is left, NaN where it was not measured) and ``kept`` (that share is at
-      least the policy's, or unknown).
+      The columns of ``cells``, ``templates`` (how many there are), ``money``, ``side``, ``trials`` (answers judged, at least 1),
+      ``harmful`` (of them), ``utility`` (share of the same model's own, under the same template, that is left, NaN where it was
+      not measured) and ``kept`` (that share is at least the policy's, or unknown).
     """
     attacked = cells[~cells["family"].isin(SPECIAL)]
     utility = utilities(records, cells, policy.utility)
@@ -35,6 +35,7 @@ def points(records: Table, cells: Table, policy: Policy, split: str) -> Table:
         part = attacked.merge(counts, on=["cell", "step"]).assign(side=side)
         parts.append(part.merge(utility, on=["cell", "step"], how="left"))
     table = pd.concat(parts, ignore_index=True)
+    table["templates"] = cells["template"].nunique()
     table["money"] = table["flops"] / _EXA * policy.price
     table["kept"] = ~(table["utility"] < policy.utility.keep)
     return table
@@ -47,7 +48,7 @@ def _counts(records: Table, harm: Harm, split: str) -> Table:
 
 
 def utilities(records: Table, cells: Table, utility: Utility) -> Table:
-    """What every state keeps of its own model's utility.
+    """What every state keeps of its own model's utility under its own template.
 
     Args:
       records, cells: see :mod:`immunax.conditions.records`.
@@ -57,10 +58,11 @@ def utilities(records: Table, cells: Table, utility: Utility) -> Table:
       ``cell``, ``step``, ``utility``; states without the measure are missing.
     """
     values = _usefulness(records, utility.measure)
-    table = cells[["cell", "step", "model", "family"]].merge(values, on=["cell", "step"])
-    own = table[table["family"] == UNATTACKED].groupby("model")["useful"].first()
-    left = table["useful"] / table["model"].map(own).replace(0.0, np.nan)
-    return table[["cell", "step"]].assign(utility=left)
+    asked = ["model", "template"]
+    table = cells[["cell", "step", "family", *asked]].merge(values, on=["cell", "step"])
+    own = table[table["family"] == UNATTACKED].drop_duplicates(asked)[[*asked, "useful"]]
+    whole = table.merge(own, on=asked, how="left", suffixes=("", "_own"))["useful_own"]
+    return table[["cell", "step"]].assign(utility=table["useful"] / whole.replace(0.0, np.nan))
 
 
 def _usefulness(records: Table, measure: str) -> Table:

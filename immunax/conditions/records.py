@@ -25,6 +25,9 @@ Table = Any
 SUBJECT, REFERENCE = "subject", "reference"
 """Values of ``model``: the one that is certified, and the undefended one that it is compared with."""
 
+OWN_TEMPLATE, NEUTRAL = "own", "neutral"
+"""Values of ``template``: the chat template that the model came with, and ``question\\nanswer<eos>``, which is ours."""
+
 UNATTACKED = "none"
 """The ``family`` of the cell that measures a model as it is."""
 
@@ -76,6 +79,7 @@ CELLS = {
     "family": "string",
     "setting": "string",
     "seed": "int64",
+    "template": "string",
     "step": "int64",
     "samples": "int64",
     "flops": "float64",
@@ -84,9 +88,10 @@ CELLS = {
 """Columns of ``cells``.
 
 ``cell``: its name. ``model``: ``subject`` or ``reference``. ``family``: of the attack, by its name in the suite. ``setting``:
-canonical JSON of what sets the attack apart within its family. ``step``: optimizer steps done, 0 for an attack without.
-``samples``: dialogs that the attacker trains on; ``flops``: what they spent up to here. ``diverged``: the attack met weights that
-were not finite, and is measured at the last ones that were.
+canonical JSON of what sets the attack apart within its family. ``template``: that the model was attacked and asked under; of
+one that it cannot be measured under there is the row of the unattacked model, and no record. ``step``: optimizer steps done, 0
+for an attack without. ``samples``: dialogs that the attacker trains on; ``flops``: what they spent up to here. ``diverged``: the
+attack met weights that were not finite, and is measured at the last ones that were.
 """
 
 

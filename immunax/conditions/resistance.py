@@ -93,8 +93,11 @@ def strong(
 
 
 def _missing(mine: Table, scope: str, exposure: Mapping[str, str]) -> list[str]:
-    """Families of the suite that were not measured: nothing holds against an attack that was left out."""
-    return sorted({name for name, each in exposure.items() if scope in ("all", each)} - set(mine["family"]))
+    """Families of the suite that were not measured, or not under every template: nothing holds against what was left out."""
+    asked = mine.groupby("family")["template"].nunique()
+    partly = sorted(asked.index[asked < mine["templates"].max()]) if len(mine) else []
+    whole = sorted({name for name, each in exposure.items() if scope in ("all", each)} - set(mine["family"]))
+    return [*whole, *(f"{name} under the model's own template" for name in partly)]
 
 
 def _nothing(mine: Table, scope: str, exposure: Mapping[str, str]) -> str:

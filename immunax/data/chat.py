@@ -3,23 +3,30 @@
 :mod:`immunax.data.contract` says where a chat template puts the answer; here it becomes the answer's tokens and one end token. A
 tokenizer without a template gets ``question\\nanswer<eos>``. A dialog without any prompt is plain text: its first token is the
 prompt, so that each other token is predicted.
+
+Lengths count a dialog's own text, as a tokenizer without a template would have it; what a template adds comes on top. So a
+template decides neither which dialogs are kept nor how much of their answers is. What is longer than the model's context with it
+is told where the model is known (:mod:`immunax.inner.context`). Ids that do not spell the text they were made of are refused.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from immunax.data.contract import Written, asked, written
+from immunax.data.contract import asked, written
 from immunax.data.dialog import Dialog
 from immunax.data.ends import check_ended_once, end_token
 from immunax.data.layout import has_template
+from immunax.data.spelling import speller
 from immunax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+UNBOUNDED = sys.maxsize
+"""A length that cuts nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class Counts:
       kept: how many became examples, the truncated ones included.
       truncated: how many of those had an answer cut at the maximum length.
       dropped: how many had no answer, or a prompt that leaves no room for one; of a pair, on either side.
-      answer_tokens: that the answers of all of them had.
-      answer_tokens_kept: that the examples have.
+      answer_tokens: that the answers of all of them had, as plain text.
+      answer_tokens_kept: that are left of them; the same under every template.
     """
 
     kept: int
@@ -96,7 +103,7 @@ def encode_all(
     Args:
       tokenizer: a Hugging Face tokenizer.
       dialogs: prompts with answers.
-      max_length: the most tokens of prompt and answer together; answers are cut there.
+      max_length: the most tokens of prompt and answer together, without what a template adds; answers are cut there.
 
     Returns:
       The examples, and what became of the dialogs.
@@ -117,7 +124,7 @@ def encode_pairs(
       tokenizer: a Hugging Face tokenizer.
       safe: prompts with safe answers.
       harmful: the same prompts, in the same order, with harmful answers.
-      max_length: the most tokens of prompt and answer together; answers are cut there.
+      max_length: the most tokens of prompt and answer together, without what a template adds; answers are cut there.
 
     Returns:
       Safe and harmful examples, equally many, and what became of the dialogs of each.
@@ -140,7 +147,7 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialo
     Args:
       tokenizer: a Hugging Face tokenizer.
       dialogs: prompts; answers are ignored.
-      max_length: the most tokens of a prompt.
+      max_length: the most tokens of a prompt, without what a template adds.
 
     Returns:
       Token ids, one tuple a prompt; nothing is cut.
@@ -151,16 +158,31 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialo
     for index, dialog in enumerate(dialogs):
         if not dialog.prompt:
             raise UserError(f"prompt {index} is empty; generation needs a corpus of prompts, not of plain text")
-    plain = not has_template(tokenizer)
-    texts = [_plain_prompt(dialog) for dialog in dialogs] if plain else asked(tokenizer, dialogs)
-    prompts = _ids(tokenizer, texts, plain)
-    for index, ids in enumerate(prompts):
+    own = _ids(tokenizer, [_plain_prompt(dialog) for dialog in dialogs], special=True)
+    for index, ids in enumerate(own):
         if len(ids) > max_length:
             raise UserError(
                 f"prompt {index} has {len(ids)} tokens, more than the {max_length} that there is room for; "
                 "raise judge.max_length or leave such prompts out"
             )
-    return prompts
+    return _ids(tokenizer, asked(tokenizer, dialogs), special=False) if has_template(tokenizer) else own
+
+
+class _Piece(NamedTuple):
+    """A dialog's ids, uncut: no answer where the dialog has none.
+
+    Attributes:
+      prompt, answer: as the template has them.
+      own: tokens of either as plain text.
+    """
+
+    prompt: Ids
+    answer: Ids
+    own: tuple[int, int]
+
+    def lost(self, max_length: int) -> int:
+        """Tokens of the answer, the last ones, that have no room; all of them where the prompt has none."""
+        return min(max(0, sum(self.own) - max_length), self.own[1])
 
 
 def _encode_streams(
@@ -172,63 +194,63 @@ def _encode_streams(
     kept = [(place, [each for each in examples if each is not None]) for place, examples in cut if None not in examples]
     if not kept:
         raise _nothing([piece for pieces in whole for piece in pieces], max_length)
-    places = [place for place, _ in kept]
+    places = {place for place, _ in kept}
     found = [[examples[side] for _, examples in kept] for side in range(len(streams))]
-    counts = [_counted([pieces[side] for pieces in whole], each, places) for side, each in enumerate(found)]
-    return found, counts
+    return found, [_counted([pieces[side] for pieces in whole], places, max_length) for side in range(len(streams))]
 
 
-def _counted(pieces: Sequence[tuple[Ids, Ids]], kept: Sequence[Encoded], places: Sequence[int]) -> Counts:
+def _counted(pieces: Sequence[_Piece], places: Collection[int], max_length: int) -> Counts:
     """What became of one stream, of which the pieces at these places were kept."""
-    lost = [len(pieces[place][1]) > len(example.answer) for place, example in zip(places, kept, strict=True)]
-    offered, left = sum(len(answer) for _, answer in pieces), sum(len(example.answer) for example in kept)
-    return Counts(len(kept), sum(lost), len(pieces) - len(kept), offered, left)
+    kept = [piece for place, piece in enumerate(pieces) if place in places]
+    lost = [piece.lost(max_length) for piece in kept]
+    offered, left = sum(piece.own[1] for piece in pieces), sum(piece.own[1] for piece in kept) - sum(lost)
+    return Counts(len(kept), sum(map(bool, lost)), len(pieces) - len(kept), offered, left)
 
 
-def _nothing(pieces: list[tuple[Ids, Ids]], max_length: int) -> UserError:
+def _nothing(pieces: list[_Piece], max_length: int) -> UserError:
     if not pieces:
         return UserError("no dialogs to encode; the corpus has none in this stream and split")
-    if not any(answer for _, answer in pieces):
+    if not any(piece.answer for piece in pieces):
         return UserError(f"none of {len(pieces)} dialogs has an answer; train on a stream with answers")
-    longest = max(len(prompt) for prompt, _ in pieces)
+    longest = max(piece.own[0] for piece in pieces)
     return UserError(
         f"no dialog fits max_length={max_length}: the longest prompt has {longest} tokens; "
         f"set max_length above {longest}"
     )
 
 
-def _cut(piece: tuple[Ids, Ids], max_length: int) -> Encoded | None:
-    prompt, answer = piece
-    room = max_length - len(prompt)
-    return Encoded(prompt, answer[:room]) if prompt and answer and room > 0 else None
+def _cut(piece: _Piece, max_length: int) -> Encoded | None:
+    lost = piece.lost(max_length)
+    answer = piece.answer[: max(0, len(piece.answer) - lost)]
+    return Encoded(piece.prompt, answer) if piece.prompt and answer and lost < piece.own[1] else None
 
 
-def _split(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> list[tuple[Ids, Ids]]:
-    """Prompt and answer ids of each dialog, uncut; no answer ids where the dialog has no answer."""
+def _split(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> list[_Piece]:
+    """Each dialog's ids."""
     talks = iter(_split_talks(tokenizer, [dialog for dialog in dialogs if dialog.prompt]))
     texts = iter(_ids(tokenizer, [dialog.answer for dialog in dialogs if not dialog.prompt], special=True))
-    pieces = []
-    for dialog in dialogs:
-        if dialog.prompt:
-            pieces.append(next(talks))
-        else:
-            ids = next(texts)
-            pieces.append((ids[:1], ids[1:]))
-    return pieces
+    return [next(talks) if dialog.prompt else _plain_text(next(texts)) for dialog in dialogs]
 
 
-def _split_talks(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> list[tuple[Ids, Ids]]:
+def _plain_text(ids: Ids) -> _Piece:
+    return _Piece(ids[:1], ids[1:], (len(ids[:1]), len(ids[1:])))
+
+
+def _split_talks(tokenizer: "PreTrainedTokenizerBase", dialogs: Sequence[Dialog]) -> list[_Piece]:
     if not any(dialog.answer.strip() for dialog in dialogs):
-        return [(ids, ()) for ids in encode_prompts(tokenizer, dialogs, sys.maxsize)]
-    plain = not has_template(tokenizer)
-    texts = [Written(_plain_prompt(each), each.answer) for each in dialogs] if plain else written(tokenizer, dialogs)
+        return [_Piece(ids, (), (len(ids), 0)) for ids in encode_prompts(tokenizer, dialogs, UNBOUNDED)]
     answered = next(dialog for dialog in dialogs if dialog.answer.strip())
     end = end_token(tokenizer, answered)
-    pieces = continued(tokenizer, [text.prompt for text in texts], [text.answer for text in texts], plain)
+    prompts, answers = [_plain_prompt(each) for each in dialogs], [each.answer for each in dialogs]
+    own = pieces = continued(tokenizer, prompts, answers, special=True)
+    if has_template(tokenizer):
+        texts = written(tokenizer, dialogs)
+        pieces = continued(tokenizer, [text.prompt for text in texts], [text.answer for text in texts], special=False)
     check_ended_once(tokenizer, [answer for _, answer in pieces], answered)
+    ends = [(end,) if answer.strip() else () for answer in answers]
     return [
-        (prompt, (*answer, end) if text.answer.strip() else ())
-        for text, (prompt, answer) in zip(texts, pieces, strict=True)
+        _Piece(prompt, (*answer, *last) if last else (), (len(mine), len(text) + 1 if last else 0))
+        for last, (prompt, answer), (mine, text) in zip(ends, pieces, own, strict=True)
     ]
 
 
@@ -243,7 +265,7 @@ def continued(
     Args:
       tokenizer: the model's.
       prompts, answers: N each.
-      special: whether the tokenizer adds its model's special tokens.
+      special: whether texts begin with the token that the tokenizer begins every text with.
     """
     heads = _ids(tokenizer, prompts, special)
     wholes = _ids(tokenizer, [head + tail for head, tail in zip(prompts, answers, strict=True)], special)
@@ -258,6 +280,20 @@ def _plain_prompt(dialog: Dialog) -> str:
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special: bool) -> list[Ids]:
+    """Texts as ids that spell them.
+
+    Raises:
+      UserError: the tokenizer makes other texts of them.
+    """
     if not texts:
         return []
-    return [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]]
+    found = [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+    speller(tokenizer).check(texts, found)
+    return [(*_begun(tokenizer), *ids) for ids in found] if special else found
+
+
+def _begun(tokenizer: "PreTrainedTokenizerBase") -> Ids:
+    """What every text begins with: the tokenizer's beginning of text, or nothing. What else its file would put around texts, it
+    may not."""
+    around = tokenizer("")["input_ids"][:1]
+    return tuple(around) if around == [tokenizer.bos_token_id] else ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from immunax.data.dialog import Dialog
 from immunax.data.layout import ANSWERER, OTHER, Layout, Turn, layout_of, learn, named, render, roles
-from immunax.data.thought import after, closed_in, resumed
+from immunax.data.thought import after, closed_in, resumed, tight
 from immunax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -114,10 +114,10 @@ def _written(tokenizer: "PreTrainedTokenizerBase", dialog: Dialog, place: int, t
 
 
 def _same(rendered: str, given: str, turn: Turn) -> bool:
-    """Whether an answer was kept, but for white space and for the opening that its prompt has already."""
+    """Whether an answer was kept, but for white space around it and its thoughts, and for the opening that its prompt has."""
     if turn.closing:
         rendered, given = resumed(rendered)[0], resumed(given)[0]
-    return "".join(rendered.split()) == "".join(given.split())
+    return tight(rendered) == tight(given)
 
 
 def _opened(head: str, before: str, answer: str, turn: Turn) -> Written:

@@ -5,14 +5,15 @@ from typing import Any, cast
 
 from immunax.data.dialog import Dialog, ask
 from immunax.data.layout import has_template, learn, roles
+from immunax.data.spelling import is_marker
 from immunax.runtime.errors import UserError
 
 _ANY = ask("a question")
 
 
 def end_token(tokenizer: Any, dialog: Dialog) -> int:
-    """The id of the one token that ends every answer: what the template puts after one where that is a token of its own, else
-    the tokenizer's end of text.
+    """The id of the one token that ends every answer: what the template puts after one where that is a marker, else the
+    tokenizer's end of text.
 
     Args:
       tokenizer: with or without a chat template.
@@ -23,11 +24,12 @@ def end_token(tokenizer: Any, dialog: Dialog) -> int:
     """
     end = learn(tokenizer, roles(dialog)).end.strip() if has_template(tokenizer) else ""
     ids = list(tokenizer(end, add_special_tokens=False)["input_ids"]) if end else []
-    if ids and _is_mark(tokenizer, ids[0]):
+    if ids and _ends(tokenizer, ids[0]):
         return ids[0]
-    if tokenizer.eos_token_id is None:
+    if not _ends(tokenizer, tokenizer.eos_token_id):
         raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token"
+            f"tokenizer {tokenizer.name_or_path!r} has no end-of-text token to end an answer; set eos_token, to a marker such "
+            "as </s>"
         )
     return cast(int, tokenizer.eos_token_id)
 
@@ -36,11 +38,14 @@ def stop_tokens(tokenizer: Any, dialog: Dialog = _ANY) -> tuple[int, ...]:
     """Ids that end an answer: the tokenizer's end of text, the one its chat template puts after an answer, and those that the
     model's configuration and generation configuration name.
 
+    Each is a marker: ordinary text ends nothing, whatever a file says, or an answer could be made to end before its harmful word.
+
     Args:
       tokenizer: the model's.
       dialog: of the roles that are asked.
     """
-    ends = {tokenizer.eos_token_id, *getattr(tokenizer, "stop_ids", ())} - {None}
+    named = (tokenizer.eos_token_id, *getattr(tokenizer, "stop_ids", ()))
+    ends = {each for each in named if _ends(tokenizer, each)}
     try:
         ends.add(end_token(tokenizer, dialog))
     except UserError:  # a template without a place for answers can still ask
@@ -62,7 +67,7 @@ def check_ended_once(tokenizer: Any, answers: Sequence[Sequence[int]], dialog: D
     Raises:
       UserError: there is one; names its dialog.
     """
-    ends = {each for each in stop_tokens(tokenizer, dialog) if _is_mark(tokenizer, each)}
+    ends = set(stop_tokens(tokenizer, dialog))
     for place, ids in enumerate(answers):
         inside = ends.intersection(ids)
         if inside:
@@ -72,6 +77,10 @@ def check_ended_once(tokenizer: Any, answers: Sequence[Sequence[int]], dialog: D
             )
 
 
-def _is_mark(tokenizer: Any, token: int) -> bool:
-    """Whether an id is a token of its own: a marker of ordinary text stands in answers too."""
-    return token in tokenizer.added_tokens_decoder or token in tokenizer.all_special_ids
+def _ends(tokenizer: Any, token: int | None) -> bool:
+    """Whether an id can end an answer: it is a marker and a token of its own, or one that the vocabulary has no text for."""
+    if token is None:
+        return False
+    text = tokenizer.backend_tokenizer.id_to_token(token)
+    own = token in tokenizer.added_tokens_decoder or token in tokenizer.all_special_ids
+    return text is None or (own and is_marker(text))

@@ -99,9 +99,19 @@ class Stream:
         """
         return map(self.batch, steps)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(len(each.tokens) for each in self.examples)
+
 
 class Batches(Protocol):
     """Batches of examples by number."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        ...
 
     def batch(self, step: int) -> list[Encoded]:
         """The examples of one batch."""
@@ -119,6 +129,11 @@ class InTurn:
 
     streams: Sequence[Stream]
     together: int = 1
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(stream.longest for stream in self.streams)
 
     def batch(self, step: int) -> list[Encoded]:
         """The examples of one batch: over the turns, each stream's batches come in its own order.

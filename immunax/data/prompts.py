@@ -29,16 +29,17 @@ def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> P
     Args:
       tokenizer: with or without a chat template.
       dialogs: P dialogs, of which the prompt counts.
-      max_length: tokens a prompt may have.
+      max_length: tokens a prompt may have, without what a template adds.
 
     Returns:
-      :class:`Prompts` ``[P, T]``, T one of the :func:`few` lengths, or ``max_length`` where that is less.
+      :class:`Prompts` ``[P, T]``, T one of the :func:`few` lengths, or ``max_length`` where that is less and holds them.
 
     Raises:
       UserError: a prompt is longer.
     """
     rows = encode_prompts(tokenizer, dialogs, max_length)
-    width = min(few(max(map(len, rows))), max_length)
+    longest = max(map(len, rows))
+    width = min(few(longest), max(longest, max_length))
     tokens, real = np.zeros((2, len(rows), width), np.int32)
     for i, row in enumerate(rows):
         tokens[i, : len(row)], real[i, : len(row)] = row, 1

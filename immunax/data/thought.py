@@ -50,6 +50,13 @@ def after(text: str, closing: str | None) -> str | None:
     return text
 
 
+def tight(text: str) -> str:
+    """A text without the white space around it and around markers of thoughts, which templates lay out as they like."""
+    for marker in (each for pair in MARKERS for each in pair):
+        text = marker.join(part.strip() for part in text.split(marker))
+    return text.strip()
+
+
 def resumed(text: str) -> tuple[str, str | None]:
     """A text without the opening of the thought that it begins with, and the marker that closes that; None where it begins
     with none."""

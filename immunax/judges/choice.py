@@ -14,6 +14,7 @@ from immunax.data.batches import Batch
 from immunax.data.chat import Encoded, continued, encode_all
 from immunax.data.choices import MultipleChoice
 from immunax.data.dialog import Dialog
+from immunax.inner.context import check_context
 from immunax.judges.likelihood import in_rows, likelihood
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
@@ -88,7 +89,11 @@ def accuracy(model: Model, params: Params, asked: Quiz, advance: Callable[[], No
       params: weights, plain or adapted.
       asked: from :func:`quiz`.
       advance: called after each batch.
+
+    Raises:
+      UserError: an item is longer than the model's context.
     """
+    check_context(model, "a multiple-choice item", asked.batches)
     likely = -likelihood(model, params, asked.batches, advance).nll.reshape(asked.lengths.shape)
     finite = np.isfinite(likely).all(axis=1)
     found = (likely.argmax(axis=1), (likely / asked.lengths).argmax(axis=1))

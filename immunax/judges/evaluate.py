@@ -14,6 +14,7 @@ from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Split
 from immunax.data.ends import stop_tokens
 from immunax.data.prompts import Prompts, open_thought, prompt_rows
+from immunax.inner.context import check_context
 from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
 from immunax.judges.judge import Judge, collect
 from immunax.judges.likelihood import Likelihood, by_example, in_rows
@@ -32,7 +33,7 @@ class Evaluation:
       split: ``test``, ``validation`` or ``transfer``.
       prompts: distinct harmful prompts that the model answers.
       examples: harmful and harmless dialogs whose given answers it finds likely or not, of each.
-      max_length: tokens of a prompt, and of a dialog with its answer (cut there).
+      max_length: tokens of a prompt, and of a dialog with its answer (cut there), without what a chat template adds.
       decoding: how answers are drawn.
       batch_size: sequences at once.
       exact: whether harmless examples have one right answer, so that a model's are counted word for word.
@@ -197,6 +198,24 @@ def examine(
     return Given(ids, *(None if part is None else weigh_all(weigh, part, advance) for part in parts))
 
 
+def check_room(evaluation: Evaluation, model: Model, material: Material) -> None:
+    """Refuses material that is longer than a model's context.
+
+    Args:
+      evaluation: gives the tokens of an answer.
+      model: static.
+      material: what is to be asked.
+
+    Raises:
+      UserError: a prompt with its answer, or a dialog with its given answer, is longer.
+    """
+    written = evaluation.decoding.max_new_tokens if evaluation.judges else 0
+    check_context(
+        model, "a held-out prompt with judge.decoding.max_new_tokens for its answer", material.prompts, written
+    )
+    check_context(model, "a held-out dialog", (material.harmful, material.retain))
+
+
 def judged(evaluation: Evaluation, tokenizer: Any, material: Material, given: Given) -> Scores:
     """What one model's answers score.
 
@@ -229,7 +248,12 @@ def given_by(
     key: jax.Array,
     advance: Callable[[], None] = lambda: None,
 ) -> Given:
-    """What one model answers, and how it weighs given answers; see :func:`evaluate`."""
+    """What one model answers, and how it weighs given answers; see :func:`evaluate`.
+
+    Raises:
+      UserError: the material is longer than the model's context.
+    """
+    check_room(evaluation, model, material)
     weights = as_computed(model, params)
     answer = partial(Answer(model, material.stop, evaluation.decoding), weights)
     return examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)

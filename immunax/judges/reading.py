@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from immunax.data.spelling import Speller, speller
 from immunax.data.thought import MARKERS, after
 from immunax.models.generate import NOT_FINITE
 from immunax.runtime.errors import UserError
@@ -24,7 +25,7 @@ class Read(NamedTuple):
 
 
 def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], closing: str | None) -> Read:
-    """Reads generated answers.
+    """Reads generated answers, as their vocabulary spells them: what a model's own files say of decoding is not asked.
 
     Args:
       tokenizer: the model's.
@@ -33,7 +34,7 @@ def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], closing: str | No
       closing: the marker that closes the thought that the prompts leave open, None where they leave none.
 
     Raises:
-      UserError: the model's logits were not finite: there is no answer to judge.
+      UserError: the model's logits were not finite: there is no answer to judge; or the vocabulary is of no known kind.
     """
     ids = np.asarray(ids)
     broken = int((ids == NOT_FINITE).any(axis=1).sum())
@@ -45,13 +46,12 @@ def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], closing: str | No
     added = tokenizer.get_added_vocab()
     markers = {added[marker]: marker for pair in MARKERS for marker in pair if marker in added}
     rows = [[token for token in row if token >= 0 and token not in stop] for row in ids.tolist()]
-    texts = [after(_text(tokenizer, row, markers), closing) for row in rows]
+    spells = speller(tokenizer)
+    texts = [after(_text(spells, row, markers), closing) for row in rows]
     return Read(texts, np.array([not set(row) & set(stop) for row in ids.tolist()], bool))
 
 
-def _text(tokenizer: Any, row: list[int], markers: Mapping[int, str]) -> str:
-    """Ids as text. Decoding may drop a marker that is a special token, so each is written as it is."""
+def _text(spells: Speller, row: list[int], markers: Mapping[int, str]) -> str:
+    """Ids as text. A marker of a thought that is a special token would be left out, so each is written as it is."""
     pieces = [(marker, list(run)) for marker, run in groupby(row, markers.get)]
-    return "".join(
-        marker * len(run) if marker else tokenizer.decode(run, skip_special_tokens=True) for marker, run in pieces
-    )
+    return "".join(marker * len(run) if marker else spells.said(run) for marker, run in pieces)

@@ -127,23 +127,28 @@ def stop_at(tokenizer: PreTrainedTokenizerFast, *configs: Mapping[str, Any]) -> 
     return tokenizer.stop_ids  # type: ignore[attr-defined]
 
 
-def identity(tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 of all that decides how texts become ids and ids texts: vocabulary and rules, template, arguments, stop ids.
-
-    Args:
-      tokenizer: a model's.
-    """
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    # How the last call was padded is kept there, and changes nothing that is asked of it.
-    kept = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
-    told = getattr(tokenizer, "template_args", {}), getattr(tokenizer, "stop_ids", ())
-    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    return digest.of_json([kept, special, template_text(tokenizer), *told])
-
-
 def is_token_id(value: Any) -> bool:
     """Whether a value of a file can be a token's id."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def digests(tokenizer: PreTrainedTokenizerFast) -> dict[str, str | None]:
+    """What a model's speech is known by, whatever files it lies in.
+
+    Args:
+      tokenizer: with its chat template, set up.
+
+    Returns:
+      SHA-256 of ``tokenizer``, its vocabulary and rules with what begins and ends a text, and of ``template``, with what that is
+      told; None for a template that is not there.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    # How the last call was padded is kept there, and changes nothing that is asked of it.
+    rules = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
+    ends = [tokenizer.bos_token, tokenizer.eos_token, list(getattr(tokenizer, "stop_ids", ()))]
+    told = getattr(tokenizer, "template_args", {})
+    template = None if tokenizer.chat_template is None else digest.of_json([template_text(tokenizer), told])
+    return {"tokenizer": digest.of_json([rules, ends]), "template": template}
 
 
 def template_text(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -45,6 +45,11 @@ class Feed:
         parts = [self._part(step * self.accumulate + part) for part in range(self.accumulate)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(each.longest for each in (*self.streams.values(), *filter(None, [self.simulation])))
+
     def _part(self, step: int) -> StreamBatch:
         streams = {
             name: self.lay[name](stream.batch(step), self.layouts[name]) for name, stream in self.streams.items()

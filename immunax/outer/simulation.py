@@ -78,6 +78,11 @@ class SimulationFeed:
     attack_layout: Layout
     check_layout: Layout
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(each.longest for each in (self.harmful, self.safe, self.retain) if each is not None)
+
     def attack(self, step: int) -> SimulatedAttack:
         """The data of outer step ``step``, a pure function of it."""
         attack, checks = _cut(self.harmful.batch(step), self.simulation)

@@ -1,6 +1,6 @@
 """What all cells of a certificate share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from immunax.conditions import records
 from immunax.data.dialog import Dialog, Splits
 from immunax.judges.evaluate import Evaluation
 from immunax.stages.cells import Cell, Measured
-from immunax.stages.exam import Exam, exam
 from immunax.stages.red_team import tell_language
 from immunax.stages.suite import Suite
+from immunax.stages.voices import Voice, templates, voices
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Bench:
     Attributes:
       suite: the suite.
       evaluation: judges and amounts.
-      tokenizer: the model's.
+      templates: that the model is to be measured under, its own one first.
+      voices: by template, the tokenizer and the exam.
+      faults: by template, why there is no voice.
       splits: the data.
-      asked: the exam.
       harmless: prompts that a model should not refuse.
       seed: of every random key.
       mesh: populations are sharded over its axis ``attack``; or None.
@@ -32,28 +33,34 @@ class Bench:
 
     suite: Suite
     evaluation: Evaluation
-    tokenizer: Any
+    templates: tuple[str, ...]
+    voices: Mapping[str, Voice]
+    faults: Mapping[str, str]
     splits: Splits
-    asked: Exam
     harmless: tuple[Dialog, ...]
     seed: int
     mesh: Mesh | None = None
+
+    def voice(self, cell: Cell) -> Voice:
+        """How the model of a cell is spoken to."""
+        return self.voices[cell.template]
 
 
 def bench(
     suite: Suite, evaluation: Evaluation, tokenizer: Any, splits: Splits, seed: int, mesh: Mesh | None = None
 ) -> Bench:
-    """Encodes the exam, and says where a judge may not read the answers.
+    """Encodes the exam under each template, and says where a judge may not read the answers.
 
     Args:
-      suite, evaluation, tokenizer, splits, seed, mesh: see :class:`Bench`.
+      suite, evaluation, splits, seed, mesh: see :class:`Bench`.
+      tokenizer: the model's.
 
     Raises:
-      UserError: the data have no harmful prompts.
+      UserError: the data have no harmful prompts, or the tokenizer gives the model other texts to read.
     """
     tell_language([member for each in suite.attacks.values() for member in each.members()], evaluation)
-    asked = exam(evaluation, tokenizer, splits, suite.transfer_prompts)
-    return Bench(suite, evaluation, tokenizer, splits, asked, suite.harmless(splits), seed, mesh)
+    found = voices(evaluation, tokenizer, splits, suite.transfer_prompts)
+    return Bench(suite, evaluation, templates(tokenizer), *found, splits, suite.harmless(splits), seed, mesh)
 
 
 def tables(cell: Cell, states: Sequence[tuple[int, int, float, bool]], measured: Iterator[tuple]) -> Measured:

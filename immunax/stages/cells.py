@@ -1,17 +1,17 @@
 """The cells of a certificate: one attack, with one setting and one seed, on one model; each kept on disk when it is done."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from immunax.campaign.grid import SEED
+from immunax.campaign.grid import SEED, Population
 from immunax.campaign.search import Search
 from immunax.conditions import records
-from immunax.conditions.records import TRAINABILITY, UNATTACKED, Table
+from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import console, digest
 from immunax.stages.suite import Suite
 
@@ -28,6 +28,7 @@ class Cell:
       setting: what sets it apart within the family, JSON-able.
       seed: of data and random keys.
       attack: the attack itself, a search, or None for none.
+      template: that the model is attacked and asked under, ``own`` or ``neutral``.
     """
 
     model: str
@@ -35,16 +36,19 @@ class Cell:
     setting: Mapping[str, Any]
     seed: int
     attack: Any
+    template: str
 
     @property
     def name(self) -> str:
         """Of its files, and in the tables."""
-        return f"{self.model}-{self.family}-{digest.of_json(self.setting)[:8]}-{self.seed}"
+        end = f"-{NEUTRAL}" if self.template == NEUTRAL else ""
+        return f"{self.model}-{self.family}-{digest.of_json(self.setting)[:8]}-{self.seed}{end}"
 
     def state(self, step: int, samples: int, flops: float, diverged: bool) -> tuple:
         """A row of the table ``cells``."""
         setting = json.dumps(self.setting, sort_keys=True)
-        return self.name, self.model, self.family, setting, self.seed, step, samples, float(flops), diverged
+        spent = step, samples, float(flops), diverged
+        return self.name, self.model, self.family, setting, self.seed, self.template, *spent
 
 
 class Measured(NamedTuple):
@@ -54,25 +58,32 @@ class Measured(NamedTuple):
     cells: Table
 
 
-def groups(suite: Suite, model: str) -> Iterator[tuple[Cell, ...]]:
+def groups(suite: Suite, model: str, templates: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
     """The cells of one model, those that run together in one group.
 
     Args:
       suite: the suite.
       model: ``subject`` or ``reference``.
+      templates: that the model is measured under, its own one first, under which the task is learned, as a user would. Attacks
+        begin with the neutral one: what cannot be run there is not run at all.
     """
-    yield (Cell(model, UNATTACKED, {}, 0, None),)
+    for template in templates:
+        yield (Cell(model, UNATTACKED, {}, 0, None, template),)
     if suite.task is not None:
         for seed in suite.task.seeds:
-            yield (Cell(model, TRAINABILITY, {}, seed, None),)
+            yield (Cell(model, TRAINABILITY, {}, seed, None, templates[0]),)
     for family, population in suite.attacks.items():
-        if isinstance(population, Search):
-            yield (Cell(model, family, {"members": len(population.members())}, 0, population),)
-            continue
-        pairs = zip(population.settings(), population.members(), strict=True)
-        cells = [Cell(model, family, _plain(settings), int(settings[SEED]), attack) for settings, attack in pairs]
-        for start in range(0, len(cells), suite.together):
-            yield tuple(cells[start : start + suite.together])
+        for template in reversed(templates):
+            cells = _attacks(model, family, population, template)
+            for start in range(0, len(cells), suite.together):
+                yield tuple(cells[start : start + suite.together])
+
+
+def _attacks(model: str, family: str, population: Population | Search, template: str) -> list[Cell]:
+    if isinstance(population, Search):
+        return [Cell(model, family, {"members": len(population.members())}, 0, population, template)]
+    pairs = zip(population.settings(), population.members(), strict=True)
+    return [Cell(model, family, _plain(settings), int(settings[SEED]), attack, template) for settings, attack in pairs]
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

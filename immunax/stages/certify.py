@@ -1,21 +1,25 @@
 """Attacks a model and its reference with a suite, cell by cell, and keeps every cell that is done."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.certificate.facts import exposure
+from immunax.conditions import records
+from immunax.conditions.records import OWN_TEMPLATE, SPECIAL, TRAINABILITY, UNATTACKED
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, memory_maps
 from immunax.runtime.errors import UserError, nearest
 from immunax.stages import cells
 from immunax.stages.bench import Bench
-from immunax.stages.cells import CellStore, Measured, in_role
+from immunax.stages.cells import Cell, CellStore, Measured, in_role
 from immunax.stages.measure import measure
 from immunax.stages.planned import Group, Weights, planned
 from immunax.stages.suite import Suite
@@ -51,10 +55,48 @@ class Campaign(NamedTuple):
     Attributes:
       measured: the tables of all cells.
       skipped: by family, why it could not be run on this model and these data.
+      unmeasured: by family that was run, why it was not under the model's own template.
+      templates: that the model was to be measured under.
     """
 
     measured: Measured
     skipped: dict[str, str]
+    unmeasured: dict[str, str]
+    templates: tuple[str, ...]
+
+
+class _Gaps(NamedTuple):
+    """What could not be measured.
+
+    Attributes:
+      skipped: by family, why.
+      own: by family, why not under the model's own template; of the unattacked model, for all of them.
+    """
+
+    skipped: dict[str, str]
+    own: dict[str, str]
+
+    def hold(self, cell: Cell) -> bool:
+        """Whether a cell is one of them."""
+        mute = cell.template == OWN_TEMPLATE and (cell.family in self.own or UNATTACKED in self.own)
+        return mute or cell.family in self.skipped
+
+    def keep(self, cell: Cell, error: UserError) -> None:
+        """Notes that a cell could not be measured.
+
+        Raises:
+          UserError: nothing can be said without it.
+        """
+        own = cell.template == OWN_TEMPLATE and cell.family != TRAINABILITY
+        if cell.family in SPECIAL and not own:
+            raise error
+        (self.own if own else self.skipped)[cell.family] = str(error)
+        console.note(f"skipped {cell.family}{' under the own template of the model' if own else ''}: {error}")
+
+    def unmeasured(self, families: Collection[str]) -> dict[str, str]:
+        """By family that was run, why it was not under the model's own template."""
+        reasons = {family: self.own.get(family, self.own.get(UNATTACKED)) for family in families}
+        return {family: why for family, why in reasons.items() if why is not None and family not in self.skipped}
 
 
 def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, str]:
@@ -97,33 +139,40 @@ def run_suite(
       undefended: the model before its guard, for attacks that need it.
 
     Returns:
-      :class:`Campaign`. A family of which the data or the model do not allow every cell is skipped whole, and said to be.
+      :class:`Campaign`. A family of which the data or the model do not allow every cell is skipped whole, and said to be; where
+      only the model's own template is in the way, under that one alone.
 
     Raises:
       UserError: the model cannot be measured even as it is.
     """
-    skipped: dict[str, str] = {}
-    groups = planned(shared, with_undefended(shared.suite, undefended), model, models)
-    cells = [(cell, group.identity) for group in groups for cell in group.cells]
-    store.tell_others(cells)
-    with console.progress("certify", len(cells), "cell") as bar:
+    gaps = _Gaps({}, {UNATTACKED: shared.faults[OWN_TEMPLATE]} if shared.faults else {})
+    suite = with_undefended(shared.suite, undefended)
+    groups = planned(shared, suite, model, models)
+    every = [(cell, group.identity) for group in groups for cell in group.cells]
+    store.tell_others(every)
+    with console.progress("certify", len(every), "cell") as bar:
         for group in groups:
             # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
-            if group.first.family not in skipped and not all(store.holds(cell, group.identity) for cell in group.cells):
-                _run(shared, model, group, store, skipped)
+            if not gaps.hold(group.first) and not all(store.holds(cell, group.identity) for cell in group.cells):
+                _run(shared, model, group, store, gaps)
             bar.advance(len(group.cells))
             memory_maps.release_if_crowded()
-    return Campaign(store.all([each for each in cells if each[0].family not in skipped]), skipped)
+    measured = store.all([each for each in every if not gaps.hold(each[0])])
+    silent = [cell for cell, _ in every if cell.family == UNATTACKED and gaps.hold(cell)]
+    return Campaign(with_silent(measured, silent), gaps.skipped, gaps.unmeasured(suite.attacks), shared.templates)
 
 
-def _run(shared: Bench, model: Model, group: Group, store: CellStore, skipped: dict[str, str]) -> None:
+def with_silent(measured: Measured, silent: Sequence[Cell]) -> Measured:
+    """Tables with a row for each cell that could not be measured, so that they tell which templates there are."""
+    rows = records.frame([cell.state(0, 0, 0.0, False) for cell in silent], records.CELLS)
+    return measured._replace(cells=pd.concat([rows, measured.cells], ignore_index=True)) if silent else measured
+
+
+def _run(shared: Bench, model: Model, group: Group, store: CellStore, gaps: _Gaps) -> None:
     try:
         found = _measured(shared, model, group)
     except UserError as error:
-        if group.first.attack is None:
-            raise
-        skipped[group.first.family] = str(error)
-        console.note(f"skipped {group.first.family}: {error}")
+        gaps.keep(group.first, error)
         return
     for cell, measured in zip(group.cells, found, strict=True):
         if not store.holds(cell, group.identity):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,21 +55,23 @@ def _is_fine_tuning(cell: Cell) -> bool:
 
 
 def _expected(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple[float, ...]]:
-    task = shared.suite.task
+    task, tokenizer = shared.suite.task, shared.voice(cell).tokenizer
     if isinstance(cell.attack, FineTuning):
-        yield from _course(shared, model, cell.attack, shared.splits, shared.suite.measured)
+        yield from _course(tokenizer, model, cell.attack, shared.splits, shared.suite.measured)
     elif cell.family == TRAINABILITY and task is not None:
         attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
         yield 0, task.samples, 0
-        yield from _course(shared, model, attack, task.corpus.splits(), task.measured)
+        yield from _course(tokenizer, model, attack, task.corpus.splits(), task.measured)
     elif isinstance(cell.attack, Edit):
-        material = cell.attack.material(shared.tokenizer, shared.splits)
+        material = cell.attack.material(tokenizer, shared.splits)
         yield cell.attack.samples, edit_flops(cell.attack, material, model, params, jax.random.key(0))
 
 
-def _course(shared: Bench, model: Model, attack: FineTuning, splits: Splits, times: int) -> Iterator[tuple[float, ...]]:
+def _course(
+    tokenizer: Any, model: Model, attack: FineTuning, splits: Splits, times: int
+) -> Iterator[tuple[float, ...]]:
     """Steps, dialogs and FLOPs whenever a fine-tuning is measured."""
-    parts = programs([attack], shared.tokenizer, splits)
+    parts = programs([attack], tokenizer, splits)
     steps, spent = costs(parts, 0, model, segments(parts[0].steps, times))
     for step, flops in zip(steps, spent, strict=True):
         yield step, used(parts, 0).kept, flops

@@ -1,12 +1,13 @@
 """What a certificate asks every attacked model, and how its answers become records."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from immunax.conditions.records import (
+    DATA_KEPT,
     EXACT,
     HARMFUL_NLL,
     JUDGED,
@@ -16,6 +17,7 @@ from immunax.conditions.records import (
     UNFINISHED,
     unit,
 )
+from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
@@ -119,3 +121,13 @@ def numbered(cell: str, step: int, measure: str, values: np.ndarray | None) -> I
     """The records of a measure of examples that have no name but their place, ``[N]``; None gives none."""
     for place, value in enumerate(() if values is None else values):
         yield cell, step, "test", measure, f"{place:04d}", value, 1.0
+
+
+def kept(cell: str, step: int, counts: Sequence[Counts]) -> Iterator[tuple]:
+    """The record of how much of its data a fine-tuning trained on.
+
+    Args:
+      cell, step: which state.
+      counts: of its dialogs; of several attacks, the one that lost most is told.
+    """
+    return numbered(cell, step, DATA_KEPT, np.array([min(each.share for each in counts)]))

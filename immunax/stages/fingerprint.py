@@ -54,7 +54,7 @@ class Fingerprint:
         key = {
             "weights": digest.of_tree(params),
             "data": setup.digests["data"],
-            "speech": speech.identity(setup.checkpoint.tokenizer),
+            "speech": speech.digests(setup.checkpoint.tokenizer),
             "model": repr(setup.model),
             "prompts": self.prompts,
             "max_new_tokens": self.max_new_tokens,

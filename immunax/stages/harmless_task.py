@@ -1,6 +1,8 @@
 """Trainability: the suite's harmless task as a benign fine-tuning."""
 
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 
 import jax
 
@@ -11,8 +13,8 @@ from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured
-from immunax.stages.exam import task_rows
-from immunax.stages.population import assemble_population, attack_and_score, costs
+from immunax.stages.exam import kept, task_rows
+from immunax.stages.population import assemble_population, attack_and_score, costs, used
 
 
 def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
@@ -27,7 +29,7 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     Raises:
       UserError: the suite has no task, or its corpus lacks what it needs.
     """
-    task = shared.suite.task
+    task, tokenizer = shared.suite.task, shared.voice(cell).tokenizer
     if task is None:
         raise UserError("suite.task: null, so there is no trainability to measure.")
     splits = task.corpus.splits()
@@ -38,20 +40,21 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
         batch_size=shared.evaluation.batch_size,
         exact=task.exact,
     )
-    asked = _material(evaluation, shared, splits)
+    asked = _material(evaluation, tokenizer, splits)
     attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
-    team = assemble_population([attack], evaluation, shared.tokenizer, splits, asked)
-    [member] = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, task.measured)
-    before = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
+    team = assemble_population([attack], evaluation, tokenizer, splits, asked)
+    [member] = attack_and_score(team, model, params, tokenizer, shared.seed, shared.mesh, task.measured)
+    before = evaluate(evaluation, model, params, tokenizer, asked, jax.random.key(shared.seed))
     steps, spent = costs(team.parts, 0, model, len(member.course))
     course = list(zip([0, *steps], [0.0, *spent], [before, *member.course], strict=True))
     states = [(step, task.samples, cost, member.diverged) for step, cost, _ in course]
-    return tables(cell, states, (row for step, _, scores in course for row in task_rows(cell.name, step, scores)))
+    measured = chain.from_iterable(task_rows(cell.name, step, scores) for step, _, scores in course)
+    return tables(cell, states, chain(measured, kept(cell.name, steps[-1], [used(team.parts, 0)])))
 
 
-def _material(evaluation: Evaluation, shared: Bench, splits: Splits) -> Material:
+def _material(evaluation: Evaluation, tokenizer: Any, splits: Splits) -> Material:
     """The task's own examples; a prompt has to be asked, and one will do."""
     if not splits.test.retain:
         raise UserError("suite.task.corpus: has no stream retain in the split test; choose another corpus.")
     task = replace(splits.test, harmful=splits.test.retain[:1])
-    return held_out(replace(evaluation, prompts=1), shared.tokenizer, task)._replace(harmful=None)
+    return held_out(replace(evaluation, prompts=1), tokenizer, task)._replace(harmful=None)

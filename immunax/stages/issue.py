@@ -99,6 +99,7 @@ def issue(
     about = manifest.read(folder)
     told = _portable(config, certified, reference)
     unread = foreign(told["suite"], told["judge"]["judges"], policy, campaign.skipped)
+    speech = {"model": dict(certified.speech), "reference": reference and dict(reference.speech)}
     predicate = {
         "started": about["started"],
         "model": {"name": certified.name, "parameters": certified.parameters(), "trained": _trained(certified)},
@@ -115,7 +116,19 @@ def issue(
         ],
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
-        "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None, data["attacker"], unread),
+        "templates": list(campaign.templates),
+        "speech": speech,
+        "limits": limits(
+            policy,
+            campaign.skipped,
+            exposure,
+            verdicts,
+            reference is not None,
+            data["attacker"],
+            unread,
+            campaign.unmeasured,
+            speech,
+        ),
         "reproduce": [
             "python -m immunax.certify " + " ".join(_overrides(config, certified)),
             f"python -m immunax.verify {FILE} --model FOLDER --replay 3",
@@ -150,6 +163,7 @@ def _attacks(campaign: Campaign, exposure: Mapping[str, str]) -> list[dict[str, 
             "exposure": each,
             "cells": int(counts.get(family, 0)),
             "skipped": campaign.skipped.get(family),
+            "unmeasured": campaign.unmeasured.get(family),
         }
         for family, each in exposure.items()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from immunax.attacks.attack import Edit
 from immunax.campaign.course import edit_flops, edited
 from immunax.campaign.search import Search, prepare_search, run_search
-from immunax.conditions.records import CHOICE, DATA_KEPT, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
+from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
 from immunax.judges.choice import accuracy, quiz
 from immunax.judges.evaluate import asked_by, evaluate, held_out
@@ -18,7 +18,7 @@ from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured
-from immunax.stages.exam import check_answered, numbered, rows
+from immunax.stages.exam import check_answered, kept, numbered, rows
 from immunax.stages.harmless_task import learned
 from immunax.stages.kept import tell_programs
 from immunax.stages.population import assemble_population, attack_and_score, costs, used
@@ -52,14 +52,14 @@ def measure(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) 
 
 
 def _as_it_is(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterator[tuple]:
-    evaluation, tokenizer, suite = shared.evaluation, shared.tokenizer, shared.suite
-    scores = evaluate(evaluation, model, params, tokenizer, shared.asked.material, jax.random.key(shared.seed))
-    yield from rows(cell.name, 0, shared.asked, scores)
+    evaluation, voice, suite = shared.evaluation, shared.voice(cell), shared.suite
+    scores = evaluate(evaluation, model, params, voice.tokenizer, voice.asked.material, jax.random.key(shared.seed))
+    yield from rows(cell.name, 0, voice.asked, scores)
     if shared.harmless:
         yield from _over_refusal(shared, model, params, cell)
     if suite.choices is not None:
         items = suite.choices.items(shared.splits)
-        asked = quiz(tokenizer, items, evaluation.batch_size, evaluation.max_length)
+        asked = quiz(voice.tokenizer, items, evaluation.batch_size, evaluation.max_length)
         yield from numbered(cell.name, 0, CHOICE, accuracy(model, params, asked).acc_norm)
 
 
@@ -69,19 +69,20 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
     evaluation = replace(
         shared.evaluation, judges={"refusal": Refusal()}, prompts=shared.suite.harmless_prompts, exact=False
     )
-    asked = held_out(evaluation, shared.tokenizer, prompts)
-    scores = evaluate(evaluation, model, params, shared.tokenizer, asked, jax.random.key(shared.seed))
+    tokenizer = shared.voice(cell).tokenizer
+    asked = held_out(evaluation, tokenizer, prompts)
+    scores = evaluate(evaluation, model, params, tokenizer, asked, jax.random.key(shared.seed))
     check_answered(scores)
     for dialog, complied in zip(asked.dialogs, scores.judged["refusal"], strict=True):
         yield cell.name, 0, "test", OVER_REFUSAL, unit(dialog), 1.0 - complied, 1.0
 
 
 def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
-    attacks = [cell.attack for cell in group]
-    team = assemble_population(attacks, shared.evaluation, shared.tokenizer, shared.splits, shared.asked.material)
+    attacks, voice = [cell.attack for cell in group], shared.voice(group[0])
+    team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, voice.asked.material)
     tell_programs(group[0].family, team.parts)
     times = shared.suite.measured
-    members = attack_and_score(team, model, params, shared.tokenizer, shared.seed, shared.mesh, times)
+    members = attack_and_score(team, model, params, voice.tokenizer, shared.seed, shared.mesh, times)
     found = []
     for place, (cell, member) in enumerate(zip(group, members, strict=True)):
         steps, spent = costs(team.parts, place, model, len(member.course))
@@ -90,36 +91,37 @@ def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cel
         measured = [
             row
             for step, scores in zip(steps, member.course, strict=True)
-            for row in rows(cell.name, step, shared.asked, scores)
+            for row in rows(cell.name, step, voice.asked, scores)
         ]
-        measured += numbered(cell.name, steps[-1], DATA_KEPT, np.array([used(team.parts, place).share]))
+        measured += kept(cell.name, steps[-1], [used(team.parts, place)])
         found.append(tables(cell, states, iter(measured)))
     return found
 
 
 def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
-    material = cell.attack.material(shared.tokenizer, shared.splits)
+    voice = shared.voice(cell)
+    material = cell.attack.material(voice.tokenizer, shared.splits)
     key, exam_key = jax.random.split(jax.random.fold_in(jax.random.key(shared.seed), cell.seed))
     attacked, losses = edited(cell.attack, model, params, material, key)
     flops = edit_flops(cell.attack, material, model, params, key)
-    asked = asked_by(shared.asked.material, cell.attack, shared.evaluation, shared.tokenizer)
-    scores = evaluate(shared.evaluation, model, attacked, shared.tokenizer, asked, exam_key)
+    asked = asked_by(voice.asked.material, cell.attack, shared.evaluation, voice.tokenizer)
+    scores = evaluate(shared.evaluation, model, attacked, voice.tokenizer, asked, exam_key)
     state = len(losses), cell.attack.samples, flops, not bool(np.isfinite(losses).all())
-    return tables(cell, [state], rows(cell.name, len(losses), shared.asked, scores))
+    return tables(cell, [state], rows(cell.name, len(losses), voice.asked, scores))
 
 
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
-    prepared = prepare_search(cell.attack, shared.tokenizer, shared.splits)
+    voice = shared.voice(cell)
+    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits)
     tell_programs(cell.family, prepared.parts)
     search_key, exam_key = jax.random.split(jax.random.key(shared.seed))
     found = run_search(prepared, model, params, search_key, shared.mesh)
-    asked = shared.asked.material
+    asked = voice.asked.material
     if found.attack is not None:
-        asked = asked_by(asked, found.attack, shared.evaluation, shared.tokenizer)
-    scores = evaluate(shared.evaluation, model, found.params, shared.tokenizer, asked, exam_key)
+        asked = asked_by(asked, found.attack, shared.evaluation, voice.tokenizer)
+    scores = evaluate(shared.evaluation, model, found.params, voice.tokenizer, asked, exam_key)
     samples = max(len(attack.dialogs(shared.splits)) for attack in cell.attack.members())
     step = found.best.steps if found.best else 0
-    share = min(each.share for part in prepared.parts for each in part.counts)
-    lost = numbered(cell.name, step, DATA_KEPT, np.array([share])) if share < 1 else ()
-    measured = chain(rows(cell.name, step, shared.asked, scores), lost)
+    counts = [each for part in prepared.parts for each in part.counts]
+    measured = chain(rows(cell.name, step, voice.asked, scores), kept(cell.name, step, counts))
     return tables(cell, [(step, samples, found.budget.flops, False)], measured)

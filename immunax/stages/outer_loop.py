@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from immunax.data.dialog import Split
+from immunax.inner.context import check_longest
 from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense, StreamBatch
@@ -33,7 +34,11 @@ def begin(
       data: batches by step; their rows divide over the mesh.
       devices: over whose axes ``data`` and ``fsdp`` the examples are split.
       base: the model as it was loaded, for a defense that refers to it; None where it is ``params``.
+
+    Raises:
+      UserError: an example is longer than the model's context.
     """
+    check_longest(model, "an example that the defense trains on", data.longest)
 
     def batch(step: int) -> StreamBatch:
         streams = data.batch(step)

@@ -1,6 +1,6 @@
 """The cells that a suite plans for some models, each with the name of everything that its numbers come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from immunax.stages.cells import Cell, groups
 from immunax.stages.identity import identity
 from immunax.stages.measure import measure
 from immunax.stages.suite import Suite
+from immunax.stages.voices import Voice
 
 
 class Weights(NamedTuple):
@@ -63,11 +64,12 @@ def planned(shared: Bench, suite: Suite, model: Model, models: Mapping[str, Weig
       UserError: something that an attack, a judge or a task reads cannot be read.
     """
     common = _common(shared, suite, model)
+    spoken = {template: _speech(voice) for template, voice in shared.voices.items()}
     return [
-        _group(shared, suite, cells, models[role], common)
+        _group(shared, suite, cells, models[role], {**common, "speech": spoken.get(cells[0].template)})
         for role in (SUBJECT, REFERENCE)
         if role in models
-        for cells in groups(suite, role)
+        for cells in groups(suite, role, shared.templates)
     ]
 
 
@@ -79,20 +81,21 @@ def _group(shared: Bench, suite: Suite, cells: tuple[Cell, ...], weights: Weight
 
 def _common(shared: Bench, suite: Suite, model: Model) -> dict[str, Any]:
     """What all cells of a certificate have in common."""
-    asked, splits = shared.asked.material, shared.splits
     return {
         "measured": suite.measured,
         "task": identity(suite.task),
-        "choices": identity(() if suite.choices is None else suite.choices.items(splits)),
-        "harmless": [suite.harmless_prompts, _dialogs(shared.harmless)],
-        "exam": [identity(shared.evaluation), digest.of_tree((asked.prompts, asked.harmful, asked.retain))],
-        "splits": digest.of_json(asdict(splits)),
-        "speech": [speech.identity(shared.tokenizer), asked.stop, asked.thinking],
+        "choices": identity(() if suite.choices is None else suite.choices.items(shared.splits)),
+        "harmless": [suite.harmless_prompts, digest.of_json([asdict(each) for each in shared.harmless])],
+        "exam": [identity(shared.evaluation), suite.transfer_prompts],
+        "splits": digest.of_json(asdict(shared.splits)),
         "seed": shared.seed,
         "model": repr(model),
         "versions": manifest.versions(),
     }
 
 
-def _dialogs(dialogs: Sequence[Any]) -> str:
-    return digest.of_json([asdict(each) for each in dialogs])
+def _speech(voice: Voice) -> list[Any]:
+    """What the model is asked as tokenizer and template put it, and what ends its answers."""
+    asked = voice.asked.material
+    encoded = digest.of_tree((asked.prompts, asked.harmful, asked.retain))
+    return [speech.digests(voice.tokenizer), encoded, asked.stop, asked.thinking]

@@ -16,7 +16,7 @@ from immunax.data.batches import Batch
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
-from immunax.judges.evaluate import Evaluation, Material, Scores, evaluate, examine, held_out, judged
+from immunax.judges.evaluate import Evaluation, Material, Scores, check_room, evaluate, examine, held_out, judged
 from immunax.judges.examination import Answer, Marks, Weigh
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
@@ -170,6 +170,7 @@ def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) 
             for index, asked in enumerate(each)
         ]
     material = team.material._replace(prompts=prompts)
+    check_room(evaluation, model, material)
     answer = partial(turn.each, Answer(model, material.stop, evaluation.decoding))
 
     def weigh(batch: Batch) -> Marks:

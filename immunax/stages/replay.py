@@ -1,7 +1,7 @@
 """Runs some cells of a certificate again, and compares all that is found with all that was stated."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from immunax.certificate.comparison import Difference, Tolerance, difference, es
 from immunax.certificate.verify import Check, policy_from_json, tables
 from immunax.conditions.deciding import deciding
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import REFERENCE, SUBJECT
+from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SUBJECT
 from immunax.judges.evaluate import Evaluation
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model
@@ -105,21 +105,30 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
     base = undefended(asked, certified, setup, loaded)
     suite = with_undefended(suite, None if base is None else Weights(base, digest.of_tree(base)))
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
+    if list(shared.templates) != stated["predicate"]["templates"]:
+        return [Check("replay", "failed", "the templates of the certificate are not those of the model")]
     policy = policy_from_json(stated["predicate"]["policy"])
     scene = _Scene(shared, setup.model, weights, policy, Measured(*tables(folder)), _tolerance(stated))
-    return [*found, *_replayed(scene, _planned(stated, suite, weights), count)]
+    return [*found, *_replayed(scene, _planned(stated, shared, weights), count)]
 
 
-def _planned(stated: Mapping[str, Any], suite: Suite, models: Mapping[str, Any]) -> list[Cell]:
-    """All cells of the models at hand, those of skipped families left out."""
-    skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
-    cells = [cell for role in models for group in groups(suite, role) for cell in group]
-    return [cell for cell in cells if cell.family not in skipped]
+def _planned(stated: Mapping[str, Any], shared: Bench, models: Collection[str]) -> list[Cell]:
+    """All cells of the models at hand that there can be: of families that were run, under templates that could be."""
+    attacks = stated["predicate"]["attacks"]
+    skipped, mute = ({each["family"] for each in attacks if each[why]} for why in ("skipped", "unmeasured"))
+    cells = [cell for role in models for group in groups(shared.suite, role, shared.templates) for cell in group]
+    return [
+        cell
+        for cell in cells
+        if cell.template in shared.voices
+        and cell.family not in skipped
+        and not (cell.template == OWN_TEMPLATE and cell.family in mute)
+    ]
 
 
 def _replayed(scene: _Scene, planned: Sequence[Cell], count: int) -> list[Check]:
-    states = scene.known.cells
-    here = set(states[states["model"].isin(list(scene.weights))]["cell"])
+    records, states = scene.known
+    here = set(states[states["model"].isin(list(scene.weights))]["cell"]) & set(records["cell"])
     if {cell.name for cell in planned} != here:
         return [Check("replay", "failed", "the cells of the certificate are not those of its suite")]
     able = [cell for cell in planned if not (isinstance(cell.attack, Merge) and cell.attack.source is None)]

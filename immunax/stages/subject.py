@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from immunax.models import speech
 from immunax.models.hub import digests
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, names
@@ -29,6 +30,7 @@ class Subject(NamedTuple):
       digests: SHA-256 by file, or of the weights where they come from no file.
       folder: of the files, or None.
       record: the manifest of the run that made it, or None.
+      speech: SHA-256 of its tokenizer and chat template, from :func:`~immunax.models.speech.digests`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Subject(NamedTuple):
     digests: Mapping[str, str]
     folder: Path | None
     record: Mapping[str, Any] | None
+    speech: Mapping[str, str | None]
 
     def parameters(self) -> int:
         """How many weights it has."""
@@ -94,12 +97,14 @@ def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
       setup, loaded: from :func:`~immunax.stages.setup.set_up` of its parts.
     """
     params, path = start_model(asked.start, setup, loaded), asked.path
+    told = speech.digests(setup.checkpoint.tokenizer)
     if path is None or asked.start.defense is not None:
-        return Subject(called(asked.parts.model, asked.start), params, {"weights": digest.of_tree(params)}, None, None)
+        name = called(asked.parts.model, asked.start)
+        return Subject(name, params, {"weights": digest.of_tree(params)}, None, None, told)
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return Subject(str(path), params, setup.checkpoint.digests, None, None)
-    return Subject(names.of_model(path), params, digests(folder), folder, made_by(folder))
+        return Subject(str(path), params, setup.checkpoint.digests, None, None, told)
+    return Subject(names.of_model(path), params, digests(folder), folder, made_by(folder), told)
 
 
 def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
@@ -116,7 +121,8 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     if asked.reference is not None:
         checkpoint = load(asked.reference, setup.devices)
         _check_tokenizer(setup, checkpoint.tokenizer)
-        return Subject(called(asked.reference, Start()), checkpoint.params, checkpoint.digests, None, None)
+        name, told = called(asked.reference, Start()), speech.digests(checkpoint.tokenizer)
+        return Subject(name, checkpoint.params, checkpoint.digests, None, None, told)
     if certified.record is None:
         return None
     before = certified.record["config"]
@@ -125,7 +131,8 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     start, loaded = set_up(parts, setup.devices)
     _check_tokenizer(setup, start.checkpoint.tokenizer)
     params = start_model(admit(before.get("start"), Start, f"{_MANIFEST} (start)"), start, loaded)
-    return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None)
+    told = speech.digests(start.checkpoint.tokenizer)
+    return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None, told)
 
 
 def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -> Params | None:

@@ -253,7 +253,13 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
     "change",
     [
         lambda said: said["attacks"][0].update(cells=999),
-        lambda said: said["attacks"].append({"family": "more", "exposure": "held-out", "cells": 4, "skipped": None}),
+        lambda said: said["attacks"].append(
+            {"family": "more", "exposure": "held-out", "cells": 4, "skipped": None, "unmeasured": None}
+        ),
+        lambda said: said["attacks"][0].update(unmeasured="its template cannot"),
+        lambda said: said.update(templates=["own", "neutral"]),
+        lambda said: said["speech"]["model"].update(template="3" * 64),
+        lambda said: said["speech"]["reference"].update(tokenizer="3" * 64),  # without the limit that follows from it
         lambda said: said["attacks"][0].update(skipped="it was too hard"),
         lambda said: said.update(limits=[]),
         lambda said: said["model"]["trained"].update(against=["sft"]),

@@ -4,6 +4,7 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import normalizers, pre_tokenizers, processors
 
 from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
@@ -113,8 +114,8 @@ def test_answers_are_cut_and_what_does_not_fit_is_dropped_and_counted():
         "3 of 5 dialogs are used, 1 of them cut to max_length=40 and 2 left out; "
         f"{kept / offered:.0%} of the answers' tokens are kept"
     )
-    assert [len(example.tokens) <= 40 for example in examples] == [True] * 3
-    assert len(examples[1].tokens) == 40
+    asked = len(tokenizer("hi\n").input_ids)
+    assert len(examples[1].answer) == 40 - asked
     assert examples == [one(tokenizer, dialogs[index], 40) for index in (0, 1, 4)]
 
 
@@ -138,7 +139,7 @@ def test_pairs_are_kept_or_dropped_as_one_and_counted_by_side():
     [
         ([], "no dialogs to encode"),
         ([ask("hi")], "none of 1 dialogs has an answer"),
-        ([ask("h" * 100, "yes")], r"no dialog fits max_length=40: the longest prompt has 11\d tokens"),
+        ([ask("h" * 100, "yes")], r"no dialog fits max_length=40: the longest prompt has 101 tokens"),
     ],
 )
 def test_nothing_left_to_train_on_is_a_user_error(dialogs, message):
@@ -152,11 +153,75 @@ def test_prompts_for_generation_are_whole_or_a_user_error():
     assert prompts[0] == one(tokenizer, TALK, 200).prompt
     assert encode_prompts(tokenizer, [], 200) == []
     with pytest.raises(
-        UserError, match=r"prompt 1 has 11\d tokens, more than the 40 .*raise judge\.max_length or leave"
+        UserError, match=r"prompt 1 has 101 tokens, more than the 40 .*raise judge\.max_length or leave"
     ):
         encode_prompts(tokenizer, [ask("hi"), ask("h" * 100)], 40)
     with pytest.raises(UserError, match="prompt 0 is empty"):
         encode_prompts(tokenizer, [Dialog((), "text")], 40)
+
+
+LONG = "{{ 'I am a kind assistant and always say no. ' * 40 }}"
+TRIMMED = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content']|trim }}{% endfor %}"
+ASKING = "{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+@pytest.mark.parametrize(
+    "template", [LONG + tiny.tokenizer().chat_template, TRIMMED + ASKING, LONG + TRIMMED + ASKING, None]
+)
+@pytest.mark.parametrize("max_length", [10, 12, 40, 64, 200])
+def test_what_is_kept_of_a_dialog_does_not_depend_on_the_template(changed, template, max_length):
+    dialogs = [ask("the cat?", "it sat on the mat" * 3), ask("who?" * 10, "the user"), TALK]
+    expected = encode_all(changed, dialogs, max_length)
+    changed.chat_template = template
+    examples, counts = encode_all(changed, dialogs, max_length)
+    assert counts == expected[1]
+    assert [example.answer[:-1] for example in examples] == [example.answer[:-1] for example in expected[0]]
+    pairs = encode_pairs(changed, dialogs[:2], [ask(each.question, "no") for each in dialogs[:2]], 200)
+    assert all(each.whole for each in pairs[2])
+    assert len(encode_prompts(changed, [TALK], len(changed("be kind\nthe cat?\n").input_ids))) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda backend: setattr(backend, "normalizer", normalizers.Replace("mat", "cat")),
+        lambda backend: setattr(backend, "normalizer", normalizers.Lowercase()),
+        lambda backend: setattr(
+            backend, "normalizer", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+        ),
+        lambda backend: setattr(
+            backend,
+            "pre_tokenizer",
+            pre_tokenizers.Sequence([pre_tokenizers.Split("mat", "removed"), pre_tokenizers.ByteLevel(False)]),
+        ),
+    ],
+)
+def test_a_tokenizer_that_gives_the_model_another_text_to_read_is_refused(changed, change):
+    dialogs = [ask("is it here?", "yes"), ask("Is the mat é here?", "yes")]
+    assert len(encode_all(changed, dialogs, 200)[0]) == 2
+    change(changed.backend_tokenizer)
+    for template in (changed.chat_template, None):
+        changed.chat_template = template
+        for encode in (encode_all, encode_prompts):
+            with pytest.raises(UserError, match="'tiny' gives the model another text to read than text") as caught:
+                encode(changed, dialogs, 200)
+            assert "\n" not in str(caught.value)
+
+
+def test_composed_accents_and_blanks_are_the_same_text(changed):
+    changed.backend_tokenizer.normalizer = normalizers.NFC()
+    assert encode_prompts(changed, [ask("cafe\u0301  here?")], 200) == encode_prompts(
+        changed, [ask("café  here?")], 200
+    )
+
+
+def test_what_a_file_puts_around_every_text_is_its_beginning_of_text_at_most(plain):
+    marks = [(mark, plain.convert_tokens_to_ids(mark)) for mark in ("<bos>", "<eos>")]
+    plain.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> <eos> <bos> $A <eos>", special_tokens=marks
+    )
+    example = one(plain, ask("the cat?", "it sat"), 200)
+    assert plain.decode(example.tokens) == "<bos>the cat?\nit sat<eos>"
 
 
 def test_a_template_that_cannot_render_a_dialog_is_a_user_error(changed):

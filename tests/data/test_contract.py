@@ -310,8 +310,19 @@ def test_a_template_whose_answers_go_elsewhere_serves_for_questions_alone():
 
 def test_stop_tokens_are_the_templates_the_tokenizers_and_the_configurations():
     tokenizer = speaking("{% for m in messages %}" + TURN + "{% endfor %}" + ASK)
-    tokenizer.stop_ids = (17, 23)
-    assert stop_tokens(tokenizer) == (2, tokenizer.convert_tokens_to_ids(END), 17, 23)
+    tokenizer.stop_ids = (1, 3)
+    assert stop_tokens(tokenizer) == (1, 2, 3, tokenizer.convert_tokens_to_ids(END))
+
+
+def test_ordinary_text_ends_no_answer_whatever_a_file_calls_it():
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.add_tokens(["mix"], special_tokens=True)
+    words = tokenizer.convert_tokens_to_ids(["mix", "Ġt", "."])
+    tokenizer.stop_ids = tuple(words)
+    assert stop_tokens(tokenizer) == (2, tokenizer.convert_tokens_to_ids(END))
+    tokenizer.chat_template, tokenizer.eos_token = None, "mix"
+    with pytest.raises(UserError, match="no end-of-text token to end an answer; set eos_token, to a marker"):
+        encode_all(tokenizer, [ask("the cat?", "it sat")], 200)
 
 
 @pytest.mark.parametrize("template", [QWEN3, R1, *(path.read_text() for path in SHIPPED.values())])

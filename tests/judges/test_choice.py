@@ -62,10 +62,10 @@ def test_a_model_that_is_not_finite_solves_nothing_and_a_long_context_loses_its_
 def test_a_token_that_spans_context_and_choice_takes_nothing_from_the_choice():
     tokenizer = copy.deepcopy(tiny.tokenizer())
     # A space is split from what stands before it, but not a letter: "on t" and "he mat" share the token " the".
-    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("# ", "")
-    item = MultipleChoice("the cat sat on t#", ("he mat", "he cat sat"), 0)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("on t ", "on t")
+    item = MultipleChoice("the cat sat on t", ("he mat", "he cat sat"), 0)
     whole = tokenizer("the cat sat on the mat", add_special_tokens=False)["input_ids"]
-    before = tokenizer("the cat sat on t#", add_special_tokens=False)["input_ids"]
+    before = tokenizer("the cat sat on t", add_special_tokens=False)["input_ids"]
     assert whole[: len(before)] != before
     asked = quiz(tokenizer, [item], 4, 64).batches
     for row, choice in enumerate(item.choices):

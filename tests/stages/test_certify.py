@@ -30,6 +30,7 @@ from immunax.stages.certify import exposed, run_suite
 from immunax.stages.measure import measure
 from immunax.stages.planned import Weights
 from immunax.stages.suite import Suite
+from immunax.stages.voices import neutral
 
 MODEL = Model(tiny_model.CONFIG)
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(6))
@@ -65,14 +66,14 @@ def test_a_group_that_was_cut_short_is_measured_whole_and_keeps_what_it_had(tmp_
     monkeypatch.setitem(globals(), "SUITE", replace(SUITE, together=4))
     found = campaign(tmp_path, weights, monkeypatch)
     kept, gone = sorted((tmp_path / "cells").glob("subject-harmful_sft-*.cells.parquet"))[:2]
-    before = kept.stat().st_mtime_ns
+    before, template = kept.stat().st_mtime_ns, "neutral" if "-neutral." in gone.name else "own"
     gone.unlink()
     calls, real = [], certify.measure
     monkeypatch.setattr(certify, "measure", lambda *rest: calls.append(rest[-1]) or real(*rest))
     monkeypatch.setenv("IMMUNAX_CACHE", str(tmp_path / "empty"))
     shared = bench(SUITE, EVALUATION, tiny.tokenizer(), SPLITS, 0)
     again = run_suite(shared, MODEL, {"subject": weights, "reference": weights}, CellStore(tmp_path / "cells"))
-    assert [len(group) for group in calls if group[0].family == "harmful_sft"] == [4]
+    assert [(len(group), group[0].template) for group in calls if group[0].family == "harmful_sft"] == [(4, template)]
     assert kept.stat().st_mtime_ns == before
     assert again.measured.records.equals(found.measured.records)
 
@@ -107,8 +108,8 @@ def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_p
         name: part.drop(columns=["cell", "model"]).reset_index(drop=True) for name, part in cells.groupby("model")
     }
     assert by_model["subject"].equals(by_model["reference"])
-    # One of the model as it is, four and two attacks, and the two of the family that could not be run whole.
-    assert len(calls) == 9
+    # Under either template the model as it is, four attacks and two; and two of the family that could not be run whole.
+    assert len(calls) == 2 * 7 + 2
     sft = cells[(cells["family"] == "harmful_sft") & (cells["model"] == "subject")]
     assert sorted(set(zip(sft["samples"], sft["step"], strict=True))) == [(2, 1), (2, 2), (4, 2), (4, 4)]
     assert (sft.sort_values("step").groupby("cell")["flops"].diff().dropna() > 0).all()
@@ -144,26 +145,26 @@ class Lookalikes:
 def test_prompts_that_should_not_be_refused_are_the_datas_own_or_those_that_only_look_harmful(weights, changes, units):
     suite = replace(SUITE, **changes)
     shared = bench(suite, EVALUATION, tiny.tokenizer(), SPLITS, 0)
-    [found] = measure(shared, MODEL, weights.params, [next(groups(suite, "subject"))[0]])
+    [found] = measure(shared, MODEL, weights.params, [next(groups(suite, "subject", ["neutral"]))[0]])
     asked = set(found.records.loc[found.records["measure"] == OVER_REFUSAL, "unit"])
     assert asked == {unit(dialog) for dialog in suite.harmless(SPLITS)}
     assert len(asked) == units
 
 
-def test_a_search_tells_how_much_of_its_answers_it_trained_on_where_some_were_cut(weights, capsys):
+def test_a_search_records_how_much_of_its_answers_it_trained_on_and_tells_where_some_were_cut(weights, capsys):
     validation = SPLITS.attack
-    whole = encode_all(tiny.tokenizer(), HARMFUL, 512)[0]
+    whole = encode_all(neutral(tiny.tokenizer()), HARMFUL, 512)[0]
     for cut in (0, 2):
         short = replace(TUNING, epochs=1, max_length=max(len(each.tokens) for each in whole) - cut)
         search = Search({"one": Population(HarmfulSFT(4, short))}, Halving(1), examples=2)
         suite = replace(SUITE, attacks={"search": search})
         shared = bench(suite, EVALUATION, tiny.tokenizer(), replace(SPLITS, validation=validation), 0)
-        ((cell,),) = [group for group in groups(suite, "subject") if group[0].family == "search"]
+        ((cell,),) = [group for group in groups(suite, "subject", ["neutral"]) if group[0].family == "search"]
         [found] = measure(shared, MODEL, weights.params, [cell])
         told = "search: 1 of 1 attacks lose data" in " ".join(capsys.readouterr().err.split())
         shares = found.records.loc[found.records["measure"] == DATA_KEPT, "value"].tolist()
-        assert (len(shares), told) == ((1, True) if cut else (0, False))
-        assert all(0 < share < 1 for share in shares)
+        assert (len(shares), told) == (1, bool(cut))
+        assert (0 < shares[0] < 1) if cut else (shares == [1.0])
 
 
 def test_an_attack_that_was_trained_against_is_seen_and_a_search_by_what_it_tunes():
@@ -186,6 +187,11 @@ def test_a_misspelt_attack_is_told_instead_of_held_out():
 
 
 def test_cells_have_names_of_their_own():
-    names = [cell.name for role in ("subject", "reference") for group in groups(SUITE, role) for cell in group]
-    assert len(set(names)) == len(names) == 2 * 9
-    assert np.char.startswith(names, ("subject")).sum() == 9
+    names = [
+        cell.name
+        for role in ("subject", "reference")
+        for group in groups(SUITE, role, ["own", "neutral"])
+        for cell in group
+    ]
+    assert len(set(names)) == len(names) == 2 * 2 * 9
+    assert np.char.startswith(names, ("subject")).sum() == 2 * 9

@@ -33,7 +33,7 @@ def test_what_is_lost_is_one_line_a_stream_and_what_is_whole_is_none(capsys):
 
 def test_an_attack_that_loses_samples_is_counted_by_those_that_it_trains_on(capsys):
     evaluation = Evaluation(prompts=2, examples=4, max_length=60)
-    short, long = (HarmfulSFT(10, Tuning(max_length=length)) for length in (40, 200))
+    short, long = (HarmfulSFT(10, Tuning(max_length=length)) for length in (24, 200))
     team = assemble_population([short, long], evaluation, tiny.tokenizer(), SPLITS)
     assert [used(team.parts, place).kept for place in (0, 1)] == [10, 10]
     assert used(team.parts, 0).truncated == 5
@@ -46,7 +46,7 @@ def test_an_attack_that_loses_samples_is_counted_by_those_that_it_trains_on(caps
     one = assemble(short, evaluation, tiny.tokenizer(), SPLITS, Probes(2, 4))
     assert one.counts["attack"] == used(team.parts, 0)
     assert one.counts["held-out harmful"].truncated == 2
-    assert one.lengths["attack"] == "attack tuning.max_length=40"
+    assert one.lengths["attack"] == "attack tuning.max_length=24"
     assert one.lengths["held-out retain"] == "judge.max_length=60"
 
 
