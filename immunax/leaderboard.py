@@ -10,6 +10,7 @@ from immunax.certificate.signing import public_key
 from immunax.certificate.statement import FILE, parse
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
 
 EXIT_USER = 2
 
@@ -32,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with atomic.file(options.out / "index.html") as temp:
             temp.write_text(page(ranked, suite), encoding="utf-8")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return EXIT_USER
-    print(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
+    say(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
     return 0
 
 
