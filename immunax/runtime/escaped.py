@@ -1,8 +1,8 @@
 """Text of strangers as it may stand in a line of ours: one line, whose every character is seen where it stands.
 
-A name may hold line breaks, sequences that move the cursor, characters without a shape or without a place of their own, letters that
-turn the order of what stands beside them, and half characters that no encoding takes. Each is written as Python writes it, such as
-``\\u202e``. What is escaped once stays as it is.
+A name may hold line breaks, sequences that move the cursor, characters without a shape or a place of their own, letters that
+turn the order of what stands beside them, and half characters that no encoding takes. Each is written as Python writes it, such
+as ``\\u202e``. What is escaped once stays as it is.
 """
 
 import io
