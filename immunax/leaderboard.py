@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = _found(options.certificates)
         ranked = entries(paths, None if options.key is None else public_key(options.key))
-        suite = parse(paths[0])[1]["predicate"]["suite"]["name"]
+        said = parse(paths[0])[1]["predicate"]
         with atomic.file(options.out / "index.html") as temp:
-            temp.write_text(page(ranked, suite), encoding="utf-8")
+            temp.write_text(page(ranked, said["suite"]["name"], said["policy"]["confidence"]), encoding="utf-8")
     except UserError as error:
         say(f"error: {error}", error=True)
         return EXIT_USER

@@ -1,13 +1,16 @@
 """Tables of a certificate made by hand, for tests."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import pandas as pd
 
-from immunax.certificate import signing
+from immunax.certificate import signing, verify
 from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
+from immunax.certificate.pages import drawn
+from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS as CELLS_FILE
 from immunax.certificate.verify import RECORDS as RECORDS_FILE
@@ -98,7 +101,10 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
-        "suite": {"attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once}},
+        "suite": {
+            "name": "made by hand",
+            "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once},
+        },
         "policy": asdict(POLICY),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
     }
@@ -122,10 +128,17 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
         "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread),
-        "reproduce": ["python -m immunax.certify"],
+        "reproduce": reproduce(config),
     }
     raw = canonical(statement(of_folder(model), predicate))
     (folder / FILE).write_bytes(raw)
     if key is not None:
         (folder / signing.FILE).write_bytes(signing.sign(raw, key))
     return folder / FILE
+
+
+def with_pages(path):
+    """The same certificate, with the pages that belong to it beside it."""
+    for name, page in drawn(json.loads(path.read_bytes()), *verify.tables(path.parent)).items():
+        path.with_name(name).write_bytes(page)
+    return path

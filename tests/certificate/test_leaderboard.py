@@ -85,7 +85,7 @@ def test_one_model_is_ranked_once_and_a_key_refuses_what_it_did_not_sign(tmp_pat
 
 def test_a_page_of_attacks_with_the_defenses_own_data_says_so(tmp_path):
     pages = {
-        whose: page(entries([certified.certificate(tmp_path / whose, attacker=whose)]), "s")
+        whose: page(entries([certified.certificate(tmp_path / whose, attacker=whose)]), "s", 0.95)
         for whose in ("own", "shared")
     }
     assert "the very examples that the defense trained on" in pages["shared"]
@@ -100,7 +100,7 @@ def test_the_page_reads_in_a_browser_at_any_width_without_an_error(tmp_path, wid
         "a_model_with_a_name_that_has_no_place_to_break", "TAR", {"substance": (0.1, 0.0, 0.2)}, outcomes, "0" * 64
     )
     path = tmp_path / "index.html"
-    path.write_text(page([long], "standard"))
+    path.write_text(page([long], "standard", 0.95))
     seen = look(path, width, scheme)
     assert seen.told == []
     assert seen.width <= width

@@ -19,14 +19,14 @@ def made(tmp_path_factory):
     path = certified.certificate(tmp_path_factory.mktemp("made"))
     stated = json.loads(path.read_text())
     page = path.with_name("report.html")
-    page.write_text(render(stated, *tables(path.parent), "Unsigned."))
+    page.write_text(render(stated, *tables(path.parent)))
     return page, stated
 
 
 def test_the_page_says_every_condition_its_limits_and_how_far_to_believe_its_judge(made):
     page, stated = made
     text = page.read_text()
-    for word in ("resistance", "trainability", "held-out", "seen", "Unsigned.", "Cohen's kappa"):
+    for word in ("resistance", "trainability", "held-out", "seen", "Cohen's kappa"):
         assert word in text
     for line in stated["predicate"]["limits"]:
         assert line.replace("'", "&#39;") in text
@@ -37,7 +37,7 @@ def test_the_page_says_every_condition_its_limits_and_how_far_to_believe_its_jud
 def test_page_and_model_card_say_whose_data_attackers_had(made, tmp_path):
     path = certified.certificate(tmp_path, attacker="shared")
     shared = json.loads(path.read_text())
-    page = render(shared, *tables(tmp_path), "Unsigned.")
+    page = render(shared, *tables(tmp_path))
     for text in (page, model_card(shared)):
         assert "the very examples that the defense trained on" in text
         assert "What a defense remembers of them counts as resistance here" in text
@@ -62,7 +62,7 @@ def test_text_of_a_certificate_is_never_markup(made):
     page, stated = made
     told = json.loads(json.dumps(stated))
     told["predicate"]["model"]["name"] = "<script>alert(1)</script>"
-    assert "<script>alert" not in render(told, *tables(page.parent), "")
+    assert "<script>alert" not in render(told, *tables(page.parent))
 
 
 def test_the_page_counts_unfinished_answers_and_the_data_that_an_attack_lost(made):
@@ -75,7 +75,7 @@ def test_the_page_counts_unfinished_answers_and_the_data_that_an_attack_lost(mad
         *certified.measured("subject-sft", 5, "data_kept", [0.04]),
         *certified.measured("subject-lora", 8, "data_kept", [1.0]),
     ]
-    text = render(stated, pd.concat([records, frame(more, RECORDS)], ignore_index=True), cells, "")
+    text = render(stated, pd.concat([records, frame(more, RECORDS)], ignore_index=True), cells)
     assert "2 of 3 answers of this model had no end within their tokens" in text
     assert "of the reference had" not in text
     assert "sft trained on 4% of its answers' tokens" in text

@@ -28,7 +28,7 @@ FILES = ("certificate.json", signing.FILE, RECORDS, CELLS, "model/model.safetens
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory):
-    return certified.certificate(tmp_path_factory.mktemp("signed"), KEY)
+    return certified.with_pages(certified.certificate(tmp_path_factory.mktemp("signed"), KEY))
 
 
 def results(path, key=KEY):
@@ -54,7 +54,8 @@ def changed(value):
 
 def test_an_untouched_certificate_passes_every_check(signed):
     found = results(signed)
-    assert [each.result for each in found] == ["passed"] * 10
+    assert [each.result for each in found] == [*["passed"] * 12, "not checked"]
+    assert found[-1] == ("folder", "not checked", "also there, and not of the certificate: model")
     assert [each.name for each in found][:5] == ["form", "schema", "digest", "signature", "weights"]
 
 
