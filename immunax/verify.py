@@ -11,9 +11,9 @@ from typing import Any
 
 from immunax.certificate import bundle
 from immunax.certificate.facts import attack_data
-from immunax.certificate.gate import suite_name, unmet
+from immunax.certificate.gate import suite_name, told, unmet
 from immunax.certificate.signing import make_key, public_key
-from immunax.certificate.statement import parse
+from immunax.certificate.statement import parse, policy_from_json
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
@@ -65,6 +65,7 @@ def _audit(options: argparse.Namespace) -> int:
     _, stated = parse(options.certificate)
     say(f"suite        {suite_name(stated)}")
     say(f"attack data  {attack_data(stated)}")
+    say(f"stated with  {told(policy_from_json(stated['predicate']['policy']))}")
     if options.replay:
         from immunax.stages.replay import replay  # the attacks, and jax with them, are only needed here
 
@@ -75,6 +76,7 @@ def _audit(options: argparse.Namespace) -> int:
     if options.policy is None:
         return 0
     policy = with_policy(stated, _read(options.policy))
+    say(f"policy       {told(policy)}")
     lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require, checks, stated)
     _show(
         [Check("policy", "failed", line) for line in lines] or [Check("policy", "passed", "every requirement is met")]

@@ -70,7 +70,7 @@ def verdict(verdicts, scope="all", side="compliance"):
     return found
 
 
-def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None):
+def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None, policy=POLICY):
     """A whole small certificate in a folder, of a model of two files; signed where a key is given.
 
     The configuration of ``attack`` is that of the family ``sft``.
@@ -97,7 +97,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     records, cells = tables(states, *rows)
     for name, table in ((RECORDS_FILE, records), (CELLS_FILE, cells)):
         write(folder / name, table)
-    found = assess(records, cells, POLICY, EXPOSURE)
+    found = assess(records, cells, policy, EXPOSURE)
     once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
@@ -105,16 +105,16 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
             "name": "made by hand",
             "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once},
         },
-        "policy": asdict(POLICY),
+        "policy": asdict(policy),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
     }
-    unread = foreign(config["suite"], config["judge"]["judges"], POLICY, ())
+    unread = foreign(config["suite"], config["judge"]["judges"], policy, ())
     predicate = {
         "started": "2026-01-01T00:00:00+00:00",
         "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
         "reference": {"name": "start model", "digests": {"weights": "0" * 64}},
         "suite": {"name": "made by hand", "config": config},
-        "policy": asdict(POLICY),
+        "policy": asdict(policy),
         "seed": 0,
         "attacks": [
             {"family": family, "exposure": each, "cells": 1, "skipped": None} for family, each in EXPOSURE.items()
@@ -127,7 +127,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         ],
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
-        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread),
+        "limits": limits(policy, {}, EXPOSURE, found, True, attacker, unread),
         "reproduce": reproduce(config),
     }
     raw = canonical(statement(of_folder(model), predicate))

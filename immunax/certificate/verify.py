@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from immunax.certificate import facts, pages, schema, signing
+from immunax.certificate import facts, judge_cards, pages, schema, signing
 from immunax.certificate.checks import Check, checked, failed, few
 from immunax.certificate.statement import (
     LIMITS,
@@ -194,6 +194,7 @@ def _anew(stated: Mapping[str, Any], measured: Table, cells: Table) -> list[Chec
     return [
         checked("verdicts", fault, f"{len(said)} computed anew"),
         checked("facts", around, "attacks, exposure and limits follow"),
+        *judge_cards.check(stated["predicate"]),
     ]
 
 

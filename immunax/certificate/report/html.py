@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from immunax.certificate.facts import WHOSE, attack_data
+from immunax.certificate.judge_cards import unshipped
 from immunax.certificate.report.charts import Line, chart
 from immunax.certificate.report.page import rendered
 from immunax.certificate.reproduce import reproduce
@@ -59,6 +60,7 @@ def render(stated: Mapping[str, Any], records: Table, cells: Table) -> str:
         "kept": kept.get(SUBJECT, {}),
         "cut": [(_NAMES[model], family, share) for model in kept for family, share in kept[model].items() if share < 1],
         "cards": {each["called"]: each for each in said["judges"]},
+        "unshipped": unshipped(said),
         "reproduce": reproduce(said["suite"]["config"]),
         "whose": WHOSE[attack_data(stated)],
     }
