@@ -13,8 +13,8 @@ from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
 from immunax.certificate.places import without_places
 from immunax.certificate.reproduce import reproduce
-from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
-from immunax.certificate.verify import CELLS, RECORDS
+from immunax.certificate.statement import FILE, canonical, parse, statement, verdicts_to_json
+from immunax.certificate.verify import CELLS, RECORDS, tables
 from immunax.conditions import records
 from immunax.conditions.assess import assess
 from immunax.conditions.policy import Policy
@@ -91,8 +91,8 @@ def issue(
     Raises:
       UserError: the disk is full.
     """
-    tables = {RECORDS: campaign.measured.records, CELLS: campaign.measured.cells}
-    for name, table in tables.items():
+    measured = {RECORDS: campaign.measured.records, CELLS: campaign.measured.cells}
+    for name, table in measured.items():
         records.write(folder / name, table)
     verdicts = assess(*campaign.measured, policy, exposure)
     about = manifest.read(folder)
@@ -110,7 +110,7 @@ def issue(
         "data": dict(data),
         "records": [
             {"name": name, "rows": len(table), "digest": {"sha256": digest.of_file(folder / name)}}
-            for name, table in tables.items()
+            for name, table in measured.items()
         ],
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
@@ -126,7 +126,9 @@ def issue(
         _write(folder / signing.FILE, signing.sign(raw, signed_by.statement))
     if signed_by.bundle is not None and certified.folder is not None:
         bundle.sign_folder(certified.folder, signed_by.bundle, folder / bundle.FILE)
-    for name, page in pages.drawn(stated, *campaign.measured).items():
+    # As whoever verifies them draws them: from what was written.
+    _, written = parse(folder / FILE)
+    for name, page in pages.drawn(written, *tables(folder)).items():
         _write(folder / name, page)
     return stated
 
