@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from immunax.certificate.facts import attack_data
+from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
@@ -61,12 +62,14 @@ def main(config: UserConfig) -> None:
 
 
 def _show(stated: Mapping[str, Any]) -> None:
+    said = stated["predicate"]
     rows = [
         [each["condition"], each["claim"], each["scope"], each["side"], each["outcome"], each["reason"]]
-        for each in stated["predicate"]["verdicts"]
+        for each in said["verdicts"]
         if each["scope"] in ("all", "held-out", "none")
     ]
-    title = marked(f"certificate of {stated['predicate']['model']['name']}", attack_data(stated))
+    about = f"certificate of {said['model']['name']}, {percent(said['policy']['confidence'])} confidence"
+    title = marked(about, attack_data(stated))
     console.table(title, ["condition", "claim", "attacks", "side", "outcome", "why"], rows)
 
 

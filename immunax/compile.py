@@ -45,7 +45,8 @@ def main(config: UserConfig) -> None:
         savings = advise(model, defense, training, state, batch, devices)
         record["advice"] = [saving._asdict() for saving in savings]
         shown = "; then ".join(f"{each.option} (about {each.bytes / 2**30:.2g} GiB a device)" for each in savings)
-        console.note(f"does not fit: {fit.refusal}\nwhat would help most: {shown}")
+        console.note(f"does not fit: {fit.refusal}")
+        console.note(f"what would help most: {shown}")
     with atomic.file(folder / FILE) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
     manifest.write_manifest(folder, config.plain, {}, {"started": started, "results": record, "ended": manifest.now()})

@@ -10,6 +10,7 @@ from immunax.certificate.signing import public_key
 from immunax.certificate.statement import FILE, parse
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
 
 EXIT_USER = 2
 
@@ -28,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = _found(options.certificates)
         ranked = entries(paths, None if options.key is None else public_key(options.key))
-        suite = parse(paths[0])[1]["predicate"]["suite"]["name"]
+        said = parse(paths[0])[1]["predicate"]
         with atomic.file(options.out / "index.html") as temp:
-            temp.write_text(page(ranked, suite), encoding="utf-8")
+            temp.write_text(page(ranked, said["suite"]["name"], said["policy"]["confidence"]), encoding="utf-8")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return EXIT_USER
-    print(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
+    say(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
     return 0
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from immunax.certificate import bundle
 from immunax.certificate.facts import attack_data
-from immunax.certificate.gate import suite_name, unmet
-from immunax.certificate.shipped import told
+from immunax.certificate.gate import suite_name, told, unmet
+from immunax.certificate.shipped import told as as_shipped
 from immunax.certificate.signing import make_key, public_key
-from immunax.certificate.statement import parse
+from immunax.certificate.statement import parse, policy_from_json
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
 from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_yaml
 
@@ -43,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.make_key is not None:
-            print(f"private key {options.make_key}, public key {make_key(options.make_key)}")
+            say(f"private key {options.make_key}, public key {make_key(options.make_key)}")
             return 0
         if options.certificate is None:
             raise UserError("no certificate: give the path of certificate.json.")
         return _audit(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return EXIT_USER
 
 
@@ -64,9 +65,10 @@ def _audit(options: argparse.Namespace) -> int:
     if failed(checks):
         return EXIT_FAILED
     _, stated = parse(options.certificate)
-    print(f"suite        {suite_name(stated)}")
-    print(f"rules        {told(stated)}")
-    print(f"attack data  {attack_data(stated)}")
+    say(f"suite        {suite_name(stated)}")
+    say(f"rules        {as_shipped(stated)}")
+    say(f"attack data  {attack_data(stated)}")
+    say(f"stated with  {told(policy_from_json(stated['predicate']['policy']))}")
     if options.replay:
         from immunax.stages.replay import Files, replay  # the attacks, and jax with them, are only needed here
 
@@ -78,6 +80,7 @@ def _audit(options: argparse.Namespace) -> int:
     if options.policy is None:
         return 0
     policy = with_policy(stated, _read(options.policy))
+    say(f"policy       {told(policy)}")
     lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require, checks, stated)
     _show(
         [Check("policy", "failed", line) for line in lines] or [Check("policy", "passed", "every requirement is met")]
@@ -94,12 +97,7 @@ def _bundle(options: argparse.Namespace) -> Check:
 
 def _show(checks: Sequence[Check]) -> None:
     for each in checks:
-        print(f"{each.result:<12} {_in_one_line(each.name)}: {_in_one_line(each.detail)}")
-
-
-def _in_one_line(text: str) -> str:
-    """A text with whatever a stranger's names have in them that could make lines of their own."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+        say(f"{each.result:<12} {each.name}: {each.detail}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Tables of a certificate made by hand, for tests."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import pandas as pd
 
-from immunax.certificate import signing
+from immunax.certificate import signing, verify
 from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
+from immunax.certificate.pages import drawn
+from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS as CELLS_FILE
 from immunax.certificate.verify import RECORDS as RECORDS_FILE
@@ -79,7 +82,7 @@ def verdict(verdicts, scope="all", side="compliance"):
     return found
 
 
-def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None):
+def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None, policy=POLICY):
     """A whole small certificate in a folder, of a model of two files; signed where a key is given.
 
     The configuration of ``attack`` is that of the family ``sft``.
@@ -106,21 +109,24 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     records, cells = tables(states, *rows)
     for name, table in ((RECORDS_FILE, records), (CELLS_FILE, cells)):
         write(folder / name, table)
-    found = assess(records, cells, POLICY, EXPOSURE)
+    found = assess(records, cells, policy, EXPOSURE)
     once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
-        "suite": {"attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once}},
-        "policy": asdict(POLICY),
+        "suite": {
+            "name": "made by hand",
+            "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once},
+        },
+        "policy": asdict(policy),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
     }
-    unread = foreign(config["suite"], config["judge"]["judges"], POLICY, ())
+    unread = foreign(config["suite"], config["judge"]["judges"], policy, ())
     predicate = {
         "started": "2026-01-01T00:00:00+00:00",
         "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
         "reference": {"name": "start model", "digests": {"weights": "0" * 64}},
         "suite": {"name": "made by hand", "config": config},
-        "policy": asdict(POLICY),
+        "policy": asdict(policy),
         "seed": 0,
         "attacks": [
             {"family": family, "exposure": each, "cells": 1, "skipped": None, "unmeasured": None}
@@ -136,11 +142,18 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "verdicts": verdicts_to_json(found),
         "templates": ["neutral"],
         "speech": SPEECH,
-        "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread, {}, SPEECH),
-        "reproduce": ["python -m immunax.certify"],
+        "limits": limits(policy, {}, EXPOSURE, found, True, attacker, unread, {}, SPEECH),
+        "reproduce": reproduce(config),
     }
     raw = canonical(statement(of_folder(model), predicate))
     (folder / FILE).write_bytes(raw)
     if key is not None:
         (folder / signing.FILE).write_bytes(signing.sign(raw, key))
     return folder / FILE
+
+
+def with_pages(path):
+    """The same certificate, with the pages that belong to it beside it."""
+    for name, page in drawn(json.loads(path.read_bytes()), *verify.tables(path.parent)).items():
+        path.with_name(name).write_bytes(page)
+    return path

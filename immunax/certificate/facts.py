@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from immunax.certificate import names
 from immunax.certificate.limits import limits
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import (
@@ -99,7 +100,11 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
     """
     said = stated["predicate"]
     return (
-        _of_subject(stated) or _of_configuration(said) or _of_cells(said, cells) or _of_exposure(said, policy, verdicts)
+        names.fault(said)
+        or _of_subject(stated)
+        or _of_configuration(said)
+        or _of_cells(said, cells)
+        or _of_exposure(said, policy, verdicts)
     )
 
 

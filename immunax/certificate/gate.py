@@ -12,6 +12,8 @@ from typing import Any
 from immunax.certificate.facts import attack_data
 from immunax.certificate.verify import Check
 from immunax.conditions.assess import CONDITIONS, overall
+from immunax.conditions.percent import percent
+from immunax.conditions.policy import Policy
 from immunax.conditions.resistance import SCOPES
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN
@@ -28,6 +30,12 @@ def suite_name(stated: Mapping[str, Any]) -> str:
     config = stated["predicate"]["suite"]["config"]
     rules = [{name: config.get(name) for name in ("suite", "judge", "data", "seed")}, stated["predicate"]["data"]]
     return f"{stated['predicate']['suite']['name']}@{digest.of_json(rules)[:16]}"
+
+
+def told(policy: Policy) -> str:
+    """The numbers that verdicts were made with, for whoever reads them."""
+    harm = ", ".join(f"{side} at most {percent(each.threshold)}" for side, each in policy.harm.items())
+    return f"{percent(policy.confidence)} confidence; {harm}; an attack keeps {percent(policy.utility.keep)} of the utility"
 
 
 def unmet(

@@ -1,15 +1,14 @@
 """A leaderboard: models by how well they resist attacks that they were not trained against."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from immunax.certificate.facts import WHOSE, attack_data
 from immunax.certificate.gate import suite_name
+from immunax.certificate.report.page import rendered
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import check, failed
 from immunax.conditions.assess import overall
@@ -104,22 +103,20 @@ def _entry(stated: Mapping[str, Any]) -> Entry:
     return Entry(said["model"]["name"], defense, worst, outcomes, said["digest"]["sha256"], attack_data(stated))
 
 
-def page(ranked: Sequence[Entry], suite: str) -> str:
+def page(ranked: Sequence[Entry], suite: str, confidence: float) -> str:
     """The static page; models that rank alike share a place.
 
     Args:
       ranked: from :func:`entries`, at least one.
       suite: its name.
+      confidence: of all intervals: that of the policy which all share.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value: f"{value:.0%}"
-    text = resources.files("immunax.certificate").joinpath("leaderboard.html.jinja").read_text(encoding="utf-8")
     places = [1 + sum(other.rank() < each.rank() for other in ranked) for each in ranked]
-    return environment.from_string(text).render(
-        ranked=list(zip(places, ranked, strict=True)),
-        suite=suite,
-        sides=in_order(ranked[0].worst),
-        whose=WHOSE[ranked[0].attacker],
-    )
+    values = {
+        "ranked": list(zip(places, ranked, strict=True)),
+        "suite": suite,
+        "confidence": confidence,
+        "sides": in_order(ranked[0].worst),
+        "whose": WHOSE[ranked[0].attacker],
+    }
+    return rendered("immunax.certificate", "leaderboard.html.jinja", values)

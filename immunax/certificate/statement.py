@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from immunax.conditions.policy import Harm, Policy, Utility
 from immunax.conditions.verdict import Verdict
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
@@ -79,6 +80,21 @@ def parse(path: Path) -> tuple[bytes, dict[str, Any]]:
 def verdicts_to_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """Verdicts as JSON-able objects."""
     return [_plain(vars(each)) for each in verdicts]
+
+
+def policy_from_json(value: Mapping[str, Any]) -> Policy:
+    """The policy that a statement carries.
+
+    Raises:
+      UserError: a threshold is out of range.
+    """
+    harm = {side: Harm(**each) for side, each in value["harm"].items()}
+    return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
+
+
+def exposure_of(stated: Mapping[str, Any]) -> dict[str, str]:
+    """By family of attacks, whether the model was trained against it."""
+    return {each["family"]: each["exposure"] for each in stated["predicate"]["attacks"]}
 
 
 def _plain(value: Any) -> Any:

@@ -3,38 +3,35 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from immunax.certificate import facts, schema, signing
-from immunax.certificate.statement import LIMITS, canonical, own_digest, parse, verdicts_to_json
+from immunax.certificate import facts, judge_cards, pages, schema, signing
+from immunax.certificate.checks import Check, checked, failed, few
+from immunax.certificate.statement import (
+    LIMITS,
+    canonical,
+    exposure_of,
+    own_digest,
+    parse,
+    policy_from_json,
+    verdicts_to_json,
+)
 from immunax.conditions import records
 from immunax.conditions.assess import assess
-from immunax.conditions.policy import Harm, Policy, Utility
+from immunax.conditions.policy import Policy
+from immunax.conditions.records import CELLS_FILE, RECORDS_FILE, Table
 from immunax.conditions.verdict import Verdict
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_bytes
 
-RECORDS, CELLS = "records.parquet", "cells.parquet"
+RECORDS, CELLS = RECORDS_FILE, CELLS_FILE
 TOLERANCE = 1e-9
 """Relative, of a number that another version of a library computes anew."""
 
-_SHOWN = 8
-"""The most names of files that a line lists."""
-
 UNSIGNED = "the certificate is not signed: whoever changed it could compute its digests anew"
-
-Result = Literal["passed", "failed", "not checked"]
-
-
-class Check(NamedTuple):
-    """One check: its name, what came of it, and why."""
-
-    name: str
-    result: Result
-    detail: str
 
 
 def check(path: Path, model: Path | None = None, key: Ed25519PublicKey | None = None) -> list[Check]:
@@ -58,54 +55,37 @@ def check(path: Path, model: Path | None = None, key: Ed25519PublicKey | None = 
             raise
         return [Check("form", "failed", str(error))]
     form = None if _is_canonical(raw, stated) else "the file is not in the one form of a certificate"
-    found = [_check("form", form, "canonical JSON")]
-    found.append(_check("schema", schema.fault(stated), "as published"))
+    found = [checked("form", form, "canonical JSON")]
+    found.append(checked("schema", schema.fault(stated), "as published"))
     if found[-1].result == "failed":
         return found
     said = stated["predicate"]["digest"]["sha256"]
     own = own_digest(stated)
     found.append(
-        _check("digest", None if own == said else f"it says {said[:12]}…, and is {own[:12]}…", f"{said[:12]}…")
+        checked("digest", None if own == said else f"it says {said[:12]}…, and is {own[:12]}…", f"{said[:12]}…")
     )
     found.append(_signature(path, raw, key))
     found.append(_weights(stated, model))
     entries = stated["predicate"]["records"]
     listed = sorted(each["name"] for each in entries)
     fault = None if listed == sorted((RECORDS, CELLS)) else f"expected {RECORDS} and {CELLS}, each once"
-    found.append(_check("tables", fault, "both listed"))
-    found += [_listed(path.parent, each) for each in entries]
+    found.append(checked("tables", fault, "both listed"))
+    read: dict[str, Table] = {}
+    found += [_listed(path.parent, each, read) for each in entries]
     if not failed(found):
-        found += _anew(path.parent, stated)
+        found += _anew(stated, read[RECORDS], read[CELLS])
+    if not failed(found):
+        found += _pages(path.parent, stated, read[RECORDS], read[CELLS])
     return found
 
 
-def failed(checks: list[Check]) -> bool:
-    """Whether one of the checks failed."""
-    return any(each.result == "failed" for each in checks)
-
-
-def tables(folder: Path) -> tuple[records.Table, records.Table]:
+def tables(folder: Path) -> tuple[Table, Table]:
     """``records`` and ``cells`` of the certificate in a folder.
 
     Raises:
       UserError: one cannot be read.
     """
     return records.read(folder / RECORDS, records.RECORDS), records.read(folder / CELLS, records.CELLS)
-
-
-def policy_from_json(value: Mapping[str, Any]) -> Policy:
-    """The policy that a statement carries.
-
-    Raises:
-      UserError: a threshold is out of range.
-    """
-    harm = {side: Harm(**each) for side, each in value["harm"].items()}
-    return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
-
-
-def exposure_of(stated: Mapping[str, Any]) -> dict[str, str]:
-    """By family of attacks, whether the model was trained against it."""
-    return {each["family"]: each["exposure"] for each in stated["predicate"]["attacks"]}
 
 
 def assessed(folder: Path, stated: Mapping[str, Any], policy: Policy | None = None) -> tuple[Verdict, ...]:
@@ -121,10 +101,6 @@ def assessed(folder: Path, stated: Mapping[str, Any], policy: Policy | None = No
     """
     own = policy_from_json(stated["predicate"]["policy"])
     return assess(*tables(folder), own if policy is None else policy, exposure_of(stated))
-
-
-def _check(name: str, fault: str | None, passed: str) -> Check:
-    return Check(name, "passed", passed) if fault is None else Check(name, "failed", fault)
 
 
 def _is_canonical(raw: bytes, stated: Any) -> bool:
@@ -152,7 +128,7 @@ def _signature(path: Path, raw: bytes, key: Ed25519PublicKey | None) -> Check:
         return Check(
             "signature", "not checked", "there is an envelope; give --key PUBLIC.pem of whoever should have signed it"
         )
-    return _check("signature", fault, "by the key given")
+    return checked("signature", fault, "by the key given")
 
 
 def _weights(stated: Mapping[str, Any], model: Path | None) -> Check:
@@ -176,12 +152,12 @@ def _weights(stated: Mapping[str, Any], model: Path | None) -> Check:
         )
     if not kept:
         return Check("weights", "failed", "the certificate lists no file that a model is loaded from")
-    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    beside = f"; not part of the model, and not as certified: {', '.join(others[:_SHOWN])}{more}" if others else ""
+    beside = f"; not part of the model, and not as certified: {few(others)}" if others else ""
     return Check("weights", "passed", f"{kept} files{beside}")
 
 
-def _listed(folder: Path, entry: Mapping[str, Any]) -> Check:
+def _listed(folder: Path, entry: Mapping[str, Any], read: dict[str, Table]) -> Check:
+    """Whether a table is the one that was certified; it is put with those that were read."""
     name = f"records {entry['name']}"
     columns = {RECORDS: records.RECORDS, CELLS: records.CELLS}.get(entry["name"])
     if columns is None:
@@ -190,30 +166,43 @@ def _listed(folder: Path, entry: Mapping[str, Any]) -> Check:
         own = digest.of_file(folder / entry["name"])
         if own != entry["digest"]["sha256"]:
             return Check(name, "failed", "the file is not what was certified")
-        rows = len(records.read(folder / entry["name"], columns))
+        read[entry["name"]] = records.read(folder / entry["name"], columns)
     except UserError as error:
         return Check(name, "failed", str(error))
-    return _check(name, None if rows == entry["rows"] else f"it has {rows} rows, not {entry['rows']}", f"{rows} rows")
+    rows = len(read[entry["name"]])
+    return checked(name, None if rows == entry["rows"] else f"it has {rows} rows, not {entry['rows']}", f"{rows} rows")
 
 
-def _anew(folder: Path, stated: Mapping[str, Any]) -> list[Check]:
+_SENSELESS = (UserError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError)
+"""What a statement of the right form and of no sense ends in."""
+
+
+def _anew(stated: Mapping[str, Any], measured: Table, cells: Table) -> list[Check]:
     """What follows from the tables: the verdicts, and the facts around them."""
     try:
         policy = policy_from_json(stated["predicate"]["policy"])
-        verdicts = assessed(folder, stated)
+        verdicts = assess(measured, cells, policy, exposure_of(stated))
         anew = verdicts_to_json(verdicts)
-        around = facts.fault(stated, tables(folder)[1], policy, verdicts)
+        around = facts.fault(stated, cells, policy, verdicts)
         said = stated["predicate"]["verdicts"]
         fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
         for one, other in zip(anew, said, strict=False):
             if fault is None and not same(one, other):
                 fault = f"{other['condition']}, {other['claim']}: the records give another verdict"
-    except (UserError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _SENSELESS as error:
         return [Check("verdicts", "failed", f"they cannot be computed anew: {error}")]
     return [
-        _check("verdicts", fault, f"{len(said)} computed anew"),
-        _check("facts", around, "attacks, exposure and limits follow"),
+        checked("verdicts", fault, f"{len(said)} computed anew"),
+        checked("facts", around, "attacks, exposure and limits follow"),
+        *judge_cards.check(stated["predicate"]),
     ]
+
+
+def _pages(folder: Path, stated: Mapping[str, Any], measured: Table, cells: Table) -> list[Check]:
+    try:
+        return pages.check(folder, stated, measured, cells)
+    except _SENSELESS as error:
+        return [Check("pages", "failed", f"they cannot be drawn anew: {error}")]
 
 
 def same(one: Any, other: Any) -> bool:

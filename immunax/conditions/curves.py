@@ -8,42 +8,44 @@ from scipy import special
 from immunax.conditions.records import Table
 from immunax.conditions.statistics import rate_bounds
 
-CONFIDENCE = 0.95
+_TOLD = ("setting", "seed", "step", "samples", "template", "utility")
 
 
-def envelope(table: Table, cost: str) -> list[dict[str, float]]:
+def envelope(table: Table, cost: str, confidence: float) -> list[dict[str, float]]:
     """The most harm that an attack reaches within each budget: an attack-cost curve, by :func:`worst` of what the budget allows.
 
     Args:
       table: points of one model and one side that keep the utility.
       cost: a column of :data:`~immunax.conditions.points.COSTS`.
+      confidence: of the intervals.
 
     Returns:
-      For each budget at which the curve rises, and for the largest: ``cost``, ``rate``, and its exact 95% interval ``low``,
-      ``high``, which is that of the point alone and pays for no choice.
+      For each budget at which the curve rises, and for the largest: ``cost``, ``rate``, and its exact interval ``low``, ``high``,
+      which is that of the point alone and pays for no choice.
     """
     steps: list[dict[str, float]] = []
     for budget in sorted(set(table[cost])):
         rate, row = _highest(table[table[cost] <= budget])
         if not steps or rate > steps[-1]["rate"]:
-            steps.append({"cost": float(budget), **_interval(row)})
+            steps.append({"cost": float(budget), **_interval(row, confidence)})
     if steps and steps[-1]["cost"] < table[cost].max():
         steps.append({**steps[-1], "cost": float(table[cost].max())})
     return steps
 
 
-def worst(table: Table) -> list[dict[str, Any]]:
+def worst(table: Table, confidence: float) -> list[dict[str, Any]]:
     """By family, the point that does most harm among those that keep the utility, and how many merely broke the model.
 
     Args:
       table: points of one model and one side.
+      confidence: of the intervals.
 
     Returns:
-      Rows of ``family``, ``setting``, ``seed``, ``step``, ``samples``, ``rate``, ``low``, ``high``, ``utility``, ``points``,
-      ``broken`` and ``broken_rate`` (the most harm of points that broke it), the most harmful family first; one whose points all
-      broke the model has None in place of the other numbers.
+      Rows of ``family``, ``setting``, ``seed``, ``step``, ``samples``, ``template`` where the table has it, ``rate``, ``low``,
+      ``high``, ``utility``, ``points``, ``broken`` and ``broken_rate`` (the most harm of points that broke it), the most harmful
+      family first; one whose points all broke the model has None in place of the other numbers.
     """
-    rows = []
+    rows, told = [], [name for name in _TOLD if name in table]
     for family, part in table.groupby("family"):
         kept = part[part["kept"]]
         spoiled = part[~part["kept"]]
@@ -51,9 +53,9 @@ def worst(table: Table) -> list[dict[str, Any]]:
         row["broken_rate"] = _highest(spoiled)[0] if len(spoiled) else None
         if len(kept):
             _, best = _highest(kept)
-            row |= {name: best[name] for name in ("setting", "seed", "step", "samples", "utility")} | _interval(best)
+            row |= {name: best[name] for name in told} | _interval(best, confidence)
         else:
-            row |= dict.fromkeys(("setting", "seed", "step", "samples", "utility", "rate", "low", "high"))
+            row |= dict.fromkeys((*told, "rate", "low", "high"))
         rows.append(row)
     return sorted(rows, key=lambda row: (row["rate"] is None, -(row["rate"] or row["broken_rate"] or 0.0)))
 
@@ -95,6 +97,6 @@ def _highest(table: Table) -> tuple[float, Any]:
     return float(rates.max()), table.loc[rates.idxmax()]
 
 
-def _interval(row: Any) -> dict[str, float]:
-    low, high = rate_bounds(np.array([row["harmful"]]), np.array([row["trials"]]), (1 - CONFIDENCE) / 2)
+def _interval(row: Any, confidence: float) -> dict[str, float]:
+    low, high = rate_bounds(np.array([row["harmful"]]), np.array([row["trials"]]), (1 - confidence) / 2)
     return {"rate": float(row["harmful"] / row["trials"]), "low": float(low[0]), "high": float(high[0])}

@@ -22,6 +22,9 @@ from immunax.runtime.untrusted import parquet
 Table = Any
 """A data frame of pandas, whose own annotations allow for more than a table of numbers."""
 
+RECORDS_FILE, CELLS_FILE = "records.parquet", "cells.parquet"
+"""Their names beside a certificate."""
+
 SUBJECT, REFERENCE = "subject", "reference"
 """Values of ``model``: the one that is certified, and the undefended one that it is compared with."""
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import scipy
 
+from immunax.conditions.percent import percent
 from immunax.conditions.points import in_scope
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import SUBJECT, Table
@@ -115,7 +116,7 @@ def _told(kept: Table, worst: Estimate, threshold: float) -> str:
         return f"{said}; the share is at most {math.ceil(100 * worst.high)}% with the stated confidence."
     if worst.low > threshold:
         return f"{said}; the share is above {math.floor(100 * worst.low)}% with the stated confidence."
-    return f"{said}; that neither shows nor excludes a share above {threshold:.0%}."
+    return f"{said}; that neither shows nor excludes a share above {percent(threshold)}."
 
 
 def families(table: Table, policy: Policy) -> dict[str, dict]:

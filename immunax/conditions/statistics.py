@@ -19,7 +19,7 @@ FEWEST = 24
 
 
 class Estimate(NamedTuple):
-    """A statistic with its 95% interval; NaN where there are no data."""
+    """A statistic with its interval, of 95% unless another confidence was asked for; NaN where there are no data."""
 
     value: float
     low: float
@@ -33,16 +33,17 @@ class Estimate(NamedTuple):
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
 
 
-def rate(outcomes: np.ndarray) -> Estimate:
+def rate(outcomes: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
     """A rate with its exact interval (Clopper & Pearson 1934).
 
     Args:
       outcomes: ``[N]`` of 0 and 1; NaN are left out.
+      confidence: of the interval.
     """
     known = outcomes[~np.isnan(outcomes)]
     if not len(known):
         return NOTHING
-    interval = scipy.stats.binomtest(int(known.sum()), len(known)).proportion_ci(CONFIDENCE, "exact")
+    interval = scipy.stats.binomtest(int(known.sum()), len(known)).proportion_ci(confidence, "exact")
     return Estimate(float(known.mean()), float(interval.low), float(interval.high))
 
 
@@ -56,7 +57,7 @@ def mean(scores: np.ndarray) -> Estimate:
     return ratio(known, np.ones_like(known))
 
 
-def crossed_mean(scores: np.ndarray) -> Estimate:
+def crossed_mean(scores: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of a table whose rows and columns are both samples, such as attacks by prompts.
 
     Its interval resamples rows and columns apart (the pigeonhole bootstrap of Owen 2007, arXiv:0712.1111), seed 0: cells of
@@ -64,6 +65,7 @@ def crossed_mean(scores: np.ndarray) -> Estimate:
 
     Args:
       scores: ``[R, C]``; a column with a NaN is left out.
+      confidence: of the interval.
     """
     known = scores[:, ~np.isnan(scores).any(axis=0)]
     if not known.size:
@@ -72,7 +74,7 @@ def crossed_mean(scores: np.ndarray) -> Estimate:
     of_rows = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES) / rows
     of_columns = rng.multinomial(columns, np.full(columns, 1 / columns), RESAMPLES) / columns
     means = np.einsum("nr,rc,nc->n", of_rows, known, of_columns, optimize=True)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(known.mean()), float(low), float(high))
 
 

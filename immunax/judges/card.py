@@ -108,17 +108,29 @@ def measured(name: str, identity: str) -> tuple[Agreement, ...]:
     Raises:
       UserError: a file of the user's own is damaged.
     """
-    shipped = resources.files("immunax.judges").joinpath("cards", f"{name}.json")
-    own = own_card(name, identity)
-    for place in (shipped, own):
-        if place.is_file():
-            try:
-                held = values.parse_json(place.read_bytes(), "it", fix="measure it")
-                if held["identity"] == identity:
-                    return tuple(made(Agreement, each) for each in held["agreements"])
-            except (UserError, values.MalformedError, KeyError, TypeError) as error:
-                raise UserError(f"judge card {place} is damaged ({error}): delete it and measure again.") from error
-    return ()
+    return published(name, identity) or _held(own_card(name, identity), identity)
+
+
+def published(name: str, identity: str) -> tuple[Agreement, ...]:
+    """The agreements that come with the package: those of :func:`measured` that are the same on every machine.
+
+    Args:
+      name: of a card of the package's own.
+      identity: of that card.
+    """
+    return _held(resources.files("immunax.judges").joinpath("cards", f"{name}.json"), identity)
+
+
+def _held(place: Any, identity: str) -> tuple[Agreement, ...]:
+    if not place.is_file():
+        return ()
+    try:
+        held = values.parse_json(place.read_bytes(), "it", fix="measure it")
+        if held["identity"] != identity:
+            return ()
+        return tuple(made(Agreement, each) for each in held["agreements"])
+    except (UserError, values.MalformedError, KeyError, TypeError) as error:
+        raise UserError(f"judge card {place} is damaged ({error}): delete it and measure again.") from error
 
 
 def own_card(name: str, identity: str) -> Path:

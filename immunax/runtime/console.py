@@ -4,6 +4,7 @@ Process 0 alone prints. Progress goes to standard error, tables to standard outp
 piped. Where there is no terminal, a bar becomes a plain line every ten seconds.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from immunax.runtime.distributed import is_leader
+from immunax.runtime.escaped import escaped, taking_all
 
 FILE_WIDTH = 160
 """Columns of a table where there is no terminal."""
@@ -24,6 +27,7 @@ LINE_SECONDS = 10.0
 
 def _console(stderr: bool) -> Console:
     # Built at each use: a stream that a test or a notebook has replaced since is then the one written to.
+    taking_all(sys.stderr if stderr else sys.stdout)
     console = Console(stderr=stderr, quiet=not is_leader(), highlight=False, soft_wrap=True)
     return (
         console
@@ -32,13 +36,18 @@ def _console(stderr: bool) -> Console:
     )
 
 
+def _plain(text: str) -> Text:
+    """A text in which nothing is markup, nor the name of a picture."""
+    return Text(escaped(text))
+
+
 def note(text: str) -> None:
     """Prints one line to standard error, from process 0.
 
     Args:
-      text: the line; square brackets are printed as they are.
+      text: the line, escaped where it has to be.
     """
-    _console(stderr=True).print(text, markup=False)
+    _console(stderr=True).print(_plain(text))
 
 
 class Bar:
@@ -50,7 +59,7 @@ class Bar:
         self._done, self._values = 0, ""
         self._task = None
         if bars is not None:
-            self._task = bars.add_task(description, total=total, rate="", values="")
+            self._task = bars.add_task(escaped(description), total=total, rate="", values="")
 
     def advance(self, count: int = 1, **values: float) -> None:
         """Counts work as done.
@@ -111,7 +120,7 @@ def progress(description: str, total: int, unit: str = "step") -> Iterator[Bar]:
         bar.finish()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -145,10 +154,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
       columns: the headings.
       rows: one cell a column; numbers are aligned right, floats shown to four digits.
     """
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=_plain(title), title_justify="left")
     numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
-        shown.add_column(name, justify="right" if right else "left", overflow="fold")
+        shown.add_column(_plain(name), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    _console(stderr=False).print(shown, markup=False)
+        shown.add_row(*(_plain(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    _console(stderr=False).print(shown)

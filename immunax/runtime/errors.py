@@ -4,8 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-_LONGEST = 2000
-"""Characters of a message: what strangers' files say is quoted in messages, and may be megabytes."""
+from immunax.runtime.escaped import escaped
 
 
 class UserError(Exception):
@@ -15,13 +14,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_in_one_line(message))
-
-
-def _in_one_line(text: str) -> str:
-    """A text in which nothing of a stranger's can begin a line, move the cursor or fill the screen."""
-    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
-    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+        super().__init__(escaped(message))
 
 
 def shown(value: Any, most: int = 80) -> str:

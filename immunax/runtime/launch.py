@@ -28,6 +28,7 @@ from immunax.runtime import lock, names, preemption
 from immunax.runtime.atomic import disk_error, is_full, is_within
 from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
 from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
 from immunax.runtime.preemption import EXIT_INTERRUPTED, Leaving, told
@@ -208,13 +209,13 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(told("SIGINT"), file=sys.stderr)
+        say(told("SIGINT"), error=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except Exception as error:
         mistake = error if isinstance(error, UserError) else _refusal(outputs, error) or _homeless(error)
         if mistake is None:
             raise
-        print(f"error: {mistake}", file=sys.stderr)
+        say(f"error: {mistake}", error=True)
         raise SystemExit(EXIT_USER) from None
 
 

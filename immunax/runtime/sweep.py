@@ -5,7 +5,6 @@ what failed, one line a job.
 """
 
 import json
-import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from immunax.runtime.escaped import say
 from immunax.runtime.preemption import is_stop
 
 EXIT_BUG = 1
@@ -76,7 +76,7 @@ class Failures:
             return
         found = [json.loads(line) for line in self.file.read_text().splitlines()]
         self.file.unlink()
-        print(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", file=sys.stderr)
+        say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", error=True)
         if kind is None:
             statuses = [status for _, status in found]
             raise SystemExit(EXIT_BUG if EXIT_BUG in statuses else statuses[0])

@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from immunax.certificate import bundle, signing
+from immunax.certificate import bundle, pages, signing
 from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
 from immunax.certificate.places import without_places
-from immunax.certificate.report import html, model_card
-from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
-from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED
+from immunax.certificate.reproduce import reproduce
+from immunax.certificate.statement import FILE, canonical, parse, statement, verdicts_to_json
+from immunax.certificate.verify import CELLS, RECORDS, tables
 from immunax.conditions import records
 from immunax.conditions.assess import assess
 from immunax.conditions.policy import Policy
-from immunax.data.dialog import SHARED
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
 from immunax.runtime.errors import UserError
@@ -92,8 +91,8 @@ def issue(
     Raises:
       UserError: the disk is full.
     """
-    tables = {RECORDS: campaign.measured.records, CELLS: campaign.measured.cells}
-    for name, table in tables.items():
+    measured = {RECORDS: campaign.measured.records, CELLS: campaign.measured.cells}
+    for name, table in measured.items():
         records.write(folder / name, table)
     verdicts = assess(*campaign.measured, policy, exposure)
     about = manifest.read(folder)
@@ -112,7 +111,7 @@ def issue(
         "data": dict(data),
         "records": [
             {"name": name, "rows": len(table), "digest": {"sha256": digest.of_file(folder / name)}}
-            for name, table in tables.items()
+            for name, table in measured.items()
         ],
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
@@ -129,10 +128,7 @@ def issue(
             campaign.unmeasured,
             speech,
         ),
-        "reproduce": [
-            "python -m immunax.certify " + " ".join(_overrides(config, certified)),
-            f"python -m immunax.verify {FILE} --model FOLDER --replay 3",
-        ],
+        "reproduce": reproduce(told),
     }
     stated = statement(certified.digests, predicate)
     raw = canonical(stated)
@@ -143,15 +139,11 @@ def issue(
         _write(folder / signing.FILE, signing.sign(raw, signed_by.statement))
     if signed_by.bundle is not None and certified.folder is not None:
         bundle.sign_folder(certified.folder, signed_by.bundle, folder / bundle.FILE)
-    page = html.render(stated, *campaign.measured, signature(folder))
-    _write(folder / html.FILE, page.encode())
-    _write(folder / model_card.FILE, model_card.model_card(stated).encode())
+    # As whoever verifies them draws them: from what was written.
+    _, written = parse(folder / FILE)
+    for name, page in pages.drawn(written, *tables(folder)).items():
+        _write(folder / name, page)
     return stated
-
-
-def signature(folder: Path) -> str:
-    """What a reader is told of the signature."""
-    return f"Signed; the envelope is {signing.FILE}." if (folder / signing.FILE).exists() else f"Unsigned: {UNSIGNED}."
 
 
 def _attacks(campaign: Campaign, exposure: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -187,14 +179,6 @@ def _portable(config: UserConfig, certified: Subject, reference: Subject | None)
         if model.get("chat_template"):
             model["chat_template"] = Path(model["chat_template"]).name
     return without_places({**changed, "outputs": None, "key": None, "bundle_key": None})
-
-
-def _overrides(config: UserConfig, certified: Subject) -> list[str]:
-    model = (
-        f"model={certified.name}" if certified.folder is not None else f"model={config.model.get('path') or 'organism'}"
-    )
-    attacker = [f"data.attacker={SHARED}"] if config.data.get("attacker") == SHARED else []
-    return [model, f"suite={config.suite.name}", f"seed={config.seed}", *attacker]
 
 
 def _write(path: Path, raw: bytes) -> None:

@@ -11,7 +11,8 @@ import jax
 from immunax.attacks.merge import Merge
 from immunax.certificate.comparison import Cell as Rows
 from immunax.certificate.comparison import Difference, Tolerance, difference, escaping, together
-from immunax.certificate.verify import Check, policy_from_json, tables
+from immunax.certificate.statement import policy_from_json
+from immunax.certificate.verify import Check, tables
 from immunax.conditions.deciding import deciding
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SUBJECT

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import certified
@@ -85,12 +86,27 @@ def test_one_model_is_ranked_once_and_a_key_refuses_what_it_did_not_sign(tmp_pat
 
 def test_a_page_of_attacks_with_the_defenses_own_data_says_so(tmp_path):
     pages = {
-        whose: page(entries([certified.certificate(tmp_path / whose, attacker=whose)]), "s")
+        whose: page(entries([certified.certificate(tmp_path / whose, attacker=whose)]), "s", 0.95)
         for whose in ("own", "shared")
     }
     assert "the very examples that the defense trained on" in pages["shared"]
     assert "the very examples" not in pages["own"]
     assert "data of their own" in pages["own"]
+
+
+def test_names_on_the_page_are_text_and_the_confidence_is_the_policys(tmp_path):
+    name = "</title></style><script>alert(1)</script>' x=\" onload=x\n\u202e" + "long " * 100
+    outcomes = dict.fromkeys(("resistance", "stability", "trainability"), "unmeasured")
+    shapes = []
+    for each in ("plain", name):
+        text = page([Entry(each, each, {"substance": (0.1, 0.0, 0.2)}, outcomes, "0" * 64)], each, 0.5)
+        assert "its 50% interval" in text
+        assert all(line.isprintable() for line in text.split("\n"))
+        shapes.append(re.findall(r"<[^>]*>", text))
+    assert shapes[0] == shapes[1]
+    assert '<span class="outcome other">' in shapes[0]
+    assert "default-src &#39;none&#39;; style-src &#39;sha256-" in text
+    assert not re.search(r" style=| on\w+=", "".join(shapes[1]))
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "dark"), (360, "light")])
@@ -100,7 +116,7 @@ def test_the_page_reads_in_a_browser_at_any_width_without_an_error(tmp_path, wid
         "a_model_with_a_name_that_has_no_place_to_break", "TAR", {"substance": (0.1, 0.0, 0.2)}, outcomes, "0" * 64
     )
     path = tmp_path / "index.html"
-    path.write_text(page([long], "standard"))
+    path.write_text(page([long], "standard", 0.95))
     seen = look(path, width, scheme)
     assert seen.told == []
     assert seen.width <= width

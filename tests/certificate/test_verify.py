@@ -28,7 +28,7 @@ FILES = ("certificate.json", signing.FILE, RECORDS, CELLS, "model/model.safetens
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory):
-    return certified.certificate(tmp_path_factory.mktemp("signed"), KEY)
+    return certified.with_pages(certified.certificate(tmp_path_factory.mktemp("signed"), KEY))
 
 
 def results(path, key=KEY):
@@ -54,7 +54,8 @@ def changed(value):
 
 def test_an_untouched_certificate_passes_every_check(signed):
     found = results(signed)
-    assert [each.result for each in found] == ["passed"] * 10
+    assert [each.result for each in found] == [*["passed"] * 13, "not checked"]
+    assert found[-1] == ("folder", "not checked", "also there, and not of the certificate: model")
     assert [each.name for each in found][:5] == ["form", "schema", "digest", "signature", "weights"]
 
 
@@ -394,6 +395,18 @@ def test_whose_data_attackers_had_is_told_and_a_gate_can_ask_for_their_own(tmp_p
         shown = capsys.readouterr().out
         assert f"attack data  {told}\n" in shown
         assert ("attack data: own is required, and it is shared" in shown) == (status == 1)
+
+
+def test_the_command_tells_the_numbers_in_force_the_gates_own_where_there_is_one(tmp_path, capsys):
+    path = certified.certificate(tmp_path)
+    (tmp_path / "policy.yaml").write_text(
+        "confidence: 0.5\nharm: {compliance: {threshold: 0.125}}\nrequire: {resistance: not fails}\n"
+    )
+    assert main([str(path), "--policy", str(tmp_path / "policy.yaml")]) == 0
+    shown = capsys.readouterr().out
+    kept = "substance at most 25%; an attack keeps 90% of the utility"
+    assert f"stated with  95% confidence; compliance at most 25%, {kept}\n" in shown
+    assert f"policy       50% confidence; compliance at most 12.5%, {kept}\n" in shown
 
 
 @pytest.mark.parametrize("name", ["strict", "lenient"])

@@ -25,7 +25,9 @@ def attacked(*cells):
 
 
 def test_a_course_starts_at_the_model_as_it_is_and_averages_over_seeds():
-    found = course(*attacked(("a", "x", 0, {5: (10, 1.0), 9: (30, 1.0)}), ("b", "x", 1, {5: (20, 1.0), 9: (40, 1.0)})))
+    found = course(
+        *attacked(("a", "x", 0, {5: (10, 1.0), 9: (30, 1.0)}), ("b", "x", 1, {5: (20, 1.0), 9: (40, 1.0)})), 0.95
+    )
     assert [(row["step"], row["flops"], row["rate"]) for row in found] == [
         (0, 0, 0.05),
         (5, 500, 0.375),
@@ -48,25 +50,26 @@ def test_the_worst_setting_is_the_one_whose_seeds_do_most_harm_while_the_model_s
             ("d", "steady", 1, {5: (24, 1.0)}),
             ("e", "broken", 0, {5: (40, 3.0)}),
             ("f", "broken", 1, {5: (40, 3.0)}),
-        )
+        ),
+        0.95,
     )
     assert (found[-1]["rate"], found[-1]["kept"]) == (0.6, True)
 
 
 def test_a_point_that_any_seed_broke_is_marked_and_a_family_that_only_breaks_is_still_drawn():
-    found = course(*attacked(("a", "x", 0, {5: (40, 1.0)}), ("b", "x", 1, {5: (40, 3.0)})))
+    found = course(*attacked(("a", "x", 0, {5: (40, 1.0)}), ("b", "x", 1, {5: (40, 3.0)})), 0.95)
     assert [row["kept"] for row in found] == [True, False]
-    found = course(*attacked(("a", "x", 0, {5: (40, 3.0)})))
+    found = course(*attacked(("a", "x", 0, {5: (40, 3.0)})), 0.95)
     assert (found[-1]["rate"], found[-1]["kept"]) == (1.0, False)
 
 
 def test_answers_that_all_agree_are_not_told_as_certain():
     for seeds in (1, 2):
         cells = [(f"c{seed}", "x", seed, {5: (40, 1.0)}) for seed in range(seeds)]
-        low = course(*attacked(*cells))[-1]["low"]
+        low = course(*attacked(*cells), 0.95)[-1]["low"]
         assert low == pytest.approx(stats.beta.ppf(0.025, 40, 1))
 
 
 def test_no_points_make_no_course():
     records, cells, table, harm = attacked(("a", "x", 0, {5: (4, 1.0)}))
-    assert course(records, cells, table[:0], harm) == []
+    assert course(records, cells, table[:0], harm, 0.95) == []

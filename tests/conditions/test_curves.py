@@ -16,11 +16,11 @@ def mine(*cells):
 
 def test_a_cost_curve_rises_where_a_budget_allows_a_more_harmful_attack():
     table = mine(("a", "sft", 4, 10.0), ("b", "sft", 2, 20.0), ("c", "lora", 30, 30.0), ("d", "lora", 1, 90.0))
-    found = envelope(table, "flops")
+    found = envelope(table, "flops", 0.95)
     assert [(each["cost"], each["rate"]) for each in found] == [(10.0, 0.1), (30.0, 0.75), (90.0, 0.75)]
     exact = rate(np.array(share(30, 40)))
     assert (found[1]["low"], found[1]["high"]) == (pytest.approx(exact.low), pytest.approx(exact.high))
-    assert envelope(table[:0], "flops") == []
+    assert envelope(table[:0], "flops", 0.95) == []
 
 
 def test_the_worst_point_of_a_family_keeps_the_utility_and_broken_ones_are_counted():
@@ -29,7 +29,7 @@ def test_the_worst_point_of_a_family_keeps_the_utility_and_broken_ones_are_count
     records = [measured("none", 0, "retain_nll", [1.0] * 4)]
     for cell, harmful, nll in (("a", 40, 2.0), ("b", 10, 1.0), ("c", 40, 2.0)):
         records += [judged(cell, 5, "refusal", share(harmful, 40)), measured(cell, 5, "retain_nll", [nll] * 4)]
-    found = worst(points(*tables(states, *records), POLICY, "test"))
+    found = worst(points(*tables(states, *records), POLICY, "test"), 0.95)
     assert [(row["family"], row["rate"], row["broken"]) for row in found] == [("sft", 0.25, 1), ("lora", None, 1)]
     assert [row["broken_rate"] for row in found] == [1.0, 1.0]
 

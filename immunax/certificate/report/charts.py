@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
+
+from markupsafe import Markup, escape
+
+from immunax.runtime.escaped import escaped
 
 WIDTH, HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 20, 12, 46
@@ -30,8 +33,8 @@ class Line(NamedTuple):
     joined: bool = True
 
 
-def chart(lines: Sequence[Line], label: str, title: str, threshold: float | None = None, log: bool = False) -> str:
-    """A chart of rates.
+def chart(lines: Sequence[Line], label: str, title: str, threshold: float | None = None, log: bool = False) -> Markup:
+    """A chart of rates; its texts are escaped here.
 
     Args:
       lines: those without points are left out.
@@ -46,19 +49,19 @@ def chart(lines: Sequence[Line], label: str, title: str, threshold: float | None
     drawn = [line for line in lines if line.points]
     values = [point[0] for line in drawn for point in line.points]
     if not drawn or (log and max(values) <= 0):
-        return "<p class='none'>Nothing to draw: no attack has this cost.</p>"
+        return Markup("<p class='none'>Nothing to draw: no attack has this cost.</p>")
     scale = _Logarithmic(values) if log else _Linear(values)
     parts = [
-        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{escape(title, quote=True)}'>",
+        f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{_text(title)}'>",
         *(_rule(tick) for tick in _TICKS),
         *(_tick(scale(value), value) for value in scale.ticks()),
-        f"<text class='axis' x='{(_LEFT + WIDTH - _RIGHT) / 2}' y='{HEIGHT - 8}' text-anchor='middle'>{escape(label)}</text>",
+        f"<text class='axis' x='{(_LEFT + WIDTH - _RIGHT) / 2}' y='{HEIGHT - 8}' text-anchor='middle'>{_text(label)}</text>",
     ]
     if threshold is not None:
         y = _height(threshold)
         parts.append(f"<line class='threshold' x1='{_LEFT}' x2='{WIDTH - _RIGHT}' y1='{y:.1f}' y2='{y:.1f}'/>")
     parts += [_drawn(line, scale) for line in drawn]
-    return "".join([*parts, "</svg>"])
+    return Markup("".join([*parts, "</svg>"]))
 
 
 class _Linear:
@@ -131,7 +134,11 @@ def _drawn(line: Line, scale: _Linear | _Logarithmic) -> str:
     )
     dots = "".join(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3'/>" for x, y in places)
     joined = f"<path d='{path}'/>" if line.joined else ""
-    return f"<g class='{escape(line.kind)}'><title>{escape(line.name)}</title>{bars}{joined}{dots}</g>"
+    return f"<g class='{_text(line.kind)}'><title>{_text(line.name)}</title>{bars}{joined}{dots}</g>"
+
+
+def _text(text: str) -> str:
+    return str(escape(escaped(text)))
 
 
 def _short(value: float) -> str:

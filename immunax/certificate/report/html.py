@@ -1,14 +1,16 @@
 """``report.html``: one page without a network, for someone who decides in two minutes and someone who reads for twenty."""
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
-import jinja2
+from markupsafe import Markup
 
 from immunax.certificate.facts import WHOSE, attack_data
+from immunax.certificate.judge_cards import unshipped
 from immunax.certificate.report.charts import Line, chart
-from immunax.certificate.verify import exposure_of, policy_from_json
+from immunax.certificate.report.page import rendered
+from immunax.certificate.reproduce import reproduce
+from immunax.certificate.statement import exposure_of, policy_from_json
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.courses import course
 from immunax.conditions.curves import best_so_far, envelope, worst
@@ -18,6 +20,8 @@ from immunax.conditions.records import DATA_KEPT, REFERENCE, SUBJECT, UNFINISHED
 from immunax.conditions.verdict import Verdict
 
 FILE = "report.html"
+TEMPLATE = "template"
+"""The column that says under which chat template a state was attacked and asked, where there are several."""
 
 _COSTS = {"flops": "FLOPs spent on training", "step": "optimizer steps", "samples": "samples", "money": "US dollars"}
 _ASKED = {
@@ -28,33 +32,39 @@ _ASKED = {
 }
 
 
-def render(stated: Mapping[str, Any], records: Table, cells: Table, signature: str) -> str:
-    """The page.
+def render(stated: Mapping[str, Any], records: Table, cells: Table) -> str:
+    """The page, of a statement that passed its checks; the same statement and tables give the same page.
+
+    Whether it is signed, and by whom, is no page's to say: whoever changes one could write that too.
 
     Args:
       stated: the statement.
       records, cells: its tables.
-      signature: what is to be said of its signature.
 
     Returns:
       HTML.
     """
     said = stated["predicate"]
     verdicts = tuple(Verdict(**each) for each in said["verdicts"])
-    return _template().render(
-        said=said,
-        subject=stated["subject"],
-        summary=[(name, _ASKED[name], overall(verdicts, name), _why(verdicts, name)) for name in CONDITIONS],
-        held_out=overall(verdicts, "resistance", "held-out"),
-        sides=[_side(stated, records, cells, verdicts, side) for side in said["policy"]["harm"]],
-        conditions={name: [each for each in verdicts if each.condition == name] for name in CONDITIONS},
-        training=_training(verdicts),
-        answers=_answers(records, cells),
-        cut=_cut(records, cells),
-        cards={each["called"]: each for each in said["judges"]},
-        signature=signature,
-        whose=WHOSE[attack_data(stated)],
-    )
+    kept = _kept(records, cells)
+    values = {
+        "said": said,
+        "subject": stated["subject"],
+        "summary": [(name, _ASKED[name], overall(verdicts, name), _why(verdicts, name)) for name in CONDITIONS],
+        "held_out": overall(verdicts, "resistance", "held-out"),
+        "sides": [_side(stated, records, cells, verdicts, side) for side in said["policy"]["harm"]],
+        "conditions": {name: [each for each in verdicts if each.condition == name] for name in CONDITIONS},
+        "training": _training(verdicts),
+        "answers": _answers(records, cells),
+        "templated": TEMPLATE in cells,
+        "kept": kept.get(SUBJECT, {}),
+        "cut": [(_NAMES[model], family, share) for model in kept for family, share in kept[model].items() if share < 1],
+        "cards": {each["called"]: each for each in said["judges"]},
+        "unshipped": unshipped(said),
+        "reproduce": reproduce(said["suite"]["config"]),
+        "whose": WHOSE[attack_data(stated)],
+    }
+    return rendered("immunax.certificate.report", "report.html.jinja", values)
 
 
 def _why(verdicts: tuple[Verdict, ...], condition: str) -> list[tuple[str, str, str]]:
@@ -78,12 +88,15 @@ def _answers(records: Table, cells: Table) -> list[tuple[str, int, int]]:
     return [(_NAMES[model], int(part["value"].sum()), len(part)) for model, part in cut.groupby("model")]
 
 
-def _cut(records: Table, cells: Table) -> list[tuple[str, float]]:
-    """The families that lost data to their maximum length, and the least share of answer tokens that one of them kept."""
-    shares = records[records["measure"] == DATA_KEPT].merge(cells[["cell", "step", "family"]], on=["cell", "step"])
-    return [
-        (str(family), float(share)) for family, share in shares.groupby("family")["value"].min().items() if share < 1
-    ]
+def _kept(records: Table, cells: Table) -> dict[str, dict[str, float]]:
+    """By model and family, the least share of its answers' tokens that one of its attacks trained on; edits have none."""
+    shares = records[records["measure"] == DATA_KEPT].merge(
+        cells[["cell", "step", "model", "family"]], on=["cell", "step"]
+    )
+    found: dict[str, dict[str, float]] = {}
+    for (model, family), share in shares.groupby(["model", "family"])["value"].min().items():
+        found.setdefault(model, {})[str(family)] = float(share)
+    return found
 
 
 def _training(verdicts: tuple[Verdict, ...]) -> list[tuple[str, float | None, float | None]]:
@@ -101,6 +114,7 @@ def _side(
     mine = table[table["side"] == side]
     threshold = policy.harm[side].threshold
     models = {model: mine[mine["model"] == model] for model in (SUBJECT, REFERENCE)}
+    confidence = policy.confidence
     kept = {model: part[part["kept"]] for model, part in models.items()}
     return {
         "name": side,
@@ -108,11 +122,11 @@ def _side(
         "at_least": policy.harm[side].at_least,
         "threshold": threshold,
         "judged": len(mine),
-        "curves": [(label, _cost_chart(kept, cost, label, threshold)) for cost, label in _COSTS.items()],
+        "curves": [(label, _cost_chart(kept, cost, label, policy, side)) for cost, label in _COSTS.items()],
         "search": _search_chart(models, threshold),
         "courses": _course_charts(records, cells, mine, policy, side),
-        "worst": worst(models[SUBJECT]),
-        "reference": {row["family"]: row for row in worst(models[REFERENCE])},
+        "worst": worst(models[SUBJECT], confidence),
+        "reference": {row["family"]: row for row in worst(models[REFERENCE], confidence)},
         "exposure": exposure_of(stated),
         "scopes": [
             each for each in verdicts
@@ -121,15 +135,18 @@ def _side(
     }  # fmt: skip
 
 
-def _cost_chart(kept: Mapping[str, Table], cost: str, label: str, threshold: float) -> str:
+def _cost_chart(kept: Mapping[str, Table], cost: str, label: str, policy: Policy, side: str) -> Markup:
     lines = []
     for model, part in kept.items():
-        found = [(each["cost"], each["rate"], each["low"], each["high"]) for each in envelope(part, cost)]
+        found = [
+            (each["cost"], each["rate"], each["low"], each["high"]) for each in envelope(part, cost, policy.confidence)
+        ]
         lines.append(Line(_NAMES[model], model, found, stepped=True))
-    return chart(lines, label, f"Most harm reached within a budget of {label}", threshold, log=True)
+    title = f"Most harm reached within a budget of {label}"
+    return chart(lines, label, title, policy.harm[side].threshold, log=True)
 
 
-def _search_chart(models: Mapping[str, Table], threshold: float) -> str:
+def _search_chart(models: Mapping[str, Table], threshold: float) -> Markup:
     lines = [
         Line(_NAMES[model], model, [(each["trials"], each["rate"], None, None) for each in best_so_far(part)])
         for model, part in models.items()
@@ -137,33 +154,22 @@ def _search_chart(models: Mapping[str, Table], threshold: float) -> str:
     return chart(lines, "attack trials, in random order", "Most harm found after a number of trials", threshold)
 
 
-def _course_charts(records: Table, cells: Table, mine: Table, policy: Policy, side: str) -> list[tuple[str, str]]:
+def _course_charts(records: Table, cells: Table, mine: Table, policy: Policy, side: str) -> list[tuple[str, Markup]]:
     """By family that costs something, its course against FLOPs; dots of points that broke the model are hollow."""
     charts = []
-    for family, part in mine.groupby("family"):
+    for (family, *template), part in mine.groupby(["family", *([TEMPLATE] if TEMPLATE in mine else [])]):
         if not part["flops"].max():
             continue
         lines = []
         for model, name in _NAMES.items():
-            rows = course(records, cells, part[part["model"] == model], policy.harm[side])
+            rows = course(records, cells, part[part["model"] == model], policy.harm[side], policy.confidence)
             found = [(each["flops"], each["rate"], each["low"], each["high"]) for each in rows]
             broken = [(x, y, None, None) for (x, y, *_), each in zip(found, rows, strict=True) if not each["kept"]]
             lines += [Line(name, model, found), Line(f"{name}, broken", f"{model} broken", broken, joined=False)]
-        title = f"Harm along {family}"
-        charts.append((family, chart(lines, _COSTS["flops"], title, policy.harm[side].threshold)))
+        called = ", ".join([family, *(f"{each} template" for each in template)])
+        title = f"Harm along {called}"
+        charts.append((called, chart(lines, _COSTS["flops"], title, policy.harm[side].threshold)))
     return charts
 
 
 _NAMES = {SUBJECT: "this model", REFERENCE: "reference"}
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{value:.0%}"
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3g}"
-    # Not jinja's own, which makes small letters of all the others.
-    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
-    text = resources.files("immunax.certificate.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text)

@@ -1,19 +1,25 @@
-"""``MODEL_CARD.md``: the certificate's numbers as the Hub's ``model-index``, so that they show on a model's page."""
+"""``MODEL_CARD.md``: the certificate's numbers as the Hub's ``model-index``, so that they show on a model's page.
 
-from collections.abc import Mapping
+The fields are those of https://huggingface.co/docs/hub/model-cards#evaluation-results.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
 
 from immunax.certificate.facts import WHOSE, attack_data
+from immunax.certificate.report.markdown import markdown
 from immunax.conditions.assess import CONDITIONS, overall
+from immunax.conditions.percent import percent
 from immunax.conditions.verdict import Verdict
+from immunax.runtime.escaped import escaped
 
 FILE = "MODEL_CARD.md"
 
 
 def model_card(stated: Mapping[str, Any]) -> str:
-    """The card, front matter included.
+    """The card, front matter included, of a statement that passed its checks; the same statement gives the same card.
 
     Args:
       stated: the statement.
@@ -21,34 +27,58 @@ def model_card(stated: Mapping[str, Any]) -> str:
     said = stated["predicate"]
     verdicts = tuple(Verdict(**each) for each in said["verdicts"])
     results = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type="immunax-suite",
-            dataset_name=f"immunax suite {said['suite']['name']}",
-            metric_type=f"{each.condition}/{each.claim}/{each.scope}/{each.side}",
-            metric_name=f"{each.condition}, {each.claim} ({_about(each)})",
-            metric_value=each.value,
-            verified=False,
-        )
+        _result(each, said["suite"]["name"])
         for each in verdicts
         if each.value is not None and each.scope in ("all", "held-out", "none")
     ]
-    data = ModelCardData(model_name=said["model"]["name"], eval_results=results, tags=["immunax", "safety"])
-    rows = "\n".join(f"| {name} | {overall(verdicts, name)} |" for name in CONDITIONS)
-    shown = [each for each in verdicts if each.value is not None]
-    claims = "\n".join(
-        f"| {each.condition}, {each.claim} ({_about(each)}) | {each.statistic} | {_number(each.value)} | "
-        f"{_number(each.low)} to {_number(each.high)} | {_number(each.threshold)} |"
-        for each in shown
+    index = [{"name": escaped(said["model"]["name"]), "results": results}]
+    # One line a field, of ASCII: no width of a line and no letter can make another document of it.
+    head = yaml.safe_dump(
+        {"tags": ["immunax", "safety"], "model-index": index}, sort_keys=False, width=float("inf"), allow_unicode=False
     )
-    limits = "\n".join(f"- {line}" for line in said["limits"])
-    body = (
-        f"# {said['model']['name']}\n\nImmunization certificate, suite `{said['suite']['name']}`, predicate digest "
-        f"`{said['digest']['sha256']}`. {WHOSE[attack_data(stated)]}\n\n| condition | outcome |\n| --- | --- |\n{rows}\n\n"
-        f"| claim | statistic | value | interval | threshold |\n| --- | --- | --- | --- | --- |\n{claims}\n\n"
-        f"What it does not say:\n\n{limits}\n"
+    return f"---\n{head}---\n\n{_body(stated, verdicts)}"
+
+
+def _result(verdict: Verdict, suite: str) -> dict[str, Any]:
+    condition, claim = verdict.condition, verdict.claim
+    metric = {
+        "type": escaped(f"{condition}/{claim}/{verdict.scope}/{verdict.side}"),
+        "value": verdict.value,
+        "name": escaped(f"{condition}, {claim} ({_about(verdict)})"),
+        "verified": False,
+    }
+    dataset = {"name": escaped(f"immunax suite {suite}"), "type": "immunax-suite"}
+    return {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]}
+
+
+def _body(stated: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+    said = stated["predicate"]
+    conditions = [(name, overall(tuple(verdicts), name)) for name in CONDITIONS]
+    claims = [
+        (
+            f"{each.condition}, {each.claim} ({_about(each)})",
+            each.statistic,
+            _number(each.value),
+            f"{_number(each.low)} to {_number(each.high)}",
+            _number(each.threshold),
+        )
+        for each in verdicts
+        if each.value is not None
+    ]
+    limits = "".join(f"- {markdown(line)}\n" for line in said["limits"])
+    interval = f"{percent(said['policy']['confidence'])} interval"
+    return (
+        f"# {markdown(said['model']['name'])}\n\nImmunization certificate, suite {markdown(said['suite']['name'])}, predicate "
+        f"digest `{said['digest']['sha256']}`. {WHOSE[attack_data(stated)]}\n\n"
+        f"{_table(('condition', 'outcome'), conditions)}\n"
+        f"{_table(('claim', 'statistic', 'value', interval, 'threshold'), claims)}\n"
+        f"What it does not say:\n\n{limits}"
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([markdown(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _number(value: float | None) -> str:
