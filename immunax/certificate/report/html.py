@@ -157,7 +157,9 @@ def _search_chart(models: Mapping[str, Table], threshold: float) -> Markup:
 def _course_charts(records: Table, cells: Table, mine: Table, policy: Policy, side: str) -> list[tuple[str, Markup]]:
     """By family that costs something, its course against FLOPs; dots of points that broke the model are hollow."""
     charts = []
-    for (family, *template), part in mine.groupby(["family", *([TEMPLATE] if TEMPLATE in mine else [])]):
+    # Of a model without a chat template there is one to tell of, and nothing to tell apart.
+    several = [TEMPLATE] if mine[TEMPLATE].nunique() > 1 else []
+    for (family, *template), part in mine.groupby(["family", *several]):
         if not part["flops"].max():
             continue
         lines = []
