@@ -121,8 +121,8 @@ class Speller:
             found = self.spelled(row)
             if found != text and not same(found, text):
                 raise UserError(
-                    f"tokenizer {self.name!r} gives the model another text to read than text {place} of {len(texts)}: it does not "
-                    "know a word of it, or changes one; use the model's original tokenizer, or leave such texts out."
+                    f"tokenizer {self.name!r} gives the model another text to read than text {place} of {len(texts)}: it does "
+                    "not know a word of it, or changes one; use the model's original tokenizer, or leave such texts out."
                 )
 
     def _tokens(self, ids: Iterable[int]) -> Iterator[str]:
