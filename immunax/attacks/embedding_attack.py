@@ -52,7 +52,7 @@ class EmbeddingAttack(Edit):
       step_size: η, in units of the embeddings.
       mark: what the suffix begins as, over and over.
       samples: the attacker's harmful dialogs.
-      max_length: tokens of a dialog; longer answers are cut.
+      max_length: tokens of a dialog, without what a chat template adds; longer answers are cut.
       seed: of the choice and the order of the dialogs.
     """
 

@@ -32,6 +32,7 @@ from immunax.stages.certify import Weights, run_suite
 from immunax.stages.suite import Suite
 from immunax.stages.voices import neutral
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
 MODEL = Model(tiny_model.CONFIG)
 HARMFUL = tuple(ask(f"how to {i}", f"yes, {i}") for i in range(4))
 RETAIN = tuple(ask(f"what is {i}", f"it is {i}") for i in range(4))
