@@ -145,6 +145,11 @@ def speller(tokenizer: Any) -> Speller:
     return Speller(spelling_of(tokenizer), tokenizer.name_or_path, tokenizer.backend_tokenizer, names, silent)
 
 
+def knows(tokenizer: Any, text: str) -> bool:
+    """Whether a tokenizer's ids spell a text; raises as :func:`spelling_of`."""
+    return same(speller(tokenizer).spelled(tokenizer(text, add_special_tokens=False)["input_ids"]), text)
+
+
 def spelling_of(tokenizer: Any) -> Spelling:
     """How a tokenizer's vocabulary spells text.
 
