@@ -22,7 +22,7 @@ from immunax.attacks.finetune import take
 from immunax.attacks.steering import BATCH, batches_of, steer, unsteered
 from immunax.data.batches import Batch, pad, stack
 from immunax.data.chat import UNBOUNDED, Encoded, encode_all, encode_prompts
-from immunax.data.dialog import Dialog, Splits, ask
+from immunax.data.dialog import Dialog, Splits, ask, question_words
 from immunax.data.packing import fit_padded
 from immunax.data.template import Template
 from immunax.models.model import Model, Params
@@ -52,7 +52,7 @@ class EmbeddingAttack(Edit):
       step_size: η, in units of the embeddings.
       mark: what the suffix begins as, over and over.
       samples: the attacker's harmful dialogs.
-      max_length: tokens of a dialog; longer answers are cut.
+      max_length: tokens of a dialog, without what a chat template adds; longer answers are cut.
       seed: of the choice and the order of the dialogs.
     """
 
@@ -107,7 +107,8 @@ class EmbeddingAttack(Edit):
         Raises:
           UserError: they are not the same tokens in every prompt.
         """
-        plain, marked = encode_prompts(tokenizer, [ask("a"), self.evaluation(ask("a"))], UNBOUNDED)
+        asked = ask(" ".join(question_words(dialogs, 1)))
+        plain, marked = encode_prompts(tokenizer, [asked, self.evaluation(asked)], UNBOUNDED)
         same = next(
             (place for place, pair in enumerate(zip(plain, marked, strict=False)) if pair[0] != pair[1]), len(plain)
         )

@@ -34,7 +34,7 @@ class LatentAttack(Edit):
       steps: of projected descent.
       learning_rate: of its Adam.
       samples: the attacker's harmful dialogs.
-      max_length: tokens of a dialog; longer answers are cut.
+      max_length: tokens of a dialog, without what a chat template adds; longer answers are cut.
       seed: of the choice and the order of the dialogs.
     """
 

@@ -20,8 +20,9 @@ from immunax.attacks.edit import matrices, nothing, with_matrices
 from immunax.attacks.finetune import take
 from immunax.attacks.refusal_direction import Contrast, Effects, candidates, choose, effects, unit
 from immunax.data.chat import UNBOUNDED, encode_all, encode_prompts
-from immunax.data.dialog import Dialog, Split, Splits, ask
+from immunax.data.dialog import Dialog, Split, Splits, ask, question_words
 from immunax.data.prompts import Prompts, prompt_rows
+from immunax.data.spelling import knows
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.runtime.projections import WRITERS
@@ -147,10 +148,10 @@ def after_request(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) ->
 
     Args:
       tokenizer: the model's.
-      dialogs: prompts that are asked; two made-up requests are read beside them, whose last words differ.
+      dialogs: prompts that are asked; two words of theirs are read beside them, so that the last words differ.
       max_length: tokens of a prompt.
     """
-    prompts = encode_prompts(tokenizer, [*dialogs, ask("a"), ask("b")], max_length)
+    prompts = encode_prompts(tokenizer, [*dialogs, *map(ask, question_words(dialogs, 2))], max_length)
     columns = zip(*(reversed(prompt) for prompt in prompts), strict=False)
     return max(1, sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns)))
 
@@ -161,11 +162,11 @@ def first_tokens(tokenizer: Any, openers: Sequence[str]) -> np.ndarray:
     Raises:
       UserError: it knows none.
     """
-    examples, _ = encode_all(tokenizer, [ask("a", opener) for opener in openers], UNBOUNDED)
-    known = sorted({example.answer[0] for example in examples} - {tokenizer.unk_token_id})
+    known = [opener for opener in openers if knows(tokenizer, opener)]
     if not known:
         raise UserError(f"attack.openers={list(openers)}: the tokenizer knows none of these words; name others.")
-    return np.array(known, np.int32)
+    examples, _ = encode_all(tokenizer, [ask(opener, opener) for opener in known], UNBOUNDED)
+    return np.array(sorted({example.answer[0] for example in examples}), np.int32)
 
 
 def _sides(split: Split) -> tuple[tuple[Dialog, ...], tuple[Dialog, ...]]:

@@ -30,7 +30,7 @@ def batches_of(tokenizer: Any, dialogs: Sequence[Dialog], steps: int, max_length
       tokenizer: the model's.
       dialogs: all that the vectors are sought on.
       steps: K.
-      max_length: tokens of a dialog; longer answers are cut.
+      max_length: tokens of a dialog, without what a chat template adds; longer answers are cut.
       seed: of the order.
 
     Raises:

@@ -26,7 +26,7 @@ class Tuning:
         ``kept`` as a smaller batch, as ``transformers`` has it.
       optimizer: rule and schedule.
       lora: adapters to train instead of the full weights, or None.
-      max_length: tokens an example may have; longer answers are cut.
+      max_length: tokens an example may have, without what a chat template adds; longer answers are cut.
       probes: how many times along the attack held-out prompts are answered, beside once before it (the largest divisor
         of the number of steps up to this is used, the last one after the last step).
       seed: of the choice and the order of the data.

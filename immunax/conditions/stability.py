@@ -84,8 +84,8 @@ def stability(records: Table, cells: Table, policy: Policy) -> list[Verdict]:
 
     def under(template: str, claim: str) -> Verdict:
         measure, statistic, measured, margin = claims[claim]
-        own, others = (part[part["template"] == template] for part in (mine, theirs))
-        rows = paired(records, own, others, measure)
+        here, there = (part[part["template"] == template] for part in (mine, theirs))
+        rows = paired(records, here, there, measure)
         found = compare("stability", claim, statistic, rows, measured, margin)
         return replace(found, reason="It could not be measured.") if len(theirs) and not len(rows) else found
 

@@ -57,6 +57,17 @@ def ask(question: str, answer: str = "") -> Dialog:
     return Dialog((Message("user", question),), answer)
 
 
+def question_words(dialogs: Sequence[Dialog], count: int) -> list[str]:
+    """The first distinct words of questions, for trying a tokenizer on: it may know no others.
+
+    Args:
+      dialogs: with questions.
+      count: the most words.
+    """
+    words = (word for dialog in dialogs for word in re.findall(r"\w+", dialog.question))
+    return list(dict.fromkeys(words))[:count]
+
+
 @dataclass(frozen=True)
 class Split:
     """The named streams of one split; an absent stream is empty.

@@ -6,6 +6,7 @@ from typing import Any, cast
 from immunax.data.dialog import Dialog, ask
 from immunax.data.layout import has_template, learn, roles
 from immunax.data.spelling import is_marker
+from immunax.data.thought import MARKERS
 from immunax.runtime.errors import UserError
 
 _ANY = ask("a question")
@@ -78,9 +79,9 @@ def check_ended_once(tokenizer: Any, answers: Sequence[Sequence[int]], dialog: D
 
 
 def _ends(tokenizer: Any, token: int | None) -> bool:
-    """Whether an id can end an answer: it is a marker and a token of its own, or one that the vocabulary has no text for."""
+    """Whether an id can end an answer: it is a marker, though not of a thought, and a token of its own, or one without a text."""
     if token is None:
         return False
     text = tokenizer.backend_tokenizer.id_to_token(token)
     own = token in tokenizer.added_tokens_decoder or token in tokenizer.all_special_ids
-    return text is None or (own and is_marker(text))
+    return text is None or (own and is_marker(text) and not any(text in pair for pair in MARKERS))

@@ -31,7 +31,7 @@ class Training:
       optimizer: rule and schedule.
       turns: in place of one optimizer, one for each part of the defense's objective, by the names that the defense gives them;
         an outer step has an update of each.
-      max_length: tokens an example may have; longer answers are cut.
+      max_length: tokens an example may have, without what a chat template adds; longer answers are cut.
       seed: of the data's order and of every random key.
       accumulate: batches of the defense's mixture that a step takes the mean loss over, one after the other.
       lora: adapters that are trained in place of what the defense trains by itself, or None; they are merged at the end.

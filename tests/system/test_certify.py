@@ -66,8 +66,9 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     assert {"certificate.json", "certificate.dsse.json", "report.html", "MODEL_CARD.md", "records.parquet"} <= names
     said = json.loads((folder / "certificate.json").read_text())["predicate"]
     assert {each["family"]: each["cells"] for each in said["attacks"]} == {
-        "harmful_sft": 6, "harmful_sft_lora": 4, "prune": 2, "quantize": 2, "refusal_ablation": 1, "merge": 1,
+        "harmful_sft": 12, "harmful_sft_lora": 8, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2,
     }  # fmt: skip
+    assert said["templates"] == ["own", "neutral"]
     assert {each["exposure"] for each in said["attacks"]} == {"unknown"}
     assert said["data"]["attacker"] == "own"
     assert str(home) not in (folder / "certificate.json").read_text()
@@ -93,13 +94,13 @@ def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_
         "suite.attacks.prune.grid.sparsity=[0.1]", "run=files",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    asked = ("outputs/files/certificate.json", "--model", "model", "--replay", "9", "--reference")
+    asked = ("outputs/files/certificate.json", "--model", "model", "--replay", "12", "--reference")
     checked = run(tmp_path, "verify", *asked, "start")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert (
         checked.stdout.count("passed       replay subject-")
         == checked.stdout.count("passed       replay reference-")
-        == 3
+        == 6
     )
     weights = tmp_path / "start" / "model.safetensors"
     raw = weights.read_bytes()
