@@ -6,6 +6,7 @@ from typing import Any
 
 from immunax.runtime.escaped import escaped
 
+
 class UserError(Exception):
     """A mistake in what the user gave: ``str(error)`` is one line that names the thing, what was expected and the fix.
 
@@ -25,6 +26,12 @@ def shown(value: Any, most: int = 80) -> str:
     """
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def refused(error: OSError) -> UserError:
+    """What the operating system refused, in one line: a path that no file can have, or that may not be reached."""
+    where = "the system" if error.filename is None else shown(str(error.filename), 200)
+    return UserError(f"{where}: {error.strerror or type(error).__name__}; check the path and its permissions.")
 
 
 def close_behind(error: object, close: Callable[[], None]) -> None:
