@@ -9,7 +9,7 @@ from immunax.certificate.ranking import entries, page
 from immunax.certificate.signing import public_key
 from immunax.certificate.statement import FILE, parse
 from immunax.runtime import atomic
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import say
 
 EXIT_USER = 2
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = parse(paths[0])[1]["predicate"]
         with atomic.file(options.out / "index.html") as temp:
             temp.write_text(page(ranked, said["suite"]["name"], said["policy"]["confidence"]), encoding="utf-8")
-    except UserError as error:
-        say(f"error: {error}", error=True)
+    except (UserError, OSError) as error:
+        say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
         return EXIT_USER
     say(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
     return 0

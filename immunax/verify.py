@@ -1,6 +1,8 @@
 """``python -m immunax.verify PATH/certificate.json``: audit a certificate.
 
-Exit statuses: 0 where no check failed and the policy, if one is given, is met; 1 where not; 2 for a mistake in the command.
+Exit statuses: 0 where no check failed and the policy, if one is given, is met; 1 where not, also where the certificate, its
+tables or the model's files are damaged; 2 for a mistake in the command: an option, a policy, a key, or a path that cannot be read
+or written. Whatever a stranger's file says, each check is one line.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from immunax.certificate.shipped import told as as_shipped
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse, policy_from_json
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import say
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_yaml
@@ -49,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.certificate is None:
             raise UserError("no certificate: give the path of certificate.json.")
         return _audit(options)
-    except UserError as error:
-        say(f"error: {error}", error=True)
+    except (UserError, OSError) as error:
+        say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
         return EXIT_USER
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.untrusted.files import read_bytes
 
 FILE = "model.sig"
 _EXPECTED = "expected an unencrypted PEM file, as of openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
@@ -25,9 +26,10 @@ def check_key(path: Path) -> None:
       UserError: it is missing, encrypted, or of no elliptic curve; or the extra ``signing`` is not installed.
     """
     _library()
+    raw = read_bytes(path)
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+        key = serialization.load_pem_private_key(raw, None)
+    except (ValueError, TypeError) as error:
         raise UserError(f"bundle_key {path}: cannot be read ({type(error).__name__}); {_EXPECTED}.") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise UserError(f"bundle_key {path}: is of no elliptic curve; {_EXPECTED}.")
@@ -58,9 +60,14 @@ def folder_fault(folder: Path, key: Path, bundle: Path) -> str | None:
       bundle: from :func:`sign_folder`.
 
     Raises:
-      UserError: the extra ``signing`` is not installed.
+      UserError: the extra ``signing`` is not installed, or there is no such key.
     """
     _, verifying = _library()
+    read_bytes(key)
+    try:
+        read_bytes(bundle)  # the library would wait for a FIFO
+    except UserError as error:
+        return str(error)
     try:
         verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, bundle)
     except Exception as error:  # the library has no class of its own for what it refuses

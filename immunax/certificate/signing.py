@@ -35,8 +35,11 @@ def make_key(path: Path) -> Path:
       Where the public key is.
 
     Raises:
-      UserError: there is a file already, or the folder may not be written to.
+      UserError: there is a file already, or none can be written there.
+      OSError: no file can have that name.
     """
+    if not path.name:
+        raise UserError(f"{path}: is no file's name; choose a path such as release.pem.")
     public = path.with_suffix(".pub.pem")
     for each in (path, public):
         if each.exists():
@@ -45,16 +48,19 @@ def make_key(path: Path) -> Path:
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    # Not atomic.file, which opens what it wrote to the umask before the name changes.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+    other = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     with atomic.file(public) as temp:
-        temp.write_bytes(
-            private.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
+        temp.write_bytes(other)
+    try:
+        # Not atomic.file, which opens what it wrote to the umask before the name changes.
+        with atomic.refusals(path), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+    except BaseException:
+        # Without its other half it would only stand in the way of the next try.
+        public.unlink()
+        raise
     return public
 
 
@@ -64,9 +70,10 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     Raises:
       UserError: it is missing, or is no unencrypted ed25519 private key.
     """
+    raw = read_bytes(path, _KEY_BYTES)
     try:
-        key = serialization.load_pem_private_key(read_bytes(path, _KEY_BYTES), None)
-    except (UserError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        key = serialization.load_pem_private_key(raw, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(
             f"key {path}: cannot be read ({type(error).__name__}); expected an unencrypted PEM file."
         ) from error
@@ -83,9 +90,10 @@ def public_key(path: Path) -> Ed25519PublicKey:
     Raises:
       UserError: it is missing, or is no ed25519 public key.
     """
+    raw = read_bytes(path, _KEY_BYTES)
     try:
-        key = serialization.load_pem_public_key(read_bytes(path, _KEY_BYTES))
-    except (UserError, ValueError, UnsupportedAlgorithm) as error:
+        key = serialization.load_pem_public_key(raw)
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError(
             f"key {path}: cannot be read ({type(error).__name__}); expected a PEM file of a public key."
         ) from error

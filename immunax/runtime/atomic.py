@@ -83,7 +83,12 @@ def _upward(path: Path | str) -> list[Path]:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path) -> Iterator[None]:
+    """What the disk refuses within the block, as a :class:`~immunax.runtime.errors.UserError`.
+
+    Args:
+      path: what is being written.
+    """
     try:
         yield
     except Exception as raised:
@@ -161,7 +166,7 @@ def file(path: Path | str) -> Iterator[Path]:
       UserError: the disk is full or may not be written to.
     """
     target = Path(path)
-    with _refusals(target), _place_for(target) as place:
+    with refusals(target), _place_for(target) as place:
         temp = place / target.name
         temp.touch()
         yield temp
@@ -183,7 +188,7 @@ def directory(path: Path | str) -> Iterator[Path]:
       UserError: the disk is full or may not be written to.
     """
     target = Path(path)
-    with _refusals(target), _place_for(target) as place:
+    with refusals(target), _place_for(target) as place:
         temp = place / target.name
         temp.mkdir()
         yield temp

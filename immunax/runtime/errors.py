@@ -28,6 +28,12 @@ def shown(value: Any, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def refused(error: OSError) -> UserError:
+    """What the operating system refused, in one line: a path that no file can have, or that may not be reached."""
+    where = "the system" if error.filename is None else shown(str(error.filename), 200)
+    return UserError(f"{where}: {error.strerror or type(error).__name__}; check the path and its permissions.")
+
+
 def close_behind(error: object, close: Callable[[], None]) -> None:
     """Closes at the end of a ``with`` block, whose own exception comes before one of closing.
 

@@ -53,7 +53,7 @@ def test_the_command_checks_the_bundle_beside_the_certificate(tmp_path, pair, ca
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_run(tmp_path, pair):
     make_key(tmp_path / "ed25519.pem")
     for path, message in (
-        (tmp_path / "none.pem", "cannot be read"),
+        (tmp_path / "none.pem", "no file"),
         (pair[1], "cannot be read"),
         (tmp_path / "ed25519.pem", "no elliptic curve"),
     ):
