@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from immunax.certificate.limits import limits
+from immunax.conditions.exposure import Exposure, exposures
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
@@ -16,7 +17,7 @@ FOREIGN = ("immunax.attacks.multilingual_sft.MultilingualSFT",)
 PHRASES = "immunax.judges.refusal.Refusal"
 """The judge that looks for English phrases."""
 
-UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
+CERTIFIER, MODEL = "certifier", "model"
 
 WHOSE = {
     OWN: "Attackers trained on data of their own, none of which defenses train on.",
@@ -31,16 +32,18 @@ def attack_data(stated: Mapping[str, Any]) -> str:
     return stated["predicate"]["data"].get("attacker", SHARED)
 
 
-def exposure(families: Mapping[str, tuple[str, ...]], against: Any) -> dict[str, str]:
-    """Whether a model was trained against each family of attacks.
+def exposure_of(stated: Mapping[str, Any]) -> dict[str, Exposure]:
+    """By family of the suite, how it stands to the model."""
+    return {each["family"]: Exposure(each["exposure"], each["held_out"]) for each in stated["predicate"]["attacks"]}
+
+
+def named_by(config: Mapping[str, Any]) -> str:
+    """Who chose the reference: the ``certifier``, or the ``model`` itself, whose run says what it began with.
 
     Args:
-      families: by name, the attacks that a search tunes; none for other families.
-      against: families that the model was trained against; None where nobody knows.
+      config: of the certificate.
     """
-    if against is None:
-        return dict.fromkeys(families, UNKNOWN)
-    return {name: SEEN if {name, *tuned} & set(against) else HELD_OUT for name, tuned in families.items()}
+    return CERTIFIER if config.get("reference") else MODEL
 
 
 def foreign(
@@ -86,7 +89,7 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
       verdicts: computed anew.
     """
     said = stated["predicate"]
-    return _of_configuration(said) or _of_cells(said, cells) or _of_exposure(said, policy, verdicts)
+    return _of_configuration(said) or _of_cells(said, cells) or _of_exposure(stated, policy, verdicts)
 
 
 def _of_configuration(said: Mapping[str, Any]) -> str | None:
@@ -100,6 +103,8 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
         return "its policy is not that of its configuration"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
+    if said["reference"] and said["reference"]["named_by"] != named_by(config):
+        return "it is said who named the reference, and the configuration says otherwise"
     read = config.get("data"), config["suite"]["attacks"]
     if said["data"].get("attacker") != SHARED and any(map(_shares, read)):
         return "attackers shared the defense's data, and it does not say so"
@@ -130,14 +135,15 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
     return None
 
 
-def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
-    """What a model was trained against, and the limits that follow from this and from the verdicts."""
+def _of_exposure(stated: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+    """What the suite holds out, what a model was trained against, and the limits that follow from this and from the verdicts."""
+    said = stated["predicate"]
     config, trained = said["suite"]["config"], said["model"]["trained"]
     listed = {each["family"]: each for each in said["attacks"]}
     tuned = {name: tuple(each.get("populations") or ()) for name, each in config["suite"]["attacks"].items()}
     against = trained["against"] if trained else config.get("trained_against")
-    stood = {name: each["exposure"] for name, each in listed.items()}
-    if stood != exposure(tuned, against):
+    stood = exposure_of(stated)
+    if stood != exposures(tuned, config["suite"].get("held_out") or (), against):
         return "an attack is said to be held out, seen or unknown, and is not"
     skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
     about = policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")

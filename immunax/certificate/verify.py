@@ -103,11 +103,6 @@ def policy_from_json(value: Mapping[str, Any]) -> Policy:
     return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
 
 
-def exposure_of(stated: Mapping[str, Any]) -> dict[str, str]:
-    """By family of attacks, whether the model was trained against it."""
-    return {each["family"]: each["exposure"] for each in stated["predicate"]["attacks"]}
-
-
 def assessed(folder: Path, stated: Mapping[str, Any], policy: Policy | None = None) -> tuple[Verdict, ...]:
     """The verdicts, computed anew from the records.
 
@@ -120,7 +115,7 @@ def assessed(folder: Path, stated: Mapping[str, Any], policy: Policy | None = No
       UserError: the records cannot be read.
     """
     own = policy_from_json(stated["predicate"]["policy"])
-    return assess(*tables(folder), own if policy is None else policy, exposure_of(stated))
+    return assess(*tables(folder), own if policy is None else policy, facts.exposure_of(stated))
 
 
 def _check(name: str, fault: str | None, passed: str) -> Check:

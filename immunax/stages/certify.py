@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
-from immunax.certificate.facts import exposure
+from immunax.conditions.exposure import Exposure, exposures
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
@@ -63,11 +63,11 @@ class Campaign(NamedTuple):
     skipped: dict[str, str]
 
 
-def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, str]:
-    """Whether a model was trained against each family of attacks of a suite.
+def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, Exposure]:
+    """How each family of a suite stands to a model.
 
     Args:
-      suite: gives the families.
+      suite: gives the families, and those that are held out.
       against: names of the families that the model was trained against; None where nobody knows.
       where: who says so, as messages have it.
       known: names that there are beside the suite's; None where any may be.
@@ -79,15 +79,15 @@ def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | Non
         name: tuple(attack.populations) if isinstance(attack, Search) else () for name, attack in suite.attacks.items()
     }
     if against is None:
-        return exposure(families, None)
+        return exposures(families, suite.held_out, None)
     if not isinstance(against, (list, tuple)) or not all(isinstance(name, str) for name in against):
         raise UserError(f"{where}={against!r}: expected a list of families of attacks, such as [harmful_sft], or null.")
     choices = sorted({*(known or against), *families, *chain(*families.values())})
     for name in against:
-        # A misspelt name would make the family that was meant a held-out one.
+        # A misspelt name would make the family that was meant one that the model never saw.
         if name not in choices:
             raise UserError(f"{where}: no attack {name!r}.{nearest(name, choices)} There are: {', '.join(choices)}.")
-    return exposure(families, against)
+    return exposures(families, suite.held_out, against)
 
 
 def run_suite(

@@ -27,6 +27,7 @@ class Subject(NamedTuple):
       name: as the certificate calls it.
       params: plain float32 weights, on the mesh of the setup.
       digests: SHA-256 by file, or of the weights where they come from no file.
+      weights: SHA-256 of all tensors in float32, whatever files hold them (:func:`~immunax.runtime.digest.of_tree`).
       folder: of the files, or None.
       record: the manifest of the run that made it, or None.
     """
@@ -34,6 +35,7 @@ class Subject(NamedTuple):
     name: str
     params: Params
     digests: Mapping[str, str]
+    weights: str
     folder: Path | None
     record: Mapping[str, Any] | None
 
@@ -94,12 +96,13 @@ def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
       setup, loaded: from :func:`~immunax.stages.setup.set_up` of its parts.
     """
     params, path = start_model(asked.start, setup, loaded), asked.path
+    weights = digest.of_tree(params)
     if path is None or asked.start.defense is not None:
-        return Subject(called(asked.parts.model, asked.start), params, {"weights": digest.of_tree(params)}, None, None)
+        return Subject(called(asked.parts.model, asked.start), params, {"weights": weights}, weights, None, None)
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return Subject(str(path), params, setup.checkpoint.digests, None, None)
-    return Subject(names.of_model(path), params, digests(folder), folder, made_by(folder))
+        return Subject(str(path), params, setup.checkpoint.digests, weights, None, None)
+    return Subject(names.of_model(path), params, digests(folder), weights, folder, made_by(folder))
 
 
 def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
@@ -116,7 +119,8 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     if asked.reference is not None:
         checkpoint = load(asked.reference, setup.devices)
         _check_tokenizer(setup, checkpoint.tokenizer)
-        return Subject(called(asked.reference, Start()), checkpoint.params, checkpoint.digests, None, None)
+        weights = digest.of_tree(checkpoint.params)
+        return Subject(called(asked.reference, Start()), checkpoint.params, checkpoint.digests, weights, None, None)
     if certified.record is None:
         return None
     before = certified.record["config"]
@@ -125,7 +129,8 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     start, loaded = set_up(parts, setup.devices)
     _check_tokenizer(setup, start.checkpoint.tokenizer)
     params = start_model(admit(before.get("start"), Start, f"{_MANIFEST} (start)"), start, loaded)
-    return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None)
+    weights = digest.of_tree(params)
+    return Subject("start model", params, {"weights": weights}, weights, None, None)
 
 
 def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -> Params | None:

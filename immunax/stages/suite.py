@@ -8,7 +8,7 @@ from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.data.dialog import Dialog, Splits
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, nearest
 
 
 class TaskCorpus(Protocol):
@@ -57,6 +57,8 @@ class Suite:
       name: of the suite; certificates of one leaderboard share it.
       attacks: by family, a grid of settings and seeds, or a search. A family has the name of its attack in ``conf/attack``, or
         of the attack that a defense says it trains against (:mod:`~immunax.outer.exposure`).
+      held_out: families that no defense should have trained against, which verdicts tell apart: chosen here, before any model is
+        known, whatever one is said to have been trained against.
       task: for trainability, or None.
       choices: multiple-choice items, with a method ``items(splits)``, or None.
       transfer_prompts: harmful prompts of other domains, for cross-domain generalization; 0 for none.
@@ -68,6 +70,7 @@ class Suite:
 
     name: str
     attacks: Mapping[str, Population | Search]
+    held_out: tuple[str, ...] = ()
     task: Task | None = None
     choices: Any = None
     transfer_prompts: int = 40
@@ -79,6 +82,13 @@ class Suite:
     def __post_init__(self):
         if not self.attacks:
             raise UserError("suite.attacks: expected at least one attack.")
+        object.__setattr__(self, "held_out", tuple(self.held_out))
+        for name in self.held_out:
+            if name not in self.attacks:
+                known = ", ".join(self.attacks)
+                raise UserError(
+                    f"suite.held_out: no attack {name!r}.{nearest(name, self.attacks)} The suite has: {known}."
+                )
         for name, least in (("measured", 1), ("together", 1), ("transfer_prompts", 0), ("harmless_prompts", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"suite.{name}={getattr(self, name)}: expected at least {least}.")

@@ -6,9 +6,9 @@ from typing import Any
 
 import jinja2
 
-from immunax.certificate.facts import WHOSE, attack_data
+from immunax.certificate.facts import WHOSE, attack_data, exposure_of
 from immunax.certificate.report.charts import Line, chart
-from immunax.certificate.verify import exposure_of, policy_from_json
+from immunax.certificate.verify import policy_from_json
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.courses import course
 from immunax.conditions.curves import best_so_far, envelope, worst
