@@ -8,7 +8,7 @@ from typing import Any
 from immunax.certificate.limits import limits
 from immunax.conditions.exposure import Exposure, exposures
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
+from immunax.conditions.records import DATA_KEPT, REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN, SHARED
 
@@ -79,17 +79,20 @@ def _planned(attack: Mapping[str, Any]) -> int:
     return math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
 
 
-def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+def fault(
+    stated: Mapping[str, Any], records: Table, cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]
+) -> str | None:
     """The first contradiction; None where there is none.
 
     Args:
       stated: the statement.
-      cells: its table.
+      records, cells: its tables.
       policy: its own.
       verdicts: computed anew.
     """
     said = stated["predicate"]
-    return _of_configuration(said) or _of_cells(said, cells) or _of_exposure(stated, policy, verdicts)
+    found = _of_configuration(said) or _of_cells(said, cells) or _of_data(said, records, cells)
+    return found or _of_exposure(stated, policy, verdicts)
 
 
 def _of_configuration(said: Mapping[str, Any]) -> str | None:
@@ -133,6 +136,15 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
     if any(each["cells"] and each["skipped"] for each in listed.values()):
         return "an attack was skipped and run"
     return None
+
+
+def _of_data(said: Mapping[str, Any], records: Table, cells: Table) -> str | None:
+    """Whether every fine-tuning says how much of its data it trained on: one that does not could hide that it had none."""
+    attacks = said["suite"]["config"]["suite"]["attacks"]
+    tuned = {name for name, each in attacks.items() if "populations" in each or "tuning" in (each.get("attack") or {})}
+    told = set(records.loc[records["measure"] == DATA_KEPT, "cell"])
+    silent = cells[cells["family"].isin(tuned) & ~cells["cell"].isin(told)]
+    return f"{silent['family'].iloc[0]} does not say how much of its data it trained on" if len(silent) else None
 
 
 def _of_exposure(stated: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:

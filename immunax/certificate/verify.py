@@ -197,7 +197,7 @@ def _anew(folder: Path, stated: Mapping[str, Any]) -> list[Check]:
         policy = policy_from_json(stated["predicate"]["policy"])
         verdicts = assessed(folder, stated)
         anew = verdicts_to_json(verdicts)
-        around = facts.fault(stated, tables(folder)[1], policy, verdicts)
+        around = facts.fault(stated, *tables(folder), policy, verdicts)
         said = stated["predicate"]["verdicts"]
         fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
         for one, other in zip(anew, said, strict=False):

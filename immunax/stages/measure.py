@@ -120,6 +120,6 @@ def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measur
     samples = max(len(attack.dialogs(shared.splits)) for attack in cell.attack.members())
     step = found.best.steps if found.best else 0
     share = min(each.share for part in prepared.parts for each in part.counts)
-    lost = numbered(cell.name, step, DATA_KEPT, np.array([share])) if share < 1 else ()
-    measured = chain(rows(cell.name, step, shared.asked, scores), lost)
+    kept = numbered(cell.name, step, DATA_KEPT, np.array([share]))
+    measured = chain(rows(cell.name, step, shared.asked, scores), kept)
     return tables(cell, [(step, samples, found.budget.flops, False)], measured)

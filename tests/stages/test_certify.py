@@ -12,6 +12,7 @@ from immunax.attacks.quantize import Quantize
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
+from immunax.conditions.exposure import Exposure
 from immunax.conditions.records import DATA_KEPT, JUDGED, OVER_REFUSAL, RETAIN_NLL, unit
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
@@ -143,13 +144,22 @@ def test_a_search_tells_how_much_of_its_answers_it_trained_on_where_some_were_cu
         [found] = measure(shared, MODEL, weights.params, [cell])
         told = "search: 1 of 1 attacks lose data" in " ".join(capsys.readouterr().err.split())
         shares = found.records.loc[found.records["measure"] == DATA_KEPT, "value"].tolist()
-        assert (len(shares), told) == ((1, True) if cut else (0, False))
-        assert all(0 < share < 1 for share in shares)
+        assert (len(shares), told) == (1, cut > 0)
+        assert 0 < shares[0] < 1 if cut else shares == [1.0]
+
+
+def test_a_suite_says_what_it_holds_out_by_the_names_of_its_attacks_and_a_model_changes_none_of_it():
+    suite = replace(SUITE, held_out=["prune"])
+    for said in (None, [], ["prune"], ["harmful_sft"]):
+        assert [name for name, each in exposed(suite, said, "it").items() if each.held_out] == ["prune"]
+    with pytest.raises(UserError, match=r"suite.held_out: no attack 'prunes'\. Did you mean 'prune'"):
+        replace(SUITE, held_out=["prunes"])
 
 
 def test_an_attack_that_was_trained_against_is_seen_and_a_search_by_what_it_tunes():
-    assert exposed(SUITE, None, "it") == dict.fromkeys(SUITE.attacks, "unknown")
-    stood = {"harmful_sft": "held-out", "prune": "seen", "quantize": "held-out"}
+    assert exposed(SUITE, None, "it") == dict.fromkeys(SUITE.attacks, Exposure("unknown", False))
+    trained = {"harmful_sft": "unseen", "prune": "seen", "quantize": "unseen"}
+    stood = {name: Exposure(each, False) for name, each in trained.items()}
     assert exposed(SUITE, ["prune"], "it") == exposed(SUITE, ["prune", "mine"], "it") == stood
     assert exposed(SUITE, ["prune", "merge"], "it", ["merge"]) == stood
 
