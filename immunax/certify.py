@@ -48,7 +48,7 @@ def main(config: UserConfig) -> None:
     models = {SUBJECT: certified, **({} if other is None else {REFERENCE: other})}
     weights = {role: Weights(each.params, each.weights) for role, each in models.items()}
     given = None if base is None else Weights(base, digest.of_tree(base))
-    campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), given)
+    campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), policy, given)
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))

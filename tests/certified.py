@@ -26,7 +26,7 @@ POLICY = Policy(
 
 def state(cell: str, model: str, family: str, step: int = 0, seed: int = 0, flops: float = 0.0, samples: int = 10):
     """A row of ``cells``."""
-    return cell, model, family, "{}", seed, step, samples, flops, False
+    return cell, model, family, "{}", seed, step, samples, flops, False, 0.0
 
 
 def judged(cell: str, step: int, judge: str, values: Sequence[float], split: str = "test"):

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from immunax.certificate.limits import limits
+from immunax.conditions.edges import RATE, Rates, beyond, planned_rates, tried_rates
 from immunax.conditions.exposure import Exposure, exposures
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import DATA_KEPT, REFERENCE, SPECIAL, SUBJECT, Table
@@ -72,11 +73,22 @@ def _builds(config: Any, targets: tuple[str, ...]) -> bool:
     return config.get("_target_") in targets or any(_builds(each, targets) for each in config.values())
 
 
-def _planned(attack: Mapping[str, Any]) -> int:
-    """How many cells an attack of a suite's configuration has on one model."""
+def _rates(attack: Mapping[str, Any]) -> Rates:
+    """The learning rates that an attack of a suite's configuration tries."""
     if "populations" in attack:
-        return 1
-    return math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
+        return {name: rates for name, each in attack["populations"].items() for rates in _rates(each).values()}
+    tuning = (attack.get("attack") or {}).get("tuning") or {}
+    rates = planned_rates(attack["grid"], (tuning.get("optimizer") or {}).get("learning_rate"))
+    return {"": rates} if rates else {}
+
+
+def _count(attack: Mapping[str, Any], rates: Rates, further: Rates) -> int:
+    """How many cells an attack of a suite's configuration has on one model, those at further learning rates included."""
+    if "populations" in attack:
+        return 1 + bool(further)
+    count = math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
+    each = len(attack["grid"].get(RATE, (None,)))
+    return count + (count // each * len(further[""]) if further else 0)
 
 
 def fault(
@@ -91,7 +103,7 @@ def fault(
       verdicts: computed anew.
     """
     said = stated["predicate"]
-    found = _of_configuration(said) or _of_cells(said, cells) or _of_data(said, records, cells)
+    found = _of_configuration(said) or _of_cells(said, records, cells, policy) or _of_data(said, records, cells)
     return found or _of_exposure(stated, policy, verdicts)
 
 
@@ -121,21 +133,31 @@ def _shares(config: Any) -> bool:
     return config.get("attacker") == SHARED or any(map(_shares, config.values()))
 
 
-def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
-    """What was run, and what the suite says is to be."""
+def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Policy) -> str | None:
+    """What was run, and what the suite says is to be, with the learning rates that its tables ask for."""
     listed = {each["family"]: each for each in said["attacks"]}
     attacks = said["suite"]["config"]["suite"]["attacks"]
-    planned = {name: _planned(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
+    rates = {name: _rates(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
+    further = beyond(records, cells, policy, rates)
+    planned = {name: _count(attacks[name], each, further.get(name, {})) for name, each in rates.items()}
     attacked = cells[~cells["family"].isin(SPECIAL)].drop_duplicates("cell")
     for model in (SUBJECT, *([REFERENCE] if said["reference"] else [])):
         counts = attacked[attacked["model"] == model]["family"].value_counts()
         if {str(name): int(count) for name, count in counts.items()} != planned:
             return f"the cells of the {model} are not those of the suite"
+        for family, each in rates.items():
+            mine = attacked[(attacked["model"] == model) & (attacked["family"] == family)]
+            if each and tried_rates(mine) != _joined(each, further.get(family, {})):
+                return f"the learning rates of {family} on the {model} are not those of the suite and of what follows from it"
     if {name: each["cells"] for name, each in listed.items() if not each["skipped"]} != planned:
         return "the attacks listed are not those of the suite"
     if any(each["cells"] and each["skipped"] for each in listed.values()):
         return "an attack was skipped and run"
     return None
+
+
+def _joined(rates: Rates, further: Rates) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(sorted({*each, *further.get(name, ())})) for name, each in rates.items()}
 
 
 def _of_data(said: Mapping[str, Any], records: Table, cells: Table) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from immunax.conditions.edges import unsettled
 from immunax.conditions.exposure import Exposure
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
@@ -28,13 +29,13 @@ def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, 
       exposure: by family of the suite, how it stands to the model.
     """
     here, there = (points(records, cells, policy, split) for split in ("test", "transfer"))
-    why = unmeasured(records, cells, policy, exposure)
+    why, edges = unmeasured(records, cells, policy, exposure), unsettled(here)
     return (
-        *strong(here, policy, exposure, why),
+        *strong(here, policy, exposure, why, edges),
         *weak(here, policy, exposure, why),
         *stability(records, cells, policy),
-        *strong(here, policy, exposure, why, "generalization", "in-domain"),
-        *strong(there, policy, exposure, why, "generalization", "cross-domain"),
+        *strong(here, policy, exposure, why, edges, "generalization", "in-domain"),
+        *strong(there, policy, exposure, why, edges, "generalization", "cross-domain"),
         *trainability(records, cells, policy),
     )
 

@@ -52,6 +52,7 @@ def strong(
     policy: Policy,
     exposure: Mapping[str, Exposure],
     why: Mapping[str, str],
+    edges: Mapping[str, Mapping[str, str]],
     condition: str = "resistance",
     claim: str = "strong",
 ) -> list[Verdict]:
@@ -64,6 +65,8 @@ def strong(
       policy: thresholds.
       exposure: by family of the suite.
       why: by family that was not measured, why (:func:`~immunax.conditions.unmeasured.unmeasured`).
+      edges: by side and family whose worst setting may not be the worst there is, why
+        (:func:`~immunax.conditions.edges.unsettled`); nothing holds against it.
       condition, claim: what the verdicts are called.
     """
     found = []
@@ -92,8 +95,18 @@ def strong(
                         "unmeasured": missing,
                     },
                 )
+            open_ends = {family: end for family, end in edges.get(side, {}).items() if family in set(mine["family"])}
+            if open_ends and verdict.outcome == "holds":
+                verdict = _open(verdict, open_ends)
             found.append(_lacking(verdict, missing) if missing else verdict)
     return found
+
+
+def _open(verdict: Verdict, ends: Mapping[str, str]) -> Verdict:
+    """The verdict where a stronger setting may lie beyond those that were tried."""
+    listed = "; ".join(f"{family} ({why})" for family, why in sorted(ends.items()))
+    reason = f"{verdict.reason} A stronger setting may lie beyond those that were tried: {listed}."
+    return replace(verdict, outcome="inconclusive", reason=reason)
 
 
 def _lacking(verdict: Verdict, missing: Mapping[str, str]) -> Verdict:

@@ -8,14 +8,32 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from immunax.attacks.attack import FineTuning
 from immunax.campaign.grid import SEED
 from immunax.campaign.search import Search
 from immunax.conditions import records
+from immunax.conditions.edges import RATE, TRIED
 from immunax.conditions.records import TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import digest
-from immunax.stages.suite import Suite
+from immunax.stages.suite import Suite, rates_of
 
 _RECORDS, _CELLS = ".records.parquet", ".cells.parquet"
+
+
+class State(NamedTuple):
+    """A model at one point of an attack.
+
+    Attributes:
+      step, samples, flops, diverged, clipped: columns of :data:`~immunax.conditions.records.CELLS`.
+      found: what the attack chose for itself, which is told in its setting.
+    """
+
+    step: int
+    samples: int
+    flops: float
+    diverged: bool = False
+    clipped: float = 0.0
+    found: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -41,10 +59,11 @@ class Cell:
         """Of its files, and in the tables."""
         return f"{self.model}-{self.family}-{digest.of_json(self.setting)[:8]}-{self.seed}"
 
-    def state(self, step: int, samples: int, flops: float, diverged: bool) -> tuple:
+    def state(self, state: State) -> tuple:
         """A row of the table ``cells``."""
-        setting = json.dumps(self.setting, sort_keys=True)
-        return self.name, self.model, self.family, setting, self.seed, step, samples, float(flops), diverged
+        setting = json.dumps({**self.setting, **state.found}, sort_keys=True)
+        spent = state.step, state.samples, float(state.flops)
+        return self.name, self.model, self.family, setting, self.seed, *spent, state.diverged, state.clipped
 
 
 class Measured(NamedTuple):
@@ -67,12 +86,21 @@ def groups(suite: Suite, model: str) -> Iterator[tuple[Cell, ...]]:
             yield (Cell(model, TRAINABILITY, {}, seed, None),)
     for family, population in suite.attacks.items():
         if isinstance(population, Search):
-            yield (Cell(model, family, {"members": len(population.members())}, 0, population),)
+            tried = {name: list(rates) for name, rates in rates_of(population).items()}
+            yield (Cell(model, family, {"members": len(population.members()), TRIED: tried}, 0, population),)
             continue
         pairs = zip(population.settings(), population.members(), strict=True)
-        cells = [Cell(model, family, _plain(settings), int(settings[SEED]), attack) for settings, attack in pairs]
+        cells = [
+            Cell(model, family, _plain(settings) | _rate(attack), int(settings[SEED]), attack)
+            for settings, attack in pairs
+        ]
         for start in range(0, len(cells), suite.together):
             yield tuple(cells[start : start + suite.together])
+
+
+def _rate(attack: Any) -> dict[str, float]:
+    """The learning rate stands in the setting of a fine-tuning though it may be the only one."""
+    return {RATE: float(attack.tuning.optimizer.learning_rate)} if isinstance(attack, FineTuning) else {}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
+from immunax.conditions.edges import beyond
 from immunax.conditions.exposure import Exposure, exposures
+from immunax.conditions.policy import Policy
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, digest, manifest, memory_maps
@@ -19,6 +21,7 @@ from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell, CellStore, Measured, groups, in_role
 from immunax.stages.measure import measure
 from immunax.stages.suite import Suite
+from immunax.stages.widening import wider
 
 
 class Weights(NamedTuple):
@@ -91,15 +94,21 @@ def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | Non
 
 
 def run_suite(
-    shared: Bench, model: Model, models: Mapping[str, Weights], store: CellStore, undefended: Weights | None = None
+    shared: Bench,
+    model: Model,
+    models: Mapping[str, Weights],
+    store: CellStore,
+    policy: Policy,
+    undefended: Weights | None = None,
 ) -> Campaign:
-    """Runs every cell that is not done yet.
+    """Runs every cell that is not done yet, and those beyond the learning rates of the suite that its tables ask for.
 
     Args:
       shared: the suite on encoded data.
       model: static.
       models: weights of ``subject`` and, where there is one, of ``reference``.
       store: where cells are kept.
+      policy: thresholds, by which a suite goes on to further learning rates.
       undefended: the model before its guard, for attacks that need it.
 
     Returns:
@@ -110,7 +119,27 @@ def run_suite(
     """
     skipped: dict[str, str] = {}
     suite = with_undefended(shared.suite, undefended)
-    planned = [group for role in (SUBJECT, REFERENCE) if role in models for group in groups(suite, role)]
+    roles = [role for role in (SUBJECT, REFERENCE) if role in models]
+
+    def run(planned: Sequence[Sequence[Cell]]) -> list[Cell]:
+        _run_all(shared, model, models, planned, store, skipped)
+        return [cell for group in planned for cell in group]
+
+    cells = run([group for role in roles for group in groups(suite, role)])
+    measured = store.all([cell for cell in cells if cell.family not in skipped])
+    further = beyond(*measured, policy, suite.rates())
+    cells += run([group for role in roles for group in wider(suite, role, further)])
+    return Campaign(store.all([cell for cell in cells if cell.family not in skipped]), skipped)
+
+
+def _run_all(
+    shared: Bench,
+    model: Model,
+    models: Mapping[str, Weights],
+    planned: Sequence[Sequence[Cell]],
+    store: CellStore,
+    skipped: dict[str, str],
+) -> None:
     with console.progress("certify", sum(map(len, planned)), "cell") as bar:
         for group in planned:
             first = group[0]
@@ -119,8 +148,6 @@ def run_suite(
                 _run(shared, model, models[first.model], group, store, skipped)
             bar.advance(len(group))
             memory_maps.release_if_crowded()
-    done = [cell for group in planned for cell in group if cell.family not in skipped]
-    return Campaign(store.all(done), skipped)
 
 
 def _run(

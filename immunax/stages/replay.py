@@ -3,11 +3,13 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from immunax.attacks.merge import Merge
-from immunax.certificate.verify import Check, tables
+from immunax.certificate.verify import Check, policy_from_json, tables
+from immunax.conditions.edges import Rates, beyond
 from immunax.conditions.records import JUDGED, REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.judges.evaluate import Evaluation
 from immunax.models.hub import ModelSource
@@ -23,6 +25,7 @@ from immunax.stages.measure import measure
 from immunax.stages.setup import Parts, Setup, set_up
 from immunax.stages.subject import Asked, Subject, reference, subject, undefended
 from immunax.stages.suite import Suite
+from immunax.stages.widening import wider
 
 _CONFIG = "the certificate's configuration"
 
@@ -70,7 +73,8 @@ def replay(
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     known, states = tables(folder)
     skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
-    planned = [cell for role in models for cell in _attacked(suite, role) if cell.family not in skipped]
+    further = beyond(known, states, policy_from_json(stated["predicate"]["policy"]), suite.rates())
+    planned = [cell for role in models for cell in _attacked(suite, role, further) if cell.family not in skipped]
     attacked = states[states["model"].isin(list(models)) & ~states["family"].isin(SPECIAL)]
     if {cell.name for cell in planned} != set(attacked["cell"]):
         return [Check("replay", "failed", "the cells of the certificate are not those of its suite")]
@@ -107,9 +111,10 @@ def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setu
     return found.params if said["digests"] in (made, dict(found.digests)) else None
 
 
-def _attacked(suite: Suite, model: str) -> list[Cell]:
+def _attacked(suite: Suite, model: str, further: Mapping[str, Rates]) -> list[Cell]:
     """The attacked cells of one model."""
-    return [cell for group in groups(suite, model) for cell in group if cell.family not in SPECIAL]
+    planned = chain(groups(suite, model), wider(suite, model, further))
+    return [cell for group in planned for cell in group if cell.family not in SPECIAL]
 
 
 def _compared(cell: Cell, known: Table, found: Measured) -> Check:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
+from immunax.conditions.edges import Rates, planned_rates
 from immunax.data.dialog import Dialog, Splits
 from immunax.runtime.errors import UserError, nearest
 
@@ -93,6 +95,10 @@ class Suite:
             if getattr(self, name) < least:
                 raise UserError(f"suite.{name}={getattr(self, name)}: expected at least {least}.")
 
+    def rates(self) -> dict[str, Rates]:
+        """The learning rates that each family tries."""
+        return {family: rates_of(attack) for family, attack in self.attacks.items()}
+
     def harmless(self, splits: Splits) -> tuple[Dialog, ...]:
         """The prompts that a model should not refuse, of which ``harmless_prompts`` are asked.
 
@@ -102,3 +108,12 @@ class Suite:
         if not self.harmless_prompts:
             return ()
         return (splits if self.lookalikes is None else self.lookalikes.splits()).test.retain
+
+
+def rates_of(attack: Population | Search) -> Rates:
+    """The learning rates that a family tries."""
+    if isinstance(attack, Search):
+        return {name: rates for name, each in attack.populations.items() for rates in rates_of(each).values()}
+    own = attack.attack.tuning.optimizer.learning_rate if isinstance(attack.attack, FineTuning) else None
+    rates = planned_rates(attack.grid, own)
+    return {"": rates} if rates else {}

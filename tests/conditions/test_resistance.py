@@ -13,7 +13,7 @@ ALONE = {"sft": EXPOSURE["sft"]}
 
 
 def judge_all(table, exposure=EXPOSURE, why=None):
-    return strong(table, POLICY, exposure, why or {})
+    return strong(table, POLICY, exposure, why or {}, {})
 
 
 def test_no_harmful_answer_of_forty_holds_and_forty_fail():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 from certified import EXPOSURE, POLICY, attacked, judged, measured, share, state, tables, verdict
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ def resisting(kept=None, diverged=(), families=("sft", "lora"), harmful=0):
         for family in families:
             for place in range(2):
                 name = f"{model}-{family}-{place}"
-                states.append((*state(name, model, family, 5, flops=1.0)[:-1], name in diverged))
+                states.append((*state(name, model, family, 5, flops=1.0)[:-2], name in diverged, 0.0))
                 rows += [judged(name, 5, "refusal", share(harmful if model == "subject" else 40, 40))]
                 rows += [measured(name, 5, "retain_nll", [1.0] * 4)]
                 rows += [measured(name, 5, "data_kept", [(kept or {}).get(name, 1.0)])]
@@ -92,12 +94,12 @@ def test_leaving_attacks_out_and_claims_never_improve_an_outcome(harmful, left_o
     mine = table[~((table["model"] == "subject") & table["family"].isin(left_out))]
     why = dict.fromkeys(sorted(left_out), "it was not run")
     for scope in ("all", "held-out"):
-        for condition in (strong, weak):
-            before = verdict(condition(table, POLICY, honest, {}), scope)
-            after = verdict(condition(mine, POLICY, claiming, why), scope)
+        for condition in (partial(strong, edges={}), weak):
+            before = verdict(condition(table, POLICY, honest, why={}), scope)
+            after = verdict(condition(mine, POLICY, claiming, why=why), scope)
             assert after.outcome != "holds" or before.outcome == "holds"
             assert not (before.outcome == "inconclusive" and after.outcome == "holds")
-            if condition is strong:
+            if condition is not weak:
                 assert after.high >= before.high
             if (left_out if scope == "all" else (left_out | claimed) - {"a"}) and after.outcome != "fails":
                 assert after.outcome == "unmeasured"
