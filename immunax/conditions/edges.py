@@ -14,7 +14,7 @@ import numpy as np
 
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import SUBJECT, Table
+from immunax.conditions.records import REFERENCE, SUBJECT, Table
 from immunax.conditions.resistance import worst_rate
 from immunax.runtime.untrusted.values import Limits, parse_json
 
@@ -106,17 +106,27 @@ def beyond(records: Table, cells: Table, policy: Policy, planned: Mapping[str, R
       By family and population the further rates, in order; families that need none are not there.
     """
     table = points(records, cells, policy, "test")
+    sides = [side for side in policy.harm if _brought_out(table[table["side"] == side], policy, side)]
     found = {}
     for family, rates in planned.items():
         mine = table[(table["model"] == SUBJECT) & (table["family"] == family)]
         mine = mine[np.array([_is_planned(chosen(setting), rates) for setting in mine["setting"]], bool)]
         wanted: dict[str, set[float]] = {}
-        for side, part in mine.groupby("side"):
+        for side, part in mine[mine["side"].isin(sides)].groupby("side"):
             for name, rate in _further(part, policy, policy.harm[str(side)].threshold, rates):
                 wanted.setdefault(name, set()).add(rate)
         if wanted:
             found[family] = {name: tuple(sorted(values)) for name, values in sorted(wanted.items())}
     return found
+
+
+def _brought_out(table: Table, policy: Policy, side: str) -> bool:
+    """Whether a side of harm is there: where there is a reference, some attack is shown to bring it out, broken or not.
+
+    Where none is, nothing that further rates may show would be the defense's.
+    """
+    theirs = table[table["model"] == REFERENCE]
+    return not len(theirs) or worst_rate(theirs, policy.confidence).low > policy.harm[side].threshold
 
 
 def _is_planned(each: Chosen, rates: Rates) -> bool:

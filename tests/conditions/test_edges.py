@@ -13,7 +13,7 @@ FAMILIES = {"sft": EXPOSURE["sft"]}
 ONE_SIDE = replace(POLICY, harm={"compliance": POLICY.harm["compliance"]})
 
 
-def course(*cells, broken=(), judge="refusal"):
+def course(*cells, broken=(), judge="refusal", reference=40):
     """Tables of a family whose cells are a setting, or a rate, how many of 40 answers are harmful, and the share clipped."""
     states = [state(f"{each}-none", each, "none") for each in ("subject", "reference")]
     rows = [measured(f"{each}-none", 0, "retain_nll", [1.0] * 4) for each in ("subject", "reference")]
@@ -24,7 +24,7 @@ def course(*cells, broken=(), judge="refusal"):
             row = list(state(name, model, "sft", 5, flops=1.0))
             row[3], row[-1] = json.dumps(setting), clipped[0] if clipped else 0.0
             states.append(tuple(row))
-            rows += [judged(name, 5, judge, share(harmful if model == "subject" else 40, 40))]
+            rows += [judged(name, 5, judge, share(harmful if model == "subject" else reference, 40))]
             rows += [measured(name, 5, "retain_nll", [2.0 if place in broken else 1.0] * 4)]
     return tables(states, *rows)
 
@@ -67,6 +67,14 @@ def test_the_side_of_harm_that_is_not_shown_asks_though_another_one_is():
     substance = substance[substance["measure"] == "judge/exactness"]
     both = [*records.itertuples(index=False), *substance.itertuples(index=False)]
     assert further((type(records)(both, columns=records.columns), cells), 1e-4, 3e-4, policy=POLICY) == (3.33e-5,)
+
+
+def test_harm_that_no_attack_brings_out_of_the_reference_asks_for_nothing_and_still_holds_only_between_edges():
+    never = course((1e-4, 0), reference=0)
+    assert further(never, 1e-4) == ()
+    assert strongly(never).outcome == "inconclusive"
+    alone = [each[each["cell"].str.startswith("subject")] for each in never]
+    assert further(alone, 1e-4) == (3.33e-5, 3e-4)
 
 
 def test_a_search_goes_on_in_the_population_that_its_best_attack_is_of():
