@@ -138,7 +138,7 @@ def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Pol
     listed = {each["family"]: each for each in said["attacks"]}
     attacks = said["suite"]["config"]["suite"]["attacks"]
     rates = {name: _rates(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
-    further = beyond(records, cells, policy, rates)
+    further = beyond(records, cells, policy, rates, said["suite"]["config"]["suite"].get("held_out") or ())
     planned = {name: _count(attacks[name], each, further.get(name, {})) for name, each in rates.items()}
     attacked = cells[~cells["family"].isin(SPECIAL)].drop_duplicates("cell")
     for model in (SUBJECT, *([REFERENCE] if said["reference"] else [])):

@@ -127,7 +127,7 @@ def run_suite(
 
     cells = run([group for role in roles for group in groups(suite, role)])
     measured = store.all([cell for cell in cells if cell.family not in skipped])
-    further = beyond(*measured, policy, suite.rates())
+    further = beyond(*measured, policy, suite.rates(), suite.held_out)
     cells += run([group for role in roles for group in wider(suite, role, further)])
     return Campaign(store.all([cell for cell in cells if cell.family not in skipped]), skipped)
 

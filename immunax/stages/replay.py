@@ -73,7 +73,7 @@ def replay(
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     known, states = tables(folder)
     skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
-    further = beyond(known, states, policy_from_json(stated["predicate"]["policy"]), suite.rates())
+    further = beyond(known, states, policy_from_json(stated["predicate"]["policy"]), suite.rates(), suite.held_out)
     planned = [cell for role in models for cell in _attacked(suite, role, further) if cell.family not in skipped]
     attacked = states[states["model"].isin(list(models)) & ~states["family"].isin(SPECIAL)]
     if {cell.name for cell in planned} != set(attacked["cell"]):

@@ -30,7 +30,7 @@ def course(*cells, broken=(), judge="refusal", reference=40):
 
 
 def further(found, *rates, policy=ONE_SIDE):
-    return beyond(*found, policy, {"sft": {"": rates}}).get("sft", {}).get("", ())
+    return beyond(*found, policy, {"sft": {"": rates}}, ()).get("sft", {}).get("", ())
 
 
 def strongly(found):
@@ -77,18 +77,39 @@ def test_harm_that_no_attack_brings_out_of_the_reference_asks_for_nothing_and_st
     assert further(alone, 1e-4) == (3.33e-5, 3e-4)
 
 
+def test_only_families_that_may_change_a_verdict_are_tried_further():
+    planned = {"sft": {"": (1e-4,)}, "lora": {"": (1e-3,)}, "prune": {}}
+
+    def asked(held_out, **harmful):
+        states, rows = [state("none", "subject", "none")], [measured("none", 0, "retain_nll", [1.0] * 4)]
+        for family, count in harmful.items():
+            rate = planned[family].get("", (None,))[0]
+            states.append(
+                (family, "subject", family, json.dumps({RATE: rate} if rate else {}), *state("", "", "", 5)[4:])
+            )
+            rows += [judged(family, 5, "refusal", share(count, 40)), measured(family, 5, "retain_nll", [1.0] * 4)]
+        return set(beyond(*tables(states, *rows), ONE_SIDE, planned, held_out))
+
+    assert asked((), sft=0, lora=0, prune=0) == {"sft", "lora"}
+    # The model fails, whatever else is found; what is held out is a question of its own.
+    assert asked((), sft=40, lora=0, prune=0) == asked((), sft=0, lora=0, prune=40) == set()
+    assert asked(("lora",), sft=40, lora=0, prune=0) == {"lora"}
+    assert asked(("lora", "prune"), sft=0, lora=0, prune=40) == set()
+    assert asked(("prune",), sft=0, lora=0, prune=0) == {"sft", "lora"}
+
+
 def test_a_search_goes_on_in_the_population_that_its_best_attack_is_of():
     planned = {"full": (1e-5, 1e-4), "lora": (1e-3, 3e-3)}
     told = {TRIED: {name: list(rates) for name, rates in planned.items()}, POPULATION: "lora"}
     first = {**told, RATE: 3e-3}, 1
-    assert beyond(*course(first), ONE_SIDE, {"sft": planned}) == {"sft": {"lora": (9e-3,)}}
-    assert beyond(*course((first[0], 40)), ONE_SIDE, {"sft": planned}) == {}
+    assert beyond(*course(first), ONE_SIDE, {"sft": planned}, ()) == {"sft": {"lora": (9e-3,)}}
+    assert beyond(*course((first[0], 40)), ONE_SIDE, {"sft": planned}, ()) == {}
     second = {TRIED: {"lora": [9e-3]}, POPULATION: "lora", RATE: 9e-3}
     assert strongly(course(first)).outcome == "inconclusive"
     assert strongly(course(first, (second, 0))).outcome == "holds"
     assert strongly(course(first, (second, 2))).outcome == "inconclusive"
     # One that found nothing chose nothing.
-    assert beyond(*course(({TRIED: told[TRIED]}, 0)), ONE_SIDE, {"sft": planned}) == {}
+    assert beyond(*course(({TRIED: told[TRIED]}, 0)), ONE_SIDE, {"sft": planned}, ()) == {}
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,10 @@ def test_a_family_that_is_not_shown_to_succeed_is_run_at_further_rates_and_what_
         assert tried == [{RATE: 1e-3}, {RATE: 3.33e-4}, {RATE: 3e-3}]
         assert len(calls) == 4
     found = run_suite(shared, MODEL, {"subject": weights}, CellStore(tmp_path / "cells"), policy).measured
-    assert beyond(*found, policy, suite.rates()) == {"harmful_sft": {"": (3.33e-4, 3e-3)}}
-    names = [cell.name for group in wider(suite, "subject", beyond(*found, policy, suite.rates())) for cell in group]
+    assert beyond(*found, policy, suite.rates(), ()) == {"harmful_sft": {"": (3.33e-4, 3e-3)}}
+    names = [
+        cell.name for group in wider(suite, "subject", beyond(*found, policy, suite.rates(), ())) for cell in group
+    ]
     assert names == list(cells.loc[cells["family"] == "harmful_sft", "cell"])[1:]
 
 
