@@ -7,7 +7,6 @@ from typing import Any
 from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
-from immunax.models.model import Params
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, configuration_folder, run_directory
 from immunax.runtime.user_config import UserConfig
@@ -48,9 +47,10 @@ def main(config: UserConfig) -> None:
         )
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
 
-    models = {SUBJECT: _weights(certified.params)} | ({} if other is None else {REFERENCE: _weights(other.params)})
-    given = None if base is None else _weights(base)
-    campaign = run_suite(shared, setup.model, models, CellStore(folder / "cells"), given)
+    models = {SUBJECT: certified, **({} if other is None else {REFERENCE: other})}
+    weights = {role: Weights(each.params, each.weights) for role, each in models.items()}
+    given = None if base is None else Weights(base, digest.of_tree(base))
+    campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), policy, given)
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
@@ -66,15 +66,10 @@ def _show(stated: Mapping[str, Any]) -> None:
     rows = [
         [each["condition"], each["claim"], each["scope"], each["side"], each["outcome"], each["reason"]]
         for each in said["verdicts"]
-        if each["scope"] in ("all", "held-out", "none")
     ]
     about = f"certificate of {said['model']['name']}, {percent(said['policy']['confidence'])} confidence"
     title = marked(about, attack_data(stated))
     console.table(title, ["condition", "claim", "attacks", "side", "outcome", "why"], rows)
-
-
-def _weights(params: Params) -> Weights:
-    return Weights(params, digest.of_tree(params))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,27 @@
-"""``python -m immunax.leaderboard CERTIFICATES... --out FOLDER``: rank certified models on a static page."""
+"""``python -m immunax.leaderboard CERTIFICATES... --out FOLDER``: rank certified models on a static page.
+
+Exit statuses: 0 where every certificate is on the page; 1 where some are left out, with one line each; 2 where none is, or for
+a mistake in the command.
+"""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from immunax.certificate.ranking import entries, page
+from immunax.certificate.ranking import board, page
 from immunax.certificate.signing import public_key
-from immunax.certificate.statement import FILE, parse
+from immunax.certificate.statement import FILE
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import say
 
-EXIT_USER = 2
+EXIT_SOME, EXIT_USER = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes ``index.html``, and gives the exit status: 0, or 2 where a certificate is refused.
+    """Writes ``index.html``, and gives the exit status.
 
     Args:
       arguments: of the command line; the process's own by default.
@@ -24,19 +29,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m immunax.leaderboard", description="Rank certified models.")
     parser.add_argument("certificates", type=Path, nargs="+", help=f"{FILE} files, or folders that hold some")
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed them all")
+    parser.add_argument("--suite", metavar="NAME@DIGEST", help="as verify prints it; by default that of most")
+    parser.add_argument("--reference", metavar="SHA256", help="of the reference's weights; by default that of most")
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder of the page")
     options = parser.parse_args(arguments)
     try:
-        paths = _found(options.certificates)
-        ranked = entries(paths, None if options.key is None else public_key(options.key))
-        said = parse(paths[0])[1]["predicate"]
-        with atomic.file(options.out / "index.html") as temp:
-            temp.write_text(page(ranked, said["suite"]["name"], said["policy"]["confidence"]), encoding="utf-8")
+        return _rank(options)
     except (UserError, OSError) as error:
         say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
         return EXIT_USER
-    say(f"{len(ranked)} models ranked: {options.out / 'index.html'}")
-    return 0
+
+
+def _rank(options: argparse.Namespace) -> int:
+    if options.reference is not None and not re.fullmatch("[0-9a-f]{64}", options.reference):
+        raise UserError(f"--reference {options.reference}: expected 64 hexadecimal digits, as certificates have them.")
+    key = None if options.key is None else public_key(options.key)
+    found = board(_found(options.certificates), key, options.suite, options.reference)
+    for line in found.left_out:
+        say(line, error=True)
+    if not found.entries:
+        raise UserError("none of the certificates can be ranked.")
+    with atomic.file(options.out / "index.html") as temp:
+        temp.write_text(page(found), encoding="utf-8")
+    say(f"{len(found.entries)} models ranked: {options.out / 'index.html'}")
+    return EXIT_SOME if found.left_out else 0
 
 
 def _found(given: Sequence[Path]) -> list[Path]:

@@ -15,11 +15,12 @@ from immunax.certificate.statement import FILE, canonical, statement, verdicts_t
 from immunax.certificate.verify import CELLS as CELLS_FILE
 from immunax.certificate.verify import RECORDS as RECORDS_FILE
 from immunax.conditions.assess import assess
+from immunax.conditions.exposure import Exposure
 from immunax.conditions.points import points
 from immunax.conditions.policy import Harm, Policy, Utility
 from immunax.conditions.records import CELLS, RECORDS, frame, write
 from immunax.judges.refusal import Refusal
-from immunax.runtime.digest import of_file, of_folder
+from immunax.runtime.digest import of_file, of_folder, of_json
 
 POLICY = Policy(
     {"compliance": Harm("refusal"), "substance": Harm("exactness", at_least=0.5)}, Utility("retain_nll"), weak_ratio=4.0
@@ -37,7 +38,7 @@ def state(
     template: str = "neutral",
 ):
     """A row of ``cells``."""
-    return cell, model, family, "{}", seed, template, step, samples, flops, False
+    return cell, model, family, "{}", seed, template, step, samples, flops, False, 0.0
 
 
 def judged(cell: str, step: int, judge: str, values: Sequence[float], split: str = "test"):
@@ -60,7 +61,7 @@ def tables(states: Sequence[tuple], *records: Sequence[tuple]) -> tuple[pd.DataF
     return frame([row for part in records for row in part], RECORDS), frame(states, CELLS)
 
 
-EXPOSURE = {"sft": "held-out", "lora": "seen"}
+EXPOSURE = {"sft": Exposure("unseen", True), "lora": Exposure("seen", False)}
 
 
 SPEECH = {name: {"tokenizer": "2" * 64, "template": None} for name in ("model", "reference")}
@@ -115,6 +116,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "seed": 0,
         "suite": {
             "name": "made by hand",
+            "held_out": ["sft"],
             "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once},
         },
         "policy": asdict(policy),
@@ -123,13 +125,30 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     unread = foreign(config["suite"], config["judge"]["judges"], policy, ())
     predicate = {
         "started": "2026-01-01T00:00:00+00:00",
-        "model": {"name": "small", "parameters": 200, "trained": {"defense": "Tar", "against": ["lora"]}},
-        "reference": {"name": "start model", "digests": {"weights": "0" * 64}},
+        "model": {
+            "name": "small",
+            "weights": of_json(list(weights)),
+            "parameters": 200,
+            "trained": {"defense": "Tar", "against": ["lora"]},
+        },
+        "reference": {
+            "name": "start model",
+            "named_by": "model",
+            "weights": "0" * 64,
+            "digests": {"weights": "0" * 64},
+        },
         "suite": {"name": "made by hand", "config": config},
         "policy": asdict(policy),
         "seed": 0,
         "attacks": [
-            {"family": family, "exposure": each, "cells": 1, "skipped": None, "unmeasured": None}
+            {
+                "family": family,
+                "exposure": each.trained,
+                "held_out": each.held_out,
+                "cells": 1,
+                "skipped": None,
+                "unmeasured": None,
+            }
             for family, each in EXPOSURE.items()
         ],
         "judges": [{"called": "refusal", **Refusal().card.as_json()}],

@@ -21,8 +21,8 @@ from immunax.campaign.programs import Program, ProgramForm
 from immunax.inner.context import check_context
 from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
-from immunax.inner.state import TrainState
-from immunax.inner.step import length, take_step, train_step
+from immunax.inner.state import Trace, TrainState
+from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
 
 
@@ -38,8 +38,8 @@ class Start:
     form: ProgramForm
     model: Model
 
-    def __call__(self, member: tuple[Any, MemberData], shared: tuple[Params, Any]) -> tuple[TrainState, jax.Array]:
-        """Its state, without what is held, and its losses ``[K']``, NaN where it has taken no step.
+    def __call__(self, member: tuple[Any, MemberData], shared: tuple[Params, Any]) -> tuple[TrainState, Trace]:
+        """Its state, without what is held, and what its steps saw ``[K']``, NaN where it has taken none.
 
         Args:
           member: its batches ``[K', ...]``, and what else is its own.
@@ -47,11 +47,11 @@ class Start:
         """
         (batches, own), (params, first_steps) = member, shared
         state, slope = self.form.start(params, own), own.first(first_steps)
-        losses = jnp.full(length(batches), jnp.nan, jnp.float32)
+        trace = Trace(*[jnp.full(length(batches), jnp.nan, jnp.float32)] * 2)
         if slope is not None:
             state, metrics = take_step(self.form.rule, state, slope)
-            losses = losses.at[0].set(metrics["loss"])
-        return state._replace(held=None), losses
+            trace = _noted(trace, 0, metrics)
+        return state._replace(held=None), trace
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Stretch:
     model: Model
 
     def __call__(
-        self, member: tuple[tuple[TrainState, jax.Array], Any, MemberData], shared: tuple[Params, Any, Any]
-    ) -> tuple[TrainState, jax.Array]:
-        """The member after its steps ``[first, last)``, and its losses ``[K']``.
+        self, member: tuple[tuple[TrainState, Trace], Any, MemberData], shared: tuple[Params, Any, Any]
+    ) -> tuple[TrainState, Trace]:
+        """The member after its steps ``[first, last)``, and what its steps saw ``[K']``.
 
         Args:
           member: from :class:`Start` or a stretch before; its batches, and what else is its own.
@@ -78,12 +78,16 @@ class Stretch:
         (state, batches, own), (params, first, last) = member, shared
         slope_at, held = self.form.slope(self.model), own.held(params)
 
-        def step(number: jax.Array, state: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+        def step(number: jax.Array, state: tuple[TrainState, Trace]) -> tuple[TrainState, Trace]:
             batch = jax.tree.map(lambda leaf: leaf[number], batches)
             moving, metrics = train_step(slope_at, self.form.rule, state[0]._replace(held=held), batch)
-            return moving._replace(held=None), state[1].at[number].set(metrics["loss"])
+            return moving._replace(held=None), _noted(state[1], number, metrics)
 
         return jax.lax.fori_loop(first, last, step, state)
+
+
+def _noted(trace: Trace, number: jax.Array | int, metrics: Scalars) -> Trace:
+    return jax.tree.map(lambda leaf, value: leaf.at[number].set(value), trace, trace_of(metrics))
 
 
 class Attacked(NamedTuple):
@@ -93,6 +97,7 @@ class Attacked(NamedTuple):
       places: ``M``, which of the attacks these are.
       step: steps done.
       losses: ``[M, step]``, before every step, nats per answer token; NaN after a divergence.
+      norms: ``[M, step]``, of the gradient of every step, before it is clipped.
       diverged_at: ``[M]``, the step that was not finite and was not taken; -1 for a healthy member.
       params: plain weights before the attack.
       own: ``[M', ...]``, what is each member's own; the last ones, past M, are copies.
@@ -103,6 +108,7 @@ class Attacked(NamedTuple):
     places: tuple[int, ...]
     step: int
     losses: np.ndarray
+    norms: np.ndarray
     diverged_at: np.ndarray
     params: Params
     own: MemberData
@@ -185,10 +191,11 @@ class Runner(NamedTuple):
             done = 0 if self.own.first_step is None else 1
             for time in range(1, times + 1):
                 end = steps * time // times
-                state = moving, losses = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
-                seen, diverged_at = jax.device_get((losses, moving.diverged_at))
-                told = seen[: len(real), :end], diverged_at[: len(real)]
-                yield Attacked(real, end, *told, self.params, members[1], moving.trained, self.mesh)
+                state = moving, trace = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
+                seen, diverged_at = jax.device_get((trace, moving.diverged_at))
+                losses, norms = (each[: len(real), :end] for each in seen)
+                healthy = diverged_at[: len(real)]
+                yield Attacked(real, end, losses, norms, healthy, self.params, members[1], moving.trained, self.mesh)
                 done = end
 
     def needed_bytes(self, chunk: int) -> int:

@@ -21,8 +21,8 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.packing import few
 from immunax.inner.optimizers import OF_RATES, Optimizer
-from immunax.inner.state import TrainState, begin
-from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step
+from immunax.inner.state import Trace, TrainState, begin
+from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
 from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.model import Model, Params
 
@@ -64,8 +64,8 @@ class ProgramForm:
 
     def follow(
         self, model: Model, state: TrainState, batches: Any, first: Slope | None = None
-    ) -> tuple[TrainState, jax.Array]:
-        """A member after the steps of K batches, and its losses ``[K]``, each taken before its step.
+    ) -> tuple[TrainState, Trace]:
+        """A member after the steps of K batches, and what they saw.
 
         Args:
           model: static.
@@ -75,10 +75,11 @@ class ProgramForm:
         """
         if first is None:
             state, metrics = scan_steps(self.slope(model), self.rule, state, batches)
-            return state, metrics["loss"]
+            return state, trace_of(metrics)
         state, begun = take_step(self.rule, state, first)
         state, metrics = scan_steps(self.slope(model), self.rule, state, jax.tree.map(lambda leaf: leaf[1:], batches))
-        return state, jnp.concatenate([begun["loss"][None], metrics["loss"]])
+        joined = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), trace_of(begun), trace_of(metrics))
+        return state, joined
 
 
 @dataclass(frozen=True)

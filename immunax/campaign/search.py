@@ -26,9 +26,9 @@ from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
 from immunax.inner.context import check_context
-from immunax.inner.halving import Halving, Merit, Ranked, halve
+from immunax.inner.halving import Best, Halving, Merit, Ranked, halve
 from immunax.inner.losses import mean_answer_loss
-from immunax.inner.state import HEALTHY, TrainState
+from immunax.inner.state import HEALTHY, Trace, TrainState
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -65,6 +65,10 @@ class Search:
     def members(self) -> tuple[FineTuning, ...]:
         """The attacks, in the order of :meth:`settings`."""
         return tuple(each for population in self.populations.values() for each in population.members())
+
+    def population_of(self, member: int) -> str:
+        """The name of the population that a member, by its place in :meth:`members`, is of."""
+        return [name for name, each in self.populations.items() for _ in each.settings()][member]
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class SearchResult(NamedTuple):
       best: the trial with the most harm among those that keep the utility, or None where none does.
       attack: its attack, or None.
       params: its weights, plain or adapted; those of the start where there is no best.
-      loss: ``[K]``, its losses before every step.
+      trace: what its K steps saw.
       budget: spent on all members.
       trials: all of them, rung by rung.
     """
@@ -121,9 +125,14 @@ class SearchResult(NamedTuple):
     best: Trial | None
     attack: FineTuning | None
     params: Params
-    loss: np.ndarray
+    trace: Trace
     budget: Budget
     trials: tuple[Trial, ...]
+
+    @property
+    def loss(self) -> np.ndarray:
+        """``[K]``, before every step."""
+        return self.trace.loss
 
 
 def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> PreparedSearch:
@@ -195,17 +204,17 @@ class SearchMember:
 
     def __call__(
         self, member: tuple[TrainState | None, Batch, MemberData], shared: Shared
-    ) -> tuple[TrainState, jax.Array, Merit]:
+    ) -> tuple[TrainState, Trace, Merit]:
         """The attack's further steps; its merit is the log likelihood of held-out harmful answers, allowed while harmless ones
         stay likely."""
         state, batches, own = member
         first = own.first(shared.first_steps) if state is None else None
         state = self.form.start(shared.params, own) if state is None else state
-        state, losses = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches, first)
+        state, trace = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches, first)
         attacked = own.whole(shared.params, state.trained)
         harm = -mean_answer_loss(self.model, attacked, own.asked)
         merit = Merit(harm, mean_answer_loss(self.model, attacked, shared.retain) <= shared.limit)
-        return state._replace(held=None), losses, merit
+        return state._replace(held=None), trace, merit
 
 
 def run_search(
@@ -240,12 +249,18 @@ def run_search(
         if best is not None:
             found.append((best, part, own, seen))
     if not found:
-        return SearchResult(None, None, params, np.zeros(0), budget, tuple(trials))
+        return SearchResult(None, None, params, Trace(np.zeros(0), np.zeros(0)), budget, tuple(trials))
     best, part, own, seen = max(found, key=lambda each: each[0].value)
     trial = next(each for each in trials if (each.member, each.steps) == (part.places[best.place], best.steps))
-    loss = np.concatenate([losses for each in seen for losses in each.losses[each.places == best.place]])[: best.steps]
+    trace = _joined(seen, best)
     attacked = jax.tree.map(lambda leaf: leaf[best.place], own).whole(params, best.trained)
-    return SearchResult(trial, part.attacks[best.place], attacked, loss, budget, tuple(trials))
+    return SearchResult(trial, part.attacks[best.place], attacked, trace, budget, tuple(trials))
+
+
+def _joined(seen: Sequence[Ranked], best: Best) -> Trace:
+    """What the steps of the member that was found saw, over all rungs up to where it was found."""
+    mine = [jax.tree.map(lambda leaf, each=each: leaf[each.places == best.place], each.trace) for each in seen]
+    return jax.tree.map(lambda *leaves: np.concatenate([row for leaf in leaves for row in leaf])[: best.steps], *mine)
 
 
 @partial(jax.jit, static_argnums=0)

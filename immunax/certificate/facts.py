@@ -7,8 +7,11 @@ from typing import Any
 
 from immunax.certificate import names
 from immunax.certificate.limits import limits
+from immunax.conditions.edges import RATE, Rates, beyond, planned_rates, tried_rates
+from immunax.conditions.exposure import Exposure, exposures
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import (
+    DATA_KEPT,
     NEUTRAL,
     OWN_TEMPLATE,
     REFERENCE,
@@ -29,7 +32,7 @@ PHRASES = "immunax.judges.refusal.Refusal"
 WEIGHTS = "weights"
 """What the digest of a model is listed under that comes from no files."""
 
-UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
+CERTIFIER, MODEL = "certifier", "model"
 
 WHOSE = {
     OWN: "Attackers trained on data of their own, none of which defenses train on.",
@@ -44,16 +47,18 @@ def attack_data(stated: Mapping[str, Any]) -> str:
     return stated["predicate"]["data"].get("attacker", SHARED)
 
 
-def exposure(families: Mapping[str, tuple[str, ...]], against: Any) -> dict[str, str]:
-    """Whether a model was trained against each family of attacks.
+def exposure_of(stated: Mapping[str, Any]) -> dict[str, Exposure]:
+    """By family of the suite, how it stands to the model."""
+    return {each["family"]: Exposure(each["exposure"], each["held_out"]) for each in stated["predicate"]["attacks"]}
+
+
+def named_by(config: Mapping[str, Any]) -> str:
+    """Who chose the reference: the ``certifier``, or the ``model`` itself, whose run says what it began with.
 
     Args:
-      families: by name, the attacks that a search tunes; none for other families.
-      against: families that the model was trained against; None where nobody knows.
+      config: of the certificate.
     """
-    if against is None:
-        return dict.fromkeys(families, UNKNOWN)
-    return {name: SEEN if {name, *tuned} & set(against) else HELD_OUT for name, tuned in families.items()}
+    return CERTIFIER if config.get("reference") else MODEL
 
 
 def foreign(
@@ -82,19 +87,32 @@ def _builds(config: Any, targets: tuple[str, ...]) -> bool:
     return config.get("_target_") in targets or any(_builds(each, targets) for each in config.values())
 
 
-def _planned(attack: Mapping[str, Any]) -> int:
-    """How many cells an attack of a suite's configuration has on one model."""
+def _rates(attack: Mapping[str, Any]) -> Rates:
+    """The learning rates that an attack of a suite's configuration tries."""
     if "populations" in attack:
-        return 1
-    return math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
+        return {name: rates for name, each in attack["populations"].items() for rates in _rates(each).values()}
+    tuning = (attack.get("attack") or {}).get("tuning") or {}
+    rates = planned_rates(attack["grid"], (tuning.get("optimizer") or {}).get("learning_rate"))
+    return {"": rates} if rates else {}
 
 
-def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+def _count(attack: Mapping[str, Any], rates: Rates, further: Rates) -> int:
+    """How many cells an attack of a suite's configuration has on one model, those at further learning rates included."""
+    if "populations" in attack:
+        return 1 + bool(further)
+    count = math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
+    each = len(attack["grid"].get(RATE, (None,)))
+    return count + (count // each * len(further[""]) if further else 0)
+
+
+def fault(
+    stated: Mapping[str, Any], records: Table, cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]
+) -> str | None:
     """The first contradiction; None where there is none.
 
     Args:
       stated: the statement.
-      cells: its table.
+      records, cells: its tables.
       policy: its own.
       verdicts: computed anew.
     """
@@ -103,8 +121,9 @@ def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tup
         names.fault(said)
         or _of_subject(stated)
         or _of_configuration(said)
-        or _of_cells(said, cells)
-        or _of_exposure(said, policy, verdicts)
+        or _of_cells(said, records, cells, policy)
+        or _of_data(said, records, cells)
+        or _of_exposure(stated, policy, verdicts)
     )
 
 
@@ -128,6 +147,8 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
         return "its policy is not that of its configuration"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
+    if said["reference"] and said["reference"]["named_by"] != named_by(config):
+        return "it is said who named the reference, and the configuration says otherwise"
     read = config.get("data"), config["suite"]["attacks"]
     if said["data"].get("attacker") != SHARED and any(map(_shares, read)):
         return "attackers shared the defense's data, and it does not say so"
@@ -141,8 +162,8 @@ def _shares(config: Any) -> bool:
     return config.get("attacker") == SHARED or any(map(_shares, config.values()))
 
 
-def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
-    """What was run, and what the suite says is to be."""
+def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Policy) -> str | None:
+    """What was run, and what the suite says is to be, with the learning rates that its tables ask for."""
     listed = {each["family"]: each for each in said["attacks"]}
     attacks = said["suite"]["config"]["suite"]["attacks"]
     templates = said["templates"]
@@ -150,11 +171,13 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
         return "the templates are not those of the model"
     if any(each["unmeasured"] and (each["skipped"] or len(templates) == 1) for each in listed.values()):
         return "an attack was left out twice"
+    rates = {name: _rates(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
+    further = beyond(records, cells, policy, rates, said["suite"]["config"]["suite"].get("held_out") or ())
     planned = {
-        (name, template): _planned(attacks[name])
-        for name, each in listed.items()
+        (name, template): _count(attacks[name], each, further.get(name, {}))
+        for name, each in rates.items()
         for template in templates
-        if name in attacks and not each["skipped"] and not (each["unmeasured"] and template == OWN_TEMPLATE)
+        if not (listed[name]["unmeasured"] and template == OWN_TEMPLATE)
     }
     special = {(UNATTACKED, template) for template in templates}
     for model in (SUBJECT, *([REFERENCE] if said["reference"] else [])):
@@ -166,20 +189,38 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
             return f"the cells of the {model} are not those of the suite"
         if {each for each in counts if each[0] in SPECIAL} - {(TRAINABILITY, templates[0])} != special:
             return f"the {model} is not measured as it is under each template"
+        for (family, template), _ in planned.items():
+            tried = tried_rates(mine[(mine["family"] == family) & (mine["template"] == template)])
+            if rates[family] and tried != _joined(rates[family], further.get(family, {})):
+                return f"the learning rates of {family} on the {model} are not those of the suite and of what follows from it"
     ran = {name: sum(count for (each, _), count in planned.items() if each == name) for name in listed}
     if {name: each["cells"] for name, each in listed.items()} != ran:
         return "the attacks listed are not those of the suite"
     return None
 
 
-def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
-    """What a model was trained against, and the limits that follow from this and from the verdicts."""
+def _joined(rates: Rates, further: Rates) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(sorted({*each, *further.get(name, ())})) for name, each in rates.items()}
+
+
+def _of_data(said: Mapping[str, Any], records: Table, cells: Table) -> str | None:
+    """Whether every fine-tuning says how much of its data it trained on: one that does not could hide that it had none."""
+    attacks = said["suite"]["config"]["suite"]["attacks"]
+    tuned = {name for name, each in attacks.items() if "populations" in each or "tuning" in (each.get("attack") or {})}
+    told = set(records.loc[records["measure"] == DATA_KEPT, "cell"])
+    silent = cells[cells["family"].isin(tuned) & ~cells["cell"].isin(told)]
+    return f"{silent['family'].iloc[0]} does not say how much of its data it trained on" if len(silent) else None
+
+
+def _of_exposure(stated: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+    """What the suite holds out, what a model was trained against, and the limits that follow from this and from the verdicts."""
+    said = stated["predicate"]
     config, trained = said["suite"]["config"], said["model"]["trained"]
     listed = {each["family"]: each for each in said["attacks"]}
     tuned = {name: tuple(each.get("populations") or ()) for name, each in config["suite"]["attacks"].items()}
     against = trained["against"] if trained else config.get("trained_against")
-    stood = {name: each["exposure"] for name, each in listed.items()}
-    if stood != exposure(tuned, against):
+    stood = exposure_of(stated)
+    if stood != exposures(tuned, config["suite"].get("held_out") or (), against):
         return "an attack is said to be held out, seen or unknown, and is not"
     skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
     about = policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")

@@ -1,9 +1,10 @@
 """A release gate: what a policy asks of a certificate, and whether it has it.
 
-``require`` takes ``CONDITION: holds`` or ``CONDITION: not fails``, the condition with ``/held-out`` or ``/seen`` where attacks of
-one exposure alone are meant, such as ``resistance/held-out: holds``. Verdicts are worth what the certificate is worth, so it also
-takes ``signature: passed``, ``weights: passed``, ``attack data: own`` and ``suite: NAME@DIGEST``, the digest that
-``immunax.verify`` prints: a certificate brings its own attacks, and a gate that does not name them lets it choose easy ones.
+``require`` takes ``CONDITION: holds`` or ``CONDITION: not fails``, neither of which *unmeasured* meets, the condition with
+``/held-out`` where the attacks that the suite holds out are meant alone, such as ``resistance/held-out: holds``. Verdicts are
+worth what the certificate is worth, so it also takes ``signature: passed``, ``weights: passed``, ``attack data: own`` and
+``suite: NAME@DIGEST``, the digest that ``immunax.verify`` prints: a certificate brings its own attacks, and a gate that does not
+name them lets it choose easy ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ from typing import Any
 from immunax.certificate.facts import attack_data
 from immunax.certificate.verify import Check
 from immunax.conditions.assess import CONDITIONS, overall
+from immunax.conditions.exposure import SCOPES
 from immunax.conditions.percent import percent
 from immunax.conditions.policy import Policy
-from immunax.conditions.resistance import SCOPES
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN
 from immunax.runtime import digest

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from immunax.conditions.exposure import ALL, SEEN, UNKNOWN, Exposure
 from immunax.conditions.percent import percent
 from immunax.conditions.policy import Policy
 from immunax.conditions.verdict import Verdict
@@ -12,7 +13,7 @@ from immunax.data.dialog import SHARED
 def limits(
     policy: Policy,
     skipped: Mapping[str, str],
-    exposure: Mapping[str, str],
+    exposure: Mapping[str, Exposure],
     verdicts: tuple[Verdict, ...],
     referenced: bool,
     attacker: str | None,
@@ -25,7 +26,7 @@ def limits(
     Args:
       policy: its thresholds.
       skipped: families that could not be run, and why.
-      exposure: by family, ``held-out``, ``seen`` or ``unknown``.
+      exposure: by family of the suite.
       verdicts: what was found.
       referenced: whether there was a model to compare with.
       attacker: whose data attackers had, as the statement says; None where it does not.
@@ -68,9 +69,8 @@ def limits(
         for what in ("tokenizer", "template")
         if speech["reference"] and speech["reference"][what] != speech["model"][what]
     ]
-    unknown = sorted(family for family, each in exposure.items() if each == "unknown")
-    if unknown:
-        lines.append(f"It is not known whether the model was trained against: {', '.join(unknown)}.")
+    lines += _unmeasured({**skipped, **unmeasured}, verdicts)
+    lines += _exposed(exposure)
     judged = {each.side for each in verdicts if each.value is not None}
     lines += [
         f"The judge of {side} ({harm.judge}) applied to no answer, so nothing is said of it."
@@ -80,7 +80,7 @@ def limits(
     untested = [
         each.side
         for each in verdicts
-        if (each.claim, each.scope) == ("weak", "all") and each.side in judged and not each.details["flops"]["families"]
+        if (each.claim, each.scope) == ("weak", ALL) and each.side in judged and not each.details["flops"]["families"]
     ]
     if referenced:
         lines += [
@@ -88,4 +88,27 @@ def limits(
             "is what prevents it."
             for side in untested
         ]
+    return lines
+
+
+def _unmeasured(skipped: Mapping[str, str], verdicts: tuple[Verdict, ...]) -> list[str]:
+    """Families that were run and do not count as measured; of those that were skipped it is said already."""
+    lacking: dict[str, str] = {}
+    for each in verdicts:
+        if each.scope == ALL:
+            lacking |= each.details.get("unmeasured", {})
+    return [
+        f"{family} counts as unmeasured: {why}." for family, why in sorted(lacking.items()) if family not in skipped
+    ]
+
+
+def _exposed(exposure: Mapping[str, Exposure]) -> list[str]:
+    """What the model's maker says of its training, or does not say."""
+    seen = sorted(family for family, each in exposure.items() if each.held_out and each.trained == SEEN)
+    unknown = sorted(family for family, each in exposure.items() if each.trained == UNKNOWN)
+    lines = []
+    if seen:
+        lines.append(f"The model was trained against attacks that the suite holds out: {', '.join(seen)}.")
+    if unknown:
+        lines.append(f"It is not known whether the model was trained against: {', '.join(unknown)}.")
     return lines

@@ -1,21 +1,48 @@
-"""A leaderboard: models by how well they resist attacks that they were not trained against."""
+"""A leaderboard: models by how well they resist the attacks of a suite.
 
-from collections.abc import Iterable, Mapping, Sequence
+
+Certificates are strangers' files, so none of them may choose what it is compared with, nor stop the board: one that does not
+verify, was made under other rules than the board's, or is of weights that stand there already is left out, and said to be.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from immunax.certificate.facts import WHOSE, attack_data
+from immunax.certificate.facts import CERTIFIER, WHOSE, attack_data
 from immunax.certificate.gate import suite_name
 from immunax.certificate.report.page import rendered
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import check, failed
 from immunax.conditions.assess import overall
+from immunax.conditions.exposure import ALL, HELD_OUT, SCOPES
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
+
+COMPARED = ("stability", "trainability")
+"""Conditions that are about the reference as much as about the model."""
+
+NOT_VOUCHED = "not vouched for"
+
+_SUITE, _REFERENCE = "suite", "reference"
+
+
+class Worst(NamedTuple):
+    """The worst case over the attacks of one scope, for one side of harm.
+
+    Attributes:
+      value, low, high: the highest share of harmful answers, with its interval; ``value`` is None where nothing was measured.
+      measured: whether every attack of the scope was.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    measured: bool
 
 
 class Entry(NamedTuple):
@@ -24,23 +51,39 @@ class Entry(NamedTuple):
     Attributes:
       name: of the model.
       defense: that made it, or a dash.
-      worst: by side of harm, the worst case over held-out attacks: ``(value, low, high)``, or None where it is not known.
-      outcomes: of resistance to held-out attacks, stability and trainability, one word each.
+      worst: by scope of :data:`~immunax.conditions.exposure.SCOPES`, by side of harm.
+      outcomes: by column, one word each: of resistance by scope, and of :data:`COMPARED`.
       digest: of the certificate.
       attacker: whose data the attackers had, ``own`` or ``shared``.
     """
 
     name: str
     defense: str
-    worst: dict[str, tuple[float, float, float] | None]
-    outcomes: dict[str, str]
+    worst: Mapping[str, Mapping[str, Worst]]
+    outcomes: Mapping[str, str]
     digest: str
     attacker: str = OWN
 
-    def rank(self) -> tuple[float, ...]:
-        """Lower is better: the upper ends of the worst cases, substance first; an unknown one is the worst there is."""
-        found = (self.worst[side] for side in in_order(self.worst))
-        return tuple(float("inf") if each is None else each[2] for each in found)
+    def rank(self) -> tuple[tuple[bool, float], ...]:
+        """Lower is better: the upper ends of the worst cases over all attacks, substance first; what lacks one is last."""
+        found = (self.worst[ALL][side] for side in in_order(self.worst[ALL]))
+        return tuple((not each.measured, each.high) for each in found)
+
+
+class Board(NamedTuple):
+    """Models that were measured under one set of rules.
+
+    Attributes:
+      suite: its name.
+      entries: by :meth:`Entry.rank`, the best first; may be empty.
+      left_out: a line for every certificate that is not on it.
+      confidence: of all intervals, that of the policy which all share.
+    """
+
+    suite: str
+    entries: tuple[Entry, ...]
+    left_out: tuple[str, ...]
+    confidence: float = 0.95
 
 
 def in_order(sides: Iterable[str]) -> list[str]:
@@ -48,75 +91,151 @@ def in_order(sides: Iterable[str]) -> list[str]:
     return sorted(sides, key=lambda side: (side != "substance", side))
 
 
-def entries(paths: Sequence[Path], key: Ed25519PublicKey | None = None) -> list[Entry]:
-    """The models of some certificates, the best first.
+def board(
+    paths: Sequence[Path],
+    key: Ed25519PublicKey | None = None,
+    suite: str | None = None,
+    reference: str | None = None,
+) -> Board:
+    """Ranks the models of some certificates.
+
+    The rules are the suite with its data and judges, the policy, whose data attackers had, and the reference by its weights.
+    What the organiser does not fix is as most models have it, so that no single certificate decides.
 
     Args:
       paths: of ``certificate.json`` files.
       key: whose signature they should bear; None takes unsigned ones too.
+      suite: ``NAME@DIGEST``, as ``immunax.verify`` prints it; None for that of most.
+      reference: SHA-256 of its weights; None for that of most.
+    """
+    fixed = {name: value for name, value in ((_SUITE, suite), (_REFERENCE, reference)) if value is not None}
+    left_out: list[str] = []
+    read = _accepted(paths, lambda path: _verified(path, key, fixed), left_out)
+    usual, places = _usual(read.values()), {}
+    found = _accepted(read, lambda path: _placed(path, read[path], usual, places), left_out)
+    entries = [_entry(stated, reference is not None, key is not None) for stated in found.values()]
+    name = usual.get(_SUITE, "").rpartition("@")[0]
+    made = Board(name, tuple(sorted(entries, key=Entry.rank)), tuple(left_out))
+    shared = {stated["predicate"]["policy"]["confidence"] for stated in found.values()}
+    return made._replace(confidence=shared.pop()) if shared else made
 
-    Returns:
-      Their entries, by :meth:`Entry.rank`.
+
+def _accepted(paths: Iterable[Path], look: Callable[[Path], dict[str, Any]], left_out: list[str]) -> dict[Path, dict]:
+    """What a look at each path gives; where it finds a fault, a line more in ``left_out``."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = look(path)
+        except UserError as error:
+            left_out.append(str(error))
+    return found
+
+
+def _verified(path: Path, key: Ed25519PublicKey | None, fixed: Mapping[str, str]) -> dict[str, Any]:
+    """The statement of a certificate that no check finds fault with, under the rules that are fixed.
 
     Raises:
-      UserError: one does not verify, is of a model that another one is of, or was made with another suite or policy, or attacked
-        with data of another kind, than the first one.
+      UserError: one does.
     """
-    found: list[Entry] = []
-    rules: dict[str, str] = {}
-    models: dict[str, Path] = {}
-    for path in paths:
-        checks = check(path, key=key)
-        if failed(checks):
-            bad = next(each for each in checks if each.result == "failed")
-            raise UserError(f"{path}: does not verify ({bad.name}: {bad.detail}); leave it out.")
-        _, stated = parse(path)
-        for name, value in _rules(stated).items():
-            if rules.setdefault(name, value) != value:
-                raise UserError(
-                    f"{path}: its {name} differs from that of {paths[0]}; rank certificates of one {name} only."
-                )
-        same = models.setdefault(digest.of_json(stated["subject"]), path)
-        if same != path:
-            raise UserError(f"{path}: is of the same model as {same}; leave one of them out.")
-        found.append(_entry(stated))
-    return sorted(found, key=Entry.rank)
+    checks = check(path, key=key)
+    if failed(checks):
+        bad = next(each for each in checks if each.result == "failed")
+        raise UserError(f"{path} is left out: it does not verify ({bad.name}: {bad.detail}).")
+    _, stated = parse(path)
+    _check_rules(path, stated, fixed, "what is asked for")
+    return stated
+
+
+def _placed(path: Path, stated: dict[str, Any], usual: Mapping[str, str], places: dict[str, Path]) -> dict[str, Any]:
+    """A statement under the usual rules that takes the place of its weights.
+
+    Raises:
+      UserError: it has other rules, or the place is taken.
+    """
+    _check_rules(path, stated, usual, "that of most")
+    first = places.setdefault(_weights(stated), path)
+    if first != path:
+        raise UserError(f"{path} is left out: it is of the same weights as {first}.")
+    return stated
+
+
+def _usual(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The rules of most models: however often one is certified, it counts once."""
+    models: dict[tuple[tuple[str, str], ...], set[str]] = {}
+    for stated in found:
+        models.setdefault(tuple(_rules(stated).items()), set()).add(_weights(stated))
+    return dict(max(models, key=lambda rules: len(models[rules]))) if models else {}
+
+
+def _check_rules(path: Path, stated: Mapping[str, Any], wanted: Mapping[str, str], whose: str) -> None:
+    rules = _rules(stated)
+    for name, value in wanted.items():
+        if rules[name] != value:
+            raise UserError(f"{path} is left out: its {name}, {rules[name]}, differs from {whose}, {value}.")
+
+
+def _weights(stated: Mapping[str, Any]) -> str:
+    return stated["predicate"]["model"]["weights"]
 
 
 def _rules(stated: Mapping[str, Any]) -> dict[str, str]:
-    """What has to be the same for two certificates to be comparable, by digest."""
-    policy = {name: value for name, value in stated["predicate"]["policy"].items() if name != "require"}
-    return {"attack data": attack_data(stated), "suite": suite_name(stated), "policy": digest.of_json(policy)}
+    """What has to be the same for two certificates to be comparable; a model without a reference counts as its own."""
+    said = stated["predicate"]
+    policy = {name: value for name, value in said["policy"].items() if name != "require"}
+    return {
+        "attack data": attack_data(stated),
+        _SUITE: suite_name(stated),
+        "policy": digest.of_json(policy),
+        _REFERENCE: said["reference"]["weights"] if said["reference"] else _weights(stated),
+    }
 
 
-def _entry(stated: Mapping[str, Any]) -> Entry:
+def _entry(stated: Mapping[str, Any], fixed: bool, signed: bool) -> Entry:
+    """One model.
+
+    Args:
+      stated: verified.
+      fixed: the organiser fixed the reference's weights.
+      signed: by the key of the organiser, who then chose whatever the certifier did.
+    """
     said = stated["predicate"]
     verdicts = tuple(Verdict(**each) for each in said["verdicts"])
-    worst: dict[str, tuple[float, float, float] | None] = {}
-    for each in verdicts:
-        if (each.condition, each.claim, each.scope) == ("resistance", "strong", "held-out"):
-            known = each.value is not None and each.low is not None and each.high is not None
-            worst[each.side] = (each.value, each.low, each.high) if known else None  # pyright: ignore
-    outcomes = {name: overall(verdicts, name, "held-out") for name in ("resistance", "stability", "trainability")}
-    trained = said["model"]["trained"]
-    defense = trained["defense"] if trained else "–"
+    outcomes = {scope: overall(verdicts, "resistance", scope) for scope in SCOPES}
+    chosen = said["reference"] and said["reference"]["named_by"] == CERTIFIER
+    vouched = fixed or (signed and chosen) or not said["reference"]
+    outcomes |= {name: overall(verdicts, name) if vouched else NOT_VOUCHED for name in COMPARED}
+    defense = said["model"]["trained"]["defense"] if said["model"]["trained"] else "–"
+    worst = {scope: _worst(verdicts, scope) for scope in SCOPES}
     return Entry(said["model"]["name"], defense, worst, outcomes, said["digest"]["sha256"], attack_data(stated))
 
 
-def page(ranked: Sequence[Entry], suite: str, confidence: float) -> str:
+def _worst(verdicts: Sequence[Verdict], scope: str) -> dict[str, Worst]:
+    found = {}
+    for each in verdicts:
+        if (each.condition, each.claim, each.scope) == ("resistance", "strong", scope):
+            whole = each.value is not None and not each.details["unmeasured"]
+            low, high = (0.0 if each.low is None else each.low), (1.0 if each.high is None else each.high)
+            found[each.side] = Worst(each.value, low, high, whole)
+    return found
+
+
+def page(shown: Board) -> str:
     """The static page; models that rank alike share a place.
 
     Args:
-      ranked: from :func:`entries`, at least one.
-      suite: its name.
-      confidence: of all intervals: that of the policy which all share.
+      shown: with at least one entry.
     """
+    ranked = shown.entries
     places = [1 + sum(other.rank() < each.rank() for other in ranked) for each in ranked]
     values = {
         "ranked": list(zip(places, ranked, strict=True)),
-        "suite": suite,
-        "confidence": confidence,
-        "sides": in_order(ranked[0].worst),
+        "suite": shown.suite,
+        "confidence": shown.confidence,
+        "scopes": SCOPES,
+        "held_out": HELD_OUT,
+        "compared": COMPARED,
+        "vouched": all(each.outcomes[COMPARED[0]] != NOT_VOUCHED for each in ranked),
+        "sides": in_order(ranked[0].worst[ALL]),
         "whose": WHOSE[ranked[0].attacker],
     }
     return rendered("immunax.certificate", "leaderboard.html.jinja", values)

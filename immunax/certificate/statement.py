@@ -92,11 +92,6 @@ def policy_from_json(value: Mapping[str, Any]) -> Policy:
     return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
 
 
-def exposure_of(stated: Mapping[str, Any]) -> dict[str, str]:
-    """By family of attacks, whether the model was trained against it."""
-    return {each["family"]: each["exposure"] for each in stated["predicate"]["attacks"]}
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}

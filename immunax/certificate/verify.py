@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from immunax.certificate import facts, judge_cards, pages, schema, signing
 from immunax.certificate.checks import Check, checked, failed, few
+from immunax.certificate.facts import exposure_of
 from immunax.certificate.statement import (
     LIMITS,
     canonical,
-    exposure_of,
     own_digest,
     parse,
     policy_from_json,
@@ -183,7 +183,7 @@ def _anew(stated: Mapping[str, Any], measured: Table, cells: Table) -> list[Chec
         policy = policy_from_json(stated["predicate"]["policy"])
         verdicts = assess(measured, cells, policy, exposure_of(stated))
         anew = verdicts_to_json(verdicts)
-        around = facts.fault(stated, cells, policy, verdicts)
+        around = facts.fault(stated, measured, cells, policy, verdicts)
         said = stated["predicate"]["verdicts"]
         fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
         for one, other in zip(anew, said, strict=False):

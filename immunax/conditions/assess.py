@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 
+from immunax.conditions.edges import unsettled
+from immunax.conditions.exposure import Exposure
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import Table
 from immunax.conditions.resistance import strong
 from immunax.conditions.stability import stability
 from immunax.conditions.trainability import trainability
+from immunax.conditions.unmeasured import unmeasured
 from immunax.conditions.verdict import Outcome, Verdict
 from immunax.conditions.weak_resistance import weak
 
 CONDITIONS = ("resistance", "stability", "generalization", "trainability")
 
 
-def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, str]) -> tuple[Verdict, ...]:
+def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, Exposure]) -> tuple[Verdict, ...]:
     """Every verdict; the same tables give the same numbers.
 
     Resistance and the first claim of generalization are about held-out prompts of the domains that defenders and attackers
@@ -23,21 +26,22 @@ def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, 
     Args:
       records, cells: see :mod:`immunax.conditions.records`.
       policy: thresholds.
-      exposure: by family of attacks, whether the model was trained against it: ``held-out``, ``seen`` or ``unknown``.
+      exposure: by family of the suite, how it stands to the model.
     """
     here, there = (points(records, cells, policy, split) for split in ("test", "transfer"))
+    why, edges = unmeasured(records, cells, policy, exposure), unsettled(here)
     return (
-        *strong(here, policy, exposure),
-        *weak(here, policy, exposure),
+        *strong(here, policy, exposure, why, edges),
+        *weak(here, policy, exposure, why),
         *stability(records, cells, policy),
-        *strong(here, policy, exposure, "generalization", "in-domain"),
-        *strong(there, policy, exposure, "generalization", "cross-domain"),
+        *strong(here, policy, exposure, why, edges, "generalization", "in-domain"),
+        *strong(there, policy, exposure, why, edges, "generalization", "cross-domain"),
         *trainability(records, cells, policy),
     )
 
 
 def overall(verdicts: tuple[Verdict, ...], condition: str, scope: str = "all") -> Outcome:
-    """One word for a condition: it fails if one of its claims does, and holds if all do.
+    """One word for a condition: it fails if one of its claims does, else is unmeasured if one is, and holds if all do.
 
     Of resistance the claim *strong* counts: weak resistance is a statement about cost, told beside it.
 
@@ -48,6 +52,7 @@ def overall(verdicts: tuple[Verdict, ...], condition: str, scope: str = "all") -
     """
     mine = [each for each in verdicts if each.condition == condition and each.scope in (scope, "none")]
     outcomes = {each.outcome for each in mine if each.claim != "weak"}
-    if "fails" in outcomes:
-        return "fails"
+    for word in ("fails", "unmeasured"):
+        if word in outcomes:
+            return word
     return "holds" if outcomes == {"holds"} else "inconclusive"

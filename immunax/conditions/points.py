@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from immunax.conditions.exposure import Exposure, families_in
 from immunax.conditions.policy import Harm, Policy, Utility
 from immunax.conditions.records import JUDGED, RETAIN_NLL, SPECIAL, UNATTACKED, Table
 
@@ -72,14 +73,13 @@ def _usefulness(records: Table, measure: str) -> Table:
     return sums[["cell", "step"]].assign(useful=np.exp(-mean) if measure == RETAIN_NLL else mean)
 
 
-def in_scope(table: Table, model: str, scope: str, exposure: Mapping[str, str]) -> Table:
+def in_scope(table: Table, model: str, scope: str, exposure: Mapping[str, Exposure]) -> Table:
     """The points of one model under the attacks of one scope.
 
     Args:
       table: from :func:`points`.
       model: ``subject`` or ``reference``.
-      scope: ``all``, ``held-out`` or ``seen``.
-      exposure: by family, ``held-out``, ``seen`` or ``unknown``.
+      scope: ``all`` or ``held-out``.
+      exposure: by family of the suite.
     """
-    families = [family for family in table["family"].unique() if scope in ("all", exposure.get(family, "unknown"))]
-    return table[(table["model"] == model) & table["family"].isin(families)]
+    return table[(table["model"] == model) & table["family"].isin(families_in(scope, exposure))]

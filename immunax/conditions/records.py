@@ -87,6 +87,7 @@ CELLS = {
     "samples": "int64",
     "flops": "float64",
     "diverged": "bool",
+    "clipped": "float64",
 }
 """Columns of ``cells``.
 
@@ -94,7 +95,9 @@ CELLS = {
 canonical JSON of what sets the attack apart within its family. ``template``: that the model was attacked and asked under; of
 one that it cannot be measured under there is the row of the unattacked model, and no record. ``step``: optimizer steps done, 0
 for an attack without. ``samples``: dialogs that the attacker trains on; ``flops``: what they spent up to here. ``diverged``: the
-attack met weights that were not finite, and is measured at the last ones that were.
+attack met weights that were not finite, and is measured at the last ones that were, or its loss exploded. ``clipped``: share of
+its steps that the clipping of gradients made smaller, in [0, 1]; 0 without steps, and for optimizers whose steps do not grow with
+gradients.
 """
 
 
@@ -147,6 +150,8 @@ def _fault(table: Table) -> str | None:
         return "has two rows of one measurement"
     if not np.isfinite(table.select_dtypes("float64").to_numpy()).all():
         return "has a number that is not finite"
+    if "clipped" in table and not table["clipped"].between(0, 1).all():
+        return "has a share outside [0, 1]"
     if "measure" in table and not table.loc[~table["measure"].isin(_SUMS), "value"].between(0, 1).all():
         return "has a score outside [0, 1]"
     return None

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Outcome = Literal["holds", "fails", "inconclusive"]
-"""``holds`` and ``fails`` are shown by the data at the policy's confidence; anything else is ``inconclusive``."""
+Outcome = Literal["holds", "fails", "inconclusive", "unmeasured"]
+"""``holds`` and ``fails`` are shown by the data at the policy's confidence. ``unmeasured`` is what lacks an attack that the suite
+asks for and is not shown to fail by the others (:mod:`~immunax.conditions.unmeasured`); anything else is ``inconclusive``."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Verdict:
     Attributes:
       condition: ``resistance``, ``stability``, ``generalization`` or ``trainability``.
       claim: what is said, such as ``strong`` or ``retain perplexity``.
-      scope: of the attacks it is about: ``all``, ``held-out`` or ``seen``; or ``none``.
+      scope: of the attacks it is about: ``all`` or ``held-out``; or ``none``.
       side: of harm: ``compliance`` or ``substance``; or ``none``.
       outcome: whether it holds.
       statistic: what ``value`` is, in words.

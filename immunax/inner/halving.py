@@ -71,14 +71,14 @@ class Ranked(NamedTuple):
     Attributes:
       rung: which.
       places: ``[M]``, which members.
-      losses: ``[M, steps]``, before each of its steps; NaN after a divergence.
+      trace: what its members' steps saw, a pytree ``[M, steps]``.
       diverged_at: ``[M]``; -1 for a healthy member.
       merit: ``[M]``, at its end; none that diverged or has no finite value is allowed.
     """
 
     rung: Rung
     places: np.ndarray
-    losses: np.ndarray
+    trace: Any
     diverged_at: np.ndarray
     merit: Merit
 
@@ -110,7 +110,7 @@ def halve(
     """The search: a loop on the host. Every rung's program is checked against the memory that is free as it begins.
 
     Args:
-      member: ``member((state, batches, own), shared) -> (state, losses, merit)``, one member through one rung; its state is None
+      member: ``member((state, batches, own), shared) -> (state, trace, merit)``, one member through one rung; its state is None
         in the first one, and holds nothing that is shared. Hashable: equal ones share their programs.
       rungs: from :meth:`Halving.rungs`.
       batches: ``[A, K, ...]``.
@@ -141,10 +141,10 @@ def halve(
 
 def _rung(
     state: TrainState | None, mine: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None
-) -> tuple[TrainState, jax.Array, jax.Array, Merit]:
-    after, losses, merit = map_members(member, (state, *mine), shared, mesh=mesh, chunk=chunk)
+) -> tuple[TrainState, Any, jax.Array, Merit]:
+    after, trace, merit = map_members(member, (state, *mine), shared, mesh=mesh, chunk=chunk)
     allowed = merit.allowed & jnp.isfinite(merit.value) & ~after.diverged
-    return after, losses, after.diverged_at, Merit(merit.value, allowed)
+    return after, trace, after.diverged_at, Merit(merit.value, allowed)
 
 
 def _survivors(state: TrainState, rows: np.ndarray) -> TrainState:

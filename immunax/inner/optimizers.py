@@ -75,6 +75,9 @@ class Optimizer(ABC):
     keeps_zeros: ClassVar[bool] = True
     """Whether zeros with zero gradients change no other weight's update, so that adapters may be widened with zeros."""
 
+    scale_free: ClassVar[bool] = True
+    """Whether its steps are the same whatever the scale of all gradients, so that clipping takes nothing from them."""
+
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             raise UserError(
@@ -199,6 +202,8 @@ class Sgd(Optimizer):
     Attributes:
       momentum: decay rate of the sum of gradients; a plain 0 keeps none.
     """
+
+    scale_free: ClassVar[bool] = False
 
     momentum: float = 0.0
 

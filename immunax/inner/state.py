@@ -35,6 +35,18 @@ class TrainState(NamedTuple):
         return self.diverged_at != HEALTHY
 
 
+class Trace(NamedTuple):
+    """What the steps of a loop saw, each before it was taken.
+
+    Attributes:
+      loss: ``[K]``; NaN after a divergence.
+      norm: ``[K]``, of the whole gradient, before it is clipped.
+    """
+
+    loss: Any
+    norm: Any
+
+
 def begin(optimizer: optax.GradientTransformation, trained: Any, held: Any = None, key: Any = None) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.int32(0), trained, held, optimizer.init(trained), key, jnp.int32(HEALTHY))

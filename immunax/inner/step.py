@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from immunax.inner.state import TrainState
+from immunax.inner.state import Trace, TrainState
 from immunax.inner.trainable import WHOLE, Trainable, at_step
 from immunax.models.model import Params
 
@@ -159,6 +159,11 @@ def scan_steps(
 
     moving, metrics = jax.lax.scan(step, state._replace(held=None), batches)
     return moving._replace(held=held), metrics
+
+
+def trace_of(metrics: Scalars) -> Trace:
+    """What a step's scalars, or those of several steps, say of it."""
+    return Trace(metrics["loss"], metrics["grad_norm"])
 
 
 def length(batches: Any) -> int:

@@ -1,4 +1,4 @@
-"""Which attacks of a suite a defense trained against: the others are held out, and weigh more in a certificate."""
+"""Which attacks of a suite a defense trained against: one of them that the suite holds out is no test of it any more."""
 
 from immunax.outer.defense import Defense
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from immunax.conditions import records
 from immunax.data.dialog import Dialog, Splits
 from immunax.judges.evaluate import Evaluation
-from immunax.stages.cells import Cell, Measured
+from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.red_team import tell_language
 from immunax.stages.suite import Suite
 from immunax.stages.voices import Voice, templates, voices
@@ -63,9 +63,9 @@ def bench(
     return Bench(suite, evaluation, templates(tokenizer), *found, splits, suite.harmless(splits), seed, mesh)
 
 
-def tables(cell: Cell, states: Sequence[tuple[int, int, float, bool]], measured: Iterator[tuple]) -> Measured:
-    """What was measured of a cell: its states, as :meth:`~immunax.stages.cells.Cell.state` takes them, and their records."""
+def tables(cell: Cell, states: Sequence[State], measured: Iterator[tuple]) -> Measured:
+    """What was measured of a cell: its states and their records."""
     return Measured(
         records.frame(measured, records.RECORDS),
-        records.frame((cell.state(*state) for state in states), records.CELLS),
+        records.frame((cell.state(state) for state in states), records.CELLS),
     )

@@ -8,14 +8,32 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from immunax.attacks.attack import FineTuning
 from immunax.campaign.grid import SEED, Population
 from immunax.campaign.search import Search
 from immunax.conditions import records
+from immunax.conditions.edges import RATE, TRIED
 from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import console, digest
-from immunax.stages.suite import Suite
+from immunax.stages.suite import Suite, rates_of
 
 _RECORDS, _CELLS = ".records.parquet", ".cells.parquet"
+
+
+class State(NamedTuple):
+    """A model at one point of an attack.
+
+    Attributes:
+      step, samples, flops, diverged, clipped: columns of :data:`~immunax.conditions.records.CELLS`.
+      found: what the attack chose for itself, which is told in its setting.
+    """
+
+    step: int
+    samples: int
+    flops: float
+    diverged: bool = False
+    clipped: float = 0.0
+    found: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -44,10 +62,10 @@ class Cell:
         end = f"-{NEUTRAL}" if self.template == NEUTRAL else ""
         return f"{self.model}-{self.family}-{digest.of_json(self.setting)[:8]}-{self.seed}{end}"
 
-    def state(self, step: int, samples: int, flops: float, diverged: bool) -> tuple:
+    def state(self, state: State) -> tuple:
         """A row of the table ``cells``."""
-        setting = json.dumps(self.setting, sort_keys=True)
-        spent = step, samples, float(flops), diverged
+        setting = json.dumps({**self.setting, **state.found}, sort_keys=True)
+        spent = state.step, state.samples, float(state.flops), state.diverged, state.clipped
         return self.name, self.model, self.family, setting, self.seed, self.template, *spent
 
 
@@ -81,9 +99,18 @@ def groups(suite: Suite, model: str, templates: Sequence[str]) -> Iterator[tuple
 
 def _attacks(model: str, family: str, population: Population | Search, template: str) -> list[Cell]:
     if isinstance(population, Search):
-        return [Cell(model, family, {"members": len(population.members())}, 0, population, template)]
-    pairs = zip(population.settings(), population.members(), strict=True)
-    return [Cell(model, family, _plain(settings), int(settings[SEED]), attack, template) for settings, attack in pairs]
+        tried = {name: list(rates) for name, rates in rates_of(population).items()}
+        setting = {"members": len(population.members()), TRIED: tried}
+        return [Cell(model, family, setting, 0, population, template)]
+    return [
+        Cell(model, family, _plain(settings) | _rate(attack), int(settings[SEED]), attack, template)
+        for settings, attack in zip(population.settings(), population.members(), strict=True)
+    ]
+
+
+def _rate(attack: Any) -> dict[str, float]:
+    """The learning rate stands in the setting of a fine-tuning though it may be the only one."""
+    return {RATE: float(attack.tuning.optimizer.learning_rate)} if isinstance(attack, FineTuning) else {}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

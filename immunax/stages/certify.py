@@ -11,18 +11,21 @@ import pandas as pd
 from immunax.attacks.merge import Merge
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
-from immunax.certificate.facts import exposure
 from immunax.conditions import records
-from immunax.conditions.records import OWN_TEMPLATE, SPECIAL, TRAINABILITY, UNATTACKED
+from immunax.conditions.edges import beyond
+from immunax.conditions.exposure import Exposure, exposures
+from immunax.conditions.policy import Policy
+from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SPECIAL, SUBJECT, TRAINABILITY, UNATTACKED
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, memory_maps
 from immunax.runtime.errors import UserError, nearest
 from immunax.stages import cells
 from immunax.stages.bench import Bench
-from immunax.stages.cells import Cell, CellStore, Measured, in_role
+from immunax.stages.cells import Cell, CellStore, Measured, State, groups, in_role
 from immunax.stages.measure import measure
-from immunax.stages.planned import Group, Weights, planned
+from immunax.stages.planned import Group, Weights, named_by_content
 from immunax.stages.suite import Suite
+from immunax.stages.widening import wider
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,11 +102,11 @@ class _Gaps(NamedTuple):
         return {family: why for family, why in reasons.items() if why is not None and family not in self.skipped}
 
 
-def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, str]:
-    """Whether a model was trained against each family of attacks of a suite.
+def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | None = None) -> dict[str, Exposure]:
+    """How each family of a suite stands to a model.
 
     Args:
-      suite: gives the families.
+      suite: gives the families, and those that are held out.
       against: names of the families that the model was trained against; None where nobody knows.
       where: who says so, as messages have it.
       known: names that there are beside the suite's; None where any may be.
@@ -115,27 +118,33 @@ def exposed(suite: Suite, against: Any, where: str, known: Collection[str] | Non
         name: tuple(attack.populations) if isinstance(attack, Search) else () for name, attack in suite.attacks.items()
     }
     if against is None:
-        return exposure(families, None)
+        return exposures(families, suite.held_out, None)
     if not isinstance(against, (list, tuple)) or not all(isinstance(name, str) for name in against):
         raise UserError(f"{where}={against!r}: expected a list of families of attacks, such as [harmful_sft], or null.")
     choices = sorted({*(known or against), *families, *chain(*families.values())})
     for name in against:
-        # A misspelt name would make the family that was meant a held-out one.
+        # A misspelt name would make the family that was meant one that the model never saw.
         if name not in choices:
             raise UserError(f"{where}: no attack {name!r}.{nearest(name, choices)} There are: {', '.join(choices)}.")
-    return exposure(families, against)
+    return exposures(families, suite.held_out, against)
 
 
 def run_suite(
-    shared: Bench, model: Model, models: Mapping[str, Weights], store: CellStore, undefended: Weights | None = None
+    shared: Bench,
+    model: Model,
+    models: Mapping[str, Weights],
+    store: CellStore,
+    policy: Policy,
+    undefended: Weights | None = None,
 ) -> Campaign:
-    """Runs every cell that is not done yet.
+    """Runs every cell that is not done yet, and those beyond the learning rates of the suite that its tables ask for.
 
     Args:
       shared: the suite on encoded data.
       model: static.
       models: weights of ``subject`` and, where there is one, of ``reference``.
       store: where cells are kept.
+      policy: thresholds, by which a suite goes on to further learning rates.
       undefended: the model before its guard, for attacks that need it.
 
     Returns:
@@ -147,24 +156,36 @@ def run_suite(
     """
     gaps = _Gaps({}, {UNATTACKED: shared.faults[OWN_TEMPLATE]} if shared.faults else {})
     suite = with_undefended(shared.suite, undefended)
-    groups = planned(shared, suite, model, models)
-    every = [(cell, group.identity) for group in groups for cell in group.cells]
-    store.tell_others(every)
-    with console.progress("certify", len(every), "cell") as bar:
-        for group in groups:
-            # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
-            if not gaps.hold(group.first) and not all(store.holds(cell, group.identity) for cell in group.cells):
-                _run(shared, model, group, store, gaps)
-            bar.advance(len(group.cells))
-            memory_maps.release_if_crowded()
+    roles = [role for role in (SUBJECT, REFERENCE) if role in models]
+
+    def run(planned: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, str]]:
+        named = named_by_content(shared, suite, model, models, planned)
+        _run_all(shared, model, named, store, gaps)
+        return [(cell, group.identity) for group in named for cell in group.cells]
+
+    every = run([group for role in roles for group in groups(suite, role, shared.templates)])
+    measured = store.all([each for each in every if not gaps.hold(each[0])])
+    further = beyond(*measured, policy, suite.rates(), suite.held_out)
+    every += run([group for role in roles for group in wider(suite, role, shared.templates, further)])
     measured = store.all([each for each in every if not gaps.hold(each[0])])
     silent = [cell for cell, _ in every if cell.family == UNATTACKED and gaps.hold(cell)]
     return Campaign(with_silent(measured, silent), gaps.skipped, gaps.unmeasured(suite.attacks), shared.templates)
 
 
+def _run_all(shared: Bench, model: Model, planned: Sequence[Group], store: CellStore, gaps: _Gaps) -> None:
+    store.tell_others([(cell, group.identity) for group in planned for cell in group.cells])
+    with console.progress("certify", sum(len(group.cells) for group in planned), "cell") as bar:
+        for group in planned:
+            # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
+            if not gaps.hold(group.first) and not all(store.holds(cell, group.identity) for cell in group.cells):
+                _run(shared, model, group, store, gaps)
+            bar.advance(len(group.cells))
+            memory_maps.release_if_crowded()
+
+
 def with_silent(measured: Measured, silent: Sequence[Cell]) -> Measured:
     """Tables with a row for each cell that could not be measured, so that they tell which templates there are."""
-    rows = records.frame([cell.state(0, 0, 0.0, False) for cell in silent], records.CELLS)
+    rows = records.frame([cell.state(State(0, 0, 0.0, False)) for cell in silent], records.CELLS)
     return measured._replace(cells=pd.concat([rows, measured.cells], ignore_index=True)) if silent else measured
 
 

@@ -12,7 +12,7 @@ from immunax.judges.evaluate import Evaluation, Material, evaluate, held_out
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.stages.bench import Bench, tables
-from immunax.stages.cells import Cell, Measured
+from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.exam import kept, task_rows
 from immunax.stages.population import assemble_population, attack_and_score, costs, used
 
@@ -47,7 +47,7 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     before = evaluate(evaluation, model, params, tokenizer, asked, jax.random.key(shared.seed))
     steps, spent = costs(team.parts, 0, model, len(member.course))
     course = list(zip([0, *steps], [0.0, *spent], [before, *member.course], strict=True))
-    states = [(step, task.samples, cost, member.diverged) for step, cost, _ in course]
+    states = [State(step, task.samples, cost, member.diverged, member.clipped) for step, cost, _ in course]
     measured = chain.from_iterable(task_rows(cell.name, step, scores) for step, _, scores in course)
     return tables(cell, states, chain(measured, kept(cell.name, steps[-1], [used(team.parts, 0)])))
 

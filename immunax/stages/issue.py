@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from immunax.certificate import bundle, pages, signing
-from immunax.certificate.facts import foreign
+from immunax.certificate.facts import foreign, named_by
 from immunax.certificate.limits import limits
 from immunax.certificate.places import without_places
 from immunax.certificate.reproduce import reproduce
@@ -17,6 +17,7 @@ from immunax.certificate.statement import FILE, canonical, parse, statement, ver
 from immunax.certificate.verify import CELLS, RECORDS, tables
 from immunax.conditions import records
 from immunax.conditions.assess import assess
+from immunax.conditions.exposure import Exposure
 from immunax.conditions.policy import Policy
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
@@ -66,7 +67,7 @@ def issue(
     campaign: Campaign,
     certified: Subject,
     reference: Subject | None,
-    exposure: Mapping[str, str],
+    exposure: Mapping[str, Exposure],
     policy: Policy,
     evaluation: Evaluation,
     data: Mapping[str, Any],
@@ -79,7 +80,7 @@ def issue(
       config: composed.
       campaign: what the attacks left.
       certified, reference: the models.
-      exposure: by family, ``held-out``, ``seen`` or ``unknown``.
+      exposure: by family of the suite.
       policy: thresholds.
       evaluation: judges.
       data: ``digests`` of the data, and whose the ``attacker``'s are.
@@ -101,8 +102,13 @@ def issue(
     speech = {"model": dict(certified.speech), "reference": reference and dict(reference.speech)}
     predicate = {
         "started": about["started"],
-        "model": {"name": certified.name, "parameters": certified.parameters(), "trained": _trained(certified)},
-        "reference": reference and {"name": reference.name, "digests": dict(reference.digests)},
+        "model": {
+            "name": certified.name,
+            "weights": certified.weights,
+            "parameters": certified.parameters(),
+            "trained": _trained(certified),
+        },
+        "reference": reference and _compared(reference, told),
         "suite": {"name": config.suite.name, "config": told},
         "policy": asdict(policy),
         "seed": config.seed,
@@ -146,19 +152,30 @@ def issue(
     return stated
 
 
-def _attacks(campaign: Campaign, exposure: Mapping[str, str]) -> list[dict[str, Any]]:
+def _attacks(campaign: Campaign, exposure: Mapping[str, Exposure]) -> list[dict[str, Any]]:
     cells = campaign.measured.cells.drop_duplicates("cell")
     counts = cells[cells["model"] == records.SUBJECT]["family"].value_counts()
     return [
         {
             "family": family,
-            "exposure": each,
+            "exposure": each.trained,
+            "held_out": each.held_out,
             "cells": int(counts.get(family, 0)),
             "skipped": campaign.skipped.get(family),
             "unmeasured": campaign.unmeasured.get(family),
         }
         for family, each in exposure.items()
     ]
+
+
+def _compared(reference: Subject, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference, and who named it."""
+    return {
+        "name": reference.name,
+        "named_by": named_by(told),
+        "weights": reference.weights,
+        "digests": dict(reference.digests),
+    }
 
 
 def _trained(certified: Subject) -> dict[str, Any] | None:

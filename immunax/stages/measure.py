@@ -9,7 +9,9 @@ import numpy as np
 
 from immunax.attacks.attack import Edit
 from immunax.campaign.course import edit_flops, edited
-from immunax.campaign.search import Search, prepare_search, run_search
+from immunax.campaign.search import Search, SearchResult, prepare_search, run_search
+from immunax.campaign.undone import clipped, exploded
+from immunax.conditions.edges import POPULATION, RATE
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
 from immunax.judges.choice import accuracy, quiz
@@ -17,7 +19,7 @@ from immunax.judges.evaluate import asked_by, evaluate, held_out
 from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
 from immunax.stages.bench import Bench, tables
-from immunax.stages.cells import Cell, Measured
+from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.exam import check_answered, kept, numbered, rows
 from immunax.stages.harmless_task import learned
 from immunax.stages.kept import tell_programs
@@ -41,7 +43,7 @@ def measure(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) 
     """
     first = group[0]
     if first.family == UNATTACKED:
-        return [tables(first, [(0, 0, 0.0, False)], _as_it_is(shared, model, params, first))]
+        return [tables(first, [State(0, 0, 0.0)], _as_it_is(shared, model, params, first))]
     if first.family == TRAINABILITY:
         return [learned(shared, model, params, cell) for cell in group]
     if isinstance(first.attack, Search):
@@ -87,7 +89,8 @@ def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cel
     for place, (cell, member) in enumerate(zip(group, members, strict=True)):
         steps, spent = costs(team.parts, place, model, len(member.course))
         samples = used(team.parts, place).kept
-        states = [(step, samples, cost, member.diverged) for step, cost in zip(steps, spent, strict=True)]
+        diverged = member.diverged or exploded(member.loss, model.config.vocab_size)
+        states = [State(step, samples, cost, diverged, member.clipped) for step, cost in zip(steps, spent, strict=True)]
         measured = [
             row
             for step, scores in zip(steps, member.course, strict=True)
@@ -106,7 +109,7 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     flops = edit_flops(cell.attack, material, model, params, key)
     asked = asked_by(voice.asked.material, cell.attack, shared.evaluation, voice.tokenizer)
     scores = evaluate(shared.evaluation, model, attacked, voice.tokenizer, asked, exam_key)
-    state = len(losses), cell.attack.samples, flops, not bool(np.isfinite(losses).all())
+    state = State(len(losses), cell.attack.samples, flops, not bool(np.isfinite(losses).all()))
     return tables(cell, [state], rows(cell.name, len(losses), voice.asked, scores))
 
 
@@ -124,4 +127,15 @@ def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measur
     step = found.best.steps if found.best else 0
     counts = [each for part in prepared.parts for each in part.counts]
     measured = chain(rows(cell.name, step, voice.asked, scores), kept(cell.name, step, counts))
-    return tables(cell, [(step, samples, found.budget.flops, False)], measured)
+    return tables(cell, [_found(cell, found, step, samples)], measured)
+
+
+def _found(cell: Cell, found: SearchResult, step: int, samples: int) -> State:
+    """What a search came to, with the population and the learning rate that it chose."""
+    if found.attack is None or found.best is None:
+        # None keeps the utility. Where that is because all diverged, the search shows nothing.
+        last = {trial.member: trial.diverged for trial in found.trials}
+        return State(step, samples, found.budget.flops, all(last.values()))
+    optimizer = found.attack.tuning.optimizer
+    chosen = {POPULATION: cell.attack.population_of(found.best.member), RATE: float(optimizer.learning_rate)}
+    return State(step, samples, found.budget.flops, False, clipped(optimizer, found.trace), chosen)

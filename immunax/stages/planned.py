@@ -1,16 +1,15 @@
 """The cells that a suite plans for some models, each with the name of everything that its numbers come from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.models import speech
 from immunax.models.model import Model, Params
 from immunax.runtime import digest, manifest
 from immunax.runtime.code import code_digest
 from immunax.stages.bench import Bench
-from immunax.stages.cells import Cell, groups
+from immunax.stages.cells import Cell
 from immunax.stages.identity import identity
 from immunax.stages.measure import measure
 from immunax.stages.suite import Suite
@@ -51,14 +50,17 @@ class Group:
         return digest.of_json({**self.key, "code": code_digest(self.code)})
 
 
-def planned(shared: Bench, suite: Suite, model: Model, models: Mapping[str, Weights]) -> list[Group]:
-    """Every group of cells, the subject's first.
+def named_by_content(
+    shared: Bench, suite: Suite, model: Model, models: Mapping[str, Weights], planned: Iterable[tuple[Cell, ...]]
+) -> list[Group]:
+    """Groups of cells with what their numbers come from.
 
     Args:
       shared: data and judges.
       suite: whose attacks name all that they need.
       model: static.
-      models: weights of ``subject`` and, where there is one, of ``reference``.
+      models: weights by role.
+      planned: cells that run together.
 
     Raises:
       UserError: something that an attack, a judge or a task reads cannot be read.
@@ -66,10 +68,8 @@ def planned(shared: Bench, suite: Suite, model: Model, models: Mapping[str, Weig
     common = _common(shared, suite, model)
     spoken = {template: _speech(voice) for template, voice in shared.voices.items()}
     return [
-        _group(shared, suite, cells, models[role], {**common, "speech": spoken.get(cells[0].template)})
-        for role in (SUBJECT, REFERENCE)
-        if role in models
-        for cells in groups(suite, role, shared.templates)
+        _group(shared, suite, cells, models[cells[0].model], {**common, "speech": spoken.get(cells[0].template)})
+        for cells in planned
     ]
 
 

@@ -12,10 +12,12 @@ from jax.sharding import Mesh
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.population import Attacked, attacked
 from immunax.campaign.programs import Program, programs
+from immunax.campaign.undone import clipped
 from immunax.data.batches import Batch
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
+from immunax.inner.state import Trace
 from immunax.judges.evaluate import Evaluation, Material, Scores, check_room, evaluate, examine, held_out, judged
 from immunax.judges.examination import Answer, Marks, Weigh
 from immunax.models.flops import training_flops
@@ -47,11 +49,13 @@ class AttackScores(NamedTuple):
       course: scores of the attacked model along the attack, the last of them at its end.
       loss: ``[K]``, before every step, nats per answer token; NaN after a divergence.
       diverged: it was frozen at its last finite weights.
+      clipped: share of its steps that clipping made smaller.
     """
 
     course: tuple[Scores, ...]
     loss: np.ndarray
     diverged: bool
+    clipped: float
 
     @property
     def scores(self) -> Scores:
@@ -125,10 +129,12 @@ def attack_and_score(
     members: dict[int, AttackScores] = {}
     for turn in attacked(team.parts, model, params, jax.random.key(seed), mesh, times):
         for index, scores in enumerate(_scored(team, model, tokenizer, turn)):
-            course = courses.setdefault(turn.places[index], [])
+            place, loss = turn.places[index], turn.losses[index]
+            course = courses.setdefault(place, [])
             course.append(scores)
-            diverged = bool(turn.diverged_at[index] >= 0)
-            members[turn.places[index]] = AttackScores(tuple(course), turn.losses[index], diverged)
+            part, member = _found(team.parts, place)
+            held = clipped(part.attacks[member].tuning.optimizer, Trace(loss, turn.norms[index]))
+            members[place] = AttackScores(tuple(course), loss, bool(turn.diverged_at[index] >= 0), held)
     return tuple(members[place] for place in sorted(members))
 
 
@@ -141,8 +147,7 @@ def costs(parts: Sequence[Program], place: int, model: Model, count: int) -> tup
       model: gives the shape that FLOPs are counted from.
       count: how often it was scored.
     """
-    part = next(part for part in parts if place in part.places)
-    member = part.places.index(place)
+    part, member = _found(parts, place)
     steps = [part.steps * (time + 1) // count for time in range(count)]
     lora = part.attacks[member].tuning.lora
     return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
@@ -155,8 +160,14 @@ def used(parts: Sequence[Program], place: int) -> Counts:
       parts: the attacks by program.
       place: which attack.
     """
+    part, member = _found(parts, place)
+    return part.counts[member]
+
+
+def _found(parts: Sequence[Program], place: int) -> tuple[Program, int]:
+    """The program of an attack, and its place there."""
     part = next(part for part in parts if place in part.places)
-    return part.counts[part.places.index(place)]
+    return part, part.places.index(place)
 
 
 def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) -> list[Scores]:

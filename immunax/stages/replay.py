@@ -1,8 +1,9 @@
 """Runs some cells of a certificate again, and compares all that is found with all that was stated."""
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from immunax.certificate.comparison import Difference, Tolerance, difference, es
 from immunax.certificate.statement import policy_from_json
 from immunax.certificate.verify import Check, tables
 from immunax.conditions.deciding import deciding
+from immunax.conditions.edges import beyond
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SUBJECT
 from immunax.judges.evaluate import Evaluation
@@ -32,6 +34,7 @@ from immunax.stages.planned import Weights
 from immunax.stages.setup import Parts, Setup, set_up
 from immunax.stages.subject import Asked, Subject, reference, subject, undefended
 from immunax.stages.suite import Suite
+from immunax.stages.widening import wider
 
 _CONFIG = "the certificate's configuration"
 
@@ -110,17 +113,20 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
         return [Check("replay", "failed", "the templates of the certificate are not those of the model")]
     policy = policy_from_json(stated["predicate"]["policy"])
     scene = _Scene(shared, setup.model, weights, policy, Measured(*tables(folder)), _tolerance(stated))
-    return [*found, *_replayed(scene, _planned(stated, shared, weights), count)]
+    return [*found, *_replayed(scene, _planned(stated, scene), count)]
 
 
-def _planned(stated: Mapping[str, Any], shared: Bench, models: Collection[str]) -> list[Cell]:
+def _planned(stated: Mapping[str, Any], scene: _Scene) -> list[Cell]:
     """All cells of the models at hand that there can be: of families that were run, under templates that could be."""
-    attacks = stated["predicate"]["attacks"]
+    attacks, shared = stated["predicate"]["attacks"], scene.shared
+    suite, templates = shared.suite, shared.templates
     skipped, mute = ({each["family"] for each in attacks if each[why]} for why in ("skipped", "unmeasured"))
-    cells = [cell for role in models for group in groups(shared.suite, role, shared.templates) for cell in group]
+    further = beyond(*scene.known, scene.policy, suite.rates(), suite.held_out)
+    every = [chain(groups(suite, role, templates), wider(suite, role, templates, further)) for role in scene.weights]
     return [
         cell
-        for cell in cells
+        for group in chain.from_iterable(every)
+        for cell in group
         if cell.template in shared.voices
         and cell.family not in skipped
         and not (cell.template == OWN_TEMPLATE and cell.family in mute)

@@ -28,6 +28,7 @@ class Subject(NamedTuple):
       name: as the certificate calls it.
       params: plain float32 weights, on the mesh of the setup.
       digests: SHA-256 by file, or of the weights where they come from no file.
+      weights: SHA-256 of all tensors in float32, whatever files hold them (:func:`~immunax.runtime.digest.of_tree`).
       folder: of the files, or None.
       record: the manifest of the run that made it, or None.
       speech: SHA-256 of its tokenizer and chat template, from :func:`~immunax.models.speech.digests`.
@@ -36,6 +37,7 @@ class Subject(NamedTuple):
     name: str
     params: Params
     digests: Mapping[str, str]
+    weights: str
     folder: Path | None
     record: Mapping[str, Any] | None
     speech: Mapping[str, str | None]
@@ -97,14 +99,14 @@ def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
       setup, loaded: from :func:`~immunax.stages.setup.set_up` of its parts.
     """
     params, path = start_model(asked.start, setup, loaded), asked.path
-    told = speech.digests(setup.checkpoint.tokenizer)
+    told, weights = speech.digests(setup.checkpoint.tokenizer), digest.of_tree(params)
     if path is None or asked.start.defense is not None:
         name = called(asked.parts.model, asked.start)
-        return Subject(name, params, {"weights": digest.of_tree(params)}, None, None, told)
+        return Subject(name, params, {"weights": weights}, weights, None, None, told)
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return Subject(str(path), params, setup.checkpoint.digests, None, None, told)
-    return Subject(names.of_model(path), params, digests(folder), folder, made_by(folder), told)
+        return Subject(str(path), params, setup.checkpoint.digests, weights, None, None, told)
+    return Subject(names.of_model(path), params, digests(folder), weights, folder, made_by(folder), told)
 
 
 def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
@@ -122,7 +124,8 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
         checkpoint = load(asked.reference, setup.devices)
         _check_tokenizer(setup, checkpoint.tokenizer)
         name, told = called(asked.reference, Start()), speech.digests(checkpoint.tokenizer)
-        return Subject(name, checkpoint.params, checkpoint.digests, None, None, told)
+        weights = digest.of_tree(checkpoint.params)
+        return Subject(name, checkpoint.params, checkpoint.digests, weights, None, None, told)
     if certified.record is None:
         return None
     before = certified.record["config"]
@@ -131,8 +134,8 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     start, loaded = set_up(parts, setup.devices)
     _check_tokenizer(setup, start.checkpoint.tokenizer)
     params = start_model(admit(before.get("start"), Start, f"{_MANIFEST} (start)"), start, loaded)
-    told = speech.digests(start.checkpoint.tokenizer)
-    return Subject("start model", params, {"weights": digest.of_tree(params)}, None, None, told)
+    told, weights = speech.digests(start.checkpoint.tokenizer), digest.of_tree(params)
+    return Subject("start model", params, {"weights": weights}, weights, None, None, told)
 
 
 def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -> Params | None:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from immunax.attacks.attack import FineTuning
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
+from immunax.conditions.edges import Rates, planned_rates
 from immunax.data.dialog import Dialog, Splits
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, nearest
 
 
 class TaskCorpus(Protocol):
@@ -57,6 +59,8 @@ class Suite:
       name: of the suite; certificates of one leaderboard share it.
       attacks: by family, a grid of settings and seeds, or a search. A family has the name of its attack in ``conf/attack``, or
         of the attack that a defense says it trains against (:mod:`~immunax.outer.exposure`).
+      held_out: families that no defense should have trained against, which verdicts tell apart: chosen here, before any model is
+        known, whatever one is said to have been trained against.
       task: for trainability, or None.
       choices: multiple-choice items, with a method ``items(splits)``, or None.
       transfer_prompts: harmful prompts of other domains, for cross-domain generalization; 0 for none.
@@ -68,6 +72,7 @@ class Suite:
 
     name: str
     attacks: Mapping[str, Population | Search]
+    held_out: tuple[str, ...] = ()
     task: Task | None = None
     choices: Any = None
     transfer_prompts: int = 40
@@ -79,9 +84,20 @@ class Suite:
     def __post_init__(self):
         if not self.attacks:
             raise UserError("suite.attacks: expected at least one attack.")
+        object.__setattr__(self, "held_out", tuple(self.held_out))
+        for name in self.held_out:
+            if name not in self.attacks:
+                known = ", ".join(self.attacks)
+                raise UserError(
+                    f"suite.held_out: no attack {name!r}.{nearest(name, self.attacks)} The suite has: {known}."
+                )
         for name, least in (("measured", 1), ("together", 1), ("transfer_prompts", 0), ("harmless_prompts", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"suite.{name}={getattr(self, name)}: expected at least {least}.")
+
+    def rates(self) -> dict[str, Rates]:
+        """The learning rates that each family tries."""
+        return {family: rates_of(attack) for family, attack in self.attacks.items()}
 
     def harmless(self, splits: Splits) -> tuple[Dialog, ...]:
         """The prompts that a model should not refuse, of which ``harmless_prompts`` are asked.
@@ -92,3 +108,12 @@ class Suite:
         if not self.harmless_prompts:
             return ()
         return (splits if self.lookalikes is None else self.lookalikes.splits()).test.retain
+
+
+def rates_of(attack: Population | Search) -> Rates:
+    """The learning rates that a family tries."""
+    if isinstance(attack, Search):
+        return {name: rates for name, each in attack.populations.items() for rates in rates_of(each).values()}
+    own = attack.attack.tuning.optimizer.learning_rate if isinstance(attack.attack, FineTuning) else None
+    rates = planned_rates(attack.grid, own)
+    return {"": rates} if rates else {}

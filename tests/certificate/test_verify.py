@@ -16,6 +16,7 @@ from immunax import attacks
 from immunax.attacks.attack import Attack
 from immunax.certificate import signing
 from immunax.certificate.facts import FOREIGN, PHRASES, foreign
+from immunax.certificate.gate import unmet
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, assessed, check, failed
 from immunax.judges.refusal import Refusal
@@ -255,8 +256,11 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
     [
         lambda said: said["attacks"][0].update(cells=999),
         lambda said: said["attacks"].append(
-            {"family": "more", "exposure": "held-out", "cells": 4, "skipped": None, "unmeasured": None}
+            {"family": "more", "exposure": "unseen", "held_out": False, "cells": 4, "skipped": None, "unmeasured": None}
         ),
+        lambda said: said["attacks"][0].update(held_out=False),
+        lambda said: said["suite"]["config"]["suite"].update(held_out=["lora"]),
+        lambda said: said["reference"].update(named_by="certifier"),
         lambda said: said["attacks"][0].update(unmeasured="its template cannot"),
         lambda said: said.update(templates=["own", "neutral"]),
         lambda said: said["speech"]["model"].update(template="3" * 64),
@@ -300,6 +304,11 @@ def test_records_that_statistics_cannot_rely_on_are_refused(tmp_path, forge):
     assert [each.name for each in check(path) if each.result == "failed"] == [f"records {RECORDS}"]
 
 
+def test_a_fine_tuning_that_does_not_say_how_much_it_trained_on_is_caught(tmp_path):
+    path = certified.certificate(tmp_path, attack={"tuning": {}})
+    assert next(each.detail for each in check(path) if each.name == "facts").startswith("sft does not say how much")
+
+
 def test_a_cell_that_was_dropped_or_a_family_that_was_skipped_makes_nothing_hold(tmp_path):
     path = certified.certificate(tmp_path)
     cells = pd.read_parquet(tmp_path / CELLS)
@@ -311,8 +320,12 @@ def test_a_cell_that_was_dropped_or_a_family_that_was_skipped_makes_nothing_hold
 
     restate(path, forge)
     assert [each.name for each in check(path) if each.result == "failed"] == ["facts"]
-    strong = json.loads(path.read_bytes())["predicate"]["verdicts"][0]
-    assert (strong["claim"], strong["scope"], strong["outcome"]) == ("strong", "all", "inconclusive")
+    stated = json.loads(path.read_bytes())
+    for wanted in ("holds", "not fails"):
+        lines = unmet(assessed(tmp_path, stated), {"resistance": wanted, "generalization": wanted}, [], stated)
+        assert [line.rpartition(" ")[2] for line in lines] == ["unmeasured"] * 2
+    strong = stated["predicate"]["verdicts"][0]
+    assert (strong["claim"], strong["scope"], strong["outcome"]) == ("strong", "all", "unmeasured")
 
 
 def restate(path, change):

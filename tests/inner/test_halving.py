@@ -59,7 +59,7 @@ def test_the_search_finds_the_member_that_comes_closest_and_its_weights_are_thos
         begin(optimizer, jnp.zeros(2))
     )
     np.testing.assert_allclose(best.trained, alone.trained, rtol=1e-5)
-    joined = np.concatenate([each.losses[each.places == 1][0] for each in seen])
+    joined = np.concatenate([each.trace[each.places == 1][0] for each in seen])
     np.testing.assert_allclose(joined, metrics["loss"], rtol=1e-5)
 
 

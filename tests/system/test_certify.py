@@ -65,9 +65,11 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     names = {each.name for each in folder.iterdir()}
     assert {"certificate.json", "certificate.dsse.json", "report.html", "MODEL_CARD.md", "records.parquet"} <= names
     said = json.loads((folder / "certificate.json").read_text())["predicate"]
-    assert {each["family"]: each["cells"] for each in said["attacks"]} == {
-        "harmful_sft": 12, "harmful_sft_lora": 8, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2,
-    }  # fmt: skip
+    run_once = {"harmful_sft": 12, "harmful_sft_lora": 8, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2}
+    # Under two templates, two seeds at each further learning rate, of which there are none, one or two.
+    more = {each["family"]: each["cells"] - run_once[each["family"]] for each in said["attacks"]}
+    assert all(count in ((0, 4, 8) if name.startswith("harmful_sft") else (0,)) for name, count in more.items())
+    assert {each["family"] for each in said["attacks"] if each["held_out"]} == {"refusal_ablation", "prune", "quantize"}
     assert said["templates"] == ["own", "neutral"]
     assert {each["exposure"] for each in said["attacks"]} == {"unknown"}
     assert said["data"]["attacker"] == "own"

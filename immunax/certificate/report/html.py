@@ -5,12 +5,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from immunax.certificate.facts import WHOSE, attack_data
+from immunax.certificate.facts import WHOSE, attack_data, exposure_of
 from immunax.certificate.judge_cards import unshipped
 from immunax.certificate.report.charts import Line, chart
 from immunax.certificate.report.page import rendered
 from immunax.certificate.reproduce import reproduce
-from immunax.certificate.statement import exposure_of, policy_from_json
+from immunax.certificate.statement import policy_from_json
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.courses import course
 from immunax.conditions.curves import best_so_far, envelope, worst
