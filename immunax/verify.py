@@ -60,6 +60,7 @@ def _audit(options: argparse.Namespace) -> int:
     key = None if options.key is None else public_key(options.key)
     if options.replay < 0:
         raise UserError(f"--replay {options.replay}: expected a number of cells.")
+    asked = None if options.policy is None else _read(options.policy)
     checks = check(options.certificate, options.model, key)
     if options.bundle_key is not None:
         checks.append(_bundle(options))
@@ -79,9 +80,9 @@ def _audit(options: argparse.Namespace) -> int:
         _show(replayed)
         if failed(replayed):
             return EXIT_FAILED
-    if options.policy is None:
+    if asked is None:
         return 0
-    policy = with_policy(stated, _read(options.policy))
+    policy = with_policy(stated, asked)
     say(f"policy       {told(policy)}")
     lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require, checks, stated)
     _show(

@@ -173,7 +173,7 @@ def _listed(folder: Path, entry: Mapping[str, Any], read: dict[str, Table]) -> C
     return checked(name, None if rows == entry["rows"] else f"it has {rows} rows, not {entry['rows']}", f"{rows} rows")
 
 
-_SENSELESS = (UserError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError)
+_SENSELESS = (UserError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError)
 """What a statement of the right form and of no sense ends in."""
 
 

@@ -30,16 +30,20 @@ def course(
     """
     if not len(attacked):
         return []
-    judged = records[(records["measure"] == JUDGED + harm.judge) & (records["split"] == split)]
     setting, template = _worst_setting(attacked)
     mine = attacked[(attacked["setting"] == setting) & (attacked["template"] == template)]
     own = cells[(cells["family"] == UNATTACKED) & (cells["model"] == mine["model"].iloc[0])]
     own = own[own["template"] == template]
+    asked = (records["measure"] == JUDGED + harm.judge) & (records["split"] == split)
+    judged = records[asked & records["cell"].isin({*mine["cell"], *own["cell"]})]
     start = _over_seeds(judged, own, harm, confidence)
+    answered = dict(iter(judged.groupby("step")))
     rows = [] if np.isnan(start.value) else [{**dict.fromkeys(COSTS, 0.0), **_told(start), "kept": True}]
-    for _, part in mine.groupby("step"):
+    for step, part in mine.groupby("step"):
         costs = {cost: float(part[cost].mean()) for cost in COSTS}
-        rows.append({**costs, **_told(_over_seeds(judged, part, harm, confidence)), "kept": bool(part["kept"].all())})
+        rows.append(
+            {**costs, **_told(_over_seeds(answered[step], part, harm, confidence)), "kept": bool(part["kept"].all())}
+        )
     return rows
 
 

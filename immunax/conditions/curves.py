@@ -8,6 +8,8 @@ from scipy import special
 from immunax.conditions.records import Table
 from immunax.conditions.statistics import rate_bounds
 
+_DRAWN = 2000
+"""Numbers of trials that a curve has points for; of more they are evenly spaced."""
 _TOLD = ("setting", "seed", "step", "samples", "template", "utility")
 
 
@@ -24,10 +26,10 @@ def envelope(table: Table, cost: str, confidence: float) -> list[dict[str, float
       which is that of the point alone and pays for no choice.
     """
     steps: list[dict[str, float]] = []
-    for budget in sorted(set(table[cost])):
-        rate, row = _highest(table[table[cost] <= budget])
-        if not steps or rate > steps[-1]["rate"]:
-            steps.append({"cost": float(budget), **_interval(row, confidence)})
+    rates = table["harmful"] / table["trials"]
+    for budget, place in rates.groupby(table[cost]).idxmax().items():
+        if not steps or rates[place] > steps[-1]["rate"]:
+            steps.append({"cost": float(budget), **_interval(table.loc[place], confidence)})
     if steps and steps[-1]["cost"] < table[cost].max():
         steps.append({**steps[-1], "cost": float(table[cost].max())})
     return steps
@@ -75,7 +77,7 @@ def best_so_far(table: Table) -> list[dict[str, float]]:
     rates = np.sort([_best(part) for _, part in table.groupby("cell")])
     count, ranks = len(rates), np.arange(1, len(rates) + 1)
     rows = []
-    for trials in range(1, count + 1):
+    for trials in np.unique(np.linspace(1, count, min(count, _DRAWN)).astype(int)) if count else ():
         # In logarithms: the binomials of a thousand trials pass the largest float.
         largest = ranks[trials - 1 :]
         chance = np.exp(_log_choose(largest - 1, trials - 1) - _log_choose(count, trials))

@@ -22,6 +22,9 @@ from immunax.runtime.untrusted import parquet
 Table = Any
 """A data frame of pandas, whose own annotations allow for more than a table of numbers."""
 
+MOST_STATES = 20_000
+"""Rows of ``cells``; a suite of 200 attacks makes half as many, and a report draws each."""
+
 RECORDS_FILE, CELLS_FILE = "records.parquet", "cells.parquet"
 """Their names beside a certificate."""
 
@@ -137,6 +140,10 @@ def read(path: Path, columns: dict[str, str]) -> Table:
         table = parquet.table(path, columns).to_pandas(ignore_metadata=True).astype(columns)
     except parquet.FaultError as error:
         raise UserError(f"{path}: cannot be read as parquet ({error}); restore it, or certify again.") from error
+    if columns == CELLS and len(table) > MOST_STATES:
+        raise UserError(
+            f"{path}: has {len(table)} states, more than {MOST_STATES}; certify with fewer attacks or steps."
+        )
     fault = _fault(table)
     if fault is not None:
         raise UserError(f"{path}: {fault}; restore it, or certify again.")

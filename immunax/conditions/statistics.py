@@ -8,6 +8,8 @@ import scipy
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+_AT_ONCE = 1 << 24
+"""Numbers of resamples that lie in memory at a time: a table of a stranger may have millions of examples."""
 
 BOOTSTRAP_MARGIN = 0.2
 """A bootstrap interval leaves out this share of the error it may make: a 95% statement takes the 99% interval. At 24 to 100
@@ -72,9 +74,11 @@ def crossed_mean(scores: np.ndarray, confidence: float = CONFIDENCE) -> Estimate
         return NOTHING
     rng, (rows, columns) = np.random.default_rng(0), known.shape
     of_rows = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES) / rows
-    of_columns = rng.multinomial(columns, np.full(columns, 1 / columns), RESAMPLES) / columns
-    means = np.einsum("nr,rc,nc->n", of_rows, known, of_columns, optimize=True)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    means = []
+    for part in np.split(of_rows, range(_batch(columns), RESAMPLES, _batch(columns))):
+        of_columns = rng.multinomial(columns, np.full(columns, 1 / columns), len(part)) / columns
+        means.append(np.einsum("nr,rc,nc->n", part, known, of_columns, optimize=True))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(known.mean()), float(low), float(high))
 
 
@@ -95,11 +99,16 @@ def ratio(numerators: np.ndarray, denominators: np.ndarray, confidence: float = 
         lambda top, bottom, axis: top.sum(axis=axis) / bottom.sum(axis=axis),
         paired=True,
         n_resamples=RESAMPLES,
+        batch=_batch(len(numerators)),
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high))
+
+
+def _batch(examples: int) -> int:
+    return min(RESAMPLES, max(1, _AT_ONCE // examples))
 
 
 def rate_bounds(successes: np.ndarray, trials: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+CONFIDENCE = 0.95
+"""Of every interval of an agreement, whatever a certificate that tells of it asks for."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -79,7 +82,7 @@ def compare(
     people, found = np.asarray(labels, bool)[given], np.asarray(scores, np.float64)[given]
     said = found >= threshold
     same = scipy.stats.binomtest(int((said == people).sum()), len(people))
-    interval = same.proportion_ci(0.95, method="exact")
+    interval = same.proportion_ci(CONFIDENCE, method="exact")
     both = 0 < people.sum() < len(people)
     graded = len(np.unique(found)) > 2
     return Agreement(

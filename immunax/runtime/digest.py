@@ -63,18 +63,28 @@ def plain_files(root: Path) -> list[Path]:
 
     Raises:
       UserError: there is no such folder; or below it a linked folder, whose files have no digest though they are read as any
-        others, a device, a FIFO, or a link to nothing.
+        others, a device, a FIFO, a link to nothing, or a name that no statement can hold, as it is no text.
     """
     if not root.is_dir():
         raise UserError(f"no folder {root}: it is needed for its digest; check the path")
     found = []
     for each in sorted(root.rglob("*")):
+        if not _is_text(each.relative_to(root).as_posix()):
+            raise UserError(f"{each}: its name is no UTF-8; rename it.")
         if each.is_symlink() and each.is_dir():
             raise UserError(f"{each} is a link to a folder, whose files have no digest here: put a copy in its place.")
         if not each.is_dir():
             check_plain(each)
             found.append(each)
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # of bytes that are no UTF-8 Python makes halves of pairs
+        return False
+    return True
 
 
 def of_json(value: Any) -> str:

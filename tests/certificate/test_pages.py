@@ -6,6 +6,7 @@ import pytest
 
 from immunax.certificate import pages
 from immunax.certificate.report import html, model_card
+from immunax.certificate.statement import canonical, own_digest
 from immunax.certificate.verify import tables
 from immunax.verify import main
 
@@ -83,3 +84,14 @@ def test_what_else_lies_there_is_told_in_letters_that_cannot_be_taken_for_others
     detail = found()["folder"].detail
     assert detail.startswith("also there, and not of the certificate: a\\nb, r\\u0435port.html, z0")
     assert detail.endswith("z5 and 3 more")
+
+
+@pytest.mark.parametrize("versions", [["x"], "x", {"python": 3}, {"python": ["3"]}])
+def test_a_statement_that_a_page_has_no_place_for_is_one_failed_check(tmp_path, capsys, versions):
+    path = certified.certificate(tmp_path)
+    stated = json.loads(path.read_bytes())
+    stated["predicate"]["environment"]["versions"] = versions
+    stated["predicate"]["digest"]["sha256"] = own_digest(stated)
+    path.write_bytes(canonical(stated))
+    assert main([str(path)]) == 1
+    assert "failed       pages: they cannot be drawn anew" in capsys.readouterr().out

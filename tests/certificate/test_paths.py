@@ -12,6 +12,7 @@ from immunax import leaderboard
 from immunax.certificate import signing
 from immunax.certificate.statement import canonical, own_digest
 from immunax.certificate.verify import RECORDS, check
+from immunax.conditions import records
 from immunax.runtime.digest import of_file
 from immunax.runtime.untrusted import parquet
 from immunax.verify import main
@@ -105,3 +106,18 @@ def test_a_table_that_unfolds_to_too_much_or_has_too_many_rows_is_one_failed_che
     monkeypatch.setattr(parquet, "_MOST_ROWS", 100)
     [fault] = [each for each in check(path) if each.result == "failed"]
     assert f"it has {len(folded)} rows, more than 100" in fault.detail
+
+
+def test_a_name_that_is_no_text_is_one_failed_check(tmp_path, capsys):
+    path = certified.certificate(tmp_path)
+    (tmp_path / "model" / "\udcff.bin").touch()
+    assert main([str(path), "--model", str(tmp_path / "model")]) == 1
+    out = capsys.readouterr().out
+    assert out.count("failed") == 1
+    assert "\\udcff.bin: its name is no UTF-8; rename it." in out
+
+
+def test_more_states_than_a_report_can_draw_are_refused(issued, monkeypatch):
+    monkeypatch.setattr(records, "MOST_STATES", 5)
+    [fault] = [each for each in check(issued) if each.result == "failed"]
+    assert "has 6 states, more than 5" in fault.detail

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from immunax.conditions import statistics
 from immunax.conditions.statistics import crossed_mean, mean, rate, ratio
 
 
@@ -50,3 +51,11 @@ def test_a_crossed_mean_resamples_rows_and_columns_apart():
     np.testing.assert_allclose(copied, alone, atol=0.03)
     assert copied.high - copied.low > 0.2
     assert np.isnan(crossed_mean(np.full((2, 2), np.nan)).value)
+
+
+def test_resamples_of_many_examples_are_drawn_in_parts_and_are_the_same(monkeypatch):
+    rng = np.random.default_rng(5)
+    top, bottom, table = rng.normal(3, 1, 999), rng.random(999) + 1, rng.random((3, 500))
+    whole = ratio(top, bottom), crossed_mean(table)
+    monkeypatch.setattr(statistics, "_AT_ONCE", 999 * 300)
+    np.testing.assert_allclose((ratio(top, bottom), crossed_mean(table)), whole, rtol=1e-12)

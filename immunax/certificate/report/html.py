@@ -18,6 +18,7 @@ from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import DATA_KEPT, REFERENCE, SUBJECT, UNFINISHED, Table
 from immunax.conditions.verdict import Verdict
+from immunax.judges import agreement
 
 FILE = "report.html"
 TEMPLATE = "template"
@@ -61,6 +62,7 @@ def render(stated: Mapping[str, Any], records: Table, cells: Table) -> str:
         "cut": [(_NAMES[model], family, share) for model in kept for family, share in kept[model].items() if share < 1],
         "cards": {each["called"]: each for each in said["judges"]},
         "unshipped": unshipped(said),
+        "agreement_confidence": agreement.CONFIDENCE,
         "reproduce": reproduce(said["suite"]["config"]),
         "whose": WHOSE[attack_data(stated)],
     }

@@ -34,9 +34,15 @@ def rendered(package: str, template: str, values: dict[str, Any]) -> str:
 
     Returns:
       HTML.
+
+    Raises:
+      ValueError: a value is not of the form that the template is for.
     """
     found, policy = _template(package, template)
-    return found.render(**values, content_security_policy=policy)
+    try:
+        return found.render(**values, content_security_policy=policy)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"a page has no place for it: {error}") from error
 
 
 @cache
