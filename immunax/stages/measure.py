@@ -79,7 +79,9 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
 
 def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
     attacks, voice = [cell.attack for cell in group], shared.voice(group[0])
-    team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, voice.asked.material)
+    others = [each.tokenizer for each in shared.voices.values() if each is not voice]
+    asked = voice.asked.material
+    team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, asked, others)
     tell_programs(group[0].family, team.parts)
     times = shared.suite.measured
     members = attack_and_score(team, model, params, voice.tokenizer, shared.seed, shared.mesh, times)
