@@ -6,6 +6,7 @@ the dialogs themselves are data.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from immunax.inner.state import Trace, TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
 from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,17 @@ class Program:
         return drawn(specs, self.form.trainable, params, keys)._replace(numbers=self.numbers, asked=mine)
 
 
-def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> tuple[Program, ...]:
+def programs(
+    attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits, others: Sequence[Any] = ()
+) -> tuple[Program, ...]:
     """Sorts and encodes attacks.
 
     Args:
       attacks: in any order.
       tokenizer: the model's.
       splits: where their dialogs come from.
+      others: the same with other chat templates, for which batches are to have the same shapes, so that the programs that run
+        them are compiled once.
 
     Returns:
       As few programs as there are forms.
@@ -155,6 +161,10 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
       UserError: as the attacks' ``dialogs``.
     """
     encoded, numbers = _encoded(attacks, tokenizer, splits), _numbers(attacks)
+    beside = []
+    for other in others:
+        with suppress(UserError):  # what cannot be encoded with it is told where that is tried
+            beside.append(_encoded(attacks, other, splits))
     groups: dict[tuple[ProgramForm, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
@@ -166,7 +176,13 @@ def programs(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> t
         form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, *adapters[:-1], rank, trainable)
         groups.setdefault((form, len(encoded[place][0])), []).append(place)
     return tuple(
-        _program(*kind, places, [attacks[place] for place in places], [encoded[place] for place in places])
+        _program(
+            *kind,
+            places,
+            [attacks[place] for place in places],
+            [encoded[place] for place in places],
+            [batch for each in beside for place in places for batch in each[place][0]],
+        )
         for kind, places in groups.items()
     )
 
@@ -177,9 +193,10 @@ def _program(
     places: list[int],
     attacks: list[FineTuning],
     encoded: list[tuple[list[list[Any]], Counts]],
+    beside: list[list[Any]],
 ) -> Program:
     kind, (batches, counts) = attacks[0], zip(*encoded, strict=True)
-    layout = kind.fit([batch for member in batches for batch in member])
+    layout = kind.fit([*beside, *(batch for member in batches for batch in member)])
     layout = replace(layout, answers=few(layout.answers))
     # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
     past = few(steps) - steps

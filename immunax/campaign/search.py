@@ -7,6 +7,7 @@ inverse perplexity of held-out harmless answers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from immunax.campaign.grid import Population
 from immunax.campaign.members import MemberData
 from immunax.campaign.programs import Program, ProgramForm, programs
 from immunax.data.batches import Batch, pack
-from immunax.data.chat import Counts, encode_all
+from immunax.data.chat import Counts, Encoded, encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
 from immunax.inner.context import check_context
@@ -135,41 +136,46 @@ class SearchResult(NamedTuple):
         return self.trace.loss
 
 
-def prepare_search(search: Search, tokenizer: Any, splits: Splits) -> PreparedSearch:
+def prepare_search(search: Search, tokenizer: Any, splits: Splits, others: Sequence[Any] = ()) -> PreparedSearch:
     """Encodes every member, and the validation examples.
 
     Args:
       search: the search.
       tokenizer: the model's.
       splits: the members train on ``attack`` and are ranked on ``validation``.
+      others: the tokenizer with other chat templates, for which everything is to have the same shapes.
 
     Raises:
       UserError: the data lack a stream.
     """
     members = search.members()
-    parts = programs(members, tokenizer, splits)
+    parts = programs(members, tokenizer, splits, others)
     harmful, retain = (
         [each for each in stream if each.answer][: search.examples]
         for stream in (splits.validation.harmful, splits.validation.retain)
     )
     wordings = [tuple(map(member.evaluation, harmful)) for member in members]
     distinct = list(dict.fromkeys(wordings))
-    batches, worst = _measured(search, tokenizer, distinct, "harmful")
+    batches, worst = _measured(search, tokenizer, distinct, "harmful", others)
     encoded = dict(zip(distinct, batches, strict=True))
-    [measured], cut = _measured(search, tokenizer, [retain], "retain")
+    [measured], cut = _measured(search, tokenizer, [retain], "retain", others)
     counts = {"validation harmful": worst, "validation retain": cut}
     return PreparedSearch(search, parts, tuple(encoded[each] for each in wordings), measured, counts)
 
 
 def _measured(
-    search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str
+    search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str, others: Sequence[Any]
 ) -> tuple[tuple[Batch, ...], Counts]:
     """The examples of each wording, all in one shape, and what became of the dialogs in the wording that lost most."""
     if not all(wordings):
         raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
     longest = max(member.tuning.max_length for member in search.members())
     examples, counts = zip(*(encode_all(tokenizer, dialogs, longest) for dialogs in wordings), strict=True)
-    layout = fit_packed(examples)
+    beside: list[list[Encoded]] = []
+    for other in others:
+        with suppress(UserError):  # what cannot be encoded with it is told where that is tried
+            beside += [encode_all(other, dialogs, longest)[0] for dialogs in wordings]
+    layout = fit_packed([*examples, *beside])
     batches = tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
     return batches, min(counts, key=lambda each: each.share)
 

@@ -269,10 +269,10 @@ def continued(
     """
     heads = _ids(tokenizer, prompts, special)
     wholes = _ids(tokenizer, [head + tail for head, tail in zip(prompts, answers, strict=True)], special)
-    return [
-        (head, whole[len(head) :] if whole[: len(head)] == head else _ids(tokenizer, [answer], special=False)[0])
-        for head, whole, answer in zip(heads, wholes, answers, strict=True)
-    ]
+    pairs = list(zip(heads, wholes, strict=True))
+    alone = [answer for (head, whole), answer in zip(pairs, answers, strict=True) if whole[: len(head)] != head]
+    own = iter(_ids(tokenizer, alone, special=False))
+    return [(head, whole[len(head) :] if whole[: len(head)] == head else next(own)) for head, whole in pairs]
 
 
 def _plain_prompt(dialog: Dialog) -> str:

@@ -45,6 +45,10 @@ class Bench:
         """How the model of a cell is spoken to."""
         return self.voices[cell.template]
 
+    def others(self, cell: Cell) -> list[Any]:
+        """The tokenizer under the other templates, for what is to have the same shapes under all of them."""
+        return [voice.tokenizer for template, voice in self.voices.items() if template != cell.template]
+
 
 def bench(
     suite: Suite, evaluation: Evaluation, tokenizer: Any, splits: Splits, seed: int, mesh: Mesh | None = None

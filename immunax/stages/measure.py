@@ -81,7 +81,8 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
 
 def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
     attacks, voice = [cell.attack for cell in group], shared.voice(group[0])
-    team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, voice.asked.material)
+    asked, others = voice.asked.material, shared.others(group[0])
+    team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, asked, others)
     tell_programs(group[0].family, team.parts)
     times = shared.suite.measured
     members = attack_and_score(team, model, params, voice.tokenizer, shared.seed, shared.mesh, times)
@@ -115,7 +116,7 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
 
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     voice = shared.voice(cell)
-    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits)
+    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits, shared.others(cell))
     tell_programs(cell.family, prepared.parts)
     search_key, exam_key = jax.random.split(jax.random.key(shared.seed))
     found = run_search(prepared, model, params, search_key, shared.mesh)

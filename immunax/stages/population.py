@@ -1,6 +1,7 @@
 """Attack one model with a population, and score every member."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -69,6 +70,7 @@ def assemble_population(
     tokenizer: Any,
     splits: Splits,
     material: Material | None = None,
+    others: Sequence[Any] = (),
 ) -> PopulationTeam:
     """Encodes everything once.
 
@@ -78,6 +80,7 @@ def assemble_population(
       tokenizer: the model's.
       splits: the data, of which attacks train on ``attack``.
       material: what attacked models are asked; by default the evaluation's own split.
+      others: the tokenizer with other chat templates, for which everything is to have the same shapes.
 
     Raises:
       UserError: the data lack what the attacks or the evaluation need, or there is no attack.
@@ -88,10 +91,17 @@ def assemble_population(
         material = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
     wordings = [tuple(map(attack.evaluation, material.dialogs)) for attack in attacks]
     encoded = {each: prompt_rows(tokenizer, each, evaluation.max_length) for each in dict.fromkeys(wordings)}
-    width = max(each.tokens.shape[1] for each in encoded.values())
+    widths = [each.tokens.shape[1] for each in encoded.values()]
+    for other in others:
+        with suppress(UserError):  # what cannot be asked with it is told where that is tried
+            widths += [prompt_rows(other, each, evaluation.max_length).tokens.shape[1] for each in encoded]
+    width = max(widths)
     asked = [[_widened(part, width) for part in encoded[wording]] for wording in wordings]
     return PopulationTeam(
-        evaluation, material, programs(attacks, tokenizer, splits), Prompts(*map(np.stack, zip(*asked, strict=True)))
+        evaluation,
+        material,
+        programs(attacks, tokenizer, splits, others),
+        Prompts(*map(np.stack, zip(*asked, strict=True))),
     )
 
 

@@ -6,14 +6,17 @@ nothing; of both, what does more harm counts. A model without a template is spok
 
 import copy
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import jax
+import numpy as np
 
 from immunax.conditions.records import NEUTRAL, OWN_TEMPLATE
 from immunax.data.dialog import Splits
 from immunax.data.ends import stop_tokens
 from immunax.data.layout import has_template
-from immunax.judges.evaluate import Evaluation
+from immunax.judges.evaluate import Evaluation, Material
 from immunax.runtime.errors import UserError
 from immunax.stages.exam import Exam, exam
 
@@ -62,7 +65,30 @@ def voices(
             if template == NEUTRAL:
                 raise
             faults[template] = str(error)
-    return found, faults
+    return in_one_shape(found), faults
+
+
+def in_one_shape(found: dict[str, Voice]) -> dict[str, Voice]:
+    """Voices whose exams are padded to the widest of them, so that what asks them is compiled once."""
+
+    def padded(*leaves: Any) -> list[Any]:
+        most = np.max([leaf.shape for leaf in leaves], axis=0)
+        return [np.pad(leaf, [(0, room) for room in most - leaf.shape]) for leaf in leaves]
+
+    materials = [voice.asked.material for voice in found.values()]
+    parts = [(each.prompts, each.harmful, each.retain) for each in materials]
+    if len({jax.tree.structure(part) for part in parts}) > 1:
+        return found
+    leaves, structure = zip(*(jax.tree.leaves(part) for part in parts), strict=True), jax.tree.structure(parts[0])
+    wide = [jax.tree.unflatten(structure, each) for each in zip(*(padded(*leaf) for leaf in leaves), strict=True)]
+    return {
+        name: replace(voice, asked=voice.asked._replace(material=_with(voice.asked.material, *part)))
+        for (name, voice), part in zip(found.items(), wide, strict=True)
+    }
+
+
+def _with(material: Material, prompts: Any, harmful: Any, retain: Any) -> Material:
+    return material._replace(prompts=prompts, harmful=harmful, retain=retain)
 
 
 def neutral(tokenizer: Any) -> Any:

@@ -14,6 +14,7 @@ from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.prune import Prune
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
+from immunax.campaign.search import Search, prepare_search
 from immunax.conditions.assess import assess
 from immunax.conditions.points import points
 from immunax.conditions.records import DATA_KEPT
@@ -21,6 +22,7 @@ from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.ends import stop_tokens
 from immunax.data.template import Template
+from immunax.inner.halving import Halving
 from immunax.judges.evaluate import Evaluation
 from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
@@ -29,6 +31,7 @@ from immunax.runtime.errors import UserError
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import Weights, run_suite
+from immunax.stages.population import assemble_population
 from immunax.stages.suite import Suite
 from immunax.stages.voices import neutral
 
@@ -96,18 +99,19 @@ def test_a_model_is_attacked_and_asked_under_both_templates_and_tells_what_was_t
 def test_a_template_that_replaces_what_is_asked_leaves_its_own_side_unmeasured_and_nothing_holds(
     weights, tmp_path, monkeypatch
 ):
-    found = campaign(EVASIVE, weights, tmp_path, monkeypatch)
+    suite = replace(SUITE, attacks={"prune": SUITE.attacks["prune"]})
+    found = campaign(EVASIVE, weights, tmp_path, monkeypatch, suite)
     assert under(found, "own") == {"none"}
-    assert under(found, "neutral") == {"none", "sft", "prune"}
-    assert set(found.unmeasured) == {"sft", "prune"}
+    assert under(found, "neutral") == {"none", "prune"}
+    assert set(found.unmeasured) == {"prune"}
     assert "does not keep the text of the user's message" in found.unmeasured["prune"]
     policy = replace(POLICY, harm={"compliance": POLICY.harm["compliance"]})
-    exposure = dict.fromkeys(SUITE.attacks, "held-out")
+    exposure = dict.fromkeys(suite.attacks, "held-out")
     table = points(*found.measured, policy, "test")
     said = verdict([each for each in assess(*found.measured, policy, exposure) if each.claim == "strong"])
     assert set(table["template"]) == {"neutral"}
     assert said.outcome != "holds"
-    assert "prune under the model's own template, sft under the model's own template" in said.reason
+    assert "Not measured: prune under the model's own template." in said.reason
 
 
 def test_a_template_that_cannot_take_one_attack_leaves_that_family_alone_unmeasured(weights, tmp_path, monkeypatch):
@@ -123,6 +127,29 @@ def test_what_cannot_be_run_under_the_neutral_template_is_skipped_under_both(wei
     found = campaign(OWN, weights, tmp_path, monkeypatch, suite)
     assert (list(found.skipped), found.unmeasured) == (["sft"], {})
     assert under(found, "own") == under(found, "neutral") == {"none", "prune"}
+
+
+def test_both_templates_give_what_is_compiled_one_shape():
+    splits = replace(SPLITS, validation=SPLITS.test)
+    shared = bench(SUITE, EVALUATION, speaking(OWN), splits, 0)
+    own, other = (shared.voices[each].tokenizer for each in shared.templates)
+    search = Search({"one": Population(OBEDIENT)}, Halving(1), examples=2)
+    shapes = []
+    for mine, theirs, voice in ((own, other, shared.voices["own"]), (other, own, shared.voices["neutral"])):
+        team = assemble_population([OBEDIENT], EVALUATION, mine, splits, voice.asked.material, [theirs])
+        found = prepare_search(search, mine, splits, [theirs])
+        arrays = (
+            team.asked,
+            team.material[1:4],
+            team.parts[0].batches,
+            found.parts[0].batches,
+            found.harmful,
+            found.retain,
+        )
+        shapes.append([leaf.shape for leaf in jax.tree.leaves(arrays)])
+        assert team.parts[0].counts == found.parts[0].counts
+    assert shapes[0] == shapes[1]
+    assert shared.voices["own"].asked.material.stop == shared.voices["neutral"].asked.material.stop
 
 
 def test_a_model_without_a_template_is_measured_once():
