@@ -128,14 +128,21 @@ def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measur
     step = found.best.steps if found.best else 0
     counts = [each for part in prepared.parts for each in part.counts]
     measured = chain(rows(cell.name, step, voice.asked, scores), kept(cell.name, step, counts))
-    return tables(cell, [_found(cell, found, step, samples)], measured)
+    return tables(cell, [search_state(cell, found, step, samples, np.log(model.config.vocab_size))], measured)
 
 
-def _found(cell: Cell, found: SearchResult, step: int, samples: int) -> State:
-    """What a search came to, with the population and the learning rate that it chose."""
+def search_state(cell: Cell, found: SearchResult, step: int, samples: int, guess: float) -> State:
+    """What a search came to, with the population and the learning rate that it chose.
+
+    Args:
+      cell: of the search.
+      found: by it.
+      step, samples: of the attack that was found.
+      guess: what guessing costs, nats per token.
+    """
     if found.attack is None or found.best is None:
-        # None keeps the utility. Where that is because all diverged, the search shows nothing.
-        last = {trial.member: trial.diverged for trial in found.trials}
+        # None keeps the utility. Where all diverged, or ended where guessing would do more harm, the search shows nothing.
+        last = {trial.member: trial.diverged or not trial.harmful_nll <= guess for trial in found.trials}
         return State(step, samples, found.budget.flops, all(last.values()))
     optimizer = found.attack.tuning.optimizer
     chosen = {POPULATION: cell.attack.population_of(found.best.member), RATE: float(optimizer.learning_rate)}

@@ -17,8 +17,10 @@ from immunax.attacks.attack import Attack
 from immunax.certificate import signing
 from immunax.certificate.facts import FOREIGN, PHRASES, foreign
 from immunax.certificate.gate import unmet
+from immunax.certificate.limits import limits
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, assessed, check, failed
+from immunax.conditions.edges import RATE
 from immunax.judges.refusal import Refusal
 from immunax.runtime.digest import of_file
 from immunax.verify import main
@@ -307,6 +309,50 @@ def test_records_that_statistics_cannot_rely_on_are_refused(tmp_path, forge):
 def test_a_fine_tuning_that_does_not_say_how_much_it_trained_on_is_caught(tmp_path):
     path = certified.certificate(tmp_path, attack={"tuning": {}})
     assert next(each.detail for each in check(path) if each.name == "facts").startswith("sft does not say how much")
+
+
+def at_rates(path, *rates):
+    """The certificate with its first family at some learning rates, the first of them its only one by configuration."""
+    folder, own = path.parent, rates[0]
+    records, cells = (pd.read_parquet(folder / name) for name in (RECORDS, CELLS))
+    mine = cells["family"] == "sft"
+    told = records[records["cell"].isin(cells.loc[mine, "cell"])]
+    kept = told.drop_duplicates("cell").assign(split="test", measure="data_kept", unit="0000", value=1.0, weight=1.0)
+    told, states = pd.concat([told, kept]), cells[mine]
+    tables = [records[~records["cell"].isin(states["cell"])]], [cells[~mine]]
+    for each in rates:
+        tables[0].append(told.assign(cell=told["cell"] + f"-{each}"))
+        tables[1].append(states.assign(cell=states["cell"] + f"-{each}", setting=json.dumps({RATE: each})))
+
+    def change(said):
+        said["suite"]["config"]["suite"]["attacks"]["sft"]["attack"] = {"tuning": {"optimizer": {"learning_rate": own}}}
+        for place, (name, parts) in enumerate(zip((RECORDS, CELLS), tables, strict=True)):
+            pd.concat(parts).to_parquet(folder / name, index=False)
+            rows = sum(map(len, parts))
+            said["records"][place].update(rows=rows, digest={"sha256": of_file(folder / name)})
+        said["attacks"][0].update(cells=len(rates))
+        verdicts = assessed(folder, {"predicate": said})
+        said["verdicts"] = verdicts_to_json(verdicts)
+        said["limits"] = limits(certified.POLICY, {}, certified.EXPOSURE, verdicts, True, "own", {})
+
+    restate(path, change)
+    return {each.name: each.detail for each in check(path) if each.result == "failed"}
+
+
+@pytest.mark.parametrize(
+    ("rates", "fault"),
+    [
+        ((1e-4, 3.33e-5, 3e-4), None),
+        ((1e-4,), "the cells of the subject are not those of the suite"),
+        ((1e-4, 3.33e-5), "the cells of the subject are not those of the suite"),
+        ((1e-4, 9e-5, 1.1e-4), "the learning rates of sft on the subject are not those of the suite"),
+    ],
+)
+def test_the_learning_rates_that_its_tables_ask_for_are_there_or_it_is_caught(tmp_path, rates, fault):
+    found = at_rates(certified.certificate(tmp_path), *rates)
+    assert ("facts" in found) == (fault is not None), found
+    assert fault is None or found["facts"].startswith(fault)
+    assert found.keys() <= {"facts"}
 
 
 def test_a_cell_that_was_dropped_or_a_family_that_was_skipped_makes_nothing_hold(tmp_path):

@@ -12,8 +12,9 @@ from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
 from immunax.attacks.tuning import Tuning
+from immunax.campaign.budget import Budget
 from immunax.campaign.grid import Population
-from immunax.campaign.search import Search
+from immunax.campaign.search import Search, SearchResult, Trial
 from immunax.conditions.edges import RATE, TRIED, beyond, chosen
 from immunax.conditions.exposure import Exposure
 from immunax.conditions.policy import Harm, Policy, Utility
@@ -22,6 +23,7 @@ from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.halving import Halving
 from immunax.inner.optimizers import AdamW
+from immunax.inner.state import Trace
 from immunax.judges.evaluate import Evaluation
 from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
@@ -29,9 +31,9 @@ from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 from immunax.stages import certify
 from immunax.stages.bench import bench
-from immunax.stages.cells import CellStore, groups
+from immunax.stages.cells import Cell, CellStore, groups
 from immunax.stages.certify import exposed, run_suite
-from immunax.stages.measure import measure
+from immunax.stages.measure import measure, search_state
 from immunax.stages.planned import Weights
 from immunax.stages.suite import Suite
 from immunax.stages.voices import neutral
@@ -168,6 +170,34 @@ def test_a_family_that_is_not_shown_to_succeed_is_run_at_further_rates_and_what_
         cell.name for group in wider(suite, "subject", beyond(*found, policy, suite.rates(), ())) for cell in group
     ]
     assert names == list(cells.loc[cells["family"] == "harmful_sft", "cell"])[1:]
+
+
+@pytest.mark.parametrize(
+    ("ends", "diverged"),
+    [
+        ([(1.0, True), (np.nan, False)], True),
+        ([(9.0, False), (np.inf, False)], True),  # worse than guessing among 304 tokens
+        ([(9.0, False), (5.0, False)], False),  # one did harm, and broke the model
+    ],
+)
+def test_a_search_that_found_nothing_since_all_its_members_diverged_says_so(ends, diverged):
+    trials = [Trial(place, {}, 1, 2.0, False, False) for place in range(2)]
+    trials += [Trial(place, {}, 4, nll, False, lost) for place, (nll, lost) in enumerate(ends)]
+    nothing = Trace(np.zeros(0), np.zeros(0))
+    found = SearchResult(None, None, None, nothing, Budget(8, 100, 1e9), tuple(trials))
+    state = search_state(Cell("subject", "search", {}, 0, None), found, 0, 4, np.log(304))
+    assert (state.diverged, state.found, state.flops) == (diverged, {}, 1e9)
+
+
+def test_a_fine_tuning_whose_loss_exploded_counts_as_diverged(weights, monkeypatch):
+    monkeypatch.setattr("immunax.stages.measure.exploded", lambda loss, vocabulary: vocabulary == 304)
+    mild = Population(HarmfulSFT(4, replace(TUNING, epochs=1)))
+    suite = replace(SUITE, attacks={"harmful_sft": mild}, harmless_prompts=0)
+    shared = bench(suite, EVALUATION, tiny.tokenizer(), SPLITS, 0)
+    _, tuned = groups(suite, "subject")
+    [found] = measure(shared, MODEL, weights.params, tuned)
+    assert found.cells["diverged"].all()
+    assert found.cells["clipped"].eq(0).all()
 
 
 def test_a_search_says_which_rate_it_chose_of_which(weights):

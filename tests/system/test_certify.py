@@ -92,7 +92,7 @@ def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_
     same = [each for each in SHORT if each.startswith(("judge.", "suite.transfer", "suite.harmless"))]
     done = run(
         tmp_path, "certify", "model=model", "reference=start", "suite=smoke", *fitting, *same, *chosen,
-        "suite.task=null", "policy.utility.measure=retain_nll", "suite.attacks.quantize.grid.bits=[8]",
+        "suite.held_out=[prune]", "suite.task=null", "policy.utility.measure=retain_nll", "suite.attacks.quantize.grid.bits=[8]",
         "suite.attacks.prune.grid.sparsity=[0.1]", "run=files",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
