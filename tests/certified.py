@@ -8,6 +8,7 @@ import pandas as pd
 from immunax.certificate import signing
 from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
+from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS as CELLS_FILE
 from immunax.certificate.verify import RECORDS as RECORDS_FILE
@@ -98,7 +99,8 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
-        "suite": {"attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once}},
+        "model": {"path": "small"},
+        "suite": {"name": "made by hand", "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once}},
         "policy": asdict(POLICY),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
     }
@@ -122,8 +124,8 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
         "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread),
-        "reproduce": ["python -m immunax.certify"],
     }
+    predicate["reproduce"] = reproduce(predicate)
     raw = canonical(statement(of_folder(model), predicate))
     (folder / FILE).write_bytes(raw)
     if key is not None:

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from immunax.certificate import measured
 from immunax.certificate.limits import limits
-from immunax.conditions.policy import Policy
+from immunax.certificate.reproduce import reproduce
+from immunax.conditions.policy import Harm, Policy, Utility
 from immunax.conditions.records import REFERENCE, SPECIAL, SUBJECT, Table
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN, SHARED
@@ -15,6 +18,9 @@ FOREIGN = ("immunax.attacks.multilingual_sft.MultilingualSFT",)
 """Attacks that say so of themselves, by the name that a configuration has for them: nothing of a statement is ever imported."""
 PHRASES = "immunax.judges.refusal.Refusal"
 """The judge that looks for English phrases."""
+
+WEIGHTS = "weights"
+"""The one subject of a certificate whose model comes from no files."""
 
 UNKNOWN, SEEN, HELD_OUT = "unknown", "seen", "held-out"
 
@@ -76,28 +82,62 @@ def _planned(attack: Mapping[str, Any]) -> int:
     return math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
 
 
-def fault(stated: Mapping[str, Any], cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
+def policy_from_json(value: Mapping[str, Any]) -> Policy:
+    """The policy that a statement carries.
+
+    Raises:
+      UserError: a threshold is out of range.
+    """
+    harm = {side: Harm(**each) for side, each in value["harm"].items()}
+    return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
+
+
+def fault(
+    stated: Mapping[str, Any], records: Table, cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]
+) -> str | None:
     """The first contradiction; None where there is none.
 
     Args:
       stated: the statement.
-      cells: its table.
+      records, cells: its tables.
       policy: its own.
       verdicts: computed anew.
     """
     said = stated["predicate"]
-    return _of_configuration(said) or _of_cells(said, cells) or _of_exposure(said, policy, verdicts)
+    return (
+        _of_lists(stated)
+        or _of_configuration(stated)
+        or _of_cells(said, cells)
+        or measured.fault(said, records, cells)
+        or _of_exposure(said, policy, verdicts)
+    )
 
 
-def _of_configuration(said: Mapping[str, Any]) -> str | None:
+def _of_lists(stated: Mapping[str, Any]) -> str | None:
+    """What is listed twice says two things: a reader sees both, and a check the last one."""
+    lists = {
+        "file": [each["name"] for each in stated["subject"]],
+        "attack": [each["family"] for each in stated["predicate"]["attacks"]],
+    }
+    return next((f"it lists one {what} twice" for what, names in lists.items() if len(set(names)) < len(names)), None)
+
+
+def _of_configuration(stated: Mapping[str, Any]) -> str | None:
     """What is told beside the configuration and follows from it."""
+    said = stated["predicate"]
     config = said["suite"]["config"]
     if not _is_time(said["started"]):
         return "the time at which it was started is none"
     if config.get("seed") != said["seed"]:
         return "its seed is not that of its configuration"
-    if not _given(config.get("policy", {}), said["policy"]):
+    if config["suite"].get("name") != said["suite"]["name"]:
+        return "its suite has another name in its configuration"
+    if asdict(policy_from_json(_plain(config["policy"]))) != said["policy"]:
         return "its policy is not that of its configuration"
+    if said["reproduce"] != reproduce(said):
+        return "the commands that make it again are not those of its configuration"
+    if (config.get("start") or {}).get("defense") is not None and _files(stated):
+        return "it is of files, and its configuration defends them before they are attacked"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
     read = config.get("data"), config["suite"]["attacks"]
@@ -142,8 +182,7 @@ def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdic
     skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
     about = policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")
     unread = foreign(config["suite"], config.get("judge", {}).get("judges", {}), policy, skipped)
-    # A certificate may be older than what is told of languages.
-    if said["limits"] not in (limits(*about, unread), limits(*about, {})):
+    if said["limits"] != limits(*about, unread):
         return "the limits are not those that follow from the rest"
     return None
 
@@ -155,11 +194,13 @@ def _is_time(text: str) -> bool:
         return False
 
 
-def _given(config: Any, value: Any) -> bool:
-    """Whether what a configuration gives is what was built of it; fields that it leaves out have defaults."""
-    if isinstance(config, Mapping):
-        fields = {name: each for name, each in config.items() if name != "_target_"}
-        return isinstance(value, Mapping) and all(
-            name in value and _given(fields[name], value[name]) for name in fields
-        )
-    return config == value
+def _files(stated: Mapping[str, Any]) -> bool:
+    """Whether the subject is files, and not weights that a configuration makes anew."""
+    return [each["name"] for each in stated["subject"]] != [WEIGHTS]
+
+
+def _plain(node: Any) -> Any:
+    """A configuration without the names of its classes."""
+    if not isinstance(node, Mapping):
+        return node
+    return {name: _plain(each) for name, each in node.items() if name != "_target_"}

@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from immunax.certificate import facts, schema, signing
+from immunax.certificate.facts import policy_from_json
 from immunax.certificate.statement import LIMITS, canonical, own_digest, parse, verdicts_to_json
 from immunax.conditions import records
 from immunax.conditions.assess import assess
-from immunax.conditions.policy import Harm, Policy, Utility
+from immunax.conditions.policy import Policy
 from immunax.conditions.verdict import Verdict
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError
@@ -91,16 +92,6 @@ def tables(folder: Path) -> tuple[records.Table, records.Table]:
       UserError: one cannot be read.
     """
     return records.read(folder / RECORDS, records.RECORDS), records.read(folder / CELLS, records.CELLS)
-
-
-def policy_from_json(value: Mapping[str, Any]) -> Policy:
-    """The policy that a statement carries.
-
-    Raises:
-      UserError: a threshold is out of range.
-    """
-    harm = {side: Harm(**each) for side, each in value["harm"].items()}
-    return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
 
 
 def exposure_of(stated: Mapping[str, Any]) -> dict[str, str]:
@@ -202,7 +193,7 @@ def _anew(folder: Path, stated: Mapping[str, Any]) -> list[Check]:
         policy = policy_from_json(stated["predicate"]["policy"])
         verdicts = assessed(folder, stated)
         anew = verdicts_to_json(verdicts)
-        around = facts.fault(stated, tables(folder)[1], policy, verdicts)
+        around = facts.fault(stated, *tables(folder), policy, verdicts)
         said = stated["predicate"]["verdicts"]
         fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
         for one, other in zip(anew, said, strict=False):

@@ -13,12 +13,12 @@ from immunax.certificate.facts import foreign
 from immunax.certificate.limits import limits
 from immunax.certificate.places import without_places
 from immunax.certificate.report import html, model_card
+from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED
 from immunax.conditions import records
 from immunax.conditions.assess import assess
 from immunax.conditions.policy import Policy
-from immunax.data.dialog import SHARED
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
 from immunax.runtime.errors import UserError
@@ -116,11 +116,8 @@ def issue(
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
         "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None, data["attacker"], unread),
-        "reproduce": [
-            "python -m immunax.certify " + " ".join(_overrides(config, certified)),
-            f"python -m immunax.verify {FILE} --model FOLDER --replay 3",
-        ],
     }
+    predicate["reproduce"] = reproduce(predicate)
     stated = statement(certified.digests, predicate)
     raw = canonical(stated)
     _write(folder / FILE, raw)
@@ -173,14 +170,6 @@ def _portable(config: UserConfig, certified: Subject, reference: Subject | None)
         if model.get("chat_template"):
             model["chat_template"] = Path(model["chat_template"]).name
     return without_places({**changed, "outputs": None, "key": None, "bundle_key": None})
-
-
-def _overrides(config: UserConfig, certified: Subject) -> list[str]:
-    model = (
-        f"model={certified.name}" if certified.folder is not None else f"model={config.model.get('path') or 'organism'}"
-    )
-    attacker = [f"data.attacker={SHARED}"] if config.data.get("attacker") == SHARED else []
-    return [model, f"suite={config.suite.name}", f"seed={config.seed}", *attacker]
 
 
 def _write(path: Path, raw: bytes) -> None:

@@ -58,7 +58,7 @@ def test_certificates_of_one_suite_are_ranked_on_a_page(tmp_path, capsys):
 
 def test_one_that_does_not_verify_or_had_other_rules_is_refused_by_name(tmp_path, capsys):
     one, other = pair(tmp_path)
-    restate(other, lambda said: said["suite"]["config"].update(data="other"))
+    restate(other, lambda said: said["suite"]["config"].update(data={"items": 3}))
     assert main([str(one), str(other)]) == 2
     assert f"{other}: its suite differs" in capsys.readouterr().err
     shared = certified.certificate(tmp_path / "shared", weights=b"third", attacker="shared")
