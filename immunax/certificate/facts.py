@@ -92,6 +92,15 @@ def policy_from_json(value: Mapping[str, Any]) -> Policy:
     return Policy(**{**value, "harm": harm, "utility": Utility(**value["utility"])})
 
 
+def policy_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy that a certificate of a configuration carries, JSON-able, with the defaults of what is left out.
+
+    Raises:
+      UserError: a threshold is out of range.
+    """
+    return asdict(policy_from_json(_plain(config["policy"])))
+
+
 def fault(
     stated: Mapping[str, Any], records: Table, cells: Table, policy: Policy, verdicts: tuple[Verdict, ...]
 ) -> str | None:
@@ -132,7 +141,7 @@ def _of_configuration(stated: Mapping[str, Any]) -> str | None:
         return "its seed is not that of its configuration"
     if config["suite"].get("name") != said["suite"]["name"]:
         return "its suite has another name in its configuration"
-    if asdict(policy_from_json(_plain(config["policy"]))) != said["policy"]:
+    if policy_of(config) != said["policy"]:
         return "its policy is not that of its configuration"
     if said["reproduce"] != reproduce(said):
         return "the commands that make it again are not those of its configuration"
@@ -172,19 +181,28 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
 
 def _of_exposure(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> str | None:
     """What a model was trained against, and the limits that follow from this and from the verdicts."""
-    config, trained = said["suite"]["config"], said["model"]["trained"]
-    listed = {each["family"]: each for each in said["attacks"]}
-    tuned = {name: tuple(each.get("populations") or ()) for name, each in config["suite"]["attacks"].items()}
-    against = trained["against"] if trained else config.get("trained_against")
-    stood = {name: each["exposure"] for name, each in listed.items()}
-    if stood != exposure(tuned, against):
+    if {each["family"]: each["exposure"] for each in said["attacks"]} != exposed_families(said):
         return "an attack is said to be held out, seen or unknown, and is not"
-    skipped = {name: each["skipped"] for name, each in listed.items() if each["skipped"]}
-    about = policy, skipped, stood, verdicts, said["reference"] is not None, said["data"].get("attacker")
-    unread = foreign(config["suite"], config.get("judge", {}).get("judges", {}), policy, skipped)
-    if said["limits"] != limits(*about, unread):
+    if said["limits"] != limits_of(said, policy, verdicts):
         return "the limits are not those that follow from the rest"
     return None
+
+
+def exposed_families(said: Mapping[str, Any]) -> dict[str, str]:
+    """By family of the configuration, whether the model was trained against it, as the predicate has to say."""
+    config, trained = said["suite"]["config"], said["model"]["trained"]
+    tuned = {name: tuple(each.get("populations") or ()) for name, each in config["suite"]["attacks"].items()}
+    return exposure(tuned, trained["against"] if trained else config.get("trained_against"))
+
+
+def limits_of(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, ...]) -> list[str]:
+    """The limits that a predicate has to tell."""
+    config, attacks = said["suite"]["config"], said["attacks"]
+    skipped = {each["family"]: each["skipped"] for each in attacks if each["skipped"]}
+    stood = {each["family"]: each["exposure"] for each in attacks}
+    unread = foreign(config["suite"], config.get("judge", {}).get("judges", {}), policy, skipped)
+    attacker, referenced = said["data"].get("attacker"), said["reference"] is not None
+    return limits(policy, skipped, stood, verdicts, referenced, attacker, unread)
 
 
 def _is_time(text: str) -> bool:

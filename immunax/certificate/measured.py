@@ -1,6 +1,6 @@
 """What the tables of a certificate have to be: every state of every model sat one and the same exam.
 
-A forger who computes verdicts anew leaves out the answers that tell against the model, a state in which it fell, or a measure as a
+A forger who computes verdicts anew leaves out answers that tell against the model, a state in which it fell, or a measure as a
 whole. Each leaves a hole in a grid: the examples of a measure are the same for all attacked states, and so are the measures.
 """
 
@@ -27,7 +27,9 @@ def fault(said: Mapping[str, Any], records: Table, cells: Table) -> str | None:
 def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
     models = {SUBJECT, *([REFERENCE] if said["reference"] else [])}
     if set(cells["model"]) != models:
-        return f"the cells are of {', '.join(sorted(set(cells['model'])))}, and the models are {', '.join(sorted(models))}"
+        return (
+            f"the cells are of {', '.join(sorted(set(cells['model'])))}, and the models are {', '.join(sorted(models))}"
+        )
     own = [name for name in cells.columns if name not in _COURSE]
     if len(cells.drop_duplicates(["cell", *own])) > cells["cell"].nunique():
         return "a cell is of two attacks, settings or models"
@@ -61,6 +63,4 @@ def _of_exam(records: Table, cells: Table) -> str | None:
         states = cells["family"].isin([kind]) if kind in SPECIAL else ~cells["family"].isin(SPECIAL)
         if (times != int(states.sum())).any():
             return f"{measure} of {split} was not measured on the same examples in every {kind} state"
-    if (asked["weight"] <= 0).any():
-        return "a measurement has no weight"
     return None
