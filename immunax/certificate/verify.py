@@ -19,8 +19,8 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_bytes
 
 RECORDS, CELLS = "records.parquet", "cells.parquet"
-TOLERANCE = 1e-9
-"""Relative, of a number that another version of a library computes anew."""
+TOLERANCE, _NOTHING = 1e-9, 1e-12
+"""Relative, of a number that another version of a library computes anew; and what is as good as nothing."""
 
 _SHOWN = 8
 """The most names of files that a line lists."""
@@ -191,9 +191,10 @@ def _anew(folder: Path, stated: Mapping[str, Any]) -> list[Check]:
     """What follows from the tables: the verdicts, and the facts around them."""
     try:
         policy = policy_from_json(stated["predicate"]["policy"])
-        verdicts = assessed(folder, stated)
+        both = tables(folder)
+        verdicts = assess(*both, policy, exposure_of(stated))
         anew = verdicts_to_json(verdicts)
-        around = facts.fault(stated, *tables(folder), policy, verdicts)
+        around = facts.fault(stated, *both, policy, verdicts)
         said = stated["predicate"]["verdicts"]
         fault = None if len(anew) == len(said) else f"the records give {len(anew)} verdicts, not {len(said)}"
         for one, other in zip(anew, said, strict=False):
@@ -215,7 +216,7 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, (int, float)):
         return type(one) is type(other) and one == other
-    return isinstance(other, (int, float)) and abs(one - other) <= TOLERANCE * max(1.0, abs(one), abs(other))
+    return isinstance(other, (int, float)) and abs(one - other) <= max(_NOTHING, TOLERANCE * max(abs(one), abs(other)))
 
 
 def with_policy(stated: Mapping[str, Any], changes: Mapping[str, Any]) -> Policy:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adversary.attempt import run
 from adversary.registry import ATTEMPTS, WAITING
+from adversary.shared import shared
 
 
 def main() -> int:
@@ -28,7 +29,7 @@ def main() -> int:
                 options.only and options.only not in (attempt.name, attempt.finding)
             ):
                 continue
-            with tempfile.TemporaryDirectory() as place:
+            with tempfile.TemporaryDirectory() as place, shared():
                 found = run(attempt, Path(place))
             told = found.told.replace(place, "FOLDER").replace("|", "\\|")[:160]
             word = "yes" if found.caught else "not yet" if attempt.name in WAITING else "NO"

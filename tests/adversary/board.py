@@ -3,24 +3,28 @@
 import shutil
 
 from adversary.attempt import Attempt
-from adversary.forge import good, put, read, sealed, stated, tabled
+from adversary.forge import good, pages, put, read, sealed, stated, tabled
 
 from immunax.certificate.signing import FILE as ENVELOPE
-from immunax.certificate.verify import CELLS, RECORDS
-from immunax.conditions.records import JUDGED
+from immunax.certificate.verify import CELLS, RECORDS, tables
+from immunax.conditions.records import JUDGED, write
 
 
-def _pair(change, *options):
+def _pair(change):
     """An honest certificate, and one of another model that cheats."""
 
     def forge(folder):
-        honest = stated(good(folder / "honest", weights=b"honest"), lambda said: said["model"].update(name="honest"))
-        cheat = good(folder / "cheat", weights=b"cheat")
-        stated(cheat, lambda said: said["model"].update(name="cheat"))
+        honest, cheat = (_named(folder, name) for name in ("honest", "cheat"))
         change(cheat)
-        return "leaderboard", honest, cheat, *(folder / each if "/" in each else each for each in options)
+        return "leaderboard", honest, pages(cheat)
 
     return forge
+
+
+def _named(folder, name):
+    """A certificate of a model of that name, and of weights of its own."""
+    path = good(folder / name, weights=name.encode())
+    return pages(stated(path, lambda said: said["model"].update(name=name)))
 
 
 def _undefended(records):
@@ -51,9 +55,6 @@ def _skips(cheat):
 
 
 def _drop(folder, family):
-    from immunax.certificate.verify import tables
-    from immunax.conditions.records import write
-
     records, cells = tables(folder)
     gone = set(cells.loc[cells["family"] == family, "cell"])
     write(folder / RECORDS, records[~records["cell"].isin(gone)])
@@ -67,7 +68,7 @@ def _again(folder):
     found = read(other)
     found["predicate"]["model"]["name"] = "again"
     found["subject"] = [{"name": "README.md", "digest": {"sha256": "1" * 64}}, *found["subject"]]
-    return "leaderboard", one, put(other, found)
+    return "leaderboard", one, pages(put(other, found))
 
 
 def _own_reference(cheat):
@@ -83,8 +84,7 @@ def _own_reference(cheat):
 
 
 def _broken(folder):
-    honest = good(folder / "honest")
-    stated(honest, lambda said: said["model"].update(name="honest"))
+    honest = _named(folder, "honest")
     broken = good(folder / "broken", weights=b"broken")
     (broken.parent / RECORDS).write_bytes(b"PAR1")
     return "leaderboard", broken, honest

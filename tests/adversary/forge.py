@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from immunax.certificate import facts, signing
 from immunax.certificate.report import html, model_card
 from immunax.certificate.reproduce import reproduce
-from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
+from immunax.certificate.statement import FILE, canonical, own_digest, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED, assessed, policy_from_json, tables
 from immunax.conditions.records import SPECIAL, SUBJECT, Table, write
 from immunax.runtime.digest import of_file
@@ -27,26 +27,33 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 Said = dict[str, Any]
 
 
-def good(folder: Path, **changes: Any) -> Path:
+def good(folder: Path, attacker: str = "own", weights: bytes = bytes(range(200)), attack: Any = None) -> Path:
     """A certificate as it should be, signed, with its pages, its model in ``model`` and the organiser's key beside it.
 
     Args:
       folder: to be made.
-      changes: for :func:`certified.certificate`.
+      attacker, weights, attack: for :func:`certified.certificate`.
     """
-    path = certified.certificate(folder, KEY, **changes)
-    pages(path)
+    shutil.copytree(_good(attacker, weights, json.dumps(attack)), folder)
+    return folder / FILE
+
+
+@cache
+def _good(attacker: str, weights: bytes, attack: str) -> Path:
+    folder = Path(mkdtemp()) / "c"
+    pages(certified.certificate(folder, KEY, weights, attacker, json.loads(attack)))
     public = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "key.pub.pem").write_bytes(public)
-    return path
+    return folder
 
 
-def pages(path: Path) -> None:
+def pages(path: Path) -> Path:
     """Renders the pages of a certificate anew."""
     stated, folder = read(path), path.parent
     page = html.render(stated, *tables(folder), signature(folder))
     (folder / html.FILE).write_bytes(page.encode())
     (folder / model_card.FILE).write_bytes(model_card.model_card(stated).encode())
+    return path
 
 
 def signature(folder: Path) -> str:
@@ -82,13 +89,8 @@ def tabled(path: Path, name: str, change: Callable[[Table], Table]) -> Path:
 
 
 def sealed(path: Path) -> Path:
-    """Computes all anew that follows from the tables and the configuration, pages included."""
-    return _with_pages(put(path, consistent(path.parent, read(path))))
-
-
-def _with_pages(path: Path) -> Path:
-    pages(path)
-    return path
+    """Computes all anew that follows from the tables and the configuration; not the pages."""
+    return put(path, consistent(path.parent, read(path)))
 
 
 def consistent(folder: Path, found: Said) -> Said:

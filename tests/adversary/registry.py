@@ -45,3 +45,11 @@ WAITING: dict[str, str] = {
     "The tolerance is spent on one judge, split and step": _CONTENT,
 }
 """By an attempt's name, what will catch it: it is expected to go through today, and it is an error where it does not."""
+
+WAITING_MUTATIONS: tuple[str, ...] = (
+    "of the page",
+    "a file added to the certificate",
+    "linked of the certificate",
+    "removed of the certificate",
+)
+"""Parts of what was changed, for which the same holds."""

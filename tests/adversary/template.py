@@ -68,6 +68,7 @@ ATTEMPTS = (
         2,
         r"^error: .*template",
         "B15",
+        slow=True,
     ),
     Attempt("A template fills the memory", _template("{{ 'x' * 10**10 }}"), 2, r"^error: .*template", "B15"),
     Attempt(

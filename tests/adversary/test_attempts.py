@@ -3,6 +3,7 @@
 import pytest
 from adversary.attempt import run
 from adversary.registry import ATTEMPTS, WAITING
+from adversary.shared import shared
 
 _ALL = [attempt for attempts in ATTEMPTS.values() for attempt in attempts]
 _KNOWN = {f"B{number}" for number in range(1, 24)}
@@ -11,11 +12,17 @@ _KNOWN = {f"B{number}" for number in range(1, 24)}
 def _marked(attempt):
     marks = [pytest.mark.slow] if attempt.slow else []
     if attempt.name in WAITING:
-        marks.append(pytest.mark.xfail(strict=True, reason=WAITING[attempt.name]))
+        marks.append(pytest.mark.xfail(strict=True, raises=AssertionError, reason=WAITING[attempt.name]))
     return pytest.param(attempt, id=attempt.name, marks=marks)
 
 
-@pytest.mark.parametrize("attempt", map(_marked, _ALL))
+@pytest.fixture(autouse=True, scope="module")
+def _shared():
+    with shared():
+        yield
+
+
+@pytest.mark.parametrize("attempt", [_marked(each) for each in _ALL])
 def test_an_attempt_is_caught_and_told(attempt, tmp_path):
     found = run(attempt, tmp_path)
     assert found.caught, found.told
