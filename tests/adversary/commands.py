@@ -159,6 +159,14 @@ def _faced(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _spec(arguments: Sequence[str]) -> int:
+    """An attack that somebody sent, as certificates and red teams read it."""
+    from immunax.stages.submitted import spec
+
+    print(spec(Path(arguments[0]))[1])
+    return 0
+
+
 def _process(module: str, arguments: Sequence[str], folder: Path) -> Said:
     settings = {
         **os.environ,
@@ -185,5 +193,6 @@ _FUNCTIONS: dict[str, Callable[[Sequence[str]], int]] = {
     "read": _read,
     "reference": _reference,
     "faced": _faced,
+    "spec": _spec,
 }
 _PROCESSES = {"certify": "immunax.certify", "attack": "immunax.attack", "verify again": "immunax.verify"}

@@ -1,11 +1,11 @@
 """All attempts, and those that wait for what catches them."""
 
-from adversary import board, folder, model_files, policy, replay, statement, tables, template
+from adversary import board, folder, model_files, policy, replay, spec, statement, tables, template
 from adversary.attempt import Attempt
 
 ATTEMPTS: dict[str, tuple[Attempt, ...]] = {
     module.__name__.rpartition(".")[2]: module.ATTEMPTS
-    for module in (statement, tables, folder, policy, board, template, model_files, replay)
+    for module in (statement, tables, folder, policy, board, template, model_files, replay, spec)
 }
 """By kind."""
 
