@@ -2,10 +2,11 @@
 
 import pytest
 from adversary import replayed, verifiers
-from adversary.forge import good
+from adversary.forge import good, read
 from adversary.mutate import run
 from adversary.registry import WAITING_MUTATIONS
 
+from immunax.certificate.report import html
 from immunax.certificate.verify import Check, tables
 
 KINDS = (*("statement", "folder", "statement") * 5, "policy", "tables")
@@ -38,3 +39,12 @@ def test_a_replay_counts_harm_that_is_lost_and_harm_of_the_reference_that_is_gai
     forged = records.assign(value=records["value"].where(~mine, value))
     assert replayed.fault(forged, cells, records, cells) == told
     assert replayed.fault(records, cells.assign(flops=cells["flops"] * 2), records, cells) == "cells"
+
+
+def test_a_page_tells_nothing_of_a_configuration_that_its_suites_digest_does_not(tmp_path):
+    path = good(tmp_path / "c")
+    bare = read(path)
+    both = tables(path.parent)
+    page = html.render(bare, *both, "Unsigned.")
+    bare["predicate"]["suite"]["config"] = {}
+    assert html.render(bare, *both, "Unsigned.") == page
