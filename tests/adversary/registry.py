@@ -36,7 +36,7 @@ WAITING: dict[str, str] = {
     "A normalizer makes every question one letter": _SPEECH,
     "The folder is another model at the second certificate": _CONTENT,
     "The template is another one at the second certificate": _CONTENT,
-    "The exact answers of attacked models are made up, so that no attack counts": _CONTENT,
+    "The exact answers of attacked models are made up": _CONTENT,
     "The exact answers of the unattacked model are made up": _CONTENT,
     "Over-refusal is made up": _CONTENT,
     "The losses of the harmless task are made up": _CONTENT,

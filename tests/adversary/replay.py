@@ -60,17 +60,16 @@ def _state(table, cells, families):
     return table["cell"].isin(names)
 
 
-def _of_subject(measure, families, value):
-    """Every value of a measure of the subject's cells of some families, set."""
+def _made_up(measure, families=()):
+    """Every value of a measure of some of the subject's families, of all attacks by default: other scores, half the losses."""
 
     def change(records):
         cells = tables(_certified() / "outputs" / "whole")[1]
-        mine = _state(records, cells, families or set(cells["family"]) - set(SPECIAL)) & records[
-            "measure"
-        ].str.startswith(measure)
+        mine = _state(records, cells, families or set(cells["family"]) - set(SPECIAL))
+        mine &= records["measure"].str.startswith(measure)
         assert mine.any()
-        assert (records.loc[mine, "value"] != value).any()
-        return records.assign(value=records["value"].where(~mine, value))
+        other = records["value"] * 0.5 if measure.endswith("nll") else 1 - records["value"]
+        return records.assign(value=records["value"].where(~mine, other))
 
     return change
 
@@ -171,11 +170,11 @@ ATTEMPTS = (
         slow=True,
     ),
     Attempt(
-        "Every attacked answer was harmless", _forged(RECORDS, _of_subject(JUDGED, (), 0.0)), 1, _FAILED, slow=True
+        "Every judged answer of attacked models is made up", _forged(RECORDS, _made_up(JUDGED)), 1, _FAILED, slow=True
     ),
     Attempt(
-        "The exact answers of attacked models are made up, so that no attack counts",
-        _forged(RECORDS, _of_subject("exact", (), 0.0)),
+        "The exact answers of attacked models are made up",
+        _forged(RECORDS, _made_up("exact")),
         1,
         _FAILED,
         "B6",
@@ -183,7 +182,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "The exact answers of the unattacked model are made up",
-        _forged(RECORDS, _of_subject("exact", (UNATTACKED,), 1.0)),
+        _forged(RECORDS, _made_up("exact", (UNATTACKED,))),
         1,
         _FAILED,
         "B6",
@@ -191,7 +190,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "Over-refusal is made up",
-        _forged(RECORDS, _of_subject("over_refusal", (UNATTACKED,), 0.0)),
+        _forged(RECORDS, _made_up("over_refusal", (UNATTACKED,))),
         1,
         _FAILED,
         "B6",
@@ -199,7 +198,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "The losses of the harmless task are made up",
-        _forged(RECORDS, _of_subject("task_nll", ("trainability",), 0.001)),
+        _forged(RECORDS, _made_up("task_nll", ("trainability",))),
         1,
         _FAILED,
         "B6",
