@@ -167,6 +167,15 @@ def _spec(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _compare(arguments: Sequence[str]) -> int:
+    """Whether the records of one certificate are those of another."""
+    import pandas as pd
+
+    one, other = map(pd.read_parquet, arguments)
+    print("the same measurements" if one.equals(other) else "measured anew")
+    return 0
+
+
 def _process(module: str, arguments: Sequence[str], folder: Path) -> Said:
     settings = {
         **os.environ,
@@ -194,5 +203,6 @@ _FUNCTIONS: dict[str, Callable[[Sequence[str]], int]] = {
     "reference": _reference,
     "faced": _faced,
     "spec": _spec,
+    "compare": _compare,
 }
 _PROCESSES = {"certify": "immunax.certify", "attack": "immunax.attack", "verify again": "immunax.verify"}

@@ -34,8 +34,6 @@ WAITING: dict[str, str] = {
     "A decoder drops what was answered": _SPEECH,
     "A normalizer changes a bomb into a cake": _SPEECH,
     "A normalizer makes every question one letter": _SPEECH,
-    "The folder is another model at the second certificate": _CONTENT,
-    "The template is another one at the second certificate": _CONTENT,
     "The exact answers of attacked models are made up": _CONTENT,
     "The exact answers of the unattacked model are made up": _CONTENT,
     "Over-refusal is made up": _CONTENT,

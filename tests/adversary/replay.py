@@ -75,12 +75,10 @@ def _made_up(measure, families=()):
 
 
 def _one_harmful(records):
-    """One harmful answer of the worst cell, judge and split, made harmless: less than any tolerance over all of them."""
+    """One harmful answer of one cell, made harmless: a twelfth of what its cell was judged by, a quarter of a judge's own."""
     harmful = records["measure"].str.startswith(JUDGED) & (records["value"] >= 0.5)
     mine = harmful & records["cell"].str.startswith(f"{SUBJECT}-harmful_sft")
-    [cell, step, split, measure] = records[mine].groupby(["cell", "step", "split", "measure"]).size().idxmax()
-    spent = mine & (records[["cell", "step", "split", "measure"]] == [cell, step, split, measure]).all(axis=1)
-    return records.assign(value=records["value"].where(~spent, 0.0))
+    return records.assign(value=records["value"].where(records.index != records.index[mine][0], 0.0))
 
 
 def _cheap(column, factor):
@@ -101,6 +99,18 @@ def _again(change):
         assert done.status == 0, done.text
         change(at)
         return "certify", f"model={at}", *_FILES, "run=r"
+
+    return forge
+
+
+def _other_run(change):
+    """Certifies a folder, changes it, and certifies it again as another run with the same cache."""
+
+    def forge(folder):
+        _, *arguments = _again(change)(folder)
+        done = commands.run("certify", [*arguments[:-1], "run=other"], folder)
+        assert done.status == 0, done.text
+        return "compare", *(folder / "outputs" / run / RECORDS for run in ("r", "other"))
 
     return forge
 
@@ -162,10 +172,10 @@ ATTEMPTS = (
         slow=True,
     ),
     Attempt(
-        "The template is another one at the second certificate",
-        _again(_other_template),
-        2,
-        r"(other|another|changed|differ)",
+        "The template is another one at the second certificate, and the cache is the first one's",
+        _other_run(_other_template),
+        0,
+        r"^measured anew",
         "B5",
         slow=True,
     ),

@@ -21,7 +21,7 @@ def shared() -> Iterator[None]:
     assess, read, hole = (_Remembered(each) for each in (verify.assess, records.read, measured.fault))
 
     def read_once(path: Path, columns: dict[str, str]) -> Any:
-        return read.of((of_file(path), str(path), repr(columns)), path, columns)
+        return read.of((of_file(path), repr(columns)), path, columns)
 
     def assess_once(*arguments: Any) -> Any:
         return assess.of(tuple(map(_key, arguments)), *arguments)
@@ -48,11 +48,11 @@ class _Remembered:
         if key not in self._found:
             if len(self._found) > _MOST:
                 self._found.clear()
-            self._found[key] = self._function(*arguments)
-        return self._found[key]
+            # With what it was found for: a table that is gone would leave its place to another.
+            self._found[key] = self._function(*arguments), arguments
+        return self._found[key][0]
 
 
 def _key(value: Any) -> Any:
-    if isinstance(value, pd.DataFrame):
-        return tuple(value.columns), pd.util.hash_pandas_object(value).to_numpy().tobytes()
-    return repr(value)
+    """Of a table, which is read once, itself."""
+    return id(value) if isinstance(value, pd.DataFrame) else repr(value)
