@@ -71,8 +71,8 @@ def check(path: Path, model: Path | None = None, key: Ed25519PublicKey | None = 
     found.append(_signature(path, raw, key))
     found.append(_weights(stated, model))
     entries = stated["predicate"]["records"]
-    listed = sorted(each["name"] for each in entries)
-    fault = None if listed == sorted((RECORDS, CELLS)) else f"expected {RECORDS} and {CELLS}, each once"
+    listed = [each["name"] for each in entries]
+    fault = None if listed == [RECORDS, CELLS] else f"expected {RECORDS} and {CELLS}, each once, in this order"
     found.append(_check("tables", fault, "both listed"))
     found += [_listed(path.parent, each) for each in entries]
     if not failed(found):

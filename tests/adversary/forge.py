@@ -20,11 +20,15 @@ from immunax.certificate.statement import FILE, canonical, own_digest, verdicts_
 from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED, assessed, policy_from_json, tables
 from immunax.conditions.records import SPECIAL, SUBJECT, Table, write
 from immunax.runtime.digest import of_file
+from immunax.runtime.errors import UserError
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 """Of the organiser; a forger does not have it."""
 
 Said = dict[str, Any]
+
+BROKEN = (UserError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What computing anew ends with, where nothing follows from what is said."""
 
 
 def good(folder: Path, attacker: str = "own", weights: bytes = bytes(range(200)), attack: Any = None) -> Path:

@@ -1,5 +1,6 @@
 """What a cheat who knows the format changes: a value that could have stood there, a row, a file, a threshold."""
 
+import json
 import os
 import random
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from adversary.forge import Said, put, read, sealed
+from adversary.forge import BROKEN, Said, put, read, sealed
 from fuzz.mutations import altered
 
 from immunax.certificate.report import html, model_card
@@ -17,7 +18,6 @@ from immunax.certificate.statement import FILE
 from immunax.certificate.verify import CELLS, RECORDS, tables
 from immunax.conditions.records import REFERENCE, SUBJECT, Table, write
 from immunax.runtime.digest import of_file
-from immunax.runtime.errors import UserError
 
 KINDS = ("statement", "tables", "folder", "policy")
 _WORDS = ("holds", "fails", "inconclusive", "unmeasured", "held-out", "seen", "unknown", "own", "shared", "sft", "lora")
@@ -46,7 +46,7 @@ def mutate(rng: random.Random, path: Path, kind: str) -> str:
         return f"{done}, digests anew"
     try:
         sealed(path)
-    except (UserError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except BROKEN:
         return f"{done}, and no verdicts follow"
     return f"{done}, all anew"
 
@@ -54,21 +54,26 @@ def mutate(rng: random.Random, path: Path, kind: str) -> str:
 def _statement(rng: random.Random, path: Path) -> str:
     found = read(path)
     if rng.random() < 0.1:
-        try:
-            put(path, altered(rng, found))
-        except (KeyError, TypeError, ValueError, RecursionError):  # nothing of a statement is left to have a digest
-            put(path, {**read(path), "_type": ""})
+        _written(path, altered(rng, found))
         return "statement: strange values"
     places = [at for at in _places(found, ()) if at]
-    # Configurations have more leaves than all the rest, and are told of least.
-    inside = rng.random() < 0.25
-    at = rng.choice([each for each in places if ("config" in each) == inside])
+    # By sections: verdicts and configurations have more leaves than all the rest.
+    section = rng.choice([each for each in places if len(each) == 1 + (each[0] == "predicate")])
+    at = rng.choice([each for each in places if each[: len(section)] == section])
     parent: Any = found
     for name in at[:-1]:
         parent = parent[name]
     _change(rng, parent, at[-1], found)
-    put(path, found)
+    _written(path, found)
     return f"statement: {'.'.join(str(name) for name in at if isinstance(name, str))}"
+
+
+def _written(path: Path, found: Any) -> None:
+    """With its digest, where there is still a place for one."""
+    try:
+        put(path, found)
+    except BROKEN:
+        path.write_text(json.dumps(found, default=str))
 
 
 def _places(value: Any, at: tuple) -> Iterator[tuple]:

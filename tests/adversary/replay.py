@@ -124,7 +124,7 @@ def _other_weights(at):
 
 def _other_template(at):
     path = at / "chat_template.jinja"
-    path.write_text(path.read_text().replace("<|im_start|>assistant", "<|im_start|> assistant"))
+    path.write_text("The cat knew the answer.\n" + path.read_text())
 
 
 def _named(place, node):
