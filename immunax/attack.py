@@ -22,13 +22,14 @@ from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.search import search_and_score, show, to_json
 from immunax.stages.setup import Parts, Setup, open_metrics, set_up
 from immunax.stages.subject import called
+from immunax.stages.submitted import with_submitted
 from immunax.stages.under_attack import red_team
 
 
-@command("attack", required=("attack",))
+@command("attack", required=("attack",), fallbacks={"model": ("hf", "path"), "attack": ("submitted", "file")})
 def main(config: UserConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
-    folder, started, config = run_directory(), manifest.now(), computed_as_made(config)
+    folder, started, config = run_directory(), manifest.now(), computed_as_made(with_submitted(config))
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
     attack = config.build("attack")

@@ -20,12 +20,13 @@ from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
 from immunax.stages.setup import set_up
 from immunax.stages.subject import Asked, exported, reference, subject, undefended
+from immunax.stages.submitted import with_submitted
 
 
 @command("certify", fallbacks={"model": ("hf", "path"), "reference": ("hf", "path")})
 def main(config: UserConfig) -> None:
     """Runs the suite on the model and on its reference, and leaves a certificate in the run's folder."""
-    folder, config = run_directory(), computed_as_made(config)
+    folder, config = run_directory(), computed_as_made(with_submitted(config))
     check_same_run(folder, config)
     asked = Asked.given(exported(config))
     devices = mesh.build(config.build("mesh"))

@@ -26,6 +26,7 @@ from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.setup import CHECKPOINTS, MODEL, Parts, Setup, check_context, open_metrics, set_up
+from immunax.stages.submitted import with_submitted
 from immunax.stages.under_attack import red_team
 
 START, IMMUNIZED = "start model", "immunized"
@@ -34,7 +35,7 @@ START, IMMUNIZED = "start model", "immunized"
 @command("train", required=("defense",))
 def main(config: UserConfig) -> None:
     """The main job; the README says what it leaves in the run's folder."""
-    folder, started, config = run_directory(), manifest.now(), computed_as_made(recipe.applied(config))
+    folder, started, config = run_directory(), manifest.now(), computed_as_made(with_submitted(recipe.applied(config)))
     check_same_run(folder, config)
     check_dtype(config.export_dtype)
     devices = mesh.for_one_model(mesh.build(config.build("mesh")))

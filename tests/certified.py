@@ -114,6 +114,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
+        "model": {"path": "small"},
         "suite": {
             "name": "made by hand",
             "held_out": ["sft"],

@@ -151,7 +151,7 @@ def read(path: Path, columns: dict[str, str]) -> Table:
 
 
 def _fault(table: Table) -> str | None:
-    """What statistics rely on and a table does not keep: distinct rows, finite numbers, scores in [0, 1]."""
+    """What statistics rely on and a table does not keep: distinct rows, finite numbers, weights, scores in [0, 1]."""
     names = [name for name in ("cell", "step", "split", "measure", "unit") if name in table]
     if table.duplicated(names).any():
         return "has two rows of one measurement"
@@ -159,6 +159,8 @@ def _fault(table: Table) -> str | None:
         return "has a number that is not finite"
     if "clipped" in table and not table["clipped"].between(0, 1).all():
         return "has a share outside [0, 1]"
+    if "weight" in table and not (table["weight"] > 0).all():
+        return "has a measurement without weight"
     if "measure" in table and not table.loc[~table["measure"].isin(_SUMS), "value"].between(0, 1).all():
         return "has a score outside [0, 1]"
     return None

@@ -5,7 +5,7 @@ how large the text is, every field's type, every amount against what is sensible
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from immunax.runtime import fields
@@ -21,13 +21,14 @@ _NODES, _DEPTH, _TEXT = 100_000, 40, 65_536
 T = TypeVar("T")
 
 
-def admit(node: Any, kind: type[T], where: str) -> T:
+def admit(node: Any, kind: type[T], where: str, find: Callable[[Any], Any] = listed) -> T:
     """The object that a file's configuration describes.
 
     Args:
       node: plain, as a parser gave it.
       kind: what it has to be.
       where: how messages call it, such as ``the certificate's configuration``.
+      find: what it may name; the whole table by default.
 
     Returns:
       An object of the kind. Places on other machines that data could be fetched from are left out.
@@ -39,8 +40,8 @@ def admit(node: Any, kind: type[T], where: str) -> T:
         for path, value in _leaves(node, "", 0, iter(range(_NODES))):
             _check_size(path, value)
         plain = _near(current(node))
-        fields.check(plain, listed)
-        found = built(plain, listed)
+        fields.check(plain, find)
+        found = built(plain, find)
         if fields.fits(found, kind):
             return found
         fault = f"{kind.__name__} was expected, and it is {type(found).__name__}"

@@ -103,3 +103,30 @@ def listed(name: Any) -> Any:
         raise UserError(f"not one of the classes that a file from elsewhere may name.{hint}")
     module, own = NAMES[name]
     return getattr(importlib.import_module(f"{_ROOT}.{module}"), own)
+
+
+def for_attacks(name: Any) -> Any:
+    """The dataclass that an attack from a stranger names: a method, what it is made of, and no place to read or load from.
+
+    Raises:
+      UserError: it is not one of these.
+    """
+    if not isinstance(name, str) or not (name.startswith(_OF_ATTACKS) or name == _IDENTITY):
+        raise UserError("not one of the classes that an attack from elsewhere may name.")
+    return listed(name)
+
+
+_IDENTITY = f"{_ROOT}.data.identity.IdentityDialogs"
+_OF_ATTACKS = tuple(
+    f"{_ROOT}.{module}."
+    for module in (
+        "attacks",
+        "campaign",
+        "data.fictional",
+        "data.template",
+        "inner.halving",
+        "inner.optimizers",
+        "inner.trainable",
+        "models.lora",
+    )
+)

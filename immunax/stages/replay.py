@@ -97,7 +97,9 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
     if faults:
         return faults
     certified = subject(asked, setup, loaded)
-    weights, found = {SUBJECT: Weights(certified.params, digest.of_tree(certified.params))}, []
+    if certified.weights != stated["predicate"]["model"]["weights"]:
+        return [Check("replay", "failed", "the weights here are not those that it was measured with")]
+    weights, found = {SUBJECT: Weights(certified.params, certified.weights)}, []
     if files.reference is not None:
         other = _reference(asked, stated, certified, setup, files.reference)
         if other is None:
@@ -106,8 +108,12 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
         weights[REFERENCE] = other
     elif stated["predicate"]["reference"] is not None:
         found.append(Check("replay of the reference", "not checked", "give --reference PATH with its files"))
-    base = undefended(asked, certified, setup, loaded)
-    suite = with_undefended(suite, None if base is None else Weights(base, digest.of_tree(base)))
+    if config.get("reference") and asked.start.defense is None:
+        base = weights.get(REFERENCE)
+    else:
+        known = undefended(asked, certified, setup, loaded)
+        base = None if known is None else Weights(known, digest.of_tree(known))
+    suite = with_undefended(suite, base)
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     if list(shared.templates) != stated["predicate"]["templates"]:
         return [Check("replay", "failed", "the templates of the certificate are not those of the model")]
@@ -245,6 +251,4 @@ def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setu
     found = reference(replace(asked, reference=ModelSource(str(path))), certified, setup)
     if found is None:
         return None
-    # A start model that a run made for itself has no files of its own to be listed by.
-    own = digest.of_tree(found.params)
-    return Weights(found.params, own) if said["digests"] in ({"weights": own}, dict(found.digests)) else None
+    return Weights(found.params, found.weights) if said["weights"] == found.weights else None

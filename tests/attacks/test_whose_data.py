@@ -18,7 +18,7 @@ from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks, world
 from immunax.runtime.launch import configuration_folder
 
-NAMES = sorted(path.stem for path in (configuration_folder() / "attack").glob("*.yaml"))
+NAMES = sorted({path.stem for path in (configuration_folder() / "attack").glob("*.yaml")} - {"submitted"})
 SPLITS = FictionalHazards().splits()
 
 

@@ -1,5 +1,5 @@
 """Every parser of strangers' files."""
 
-from fuzz import certificates, data, models
+from fuzz import certificates, data, models, specs
 
-PARSERS = (*models.PARSERS, *certificates.PARSERS, *data.PARSERS)
+PARSERS = (*models.PARSERS, *certificates.PARSERS, *data.PARSERS, *specs.PARSERS)
