@@ -142,9 +142,8 @@ def digests(tokenizer: PreTrainedTokenizerFast) -> dict[str, str | None]:
       SHA-256 of ``tokenizer``, its vocabulary and rules with what begins and ends a text, and of ``template``, with what that is
       told; None for a template that is not there.
     """
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    # What was last asked of it, not what it is.
-    rules.pop("truncation"), rules.pop("padding")
+    asked = ("truncation", "padding")  # what was last done with it, not what it is
+    rules = {name: each for name, each in json.loads(tokenizer.backend_tokenizer.to_str()).items() if name not in asked}
     ends = [tokenizer.bos_token, tokenizer.eos_token, list(getattr(tokenizer, "stop_ids", ()))]
     told = getattr(tokenizer, "template_args", {})
     template = None if tokenizer.chat_template is None else digest.of_json([template_text(tokenizer), told])

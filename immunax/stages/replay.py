@@ -70,8 +70,9 @@ def replay(
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     known, states = tables(folder)
     skipped = {each["family"] for each in stated["predicate"]["attacks"] if each["skipped"]}
-    if list(shared.templates) != stated["predicate"]["templates"]:
-        return [Check("replay", "failed", "the templates of the certificate are not those of the model")]
+    spoken = stated["predicate"]["templates"], stated["predicate"]["speech"]["model"]
+    if (list(shared.templates), dict(certified.speech)) != spoken:
+        return [Check("replay", "failed", "tokenizer and templates of the certificate are not those of the model")]
     mute = {each["family"] for each in stated["predicate"]["attacks"] if each["unmeasured"]}
     planned = [
         cell
