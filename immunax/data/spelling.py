@@ -192,8 +192,8 @@ def same(read: str, given: str) -> bool:
 
 
 def is_marker(token: str) -> bool:
-    """Whether a token looks like a marker, ``<|end|>`` or ``[INST]``, and not like a word of an answer."""
-    return _MARKER.fullmatch(token) is not None
+    """Whether a token looks like a marker, ``<|end|>`` or ``[INST]``, and not like a word of an answer or a byte of one."""
+    return _MARKER.fullmatch(token) is not None and not _BYTE.fullmatch(token)
 
 
 def _words(text: str) -> tuple[list[str], Counter]:

@@ -115,8 +115,9 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
         base = None if known is None else Weights(known, digest.of_tree(known))
     suite = with_undefended(suite, base)
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
-    if list(shared.templates) != stated["predicate"]["templates"]:
-        return [Check("replay", "failed", "the templates of the certificate are not those of the model")]
+    spoken = stated["predicate"]["templates"], stated["predicate"]["speech"]["model"]
+    if (list(shared.templates), dict(certified.speech)) != spoken:
+        return [Check("replay", "failed", "tokenizer and templates of the certificate are not those of the model")]
     policy = policy_from_json(stated["predicate"]["policy"])
     scene = _Scene(shared, setup.model, weights, policy, Measured(*tables(folder)), _tolerance(stated))
     return [*found, *_replayed(scene, _planned(stated, scene), count)]

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from browser import look
 
-from immunax.certificate.facts import exposure_of
+from immunax.certificate.facts import limits_of
 from immunax.certificate.gate import suite_name
-from immunax.certificate.limits import limits
 from immunax.certificate.ranking import Board, Entry, Worst, board, page
 from immunax.certificate.signing import FILE, make_key, private_key, public_key, sign
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
@@ -99,7 +98,7 @@ def test_what_a_model_says_it_was_trained_against_never_improves_its_rank(pair):
             stated = {"predicate": said}
             verdicts = assessed(one.parent, stated)
             said["verdicts"] = verdicts_to_json(verdicts)
-            said["limits"] = limits(certified.POLICY, {}, exposure_of(stated), verdicts, True, "own", {})
+            said["limits"] = limits_of(said, certified.POLICY, verdicts)
 
         restate(one, change)
         [found] = board([one]).entries
@@ -124,8 +123,7 @@ def test_a_family_that_was_skipped_puts_a_model_behind_one_that_fails(pair):
         said["attacks"][1].update(skipped="it was too hard", cells=0)
         verdicts = assessed(lacking.parent, {"predicate": said})
         said["verdicts"] = verdicts_to_json(verdicts)
-        skipped, stood = {"lora": "it was too hard"}, exposure_of({"predicate": said})
-        said["limits"] = limits(certified.POLICY, skipped, stood, verdicts, True, "own", {})
+        said["limits"] = limits_of(said, certified.POLICY, verdicts)
 
     restate(lacking, skip)
     found = board([lacking, whole])
@@ -254,12 +252,12 @@ def test_a_page_of_attacks_with_the_defenses_own_data_says_so():
     assert "data of their own" in shown["own"]
 
 
-def test_names_on_the_page_are_text_and_the_confidence_is_the_policys(tmp_path):
+def test_names_on_the_page_are_text_and_the_confidence_is_the_policys():
     name = "</title></style><script>alert(1)</script>' x=\" onload=x\n\u202e" + "long " * 100
-    outcomes = dict.fromkeys(("resistance", "stability", "trainability"), "unmeasured")
     shapes = []
     for each in ("plain", name):
-        text = page([Entry(each, each, {"substance": (0.1, 0.0, 0.2)}, outcomes, "0" * 64)], each, 0.5)
+        shown = entry(each, substance=case(0.1, 0.2))._replace(defense=each)
+        text = page(Board(each, (shown,), (), 0.5))
         assert "its 50% interval" in text
         assert all(line.isprintable() for line in text.split("\n"))
         shapes.append(re.findall(r"<[^>]*>", text))

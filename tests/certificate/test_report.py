@@ -200,7 +200,9 @@ def test_outcomes_and_columns_that_are_new_are_shown_without_a_colour_of_others(
     told["predicate"]["verdicts"][0]["outcome"] = "unmeasured"
     records, cells = tables(page.parent)
     kept = frame(certified.measured("subject-sft", 5, "data_kept", [0.5]), RECORDS)
-    text = render(told, pd.concat([records, kept], ignore_index=True), cells.assign(template="neutral"))
+    other = cells.assign(cell=cells["cell"] + "-own", template="own")
+    answers = pd.concat([records, kept, records.assign(cell=records["cell"] + "-own")], ignore_index=True)
+    text = render(told, answers, pd.concat([cells, other], ignore_index=True))
     assert '<li class="other"><strong>Compliance</strong> <span class="outcome">unmeasured</span>' in text
     assert '<td class="w">neutral</td>' in text
     assert '<th scope="col" class="n">data kept</th>' in text

@@ -247,6 +247,22 @@ def test_a_file_more_or_less_in_the_models_folder_is_caught(tmp_path):
     assert failed(results(path, None))
 
 
+def test_a_reference_that_came_with_another_template_is_told():
+    own = {"tokenizer": "1" * 64, "template": "2" * 64}
+    for changed in ("tokenizer", "template"):
+        other = {**own, changed: "3" * 64}
+        lines = limits(certified.POLICY, {}, {}, (), True, "own", {}, {}, {"model": own, "reference": other})
+        assert (
+            f"The reference came with another {changed} than the model's, and was asked and attacked with the model's."
+            in lines
+        )
+    lines = limits(
+        certified.POLICY, {}, {}, (), True, "own", {}, {"a": "no", "b": "no"}, {"model": own, "reference": own}
+    )
+    assert "Nothing is known under the model's own chat template of a, b: no" in lines
+    assert not any("came with" in line for line in lines)
+
+
 def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
     path = certified.certificate(tmp_path)
     restate(path, lambda said: said.update(records=[said["records"][0]] * 2))

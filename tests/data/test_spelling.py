@@ -135,6 +135,7 @@ def test_a_word_that_a_file_calls_special_is_read_and_a_marker_is_not():
         ("<|im_end|>", True),
         ("[INST]", True),
         ("acid", False),
+        ("<0x41>", False),
         ("<a b>", False),
         (".", False),
         ("", False),

@@ -9,8 +9,10 @@ import tiny
 from fuzz import mutations, templates
 from fuzz.parser import Parser
 
+from immunax.data.chat import encode_all
 from immunax.data.contract import asked, written
 from immunax.data.dialog import Dialog, Message
+from immunax.data.spelling import speller
 from immunax.models import families, hf_config, peft, weights
 from immunax.models.hub import ModelSource, digests
 
@@ -47,6 +49,8 @@ def _load(folder: Path) -> None:
     if checkpoint.tokenizer.chat_template is not None:
         asked(checkpoint.tokenizer, _DIALOGS)
         written(checkpoint.tokenizer, _DIALOGS)
+    encode_all(checkpoint.tokenizer, _DIALOGS, 512)
+    speller(checkpoint.tokenizer).said(range(304))
     # What was loaded is in the digests of the folder, and nothing else.
     found = digests(folder)
     assert all(found[name] == value for name, value in checkpoint.digests.items())

@@ -3,6 +3,7 @@ import copy
 import pytest
 import tiny
 import tiny_model
+from tokenizers import normalizers
 
 from immunax.data.chat import encode_all, encode_prompts
 from immunax.data.dialog import Dialog, Message, ask
@@ -59,6 +60,20 @@ def test_a_template_file_takes_the_place_of_the_models_own_and_is_exported(folde
     assert asked(ModelSource(str(tmp_path / "out")).load().tokenizer) == "!the cat??"
     with pytest.raises(UserError, match="expected alpaca, question_answer, or a readable text file"):
         ModelSource(str(folder), chat_template=str(tmp_path)).load()
+
+
+def test_a_models_speech_is_known_by_its_tokenizer_and_its_template_whatever_files_they_lie_in(folder, tmp_path):
+    loaded = ModelSource(str(folder)).load()
+    hub.export(tmp_path / "again", loaded, loaded.params)
+    own = speech.digests(loaded.tokenizer)
+    assert speech.digests(ModelSource(str(tmp_path / "again")).load().tokenizer) == own
+    other = copy.deepcopy(loaded.tokenizer)
+    other.chat_template = None
+    assert speech.digests(other) == {**own, "template": None}
+    other.chat_template = SHOUT
+    assert speech.digests(other)["template"] not in (None, own["template"])
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert speech.digests(other)["tokenizer"] != own["tokenizer"]
 
 
 def test_an_argument_that_the_template_does_not_read_is_refused(several):

@@ -57,7 +57,7 @@ def render(stated: Mapping[str, Any], records: Table, cells: Table) -> str:
         "conditions": {name: [each for each in verdicts if each.condition == name] for name in CONDITIONS},
         "training": _training(verdicts),
         "answers": _answers(records, cells),
-        "templated": TEMPLATE in cells,
+        "templated": cells[TEMPLATE].nunique() > 1,
         "kept": kept.get(SUBJECT, {}),
         "cut": [(_NAMES[model], family, share) for model in kept for family, share in kept[model].items() if share < 1],
         "cards": {each["called"]: each for each in said["judges"]},
