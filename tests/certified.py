@@ -100,7 +100,10 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     config = {
         "seed": 0,
         "model": {"path": "small"},
-        "suite": {"name": "made by hand", "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once}},
+        "suite": {
+            "name": "made by hand",
+            "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once},
+        },
         "policy": asdict(POLICY),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
     }
@@ -124,8 +127,8 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "environment": {"versions": {"python": "3"}},
         "verdicts": verdicts_to_json(found),
         "limits": limits(POLICY, {}, EXPOSURE, found, True, attacker, unread),
+        "reproduce": reproduce(config),
     }
-    predicate["reproduce"] = reproduce(predicate)
     raw = canonical(statement(of_folder(model), predicate))
     (folder / FILE).write_bytes(raw)
     if key is not None:

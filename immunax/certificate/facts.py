@@ -144,7 +144,7 @@ def _of_configuration(stated: Mapping[str, Any]) -> str | None:
         return "its suite has another name in its configuration"
     if policy_of(config) != said["policy"]:
         return "its policy is not that of its configuration"
-    if said["reproduce"] != reproduce(said):
+    if said["reproduce"] != reproduce(config):
         return "the commands that make it again are not those of its configuration"
     if (config.get("start") or {}).get("defense") is not None and _files(stated):
         return "it is of files, and its configuration defends them before they are attacked"

@@ -1,23 +1,37 @@
-"""How a reader makes a certificate again: commands that follow from what it says, since a reader copies them into a shell."""
+"""How a certificate is made again, from what it says: a stranger's own lines would be commands that a reader pastes."""
 
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from immunax.certificate.statement import FILE
 from immunax.data.dialog import SHARED
 
-_CERTIFY, _VERIFY = "python -m immunax.certify", "python -m immunax.verify certificate.json --model FOLDER --replay 3"
+UNNAMED = "organism"
+"""The model of a configuration without a path."""
 
 
-def reproduce(said: Mapping[str, Any]) -> list[str]:
-    """The commands of a predicate, each argument quoted for a shell.
+def reproduce(config: Mapping[str, Any]) -> list[str]:
+    """Two command lines, every word of them quoted for a shell.
 
     Args:
-      said: with ``suite``, its configuration in it, and ``seed``.
+      config: the configuration that a statement carries.
     """
-    config = said["suite"]["config"]
-    path = (config.get("model") or {}).get("path") or "organism"
-    given = [f"model={path}", f"suite={said['suite']['name']}", f"seed={said['seed']}"]
-    if (config.get("data") or {}).get("attacker") == SHARED:
-        given.append(f"data.attacker={SHARED}")
-    return [shlex.join([*_CERTIFY.split(), *given]), _VERIFY]
+    model, suite, attacker = (
+        _within(config, *at) for at in (("model", "path"), ("suite", "name"), ("data", "attacker"))
+    )
+    words = [
+        f"model={model or UNNAMED}",
+        f"suite={suite}",
+        f"seed={config.get('seed')}",
+        *([f"data.attacker={SHARED}"] if attacker == SHARED else []),
+    ]
+    return [
+        f"python -m immunax.certify {shlex.join(words)}",
+        f"python -m immunax.verify {FILE} --model FOLDER --replay 3",
+    ]
+
+
+def _within(config: Mapping[str, Any], group: str, name: str) -> Any:
+    node = config.get(group)
+    return node.get(name) if isinstance(node, Mapping) else None

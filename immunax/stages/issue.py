@@ -116,8 +116,8 @@ def issue(
         "environment": {name: about[name] for name in ("versions", "git", "platform")},
         "verdicts": verdicts_to_json(verdicts),
         "limits": limits(policy, campaign.skipped, exposure, verdicts, reference is not None, data["attacker"], unread),
+        "reproduce": reproduce(told),
     }
-    predicate["reproduce"] = reproduce(predicate)
     stated = statement(certified.digests, predicate)
     raw = canonical(stated)
     _write(folder / FILE, raw)
