@@ -111,11 +111,12 @@ def fault(
 
 def _of_lists(stated: Mapping[str, Any]) -> str | None:
     """What is listed twice says two things: a reader sees both, and a check the last one."""
-    lists = {
-        "file": [each["name"] for each in stated["subject"]],
-        "attack": [each["family"] for each in stated["predicate"]["attacks"]],
-    }
-    return next((f"it lists one {what} twice" for what, names in lists.items() if len(set(names)) < len(names)), None)
+    files = [each["name"] for each in stated["subject"]]
+    families = [each["family"] for each in stated["predicate"]["attacks"]]
+    for what, names in (("file", files), ("attack", families)):
+        if len(set(names)) < len(names):
+            return f"it lists one {what} twice"
+    return None if files == sorted(files) else "its files are not listed by name"
 
 
 def _of_subject(stated: Mapping[str, Any]) -> str | None:

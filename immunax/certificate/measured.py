@@ -65,16 +65,25 @@ def _of_cells(said: Mapping[str, Any], cells: Table) -> str | None:
 
 
 def _of_states(records: Table, cells: Table) -> str | None:
-    measured, listed = (set(zip(table["cell"], table["step"], strict=True)) for table in (records, cells))
+    measured, listed = _states(records), _states(cells)
     if measured - listed:
         return f"a measurement is of the cell {min(measured - listed)[0]}, which there is not at that step"
-    if listed - measured:
-        return f"nothing was measured of the cell {min(listed - measured)[0]} at a step that is listed"
-    return None
+    bare = cells["family"] == UNATTACKED
+    for model, part in cells[bare].groupby("model"):
+        # It may be listed as one that cannot be asked at all under a template; under every one would be another matter.
+        if not _states(part) & measured:
+            return f"the {model} was not measured as it is"
+    silent = _states(cells[~bare]) - measured
+    return f"nothing was measured of the cell {min(silent)[0]} at a step that is listed" if silent else None
+
+
+def _states(table: Table) -> set[tuple]:
+    return set(zip(table["cell"], table["step"], strict=True))
 
 
 def _of_exam(records: Table, cells: Table) -> str | None:
     asked = records[records["measure"] != DATA_KEPT].merge(cells[[*_STATE, "family"]], on=_STATE)
+    cells = cells.merge(asked[_STATE].drop_duplicates(), on=_STATE)
     kinds = asked["family"].where(asked["family"].isin(SPECIAL), "attacked")
     for (kind, split, measure), part in asked.groupby([kinds, "split", "measure"]):
         times = part.groupby("unit").size()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import quick
+from adversary import forge
 
 from immunax import leaderboard, verify
-from immunax.certificate.report.html import render
-from immunax.certificate.verify import tables
+from immunax.certificate.report.html import FILE
 from immunax.runtime.errors import UserError
 
 _REFUSED = 2
@@ -64,7 +64,7 @@ def _board(arguments: Sequence[str]) -> int:
 def _page(arguments: Sequence[str]) -> int:
     """The page that a certificate gives."""
     path = Path(arguments[0])
-    print(_text(render(json.loads(path.read_bytes()), *tables(path.parent), "Unsigned.")))
+    print(_text(forge.drawn(forge.read(path), path.parent)[FILE]))
     return 0
 
 

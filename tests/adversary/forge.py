@@ -53,11 +53,15 @@ def _good(attacker: str, weights: bytes, attack: str) -> Path:
 
 def pages(path: Path) -> Path:
     """Renders the pages of a certificate anew."""
-    stated, folder = read(path), path.parent
-    page = html.render(stated, *tables(folder), signature(folder))
-    (folder / html.FILE).write_bytes(page.encode())
-    (folder / model_card.FILE).write_bytes(model_card.model_card(stated).encode())
+    for name, page in drawn(read(path), path.parent).items():
+        (path.parent / name).write_bytes(page.encode())
     return path
+
+
+def drawn(stated: Said, folder: Path) -> dict[str, str]:
+    """The pages of a statement with the tables and the envelope of a folder, by file."""
+    page = html.render(stated, *tables(folder), signature(folder))
+    return {html.FILE: page, model_card.FILE: model_card.model_card(stated)}
 
 
 def signature(folder: Path) -> str:
@@ -113,10 +117,12 @@ def consistent(folder: Path, found: Said) -> Said:
     said["policy"] = facts.policy_of(config)
     families = facts.exposed_families(said)
     order = [each["family"] for each in said["attacks"] if each["family"] in families]
-    skipped = {each["family"]: each["skipped"] for each in said["attacks"]}
+    before = {each["family"]: each for each in said["attacks"]}
+    skipped = {name: each["skipped"] for name, each in before.items()}
     counts = _counts(cells)
     said["attacks"] = [
         {
+            **before.get(name, {}),
             "family": name,
             "exposure": families[name],
             "cells": counts.get(name, 0),
@@ -128,7 +134,7 @@ def consistent(folder: Path, found: Said) -> Said:
     verdicts = assessed(folder, found)
     said["verdicts"] = verdicts_to_json(verdicts)
     said["limits"] = facts.limits_of(said, policy_from_json(said["policy"]), verdicts)
-    said["reproduce"] = reproduce(said)
+    said["reproduce"] = reproduce(config)
     return found
 
 

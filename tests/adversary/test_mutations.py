@@ -2,7 +2,7 @@
 
 import pytest
 from adversary import replayed, verifiers
-from adversary.forge import good, read
+from adversary.forge import drawn, good, read
 from adversary.mutate import run
 from adversary.registry import WAITING_MUTATIONS
 
@@ -44,7 +44,6 @@ def test_a_replay_counts_harm_that_is_lost_and_harm_of_the_reference_that_is_gai
 def test_a_page_tells_nothing_of_a_configuration_that_its_suites_digest_does_not(tmp_path):
     path = good(tmp_path / "c")
     bare = read(path)
-    both = tables(path.parent)
-    page = html.render(bare, *both, "Unsigned.")
+    page = drawn(bare, path.parent)[html.FILE]
     bare["predicate"]["suite"]["config"] = {}
-    assert html.render(bare, *both, "Unsigned.") == page
+    assert drawn(bare, path.parent)[html.FILE] == page

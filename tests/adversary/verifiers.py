@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from adversary.forge import BROKEN, KEY, Said, consistent, read, signature
+from adversary.forge import BROKEN, KEY, Said, consistent, drawn, read, signature
 from adversary.replayed import fault as replayed
 
 from immunax import verify
@@ -145,7 +145,7 @@ class Told:
       stated: the statement, where it is not the file's.
     """
 
-    _pages: ClassVar[dict[bytes, tuple[str, ...]]] = {}
+    _pages: ClassVar[dict[bytes, Any]] = {}
 
     def __init__(self, path: Path, stated: Said | None = None) -> None:
         self._path, self._stated = path, stated or read(path)
@@ -169,29 +169,29 @@ class Told:
         )
         if key not in self._pages:
             entry = repr(ranking._entry(bare))
-            self._pages[key] = html.render(bare, *both, "Unsigned."), model_card.model_card(bare), entry
+            self._pages[key] = *drawn(bare, self._path.parent).values(), entry
         return *self._pages[key], suite_name(self._stated), attack_data(self._stated)
 
     @cached_property
     def _lying(self) -> list[str]:
         """Pages in the folder that are not those that the certificate gives, and files that no check has named."""
         known = {"key.pub.pem", "model", FILE, signing.FILE, RECORDS, CELLS}
-        pages = {html.FILE: self._page, model_card.FILE: lambda: model_card.model_card(self._stated)}
+        pages = (html.FILE, model_card.FILE)
         found = []
         for each in sorted(self._path.parent.iterdir()):
             if each.name in pages and each.is_file() and each.stat().st_size < 1 << 24:
-                found += [] if each.read_bytes() == pages[each.name]().encode() else [each.name]
+                found += [] if each.read_bytes() == self._drawn[each.name].encode() else [each.name]
             elif each.name not in known and each.name not in self._said:
                 found.append(each.name)
         return found
 
-    def _page(self) -> str:
-        """As the statement's file and its envelope give it."""
+    @cached_property
+    def _drawn(self) -> dict[str, str]:
+        """As the statement's file and its envelope give them."""
         key = canonical(self._stated) + signature(self._path.parent).encode()
         if key not in self._pages:
-            drawn = html.render(self._stated, *tables(self._path.parent), signature(self._path.parent))
-            self._pages[key] = (drawn,)
-        return self._pages[key][0]
+            self._pages[key] = drawn(self._stated, self._path.parent)
+        return self._pages[key]
 
     @cached_property
     def _said(self) -> str:
