@@ -113,8 +113,8 @@ def _of_lists(stated: Mapping[str, Any]) -> str | None:
     """What is listed twice says two things: a reader sees both, and a check the last one."""
     files = [each["name"] for each in stated["subject"]]
     families = [each["family"] for each in stated["predicate"]["attacks"]]
-    for what, names in (("file", files), ("attack", families)):
-        if len(set(names)) < len(names):
+    for what, listed in (("file", files), ("attack", families)):
+        if len(set(listed)) < len(listed):
             return f"it lists one {what} twice"
     return None if files == sorted(files) else "its files are not listed by name"
 
