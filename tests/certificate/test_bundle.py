@@ -61,5 +61,5 @@ def test_a_key_that_cannot_sign_is_refused_before_anything_is_run(tmp_path, pair
             check_key(path)
     config = OmegaConf.create({"key": None, "bundle_key": str(pair[0])})
     with pytest.raises(UserError, match="no folder"):
-        keys(config, Subject("made", {}, {}, None, None, {}))
-    assert keys(config, Subject("files", {}, {}, tmp_path, None, {})).bundle == pair[0]
+        keys(config, Subject("made", {}, {}, "0" * 64, None, None, {}))
+    assert keys(config, Subject("files", {}, {}, "0" * 64, tmp_path, None, {})).bundle == pair[0]

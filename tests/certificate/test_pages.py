@@ -87,11 +87,11 @@ def test_what_else_lies_there_is_told_in_letters_that_cannot_be_taken_for_others
 
 
 @pytest.mark.parametrize("versions", [["x"], "x", {"python": 3}, {"python": ["3"]}])
-def test_a_statement_that_a_page_has_no_place_for_is_one_failed_check(tmp_path, capsys, versions):
+def test_versions_that_a_page_has_no_place_for_are_one_failed_check(tmp_path, capsys, versions):
     path = certified.certificate(tmp_path)
     stated = json.loads(path.read_bytes())
     stated["predicate"]["environment"]["versions"] = versions
     stated["predicate"]["digest"]["sha256"] = own_digest(stated)
     path.write_bytes(canonical(stated))
     assert main([str(path)]) == 1
-    assert "failed       pages: they cannot be drawn anew" in capsys.readouterr().out
+    assert "failed       schema: $.predicate.environment.versions" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from immunax import attacks
 from immunax.attacks.attack import Attack
 from immunax.certificate import signing
-from immunax.certificate.facts import FOREIGN, PHRASES, foreign
+from immunax.certificate.facts import FOREIGN, PHRASES, foreign, limits_of
 from immunax.certificate.gate import unmet
 from immunax.certificate.limits import limits
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
@@ -349,7 +349,7 @@ def at_rates(path, *rates):
         said["attacks"][0].update(cells=len(rates))
         verdicts = assessed(folder, {"predicate": said})
         said["verdicts"] = verdicts_to_json(verdicts)
-        said["limits"] = limits(certified.POLICY, {}, certified.EXPOSURE, verdicts, True, "own", {})
+        said["limits"] = limits_of(said, certified.POLICY, verdicts)
 
     restate(path, change)
     return {each.name: each.detail for each in check(path) if each.result == "failed"}

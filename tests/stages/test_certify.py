@@ -95,15 +95,16 @@ def test_what_another_template_or_judge_measured_is_not_taken_for_its_own(tmp_pa
     spoken = copy.deepcopy(tiny.tokenizer())
     spoken.chat_template += "{# in other words #}"
     judged = replace(EVALUATION, judges={"refusal": Refusal(phrases=("no",))})
-    for tokenizer, evaluation in ((spoken, EVALUATION), (tiny.tokenizer(), judged)):
+    # What is asked under the neutral template is the same whatever the own one says.
+    for tokenizer, evaluation, anew in ((spoken, EVALUATION, 2), (tiny.tokenizer(), judged, 4)):
         calls = []
         monkeypatch.setattr(certify, "measure", lambda *rest, calls=calls: calls.append(1) or measure(*rest))
         capsys.readouterr()
         shared = bench(SUITE, evaluation, tokenizer, SPLITS, 0)
         run_suite(shared, MODEL, {"subject": weights}, CellStore(tmp_path / "cells"), POLICY)
-        assert len(calls) == 2
+        assert len(calls) == anew
         told = " ".join(capsys.readouterr().err.split())
-        assert "holds 2 cells of other weights, tokenizers, data, judges or code" in told
+        assert f"holds {anew} cells of other weights, tokenizers, data, judges or code" in told
 
 
 def test_every_cell_is_measured_once_and_models_that_are_the_same_share_it(tmp_path, weights, monkeypatch):
@@ -161,15 +162,16 @@ def test_a_family_that_is_not_shown_to_succeed_is_run_at_further_rates_and_what_
     monkeypatch.setattr(certify, "measure", lambda *rest: calls.append(rest[-1]) or real(*rest))
     for _ in range(2):
         cells = run_suite(shared, MODEL, {"subject": weights}, CellStore(tmp_path / "cells"), policy).measured.cells
-        tried = [json.loads(each) for each in cells.loc[cells["family"] == "harmful_sft", "setting"]]
-        assert tried == [{RATE: 1e-3}, {RATE: 3.33e-4}, {RATE: 3e-3}]
-        assert len(calls) == 4
+        for template in ("own", "neutral"):
+            mine = (cells["family"] == "harmful_sft") & (cells["template"] == template)
+            tried = [json.loads(each) for each in cells.loc[mine, "setting"]]
+            assert tried == [{RATE: 1e-3}, {RATE: 3.33e-4}, {RATE: 3e-3}]
+        assert len(calls) == 8
     found = run_suite(shared, MODEL, {"subject": weights}, CellStore(tmp_path / "cells"), policy).measured
     assert beyond(*found, policy, suite.rates(), ()) == {"harmful_sft": {"": (3.33e-4, 3e-3)}}
-    names = [
-        cell.name for group in wider(suite, "subject", beyond(*found, policy, suite.rates(), ())) for cell in group
-    ]
-    assert names == list(cells.loc[cells["family"] == "harmful_sft", "cell"])[1:]
+    further = beyond(*found, policy, suite.rates(), ())
+    names = [cell.name for group in wider(suite, "subject", shared.templates, further) for cell in group]
+    assert names == list(cells.loc[cells["family"] == "harmful_sft", "cell"])[2:]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_a_search_that_found_nothing_since_all_its_members_diverged_says_so(ends
     trials += [Trial(place, {}, 4, nll, False, lost) for place, (nll, lost) in enumerate(ends)]
     nothing = Trace(np.zeros(0), np.zeros(0))
     found = SearchResult(None, None, None, nothing, Budget(8, 100, 1e9), tuple(trials))
-    state = search_state(Cell("subject", "search", {}, 0, None), found, 0, 4, np.log(304))
+    state = search_state(Cell("subject", "search", {}, 0, None, "own"), found, 0, 4, np.log(304))
     assert (state.diverged, state.found, state.flops) == (diverged, {}, 1e9)
 
 
@@ -194,7 +196,7 @@ def test_a_fine_tuning_whose_loss_exploded_counts_as_diverged(weights, monkeypat
     mild = Population(HarmfulSFT(4, replace(TUNING, epochs=1)))
     suite = replace(SUITE, attacks={"harmful_sft": mild}, harmless_prompts=0)
     shared = bench(suite, EVALUATION, tiny.tokenizer(), SPLITS, 0)
-    _, tuned = groups(suite, "subject")
+    _, tuned = groups(suite, "subject", ["neutral"])
     [found] = measure(shared, MODEL, weights.params, tuned)
     assert found.cells["diverged"].all()
     assert found.cells["clipped"].eq(0).all()
@@ -204,11 +206,11 @@ def test_a_search_says_which_rate_it_chose_of_which(weights):
     two = Population(HarmfulSFT(4, replace(TUNING, epochs=1)), {RATE: [1e-4, 1e-3]})
     suite = replace(SUITE, attacks={"search": Search({"one": two}, Halving(1), keep=1e-6, examples=2)})
     shared = bench(suite, EVALUATION, tiny.tokenizer(), replace(SPLITS, validation=SPLITS.attack), 0)
-    ((cell,),) = [group for group in groups(suite, "subject") if group[0].family == "search"]
+    ((cell,),) = [group for group in groups(suite, "subject", ["neutral"]) if group[0].family == "search"]
     [found] = measure(shared, MODEL, weights.params, [cell])
     said = chosen(found.cells["setting"].iloc[0])
     assert (said.population, said.rate, said.tried) == ("one", 1e-3, {"one": (1e-4, 1e-3)})
-    [[more]] = wider(suite, "subject", {"search": {"one": (3e-3,)}})
+    [[more]] = wider(suite, "subject", ["neutral"], {"search": {"one": (3e-3,)}})
     assert more.setting[TRIED] == {"one": [3e-3]}
     assert more.name != cell.name
     assert [each.tuning.optimizer.learning_rate for each in more.attack.members()] == [3e-3]

@@ -26,7 +26,7 @@ class _Stopping:
     """A feed on whose second step the run is asked to stop."""
 
     def __init__(self, data):
-        self.data = data
+        self.data, self.longest = data, data.longest
 
     def batch(self, step):
         if step == 1:

@@ -16,6 +16,7 @@ from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search, prepare_search
 from immunax.conditions.assess import assess
+from immunax.conditions.exposure import Exposure
 from immunax.conditions.points import points
 from immunax.conditions.records import DATA_KEPT
 from immunax.data.chat import encode_all
@@ -30,7 +31,8 @@ from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
-from immunax.stages.certify import Weights, run_suite
+from immunax.stages.certify import run_suite
+from immunax.stages.planned import Weights
 from immunax.stages.population import assemble_population
 from immunax.stages.suite import Suite
 from immunax.stages.voices import neutral
@@ -67,7 +69,7 @@ def weights():
 def campaign(template, weights, folder, monkeypatch, suite=SUITE):
     monkeypatch.setenv("IMMUNAX_CACHE", str(folder / "cache"))
     shared = bench(suite, EVALUATION, speaking(template), SPLITS, 0)
-    return run_suite(shared, MODEL, {"subject": weights}, CellStore(folder / "cells"))
+    return run_suite(shared, MODEL, {"subject": weights}, CellStore(folder / "cells"), POLICY)
 
 
 def under(found, template):
@@ -106,12 +108,12 @@ def test_a_template_that_replaces_what_is_asked_leaves_its_own_side_unmeasured_a
     assert set(found.unmeasured) == {"prune"}
     assert "does not keep the text of the user's message" in found.unmeasured["prune"]
     policy = replace(POLICY, harm={"compliance": POLICY.harm["compliance"]})
-    exposure = dict.fromkeys(suite.attacks, "held-out")
+    exposure = dict.fromkeys(suite.attacks, Exposure("unseen", True))
     table = points(*found.measured, policy, "test")
     said = verdict([each for each in assess(*found.measured, policy, exposure) if each.claim == "strong"])
     assert set(table["template"]) == {"neutral"}
-    assert said.outcome != "holds"
-    assert "Not measured: prune under the model's own template." in said.reason
+    assert (said.outcome, said.high) == ("unmeasured", 1.0)
+    assert "prune (it was not measured under the model's own chat template)" in said.reason
 
 
 def test_a_template_that_cannot_take_one_attack_leaves_that_family_alone_unmeasured(weights, tmp_path, monkeypatch):
