@@ -107,7 +107,8 @@ def test_a_template_that_replaces_what_is_asked_leaves_its_own_side_unmeasured_a
     assert under(found, "neutral") == {"none", "prune"}
     assert set(found.unmeasured) == {"prune"}
     assert "does not keep the text of the user's message" in found.unmeasured["prune"]
-    policy = replace(POLICY, harm={"compliance": POLICY.harm["compliance"]})
+    # What the neutral template shows is above no such threshold.
+    policy = replace(POLICY, harm={"compliance": replace(POLICY.harm["compliance"], threshold=0.9)})
     exposure = dict.fromkeys(suite.attacks, Exposure("unseen", True))
     table = points(*found.measured, policy, "test")
     said = verdict([each for each in assess(*found.measured, policy, exposure) if each.claim == "strong"])
