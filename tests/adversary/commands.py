@@ -64,7 +64,7 @@ def _board(arguments: Sequence[str]) -> int:
 def _page(arguments: Sequence[str]) -> int:
     """The page that a certificate gives."""
     path = Path(arguments[0])
-    print(_text(forge.drawn(forge.read(path), path.parent)[FILE]))
+    print(_text(forge.drawn(forge.read(path), path.parent)[FILE].decode()))
     return 0
 
 

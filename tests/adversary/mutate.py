@@ -23,7 +23,7 @@ from adversary.mutations import KINDS, mutate
 from adversary.shared import shared
 from adversary.verifiers import Truth
 
-OUTCOMES = ("refused", "another", "unchanged", "words", "worse", "hole")
+OUTCOMES = ("refused", "another", "unchanged", "words", "within", "hole")
 
 
 class Mutated(NamedTuple):
@@ -91,7 +91,7 @@ def told(found: Sequence[Mutated]) -> int:
     for kind in (*KINDS, "all"):
         counts = Counter(each.outcome for each in found if kind in ("all", each.kind))
         print(f"| {kind} | {counts.total()} | {' | '.join(str(counts[name]) for name in OUTCOMES)} |")
-    for outcome in ("refused", "another"):
+    for outcome in ("refused", "another", "within"):
         by = Counter(each.by for each in found if each.outcome == outcome)
         print(f"\n{outcome} by: " + ", ".join(f"{name} {count}" for name, count in by.most_common()))
     holes = sorted(each for each in found if each.outcome == "hole")
