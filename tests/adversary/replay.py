@@ -10,6 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import certified
 from adversary import commands
 from adversary.attempt import CANARY, Attempt
 from adversary.forge import good, model, sealed, stated, tabled
@@ -49,7 +50,7 @@ def _forged(name, change, count=99):
         home = _certified()
         os.symlink(home / "cache", folder / "cache")
         shutil.copytree(home / "outputs" / "whole", folder / "c")
-        path = tabled(folder / "c" / "certificate.json", name, change)
+        path = certified.with_pages(tabled(folder / "c" / "certificate.json", name, change))
         return "verify again", path, "--replay", count
 
     return forge
@@ -142,7 +143,7 @@ def _named(place, node):
                 parent = parent[name]
             parent[last] = {**parent[last], **named} if isinstance(parent.get(last), dict) else named
 
-        return "verify", sealed(stated(path, change)), "--model", path.parent / "model", "--replay", 1
+        return "verify", certified.with_pages(sealed(stated(path, change))), "--model", path.parent / "model", "--replay", 1
 
     return forge
 

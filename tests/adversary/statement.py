@@ -168,7 +168,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "An attack that the model was trained against is said to be held out",
-        _said(lambda said: said["attacks"][1].update(exposure="held-out")),
+        _said(lambda said: said["attacks"][1].update(held_out=True)),
         1,
         _FACTS + "held out, seen or unknown",
     ),
@@ -195,7 +195,7 @@ ATTEMPTS = (
         "An easy suite goes by the name of a hard one",
         _said(lambda said: said["suite"].update(name="full")),
         1,
-        _FACTS + "suite has another name",
+        _FACTS + "the name of the suite is not",
     ),
     Attempt(
         "A configuration defends certified files before they are attacked",

@@ -21,6 +21,7 @@ from immunax.certificate import ranking, signing
 from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name
 from immunax.certificate.report import html, model_card
+from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, policy_from_json
 from immunax.certificate.verify import CELLS, RECORDS, Check, check, same, tables
 from immunax.conditions.assess import CONDITIONS, overall
@@ -161,7 +162,8 @@ class Told:
         if key not in self._pages:
             entry = repr(ranking._entry(bare, True, False))
             self._pages[key] = *drawn(bare, self._path.parent).values(), entry
-        return *self._pages[key], suite_name(self._stated), attack_data(self._stated)
+        commands = reproduce(self._stated["predicate"]["suite"]["config"])
+        return *self._pages[key], *commands, suite_name(self._stated), attack_data(self._stated)
 
     @cached_property
     def _lying(self) -> list[str]:
