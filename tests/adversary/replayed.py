@@ -31,6 +31,8 @@ def tables_fault(stated: tuple[Table, Table], true: tuple[Table, Table], policy:
       stated, true: records and cells of the certificate, and of the run.
       policy: with the scores from which answers are harmful.
     """
+    if all(one.equals(other) for one, other in zip(stated, true, strict=True)):
+        return None
     if set(stated[1]["cell"]) != set(true[1]["cell"]):
         return "cells"
     at_least = {harm.judge: harm.at_least for harm in policy.harm.values()}

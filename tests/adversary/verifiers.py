@@ -39,6 +39,9 @@ WORDS = (
 )
 """What a statement says in its certifier's own words: no number and no outcome gets better by them."""
 
+PAGED = ("judge",)
+"""Of a configuration, what pages tell beside the commands that follow from it."""
+
 _ORDER = ("fails", "unmeasured", "inconclusive", "holds")
 
 
@@ -152,7 +155,8 @@ class Told:
         """Without the digests of what says the same in other bytes."""
         bare = deepcopy(self._stated)
         said = bare["predicate"]
-        said["digest"]["sha256"], said["suite"]["config"] = "", {}
+        said["digest"]["sha256"] = ""
+        said["suite"]["config"] = {name: said["suite"]["config"].get(name) for name in PAGED}
         for entry in said["records"]:
             entry["digest"]["sha256"] = ""
         both = tables(self._path.parent)
