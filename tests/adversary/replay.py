@@ -23,13 +23,15 @@ _SUITE = (
     "suite.transfer_prompts=2", "suite.harmless_prompts=4", "suite.choices.count=3", "suite.task.samples=4",
     "suite.task.examples=4", "suite.task.tuning.epochs=2", "suite.task.measured=2", "suite.measured=1",
     "~suite.attacks.harmful_sft_lora", "~suite.attacks.refusal_ablation", "~suite.attacks.merge",
-    "suite.attacks.harmful_sft.attack.tuning.epochs=1",
+    "suite.attacks.harmful_sft.attack.tuning.epochs=1", "suite.held_out=[prune]", "suite.attacks.quantize.grid.bits=[8]",
+    "suite.attacks.prune.grid.sparsity=[0.1]",
 )  # fmt: skip
 _ORGANISM = ("model=organism", "model.trainer.steps=4", "model.objective.examples=8", "start.trainer.steps=2", *_SUITE)
 _FILES = (
     "data=fictional", "data.items=40", "judge=standard", "suite=smoke", "suite.choices=null", "suite.task=null",
     "~suite.attacks.harmful_sft_lora", "~suite.attacks.refusal_ablation", "~suite.attacks.merge", "~suite.attacks.harmful_sft",
-    "policy.utility.measure=retain_nll", "judge.prompts=4", "judge.examples=4", "judge.batch_size=4", "judge.max_length=500",
+    "suite.held_out=[prune]", "policy.utility.measure=retain_nll",
+    "judge.prompts=4", "judge.examples=4", "judge.batch_size=4", "judge.max_length=500",
     "judge.decoding.max_new_tokens=4", "suite.transfer_prompts=2", "suite.harmless_prompts=4",
 )  # fmt: skip
 
@@ -143,7 +145,14 @@ def _named(place, node):
                 parent = parent[name]
             parent[last] = {**parent[last], **named} if isinstance(parent.get(last), dict) else named
 
-        return "verify", certified.with_pages(sealed(stated(path, change))), "--model", path.parent / "model", "--replay", 1
+        return (
+            "verify",
+            certified.with_pages(sealed(stated(path, change))),
+            "--model",
+            path.parent / "model",
+            "--replay",
+            1,
+        )
 
     return forge
 

@@ -1,19 +1,18 @@
 """A few of the mutations that ``python -m tests.adversary.mutate`` makes, and that it would see a hole."""
 
-from html import escape
-
 import pytest
 from adversary import replayed, verifiers
 from adversary.forge import drawn, good, read
 from adversary.mutate import run
 from adversary.registry import WAITING_MUTATIONS
 from certified import POLICY
+from markupsafe import escape
 
 from immunax.certificate.report import html
 from immunax.certificate.reproduce import reproduce
 from immunax.certificate.verify import Check, tables
 
-KINDS = (*("statement", "folder", "statement") * 5, "policy", "tables")
+KINDS = (*("statement", "folder", "statement") * 10, "policy", "tables")
 """Other tables and thresholds give other verdicts, which cost ten times as much as all the rest."""
 
 
