@@ -38,7 +38,12 @@ def tables_fault(stated: tuple[Table, Table], true: tuple[Table, Table], policy:
     at_least = {harm.judge: harm.at_least for harm in policy.harm.values()}
     found = []
     for name in true[1]["cell"].unique():
-        one, other = (Cell(*(table[table["cell"] == name] for table in both), at_least) for both in (stated, true))
+        one, other = (Cell(*_rows(both, name), at_least) for both in (stated, true))
         found.append(difference(one, other, HERE))
     told = next((each.fault for each in [*found, together(found, HERE)] if each.fault), None)
     return told and told.partition(",")[0]
+
+
+def _rows(both: tuple[Table, Table], cell: str) -> tuple[Table, Table]:
+    records, cells = both
+    return records[records["cell"] == cell], cells[cells["cell"] == cell]
