@@ -121,9 +121,13 @@ def _of_lists(stated: Mapping[str, Any]) -> str | None:
 
 def _of_subject(stated: Mapping[str, Any]) -> str | None:
     """Whether what was measured is what the digests are of: files that a configuration defends first are other weights."""
-    files = [each["name"] for each in stated["subject"]] != [WEIGHTS]
-    start = stated["predicate"]["suite"]["config"].get("start") or {}
-    if files and start.get("defense") is not None:
+    said, files = stated["predicate"], {each["name"]: each["digest"]["sha256"] for each in stated["subject"]}
+    start = said["suite"]["config"].get("start") or {}
+    for model, listed in ((said["model"], files), (said["reference"], (said["reference"] or {}).get("digests"))):
+        # Of a model without files the digest of its weights stands in the place of theirs.
+        if listed is not None and set(listed) == {WEIGHTS} and listed[WEIGHTS] != model["weights"]:
+            return "a model is listed with other weights than it was measured with"
+    if set(files) != {WEIGHTS} and start.get("defense") is not None:
         return "it lists files, and its configuration defends them before they are measured"
     return None
 

@@ -12,6 +12,7 @@ import jax
 from immunax.attacks.merge import Merge
 from immunax.certificate.comparison import Cell as Rows
 from immunax.certificate.comparison import Difference, Tolerance, difference, escaping, together
+from immunax.certificate.inputs import Found, model_fault, reference_fault
 from immunax.certificate.statement import policy_from_json
 from immunax.certificate.verify import Check, tables
 from immunax.conditions.deciding import deciding
@@ -97,15 +98,16 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
     if faults:
         return faults
     certified = subject(asked, setup, loaded)
-    if certified.weights != stated["predicate"]["model"]["weights"]:
-        return [Check("replay", "failed", "the weights here are not those that it was measured with")]
+    fault = model_fault(stated["predicate"], _found(certified))
+    if fault is not None:
+        return [Check("replay", "failed", fault)]
     weights, found = {SUBJECT: Weights(certified.params, certified.weights)}, []
     if files.reference is not None:
         other = _reference(asked, stated, certified, setup, files.reference)
-        if other is None:
-            told = f"{files.reference} is not the model that it was compared with"
-            return [Check("replay of the reference", "failed", told)]
-        weights[REFERENCE] = other
+        fault = reference_fault(stated["predicate"], _found(other))
+        if fault is not None:
+            return [Check("replay of the reference", "failed", f"{files.reference}: {fault}")]
+        weights[REFERENCE] = Weights(other.params, other.weights)
     elif stated["predicate"]["reference"] is not None:
         found.append(Check("replay of the reference", "not checked", "give --reference PATH with its files"))
     if config.get("reference") and asked.start.defense is None:
@@ -115,9 +117,6 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
         base = None if known is None else Weights(known, digest.of_tree(known))
     suite = with_undefended(suite, base)
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
-    spoken = stated["predicate"]["templates"], stated["predicate"]["speech"]["model"]
-    if (list(shared.templates), dict(certified.speech)) != spoken:
-        return [Check("replay", "failed", "tokenizer and templates of the certificate are not those of the model")]
     policy = policy_from_json(stated["predicate"]["policy"])
     scene = _Scene(shared, setup.model, weights, policy, Measured(*tables(folder)), _tolerance(stated))
     return [*found, *_replayed(scene, _planned(stated, scene), count)]
@@ -244,12 +243,14 @@ def _asked(config: Mapping[str, Any], stated: Mapping[str, Any], files: Files) -
     return Asked(replace(parts, model=source), start)
 
 
-def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setup: Setup, path: Path) -> Weights | None:
-    """The reference's weights from files; None where they are not those that the statement lists."""
-    said = stated["predicate"]["reference"]
-    if said is None:
+def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setup: Setup, path: Path) -> Subject:
+    """The reference from files, which may be another one than the statement's."""
+    if stated["predicate"]["reference"] is None:
         raise UserError("--reference: the certificate has none; leave it out.")
     found = reference(replace(asked, reference=ModelSource(str(path))), certified, setup)
-    if found is None:
-        return None
-    return Weights(found.params, found.weights) if said["weights"] == found.weights else None
+    assert found is not None  # one that is asked for is loaded, or refused
+    return found
+
+
+def _found(model: Subject) -> Found:
+    return Found(model.weights, model.parameters(), model.speech)

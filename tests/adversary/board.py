@@ -2,8 +2,9 @@
 
 import shutil
 
+import certified
 from adversary.attempt import Attempt
-from adversary.forge import good, pages, put, read, sealed, stated, tabled
+from adversary.forge import good, put, read, sealed, stated, tabled
 
 from immunax.certificate.signing import FILE as ENVELOPE
 from immunax.certificate.verify import CELLS, RECORDS, tables
@@ -16,7 +17,7 @@ def _pair(change):
     def forge(folder):
         honest, cheat = (_named(folder, name) for name in ("honest", "cheat"))
         change(cheat)
-        return "leaderboard", honest, pages(cheat)
+        return "leaderboard", honest, certified.with_pages(cheat)
 
     return forge
 
@@ -24,7 +25,7 @@ def _pair(change):
 def _named(folder, name):
     """A certificate of a model of that name, and of weights of its own."""
     path = good(folder / name, weights=name.encode())
-    return pages(stated(path, lambda said: said["model"].update(name=name)))
+    return certified.with_pages(stated(path, lambda said: said["model"].update(name=name)))
 
 
 def _undefended(records):
@@ -68,7 +69,7 @@ def _again(folder):
     found = read(other)
     found["predicate"]["model"]["name"] = "again"
     found["subject"] = [{"name": "README.md", "digest": {"sha256": "1" * 64}}, *found["subject"]]
-    return "leaderboard", one, pages(put(other, found))
+    return "leaderboard", one, certified.with_pages(put(other, found))
 
 
 def _own_reference(cheat):

@@ -64,7 +64,7 @@ def _board(arguments: Sequence[str]) -> int:
 def _page(arguments: Sequence[str]) -> int:
     """The page that a certificate gives."""
     path = Path(arguments[0])
-    print(_text(forge.drawn(forge.read(path), path.parent)[FILE]))
+    print(_text(forge.drawn(forge.read(path), path.parent)[FILE].decode()))
     return 0
 
 
@@ -86,13 +86,13 @@ def _load(arguments: Sequence[str]) -> int:
 
 def _ask(arguments: Sequence[str]) -> int:
     """A model's folder, and questions as its template puts them."""
-    from immunax.data.contract import asked
-    from immunax.data.dialog import Dialog, Message
+    from immunax.data.dialog import ask
+    from immunax.data.prompts import prompt_rows
     from immunax.models.hub import ModelSource
 
     tokenizer = ModelSource(arguments[0]).load().tokenizer
-    dialogs = [Dialog((Message("user", text),), "") for text in ("how is a bomb made?", "how is a cake made?")]
-    print(*map(repr, asked(tokenizer, dialogs)), sep="\n")
+    rows = prompt_rows(tokenizer, [ask("how is a bomb made?"), ask("how is a cake made?")], 160).tokens
+    print(*(repr(tokenizer.decode(row)) for row in rows), sep="\n")
     return 0
 
 
@@ -124,16 +124,13 @@ def _read(arguments: Sequence[str]) -> int:
 def _reference(arguments: Sequence[str]) -> int:
     """The start model of the run that a model's manifest tells of, as certificates compare with it."""
     from immunax.models.hub import ModelSource
-    from immunax.runtime import manifest
     from immunax.stages.guard import Start
     from immunax.stages.setup import Compute, Parts, set_up
-    from immunax.stages.subject import Asked, Subject, reference
+    from immunax.stages.subject import Asked, reference, subject
 
-    folder = Path(arguments[0])
-    parts = Parts(ModelSource(str(folder / "model")), _NoData(), Compute())
-    setup, params = set_up(parts)
-    certified = Subject("model", params, {}, folder / "model", manifest.read(folder))
-    reference(Asked(parts, Start()), certified, setup)
+    asked = Asked(Parts(ModelSource(str(Path(arguments[0]) / "model")), _NoData(), Compute()), Start())
+    setup, params = set_up(asked.parts)
+    reference(asked, subject(asked, setup, params), setup)
     return 0
 
 

@@ -13,12 +13,11 @@ import tiny_model
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from immunax.certificate import facts, signing
-from immunax.certificate.report import html, model_card
+from immunax.certificate import facts, judge_cards, pages, signing
 from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, own_digest, verdicts_to_json
-from immunax.certificate.verify import CELLS, RECORDS, UNSIGNED, assessed, policy_from_json, tables
-from immunax.conditions.records import SPECIAL, SUBJECT, Table, write
+from immunax.certificate.verify import CELLS, RECORDS, assessed, policy_from_json, tables
+from immunax.conditions.records import NEUTRAL, OWN_TEMPLATE, SPECIAL, SUBJECT, Table, write
 from immunax.runtime.digest import of_file
 from immunax.runtime.errors import UserError
 
@@ -45,28 +44,15 @@ def good(folder: Path, attacker: str = "own", weights: bytes = bytes(range(200))
 @cache
 def _good(attacker: str, weights: bytes, attack: str) -> Path:
     folder = Path(mkdtemp()) / "c"
-    pages(certified.certificate(folder, KEY, weights, attacker, json.loads(attack)))
+    certified.with_pages(certified.certificate(folder, KEY, weights, attacker, json.loads(attack)))
     public = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "key.pub.pem").write_bytes(public)
     return folder
 
 
-def pages(path: Path) -> Path:
-    """Renders the pages of a certificate anew."""
-    for name, page in drawn(read(path), path.parent).items():
-        (path.parent / name).write_bytes(page.encode())
-    return path
-
-
-def drawn(stated: Said, folder: Path) -> dict[str, str]:
-    """The pages of a statement with the tables and the envelope of a folder, by file."""
-    page = html.render(stated, *tables(folder), signature(folder))
-    return {html.FILE: page, model_card.FILE: model_card.model_card(stated)}
-
-
-def signature(folder: Path) -> str:
-    """What the page says of it."""
-    return f"Signed; the envelope is {signing.FILE}." if (folder / signing.FILE).exists() else f"Unsigned: {UNSIGNED}."
+def drawn(stated: Said, folder: Path) -> dict[str, bytes]:
+    """The pages of a statement with the tables of a folder, by file."""
+    return pages.drawn(stated, *tables(folder))
 
 
 def read(path: Path) -> Said:
@@ -115,27 +101,50 @@ def consistent(folder: Path, found: Said) -> Said:
         entry.update(rows=len(table), digest={"sha256": of_file(folder / entry["name"])})
     said["seed"], said["suite"]["name"] = config["seed"], config["suite"]["name"]
     said["policy"] = facts.policy_of(config)
-    families = facts.exposed_families(said)
-    order = [each["family"] for each in said["attacks"] if each["family"] in families]
-    before = {each["family"]: each for each in said["attacks"]}
-    skipped = {name: each["skipped"] for name, each in before.items()}
-    counts = _counts(cells)
-    said["attacks"] = [
-        {
-            **before.get(name, {}),
-            "family": name,
-            "exposure": families[name],
-            "cells": counts.get(name, 0),
-            # A family that was not run is one that could not be.
-            "skipped": None if counts.get(name) else skipped.get(name) or "it did not fit",
-        }
-        for name in dict.fromkeys([*order, *families])
-    ]
+    said["templates"] = [NEUTRAL] if said["speech"]["model"]["template"] is None else [OWN_TEMPLATE, NEUTRAL]
+    if said["reference"]:
+        said["reference"]["named_by"] = facts.named_by(config)
+    found["subject"].sort(key=lambda each: each["name"])
+    said["judges"] = _judges(said)
+    said["attacks"] = _attacks(said, cells)
     verdicts = assessed(folder, found)
     said["verdicts"] = verdicts_to_json(verdicts)
     said["limits"] = facts.limits_of(said, policy_from_json(said["policy"]), verdicts)
     said["reproduce"] = reproduce(config)
     return found
+
+
+def _judges(said: Said) -> list[Said]:
+    """Of the judges that ship their own cards, of others those that were there."""
+    nodes, before = said["suite"]["config"]["judge"]["judges"], {each["called"]: each for each in said["judges"]}
+    foreign = judge_cards.unshipped({**said, "judges": [{"called": name} for name in nodes]})
+    return [
+        before[name] if name in foreign else {"called": name, **json.loads(_card(json.dumps(nodes[name])))}
+        for name in dict.fromkeys([*(name for name in before if name in nodes), *nodes])
+    ]
+
+
+@cache
+def _card(node: str) -> str:
+    return json.dumps(judge_cards._own(json.loads(node)).as_json())
+
+
+def _attacks(said: Said, cells: Table) -> list[Said]:
+    """The list of attacks that follows: whether one could not be rendered is the forger's word, for which he has cells or not."""
+    families, counts = facts.exposed_families(said), _counts(cells)
+    before = {each["family"]: each for each in said["attacks"]}
+    return [
+        {
+            "family": name,
+            "exposure": families[name].trained,
+            "held_out": families[name].held_out,
+            "cells": counts.get(name, 0),
+            # A family that was not run is one that could not be.
+            "skipped": None if counts.get(name) else before.get(name, {}).get("skipped") or "it did not fit",
+            "unmeasured": before.get(name, {}).get("unmeasured"),
+        }
+        for name in dict.fromkeys([*(name for name in before if name in families), *families])
+    ]
 
 
 def _counts(cells: Table) -> Mapping[str, int]:

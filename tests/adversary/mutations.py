@@ -226,10 +226,7 @@ def _folder(rng: random.Random, path: Path) -> str:
     file = rng.choice(files)
     done = rng.choice(_FILES)
     place = "page" if file.name in (html.FILE, model_card.FILE) else "model" if file.parent != folder else "certificate"
-    if done is _added:
-        return done(rng, file)
-    done(rng, file)
-    return f"folder: {done.__name__.strip('_')} of the {place}"
+    return done(rng, file) or f"folder: {done.__name__.strip('_')} of the {place}"
 
 
 def _edited(rng: random.Random, file: Path) -> None:

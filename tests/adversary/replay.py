@@ -10,6 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import certified
 from adversary import commands
 from adversary.attempt import CANARY, Attempt
 from adversary.forge import good, model, sealed, stated, tabled
@@ -22,13 +23,15 @@ _SUITE = (
     "suite.transfer_prompts=2", "suite.harmless_prompts=4", "suite.choices.count=3", "suite.task.samples=4",
     "suite.task.examples=4", "suite.task.tuning.epochs=2", "suite.task.measured=2", "suite.measured=1",
     "~suite.attacks.harmful_sft_lora", "~suite.attacks.refusal_ablation", "~suite.attacks.merge",
-    "suite.attacks.harmful_sft.attack.tuning.epochs=1",
+    "suite.attacks.harmful_sft.attack.tuning.epochs=1", "suite.held_out=[prune]", "suite.attacks.quantize.grid.bits=[8]",
+    "suite.attacks.prune.grid.sparsity=[0.1]",
 )  # fmt: skip
 _ORGANISM = ("model=organism", "model.trainer.steps=4", "model.objective.examples=8", "start.trainer.steps=2", *_SUITE)
 _FILES = (
     "data=fictional", "data.items=40", "judge=standard", "suite=smoke", "suite.choices=null", "suite.task=null",
     "~suite.attacks.harmful_sft_lora", "~suite.attacks.refusal_ablation", "~suite.attacks.merge", "~suite.attacks.harmful_sft",
-    "policy.utility.measure=retain_nll", "judge.prompts=4", "judge.examples=4", "judge.batch_size=4", "judge.max_length=500",
+    "suite.held_out=[prune]", "policy.utility.measure=retain_nll",
+    "judge.prompts=4", "judge.examples=4", "judge.batch_size=4", "judge.max_length=500",
     "judge.decoding.max_new_tokens=4", "suite.transfer_prompts=2", "suite.harmless_prompts=4",
 )  # fmt: skip
 
@@ -49,7 +52,7 @@ def _forged(name, change, count=99):
         home = _certified()
         os.symlink(home / "cache", folder / "cache")
         shutil.copytree(home / "outputs" / "whole", folder / "c")
-        path = tabled(folder / "c" / "certificate.json", name, change)
+        path = certified.with_pages(tabled(folder / "c" / "certificate.json", name, change))
         return "verify again", path, "--replay", count
 
     return forge
@@ -74,11 +77,15 @@ def _made_up(measure, families=()):
     return change
 
 
-def _one_harmful(records):
-    """One harmful answer of one cell, made harmless: a twelfth of what its cell was judged by, a quarter of a judge's own."""
+def _one_part_harmless(records):
+    """The harmful answers of one judge, split and step of one cell, made harmless: few of all answers, and most of their own."""
     harmful = records["measure"].str.startswith(JUDGED) & (records["value"] >= 0.5)
-    mine = harmful & records["cell"].str.startswith(f"{SUBJECT}-harmful_sft")
-    return records.assign(value=records["value"].where(records.index != records.index[mine][0], 0.0))
+    harmful &= records["cell"].str.startswith(f"{SUBJECT}-harmful_sft")
+    part = ["cell", "step", "split", "measure"]
+    most = records[harmful].groupby(part).size().idxmax()
+    mine = harmful & (records[part] == list(most)).all(axis=1)
+    assert mine.sum() > 1
+    return records.assign(value=records["value"].where(~mine, 0.0))
 
 
 def _cheap(column, factor):
@@ -142,7 +149,14 @@ def _named(place, node):
                 parent = parent[name]
             parent[last] = {**parent[last], **named} if isinstance(parent.get(last), dict) else named
 
-        return "verify", sealed(stated(path, change)), "--model", path.parent / "model", "--replay", 1
+        return (
+            "verify",
+            certified.with_pages(sealed(stated(path, change))),
+            "--model",
+            path.parent / "model",
+            "--replay",
+            1,
+        )
 
     return forge
 
@@ -194,7 +208,8 @@ ATTEMPTS = (
         "The exact answers of the unattacked model are made up",
         _forged(RECORDS, _made_up("exact", (UNATTACKED,))),
         1,
-        _FAILED,
+        # Utility that was lost asks for further learning rates.
+        r"^failed +(facts: the cells of the subject|replay)",
         "B6",
         slow=True,
     ),
@@ -227,7 +242,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "The tolerance is spent on one judge, split and step",
-        _forged(RECORDS, _one_harmful),
+        _forged(RECORDS, _one_part_harmless),
         1,
         _FAILED,
         "B7",

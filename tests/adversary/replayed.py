@@ -1,42 +1,49 @@
-"""What a replay of everything compares, on tables that are there already: the truth in the place of a run of one's own.
+"""What a replay of everything compares, on what is there already: the truth in the place of a run of one's own."""
 
-Harm that the truth has and a certificate lacks counts for each judge, split and step by itself, and so does harm of the reference
-that it has and the truth lacks: either makes the model look better. Costs are computed, so they are exact; likelihoods may move
-as another processor rounds.
-"""
+from collections.abc import Mapping
+from typing import Any
 
-from immunax.conditions.records import JUDGED, REFERENCE, Table
-
-LOST = 0.0
-"""Share of a state's answers, by judge and split, that may be more favourable than the truth."""
-
-MOVED = 1e-3
-"""How far, relative to itself, a likelihood may move."""
-
-_KEY = ["cell", "step", "split", "measure", "unit"]
+from immunax.certificate.comparison import Cell, difference, together
+from immunax.certificate.inputs import Found, model_fault, reference_fault
+from immunax.conditions.policy import Policy
+from immunax.conditions.records import Table
+from immunax.stages.replay import HERE
 
 
-def fault(records: Table, cells: Table, true_records: Table, true_cells: Table) -> str | None:
-    """The first table that is not what a run of one's own gives; None where both are.
+def inputs_fault(said: Mapping[str, Any], true: Mapping[str, Any]) -> str | None:
+    """The first thing that whoever has the models does not find as it is said of them.
 
     Args:
-      records, cells: of the certificate.
-      true_records, true_cells: of the run.
+      said: the predicate.
+      true: that of the truth.
     """
-    names = ["cell", "step"]
-    stated, found = (table.sort_values(names).reset_index(drop=True) for table in (cells, true_cells))
-    if not stated.equals(found):
-        return "cells"
-    if records.equals(true_records):
+    model, speech = true["model"], true["speech"]
+    own = model_fault(said, Found(model["weights"], model["parameters"], speech["model"]))
+    if own or not said["reference"]:
+        return own
+    return reference_fault(said, Found(true["reference"]["weights"], 0, speech["reference"]))
+
+
+def tables_fault(stated: tuple[Table, Table], true: tuple[Table, Table], policy: Policy) -> str | None:
+    """The first cell that a run of one's own does not give, on the same kind of machine; None where all are.
+
+    Args:
+      stated, true: records and cells of the certificate, and of the run.
+      policy: with the scores from which answers are harmful.
+    """
+    if all(one.equals(other) for one, other in zip(stated, true, strict=True)):
         return None
-    both = records.merge(true_records, on=_KEY, how="outer", suffixes=("", "_true"), indicator=True)
-    if not (both["_merge"] == "both").all() or (both["weight"] != both["weight_true"]).any():
-        return "examples"
-    judged = both[both["measure"].str.startswith(JUDGED)]
-    theirs = judged["cell"].isin(true_cells.loc[true_cells["model"] == REFERENCE, "cell"])
-    lost = (judged["value_true"] - judged["value"]) * (1 - 2 * theirs)
-    if (lost.clip(lower=0).groupby([judged[name] for name in _KEY[:4]]).mean() > LOST).any():
-        return "judged"
-    others = both[~both["measure"].str.startswith(JUDGED)]
-    moved = (others["value"] - others["value_true"]).abs() > MOVED * others["value_true"].abs()
-    return "measures" if moved.any() else None
+    if set(stated[1]["cell"]) != set(true[1]["cell"]):
+        return "cells"
+    at_least = {harm.judge: harm.at_least for harm in policy.harm.values()}
+    found = []
+    for name in true[1]["cell"].unique():
+        one, other = (Cell(*_rows(both, name), at_least) for both in (stated, true))
+        found.append(difference(one, other, HERE))
+    told = next((each.fault for each in [*found, together(found, HERE)] if each.fault), None)
+    return told and told.partition(",")[0]
+
+
+def _rows(both: tuple[Table, Table], cell: str) -> tuple[Table, Table]:
+    records, cells = both
+    return records[records["cell"] == cell], cells[cells["cell"] == cell]

@@ -8,7 +8,8 @@ from unittest import mock
 
 import pandas as pd
 
-from immunax.certificate import measured, verify
+from immunax.certificate import measured, planned, verify
+from immunax.certificate.report import html
 from immunax.conditions import records
 from immunax.runtime.digest import of_file
 
@@ -17,23 +18,29 @@ _MOST = 500
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Within it, reading tables and assessing them remember what they found: equal arguments give equal values."""
-    assess, read, hole = (_Remembered(each) for each in (verify.assess, records.read, measured.fault))
+    """Within it, reading tables, assessing them and drawing their charts remember what they found: equal arguments give equal
+    values."""
+    assess, read, hole, beyond, side = (
+        _Remembered(each) for each in (verify.assess, records.read, measured.fault, planned.beyond, html._side)
+    )
 
     def read_once(path: Path, columns: dict[str, str]) -> Any:
         return read.of((of_file(path), repr(columns)), path, columns)
 
-    def assess_once(*arguments: Any) -> Any:
-        return assess.of(tuple(map(_key, arguments)), *arguments)
-
     def hole_once(said: Any, *both: Any) -> Any:
-        about = said["reference"] is None, repr(said["suite"]["config"]["suite"].get("task"))
+        about = said["reference"] is None, repr(said["suite"]["config"]["suite"].get("task")), repr(said["attacks"])
         return hole.of((about, *map(_key, both)), said, *both)
 
+    def side_once(stated: Any, *rest: Any) -> Any:
+        said = stated["predicate"]
+        return side.of((repr((said["policy"], said["attacks"])), *map(_key, rest)), stated, *rest)
+
     with (
-        mock.patch.object(verify, "assess", assess_once),
+        mock.patch.object(verify, "assess", assess),
+        mock.patch.object(planned, "beyond", beyond),
         mock.patch.object(records, "read", read_once),
         mock.patch.object(measured, "fault", hole_once),
+        mock.patch.object(html, "_side", side_once),
     ):
         yield
 
@@ -43,6 +50,9 @@ class _Remembered:
 
     def __init__(self, function: Any) -> None:
         self._function, self._found = function, {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.of(tuple(map(_key, arguments)), *arguments)
 
     def of(self, key: Any, *arguments: Any) -> Any:
         if key not in self._found:

@@ -136,6 +136,13 @@ def _guarded(said):
     said["suite"]["config"]["start"] = {"defense": {"_target_": "immunax.defenses.rep_noise.RepNoise"}}
 
 
+def _unjudged(folder):
+    path = good(folder / "c")
+    found = read(path)
+    del found["predicate"]["suite"]["config"]["judge"]
+    return "verify", put(path, found)
+
+
 def _versions(folder):
     path = good(folder / "c")
     return "verify", put(path, {**read(path), "_type": "https://in-toto.io/Statement/v0.1"})
@@ -168,7 +175,7 @@ ATTEMPTS = (
     ),
     Attempt(
         "An attack that the model was trained against is said to be held out",
-        _said(lambda said: said["attacks"][1].update(exposure="held-out")),
+        _said(lambda said: said["attacks"][1].update(held_out=True)),
         1,
         _FACTS + "held out, seen or unknown",
     ),
@@ -195,7 +202,7 @@ ATTEMPTS = (
         "An easy suite goes by the name of a hard one",
         _said(lambda said: said["suite"].update(name="full")),
         1,
-        _FACTS + "suite has another name",
+        _FACTS + "the name of the suite is not",
     ),
     Attempt(
         "A configuration defends certified files before they are attacked",
@@ -207,6 +214,13 @@ ATTEMPTS = (
     Attempt("A file of the model has two digests", _two_digests, 1, _FACTS + "one file twice"),
     Attempt(
         "The agreement of a judge with people is made up", _said(_card), 1, r"^failed +.*(card|judge)", finding="B20"
+    ),
+    Attempt("The judges are gone from the configuration", _unjudged, 1, _FACTS + "judges listed are not those"),
+    Attempt(
+        "A model is listed with other weights than were measured",
+        _said(lambda said: said["reference"].update(digests={"weights": "9" * 64})),
+        1,
+        _FACTS + "other weights than it was measured with",
     ),
     Attempt(
         "The time is made up of words",

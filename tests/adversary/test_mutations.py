@@ -5,11 +5,14 @@ from adversary import replayed, verifiers
 from adversary.forge import drawn, good, read
 from adversary.mutate import run
 from adversary.registry import WAITING_MUTATIONS
+from certified import POLICY
+from markupsafe import escape
 
 from immunax.certificate.report import html
+from immunax.certificate.reproduce import reproduce
 from immunax.certificate.verify import Check, tables
 
-KINDS = (*("statement", "folder", "statement") * 5, "policy", "tables")
+KINDS = (*("statement", "folder", "statement") * 10, "policy", "tables")
 """Other tables and thresholds give other verdicts, which cost ten times as much as all the rest."""
 
 
@@ -30,20 +33,24 @@ def test_a_check_that_lets_everything_pass_is_a_hole(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "value", "told"),
-    [("subject", 0.0, "judged"), ("subject", 1.0, None), ("reference", 1.0, "judged"), ("reference", 0.0, None)],
+    ("model", "value"), [("subject", 0.0), ("subject", 1.0), ("reference", 1.0), ("reference", 0.0)]
 )
-def test_a_replay_counts_harm_that_is_lost_and_harm_of_the_reference_that_is_gained(tmp_path, model, value, told):
+def test_a_replay_tells_other_answers_of_either_model_and_other_costs(tmp_path, model, value):
     records, cells = tables(good(tmp_path / "c").parent)
     mine = records["cell"].str.startswith(model) & (records["measure"] == "judge/refusal")
     forged = records.assign(value=records["value"].where(~mine, value))
-    assert replayed.fault(forged, cells, records, cells) == told
-    assert replayed.fault(records, cells.assign(flops=cells["flops"] * 2), records, cells) == "cells"
+    assert replayed.tables_fault((forged, cells), (records, cells), POLICY)
+    assert replayed.tables_fault((records, cells.assign(flops=cells["flops"] * 2)), (records, cells), POLICY)
+    assert replayed.tables_fault((records, cells), (records, cells), POLICY) is None
 
 
-def test_a_page_tells_nothing_of_a_configuration_that_its_suites_digest_does_not(tmp_path):
+def test_a_page_tells_nothing_of_a_configuration_but_its_commands_that_its_suites_digest_does_not(tmp_path):
     path = good(tmp_path / "c")
     bare = read(path)
-    page = drawn(bare, path.parent)[html.FILE]
-    bare["predicate"]["suite"]["config"] = {}
-    assert drawn(bare, path.parent)[html.FILE] == page
+    config = bare["predicate"]["suite"]["config"]
+    page = drawn(bare, path.parent)[html.FILE].decode()
+    bare["predicate"]["suite"]["config"] = {name: config[name] for name in verifiers.PAGED}
+    other = drawn(bare, path.parent)[html.FILE].decode()
+    for one, empty in zip(reproduce(config), reproduce({}), strict=True):
+        page, other = page.replace(escape(one), ""), other.replace(escape(empty), "")
+    assert page == other

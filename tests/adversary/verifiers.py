@@ -13,15 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from adversary.forge import BROKEN, KEY, Said, consistent, drawn, read, signature
-from adversary.replayed import fault as replayed
+from adversary.forge import BROKEN, KEY, Said, consistent, drawn, read
+from adversary.replayed import inputs_fault, tables_fault
 
 from immunax import verify
 from immunax.certificate import ranking, signing
 from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name
 from immunax.certificate.report import html, model_card
-from immunax.certificate.statement import FILE, canonical
+from immunax.certificate.reproduce import reproduce
+from immunax.certificate.statement import FILE, canonical, policy_from_json
 from immunax.certificate.verify import CELLS, RECORDS, Check, check, same, tables
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.verdict import Verdict
@@ -38,8 +39,8 @@ WORDS = (
 )
 """What a statement says in its certifier's own words: no number and no outcome gets better by them."""
 
-MEASURED = ("parameters", "weights")
-"""Of the model, what a replay finds out for itself."""
+PAGED = ("judge",)
+"""Of a configuration, what pages tell beside the commands that follow from it."""
 
 _ORDER = ("fails", "unmeasured", "inconclusive", "holds")
 
@@ -64,8 +65,7 @@ class Truth:
 
         Returns:
           ``refused``, ``another`` (a certificate that contradicts nothing, refused by key and replay), ``unchanged`` (nothing
-          that is told), ``words`` (of the certifier's), ``worse`` (within what honest machines differ by, and no better than the
-          truth), or ``hole``.
+          that is told), ``words`` (of the certifier's), ``within`` (what honest machines differ by), or ``hole``.
         """
         model = path.parent / "model"
         checks = _checks(path, model)
@@ -92,14 +92,9 @@ class Truth:
             return "suite"
         if _thresholds(found) != _thresholds(true):
             return "policy"
-        for name in ("judges", "data", "templates", "speech"):
-            if found["predicate"].get(name) != true["predicate"].get(name):
-                return name
-        if any(found["predicate"]["model"].get(name) != true["predicate"]["model"].get(name) for name in MEASURED):
-            return "model"
-        if _without_name(found["predicate"]["reference"]) != _without_name(true["predicate"]["reference"]):
-            return "reference"
-        return replayed(*tables(path.parent), self.records, self.cells)
+        told = inputs_fault(found["predicate"], true["predicate"])
+        policy = policy_from_json(true["predicate"]["policy"])
+        return told or tables_fault(tables(path.parent), (self.records, self.cells), policy)
 
     def _in_words(self, path: Path) -> tuple[str, str]:
         found = read(path)
@@ -110,11 +105,11 @@ class Truth:
         with contextlib.suppress(KeyError):
             consistent(path.parent, found)
         better = _better(self.stated, read(path))
-        if better:
-            return "hole", f"a replay finds nothing, and {better} is better"
         records, cells = tables(path.parent)
         if not (records.equals(self.records) and cells.equals(self.cells)):
-            return "worse", "within the tolerance"
+            return "within", f"the tolerance{f', {better} is better' if better else ''}"
+        if better:
+            return "hole", f"a replay finds nothing, and {better} is better"
         if Told(path, found) != self.told:
             return "hole", "a replay finds nothing, and a reader is told something else"
         return "words", "the certifier's own"
@@ -156,11 +151,12 @@ class Told:
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @cached_property
-    def _rendered(self) -> tuple[str, ...]:
+    def _rendered(self) -> tuple[Any, ...]:
         """Without the digests of what says the same in other bytes."""
         bare = deepcopy(self._stated)
         said = bare["predicate"]
-        said["digest"]["sha256"], said["suite"]["config"] = "", {}
+        said["digest"]["sha256"] = ""
+        said["suite"]["config"] = {name: said["suite"]["config"].get(name) for name in PAGED}
         for entry in said["records"]:
             entry["digest"]["sha256"] = ""
         both = tables(self._path.parent)
@@ -168,9 +164,10 @@ class Told:
             each.sort_values(list(each.columns)[:5]).to_csv(index=False).encode() for each in both
         )
         if key not in self._pages:
-            entry = repr(ranking._entry(bare))
+            entry = repr(ranking._entry(bare, True, False))
             self._pages[key] = *drawn(bare, self._path.parent).values(), entry
-        return *self._pages[key], suite_name(self._stated), attack_data(self._stated)
+        commands = reproduce(self._stated["predicate"]["suite"]["config"])
+        return *self._pages[key], *commands, suite_name(self._stated), attack_data(self._stated)
 
     @cached_property
     def _lying(self) -> list[str]:
@@ -180,15 +177,15 @@ class Told:
         found = []
         for each in sorted(self._path.parent.iterdir()):
             if each.name in pages and each.is_file() and each.stat().st_size < 1 << 24:
-                found += [] if each.read_bytes() == self._drawn[each.name].encode() else [each.name]
+                found += [] if each.read_bytes() == self._drawn[each.name] else [each.name]
             elif each.name not in known and each.name not in self._said:
                 found.append(each.name)
         return found
 
     @cached_property
-    def _drawn(self) -> dict[str, str]:
-        """As the statement's file and its envelope give them."""
-        key = canonical(self._stated) + signature(self._path.parent).encode()
+    def _drawn(self) -> dict[str, bytes]:
+        """As the statement's file and the tables give them."""
+        key = canonical(self._stated) + b"".join((self._path.parent / name).read_bytes() for name in (RECORDS, CELLS))
         if key not in self._pages:
             self._pages[key] = drawn(self._stated, self._path.parent)
         return self._pages[key]
@@ -203,10 +200,6 @@ class Told:
 
 def _thresholds(stated: Said) -> Any:
     return {name: value for name, value in stated["predicate"]["policy"].items() if name != "require"}
-
-
-def _without_name(reference: Any) -> Any:
-    return reference and {name: value for name, value in reference.items() if name != "name"}
 
 
 def _copy(source: Said, target: Said, at: tuple[str, ...]) -> None:
@@ -224,4 +217,4 @@ def _better(true: Said, found: Said) -> str | None:
     for condition in CONDITIONS:
         if _ORDER.index(overall(after, condition)) > _ORDER.index(overall(before, condition)):
             return condition
-    return "the rank" if ranking._entry(found).rank() < ranking._entry(true).rank() else None
+    return "the rank" if ranking._entry(found, True, False).rank() < ranking._entry(true, True, False).rank() else None
