@@ -26,7 +26,7 @@ from immunax.models.lora import Adapted, LoraSpec
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 
-MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256))
+MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=512))
 TUNING = Tuning(epochs=3, batch_size=2, optimizer=AdamW(1e-2), max_length=128, probes=3)
 SPLITS = Splits(
     Split(),

@@ -1,5 +1,4 @@
 import bz2
-import copy
 import io
 import tarfile
 
@@ -8,7 +7,8 @@ import pytest
 import small
 import tiny
 import tiny_model
-from tokenizers import normalizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from immunax.data.choices import MMLU, FromDialogs, HellaSwag, MultipleChoice
 from immunax.data.dialog import Split, Splits, ask
@@ -60,12 +60,16 @@ def test_a_model_that_is_not_finite_solves_nothing_and_a_long_context_loses_its_
 
 
 def test_a_token_that_spans_context_and_choice_takes_nothing_from_the_choice():
-    tokenizer = copy.deepcopy(tiny.tokenizer())
-    # A space is split from what stands before it, but not a letter: "on t" and "he mat" share the token " the".
-    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("on t ", "on t")
-    item = MultipleChoice("the cat sat on t", ("he mat", "he cat sat"), 0)
-    whole = tokenizer("the cat sat on the mat", add_special_tokens=False)["input_ids"]
-    before = tokenizer("the cat sat on t", add_special_tokens=False)["input_ids"]
+    # Words are not split here, so that "sat" and "he" share the token "t h".
+    tokens = ["<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "tĠ", "tĠh"]
+    rules = models.BPE({token: place for place, token in enumerate(tokens)}, [("t", "Ġ"), ("tĠ", "h")])
+    made = Tokenizer(rules)
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", pad_token="<eos>")
+    item = MultipleChoice("the cat sat", ("he mat", "he cat sat"), 0)
+    whole = tokenizer("the cat sat he mat", add_special_tokens=False)["input_ids"]
+    before = tokenizer("the cat sat", add_special_tokens=False)["input_ids"]
     assert whole[: len(before)] != before
     asked = quiz(tokenizer, [item], 4, 64).batches
     for row, choice in enumerate(item.choices):
