@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ SHORT = (
     "suite.measured=2",
     "suite.attacks.harmful_sft.attack.tuning.epochs=2",
     "suite.attacks.harmful_sft_lora.attack.tuning.epochs=2",
+    "suite.attacks.harmful_sft.seeds=[0]",
+    "suite.attacks.harmful_sft_lora.seeds=[0]",
 )
 
 
@@ -65,10 +68,10 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     names = {each.name for each in folder.iterdir()}
     assert {"certificate.json", "certificate.dsse.json", "report.html", "MODEL_CARD.md", "records.parquet"} <= names
     said = json.loads((folder / "certificate.json").read_text())["predicate"]
-    run_once = {"harmful_sft": 12, "harmful_sft_lora": 8, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2}
-    # Under two templates, two seeds at each further learning rate, of which there are none, one or two.
+    run_once = {"harmful_sft": 6, "harmful_sft_lora": 4, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2}
+    # Under two templates, one seed at each further learning rate, of which there are none, one or two.
     more = {each["family"]: each["cells"] - run_once[each["family"]] for each in said["attacks"]}
-    assert all(count in ((0, 4, 8) if name.startswith("harmful_sft") else (0,)) for name, count in more.items())
+    assert all(count in ((0, 2, 4) if name.startswith("harmful_sft") else (0,)) for name, count in more.items())
     assert {each["family"] for each in said["attacks"] if each["held_out"]} == {"refusal_ablation", "prune", "quantize"}
     assert said["templates"] == ["own", "neutral"]
     assert {each["exposure"] for each in said["attacks"]} == {"unknown"}
@@ -78,7 +81,12 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "replay subject-none-" in checked.stdout
     assert "replay subject-trainability-" in checked.stdout
-    assert "not checked  replay drawn: 5 of 5 cells that the verdicts rest on, and 1 of 38 others" in checked.stdout
+    drawn = re.search(
+        r"not checked  replay drawn: (\d) of (\d) cells that the verdicts rest on, and (\d) of", checked.stdout
+    )
+    assert drawn is not None
+    assert drawn[1] == drawn[2]
+    assert int(drawn[1]) + int(drawn[3]) == 6
     assert "rules        a suite of its own: suite.attacks.harmful_sft.attack.tuning.epochs is 2" in checked.stdout
     assert "failed" not in checked.stdout
 
