@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from immunax.certificate import bundle, pages, signing
-from immunax.certificate.facts import foreign, named_by
-from immunax.certificate.limits import limits
+from immunax.certificate.facts import limits_of, named_by
 from immunax.certificate.places import without_places
 from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, parse, statement, verdicts_to_json
@@ -98,7 +97,6 @@ def issue(
     verdicts = assess(*campaign.measured, policy, exposure)
     about = manifest.read(folder)
     told = _portable(config, certified, reference)
-    unread = foreign(told["suite"], told["judge"]["judges"], policy, campaign.skipped)
     speech = {"model": dict(certified.speech), "reference": reference and dict(reference.speech)}
     predicate = {
         "started": about["started"],
@@ -123,19 +121,9 @@ def issue(
         "verdicts": verdicts_to_json(verdicts),
         "templates": list(campaign.templates),
         "speech": speech,
-        "limits": limits(
-            policy,
-            campaign.skipped,
-            exposure,
-            verdicts,
-            reference is not None,
-            data["attacker"],
-            unread,
-            campaign.unmeasured,
-            speech,
-        ),
         "reproduce": reproduce(told),
     }
+    predicate["limits"] = limits_of(predicate, policy, verdicts)
     stated = statement(certified.digests, predicate)
     raw = canonical(stated)
     _write(folder / FILE, raw)
