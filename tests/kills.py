@@ -35,6 +35,19 @@ SMALL = (
     "judge.batch_size=4",
     "judge.decoding.max_new_tokens=4",
 )
+SMALL_SUITE = (
+    "suite=smoke",
+    "suite.transfer_prompts=2",
+    "suite.harmless_prompts=4",
+    "suite.choices.count=3",
+    "suite.task.samples=4",
+    "suite.task.examples=4",
+    "suite.task.tuning.epochs=2",
+    "suite.task.measured=2",
+    "suite.measured=2",
+    "suite.attacks.harmful_sft.attack.tuning.epochs=2",
+    "suite.attacks.harmful_sft_lora.attack.tuning.epochs=2",
+)
 PROBED = ("probes.prompts=4", "probes.max_new_tokens=4")
 TRAIN = (
     "train",
@@ -59,17 +72,7 @@ COMMANDS = {
     "certify": (
         "certify",
         *SMALL,
-        "suite=smoke",
-        "suite.transfer_prompts=2",
-        "suite.harmless_prompts=4",
-        "suite.choices.count=3",
-        "suite.task.samples=4",
-        "suite.task.examples=4",
-        "suite.task.tuning.epochs=2",
-        "suite.task.measured=2",
-        "suite.measured=2",
-        "suite.attacks.harmful_sft.attack.tuning.epochs=2",
-        "suite.attacks.harmful_sft_lora.attack.tuning.epochs=2",
+        *SMALL_SUITE,
         "run=one",
     ),
     "sweep": (*TRAIN, "trainer.steps=6", "-m", "trainer.optimizer.learning_rate=1e-4,2e-4", "run=one"),

@@ -2,7 +2,7 @@
 
 import pytest
 from adversary.attempt import run
-from adversary.registry import ATTEMPTS, WAITING
+from adversary.registry import ATTEMPTS
 from adversary.shared import shared
 
 _ALL = [attempt for attempts in ATTEMPTS.values() for attempt in attempts]
@@ -11,8 +11,6 @@ _KNOWN = {f"B{number}" for number in range(1, 24)}
 
 def _marked(attempt):
     marks = [pytest.mark.slow] if attempt.slow else []
-    if attempt.name in WAITING:
-        marks.append(pytest.mark.xfail(strict=True, raises=AssertionError, reason=WAITING[attempt.name]))
     return pytest.param(attempt, id=attempt.name, marks=marks)
 
 
@@ -32,4 +30,3 @@ def test_there_are_forty_attempts_and_one_of_every_known_kind():
     assert len(_ALL) >= 40
     assert len({each.name for each in _ALL}) == len(_ALL)
     assert {each.finding for each in _ALL} - {""} == _KNOWN
-    assert WAITING.keys() <= {each.name for each in _ALL}

@@ -13,27 +13,11 @@ from pathlib import Path
 import pytest
 import quick
 import tiny_model
+from kills import SMALL, SMALL_SUITE
 
 SHORT = (
-    "model=organism",
-    "suite=smoke",
-    "model.trainer.steps=4",
-    "model.objective.examples=8",
-    "start.trainer.steps=2",
-    "judge.prompts=4",
-    "judge.examples=4",
-    "judge.batch_size=4",
-    "judge.decoding.max_new_tokens=4",
-    "suite.transfer_prompts=2",
-    "suite.harmless_prompts=4",
-    "suite.choices.count=3",
-    "suite.task.samples=4",
-    "suite.task.examples=4",
-    "suite.task.tuning.epochs=2",
-    "suite.task.measured=2",
-    "suite.measured=2",
-    "suite.attacks.harmful_sft.attack.tuning.epochs=2",
-    "suite.attacks.harmful_sft_lora.attack.tuning.epochs=2",
+    *SMALL,
+    *SMALL_SUITE,
     "suite.attacks.harmful_sft.seeds=[0]",
     "suite.attacks.harmful_sft_lora.seeds=[0]",
 )
