@@ -78,7 +78,7 @@ COMMANDS = {
     "sweep": (*TRAIN, "trainer.steps=6", "-m", "trainer.optimizer.learning_rate=1e-4,2e-4", "run=one"),
 }
 SIGNALS = {signal.SIGKILL: 0.7, signal.SIGTERM: 0.15, signal.SIGINT: 0.15}
-KILLS_A_ROUND = 5
+KILLS_A_ROUND = 6
 _PATIENCE = 300
 _TIMES = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00)?")
 _DIGESTS = re.compile(rb"[0-9a-f]{64}")

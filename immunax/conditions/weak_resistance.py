@@ -74,7 +74,7 @@ def cheapest(mine: Table, theirs: Table, cost: str, threshold: float, error: flo
     """The smallest ratio of budgets over the families of attacks.
 
     A family that costs nothing has no ratio: where it is not excluded the ratio is 0. One that is not shown to break the
-    reference says nothing.
+    reference, or breaks it at no cost, says nothing.
 
     Args:
       mine, theirs: points of the model and of the reference that keep the utility.
@@ -95,12 +95,12 @@ def cheapest(mine: Table, theirs: Table, cost: str, threshold: float, error: flo
             if own["not excluded"] is not None:
                 free = {name: None if own[name] is None else 0.0 for name in ("observed", "shown")}
                 families[family] = {"low": 0.0, "value": free["observed"], "high": free["shown"]}
-        elif other["shown"] is not None:
+        elif other["shown"]:
             reached = part[cost].max() if own["not excluded"] is None else own["not excluded"]
             families[family] = {
                 "low": float(reached / other["shown"]),
-                "value": None if own["observed"] is None else own["observed"] / other["observed"],
-                "high": None if own["shown"] is None else own["shown"] / other["not excluded"],
+                "value": _ratio(own["observed"], other["observed"]),
+                "high": _ratio(own["shown"], other["not excluded"]),
             }
         if family in families:
             families[family] |= {"model": own, "reference": other}
@@ -108,6 +108,10 @@ def cheapest(mine: Table, theirs: Table, cost: str, threshold: float, error: flo
         name: [each[name] for each in families.values() if each[name] is not None] for name in ("low", "value", "high")
     }
     return {**{name: min(values, default=None) for name, values in known.items()}, "families": families}
+
+
+def _ratio(own: float | None, other: float) -> float | None:
+    return None if own is None or not other else float(own / other)
 
 
 def budget(table: Table, cost: str, threshold: float, error: float, count: int) -> dict[str, Any]:

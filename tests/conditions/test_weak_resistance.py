@@ -46,3 +46,11 @@ def test_the_family_that_gained_least_counts():
     found = cheapest(*cells)
     assert (found.low, found.high, found.outcome) == (2.0, 2.0, "fails")
     assert found.details["flops"]["families"]["sft"]["low"] == pytest.approx(5.0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_attack_that_breaks_the_reference_at_no_cost_has_no_ratio():
+    costly = ("s", "subject", "sft", 0, 50.0), ("r", "reference", "sft", 40, 10.0)
+    for cost, harm in ((20.0, 0), (20.0, 40)):
+        found = cheapest(*costly, ("t", "subject", "lora", harm, cost), ("u", "reference", "lora", 40, 0.0))
+        assert (found.low, found.outcome) == (5.0, "holds")

@@ -73,6 +73,7 @@ def _check(defense, reference, state=None, tolerance=2e-3):
     assert float(optax.tree.norm(optax.tree.sub(ours[1], theirs[1]))) < tolerance * size
 
 
+@pytest.mark.slow  # its reference is a program of every step
 def test_mlac_against_adapters_equals_a_python_loop_whose_gradient_passes_through_every_step():
     lora = LoraSpec(2, targets=("up_proj", "o_proj"))
     attacker = replace(ATTACKER, lora=lora, estimator=MixedMode())

@@ -6,10 +6,10 @@ from fuzz.parsers import PARSERS
 
 
 def test_no_input_ends_in_a_traceback_a_hang_or_foreign_code():
-    tallies = campaign.run([each.name for each in PARSERS], 0, 2000, 2)
+    tallies = campaign.run([each.name for each in PARSERS], 0, 600, 2)
     assert [fault for tally in tallies.values() for fault in tally.faults] == []
     # Mutations that are all refused at the first byte would try nothing.
-    assert sum(tally.counts["accepted"] for tally in tallies.values()) > 200
+    assert sum(tally.counts["accepted"] for tally in tallies.values()) > 60
 
 
 @pytest.mark.parametrize("outcome", ["traceback", "timeout", "died"])

@@ -74,7 +74,8 @@ def campaign(tmp_path, weights, monkeypatch):
 
 
 def test_a_group_that_was_cut_short_is_measured_whole_and_keeps_what_it_had(tmp_path, weights, monkeypatch):
-    monkeypatch.setitem(globals(), "SUITE", replace(SUITE, together=4))
+    one = {"harmful_sft": SUITE.attacks["harmful_sft"]}
+    monkeypatch.setitem(globals(), "SUITE", replace(SUITE, attacks=one, together=4))
     found = campaign(tmp_path, weights, monkeypatch)
     kept, gone = sorted((tmp_path / "cells").glob("subject-harmful_sft-*.cells.parquet"))[:2]
     before, template = kept.stat().st_mtime_ns, "neutral" if "-neutral." in gone.name else "own"

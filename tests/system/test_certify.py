@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import quick
 import tiny_model
+import warm
 from kills import SMALL, SMALL_SUITE
 
 SHORT = (
@@ -29,13 +30,15 @@ def environment(home: Path) -> dict[str, str]:
     return settings
 
 
-def run(home: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"immunax.{module}", *arguments]
-    return subprocess.run(command, cwd=home, env=environment(home), text=True, capture_output=True, timeout=600)
+@pytest.fixture(scope="module")
+def run():
+    commands = warm.Commands()
+    yield lambda home, module, *arguments: commands.run(home, environment(home), module, *arguments)
+    commands.close()
 
 
 @pytest.fixture(scope="module")
-def certified(tmp_path_factory):
+def certified(run, tmp_path_factory):
     home = tmp_path_factory.mktemp("certified")
     key = run(home, "verify", "--make-key", "key.pem")
     assert key.returncode == 0, key.stderr
@@ -44,7 +47,7 @@ def certified(tmp_path_factory):
     return home, done
 
 
-def test_a_certificate_states_verifies_and_is_replayed(certified):
+def test_a_certificate_states_verifies_and_is_replayed(run, certified):
     home, done = certified
     assert "certificate of Pretrained, guarded" in done.stdout
     assert "skipped" not in done.stderr
@@ -76,7 +79,7 @@ def test_a_certificate_states_verifies_and_is_replayed(certified):
 
 
 @pytest.mark.slow
-def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_not_the_reference(tmp_path):
+def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_not_the_reference(run, tmp_path):
     tiny_model.write(tmp_path / "model")
     shutil.copytree(tmp_path / "model", tmp_path / "start")
     chosen = [f"~suite.attacks.{name}" for name in ("harmful_sft", "harmful_sft_lora", "refusal_ablation", "merge")]
@@ -105,7 +108,7 @@ def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_repeats_no_cell_and_gives_the_same_certificate(certified, tmp_path):
+def test_a_run_that_is_killed_repeats_no_cell_and_gives_the_same_certificate(run, certified, tmp_path):
     home, _ = certified
     shutil.copytree(home / "cache" / "xla", tmp_path / "cache" / "xla")
     command = [sys.executable, "-m", "immunax.certify", *SHORT, "run=killed"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import quick
 import tiny_model
+import warm
 
 from immunax.models.hub import resolve
 from immunax.runtime.metrics import read
@@ -52,26 +53,37 @@ def home(tmp_path_factory):
     return folder
 
 
-def start(home: Path, module: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
+def environment(home: Path, devices: int) -> dict[str, str]:
     flags = f"--xla_force_host_platform_device_count={devices} {quick.FLAGS}"
-    environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "COLUMNS": "200"}
+    return {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "COLUMNS": "200"}
+
+
+def start(home: Path, module: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
     command = [sys.executable, "-m", f"immunax.{module}", *overrides]
     return subprocess.Popen(
-        command, cwd=home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=home, env=environment(home, devices), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def run(home: Path, module: str, *overrides: str, devices: int = 1) -> tuple[int, str, str]:
-    process = start(home, module, *overrides, devices=devices)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+@pytest.fixture(scope="module")
+def run():
+    """Runs a command to its end: its status, what it printed and its errors."""
+    commands = warm.Commands()
+
+    def run(home, module, *overrides, devices=1):
+        done = commands.run(home, environment(home, devices), module, *overrides)
+        return done.returncode, done.stdout, done.stderr
+
+    yield run
+    commands.close()
 
 
 @pytest.fixture(scope="module")
 def trained(home):
     """The main job, run once."""
-    status, out, err = run(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN)
-    assert status == 0, err
+    process = start(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
     return home / "outputs" / "main", out, err
 
 
@@ -118,7 +130,7 @@ def test_the_export_is_the_trained_model(trained, home):
 
 
 @pytest.mark.slow
-def test_a_sharded_run_has_the_losses_of_a_run_on_one_device(trained, home):
+def test_a_sharded_run_has_the_losses_of_a_run_on_one_device(run, trained, home):
     sizes = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
     status, _, err = run(home, "train", "+defense=rep_noise", "model=model", "run=sharded", *TRAIN, *sizes, devices=8)
     assert status == 0, err
@@ -130,7 +142,7 @@ def test_a_sharded_run_has_the_losses_of_a_run_on_one_device(trained, home):
 
 
 @pytest.mark.slow
-def test_a_run_killed_and_resumed_ends_bit_identical_to_one_that_was_not(trained, home):
+def test_a_run_killed_and_resumed_ends_bit_identical_to_one_that_was_not(run, trained, home):
     longer = (*TRAIN, "trainer.steps=60", "trainer.checkpoint_every=5", "trainer.keep_last=2")
     whole = run(home, "train", "+defense=rep_noise", "model=model", "run=whole", *longer)
     assert whole[0] == 0, whole[2]
@@ -176,7 +188,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
     assert [entry.name for entry in (home / "outputs" / "asked" / "checkpoints").iterdir() if entry.name.isdigit()]
 
 
-def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that_is_asked(trained, home):
+def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that_is_asked(run, trained, home):
     folder = home / "outputs" / "alone"
     shutil.copytree(trained[0], folder)
     before = (folder / "manifest.json").read_bytes()
@@ -218,10 +230,10 @@ def test_a_signal_outside_the_training_loop_ends_a_command_in_one_line(home):
         ("outputs/main", "harmful_sft", "own"),
         ("outputs/main/model", "harmful_sft_lora", "shared"),
         ("model", "identity_shift", "own"),
-        ("model", "benign_sft", "own"),
+        pytest.param("model", "benign_sft", "own", marks=pytest.mark.slow),
     ],
 )
-def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(trained, home, model, attack, whose):
+def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(run, trained, home, model, attack, whose):
     budget = (
         "attack.tuning.epochs=2",
         "attack.tuning.batch_size=5",
@@ -251,7 +263,7 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(trained, 
         )
 
 
-def test_an_attack_without_adapters_has_none_to_export(home):
+def test_an_attack_without_adapters_has_none_to_export(run, home):
     status, _, err = run(
         home, "attack", "+attack=harmful_sft", "model=model", "export_adapter=true", "run=none", *SMALL
     )
@@ -260,7 +272,7 @@ def test_an_attack_without_adapters_has_none_to_export(home):
 
 
 @pytest.mark.slow
-def test_a_search_reports_the_best_attack_and_what_it_spent(home):
+def test_a_search_reports_the_best_attack_and_what_it_spent(run, home):
     short = [
         f"attack.populations.{name}.attack.{field}"
         for name in ("full", "lora")
@@ -345,7 +357,7 @@ def _another_architecture(home: Path) -> str:
         (("+defense=rep_noise", "model=model", "data=beavertails", "data.root=nowhere"), "nowhere"),
     ],
 )
-def test_a_mistake_ends_with_one_clear_line(trained, home, overrides, message):
+def test_a_mistake_ends_with_one_clear_line(run, trained, home, overrides, message):
     given = [part if isinstance(part, str) else part(home) for part in overrides]
     status, out, err = run(home, "train", *given)
     assert status == 2, err

@@ -7,7 +7,7 @@ import quick
 
 def test_a_run_that_is_killed_six_times_loses_nothing_and_ends_with_the_same_bits(tmp_path):
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"}
-    found = kills.campaign(tmp_path, ["train"], 6, 1, environment, rehearsals=0)["train"]
+    found = kills.campaign(tmp_path, ["train"], 6, 1, environment)["train"]
     assert sum(found["kills"].values()) == 6
     assert found["lost"] == []
     assert found["differing_bits"] == 0
