@@ -15,7 +15,8 @@ from immunax.certificate.signing import public_key
 from immunax.certificate.statement import FILE
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError, refused
-from immunax.runtime.escaped import say
+from immunax.runtime.escaped import escape_logs, say
+from immunax.runtime.untrusted.files import below
 
 EXIT_SOME, EXIT_USER = 1, 2
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reference", metavar="SHA256", help="of the reference's weights; by default that of most")
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder of the page")
     options = parser.parse_args(arguments)
+    escape_logs()
     try:
         return _rank(options)
     except (UserError, OSError) as error:
@@ -55,8 +57,16 @@ def _rank(options: argparse.Namespace) -> int:
     return EXIT_SOME if found.left_out else 0
 
 
+def _within(folder: Path) -> list[Path]:
+    return sorted(path for path in below(folder) if path.name == FILE)
+
+
 def _found(given: Sequence[Path]) -> list[Path]:
-    paths = [path for each in given for path in (sorted(each.rglob(FILE)) if each.is_dir() else [each])]
+    paths = [
+        path
+        for each in given
+        for path in (sorted(path for path in below(each) if path.name == FILE) if each.is_dir() else [each])
+    ]
     if not paths:
         raise UserError(f"no {FILE} below {', '.join(map(str, given))}.")
     return paths

@@ -19,7 +19,7 @@ from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse, policy_from_json
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
 from immunax.runtime.errors import UserError, refused
-from immunax.runtime.escaped import say
+from immunax.runtime.escaped import escape_logs, say
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_yaml
 
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
     parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
     options = parser.parse_args(arguments)
+    escape_logs()
     try:
         if options.make_key is not None:
             say(f"private key {options.make_key}, public key {make_key(options.make_key)}")

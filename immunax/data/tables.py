@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from immunax.data.text_files import LONGEST, lines, open_text, unreadable
+from immunax.data.text_files import LONGEST, lines, lines_of, open_text, unreadable
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted import parquet
 
@@ -35,7 +35,7 @@ def read_csv(path: Path, delimiter: str | None, tabs: bool, columns: Sequence[st
     # A tsv file has no quotes to honour: a lone one is a character of the text.
     quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     with unreadable(path), open_text(path) as file:
-        said, start, text = _told_delimiter(file)
+        said, start, text = _told_delimiter(lines_of(file, path))
         delimiter = delimiter or said or ("\t" if tabs else ",")
         # strict: a quote that is never closed would swallow the rest of the file as one cell.
         reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True)
@@ -54,13 +54,13 @@ def read_csv(path: Path, delimiter: str | None, tabs: bool, columns: Sequence[st
             ) from error
 
 
-def _told_delimiter(file: IO[str]) -> tuple[str | None, int, Iterator[str]]:
+def _told_delimiter(lines: Iterator[str]) -> tuple[str | None, int, Iterator[str]]:
     """The delimiter that the first line names, how many lines that took, and the lines that follow."""
-    first = file.readline()
+    first = next(lines, "")
     told = re.fullmatch(r"sep=(.)[\r\n]+", first, re.IGNORECASE)
     if told:
-        return told[1], 1, iter(file)
-    return None, 0, itertools.chain([first] if first else [], file)
+        return told[1], 1, lines
+    return None, 0, itertools.chain([first] if first else [], lines)
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:

@@ -31,12 +31,25 @@ def lines(path: Path, newline: str | None) -> Iterator[tuple[int, str]]:
       UserError: the file is no text, or has a line that is too long.
     """
     with unreadable(path), open_text(path, newline) as file:
-        number = 0
-        while line := file.readline(LONGEST + 1):
-            number += 1
-            if len(line) > LONGEST:
-                raise UserError(f"cannot read data file {path}: line {number} has more than {LONGEST} characters")
-            yield number, line
+        yield from enumerate(lines_of(file, path), 1)
+
+
+def lines_of(file: IO[str], path: Path) -> Iterator[str]:
+    """The lines of an open file.
+
+    Args:
+      file: of text.
+      path: its own, for messages.
+
+    Raises:
+      UserError: a line is too long.
+    """
+    number = 0
+    while line := file.readline(LONGEST + 1):
+        number += 1
+        if len(line) > LONGEST:
+            raise UserError(f"cannot read data file {path}: line {number} has more than {LONGEST} characters")
+        yield line
 
 
 @contextmanager

@@ -26,6 +26,11 @@ _TOKENIZER = (
 )
 
 
+def holds_weights(name: str) -> bool:
+    """Whether a file is one of weights, by its name, as they lie in a model's folder."""
+    return any(fnmatchcase(name.lower(), pattern) for pattern in _WEIGHTS if not pattern.endswith(".json"))
+
+
 def decides(name: str) -> bool:
     """Whether a file can change what is loaded from its folder.
 

@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 from immunax.models import families, hf, hf_config, peft, weights
 from immunax.models.config import DecoderConfig
-from immunax.models.deciding import TEMPLATES, decides
+from immunax.models.deciding import TEMPLATES, decides, holds_weights
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, shown
 from immunax.runtime.lfs import refuse_pointer
 from immunax.runtime.untrusted import templates, tokenizers
 from immunax.runtime.untrusted.files import check_plain, read_text
@@ -40,6 +40,10 @@ DOWNLOADED = (*TEXT_FILES, "model*.safetensors", _TEMPLATES, peft.CONFIG, peft.W
 """What is fetched of a repository, as patterns."""
 
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+LONGEST_TOKEN = 4096
+"""Characters of a token; published vocabularies have some of a few hundred, of white space."""
+_NAMED_TOKENS = ("extra_special_tokens", "model_specific_special_tokens")
+"""Settings that give further special tokens by name, each of which ``transformers`` makes an attribute of the tokenizer."""
 _OF_THE_SESSION = ("backend", "is_local", "local_files_only")
 """What ``transformers`` 5 writes of how a tokenizer was loaded, not of the tokenizer."""
 
@@ -140,15 +144,27 @@ def check_files(folder: Path) -> None:
       folder: of a model or of adapters.
 
     Raises:
-      UserError: what is loaded from it is a device, a FIFO or a link to nothing, or lies in a linked folder.
+      UserError: what is loaded from it is a device, a FIFO or a link to nothing, or lies in a linked folder; or what exports
+        carry on, as settings and templates, lies elsewhere.
     """
     for path in sorted(folder.iterdir()):
         if path.is_symlink() and path.is_dir() and (decides(path.name) or path.name.lower() == TEMPLATES):
             raise UserError(f"{path}: a link to a folder, whose files have no digest; put a copy in its place.")
         if path.name.lower() == TEMPLATES and path.is_dir():
-            digest.plain_files(path)
+            for each in digest.plain_files(path):
+                _check_own(each, folder)
         elif decides(path.name) and not path.is_dir():
             check_plain(path)
+            if not holds_weights(path.name):
+                _check_own(path, folder)
+
+
+def _check_own(path: Path, folder: Path) -> None:
+    """Refuses a link out of the folder: what it leads to may be private, and would stand in every export."""
+    whole, root = path.resolve(), folder.resolve()
+    # A snapshot of the Hub is links to blobs/ two folders above it, one file by its digest each.
+    if not whole.is_relative_to(root) and whole.parent != root.parent.parent / "blobs":
+        raise UserError(f"{path}: a link to a file outside the folder, {whole}; put a copy in its place.")
 
 
 def _with_tied_head(shards: weights.Shards, config: DecoderConfig) -> weights.Shards:
@@ -217,7 +233,7 @@ def _tried(loaded: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 
 def _check_settings(path: Path) -> None:
-    """Refuses settings that lead the library to code or to files that nothing else here looks at."""
+    """Refuses settings that lead the library to code or to files that nothing else here looks at, or that overwrite its own."""
     settings = weights.read_json(path)
     hf_config.refuse_own_code(settings, str(path), "tokenizer.json")
     if settings.get("fast_tokenizer_files"):
@@ -225,16 +241,27 @@ def _check_settings(path: Path) -> None:
             f"{path}: fast_tokenizer_files names other files for other versions of transformers; delete it, and keep the right "
             "one as tokenizer.json."
         )
+    for name in (each for group in _NAMED_TOKENS if isinstance(settings.get(group), dict) for each in settings[group]):
+        if not name.endswith("_token"):
+            raise UserError(
+                f"{path}: the name {shown(name)} of a special token would be one of the tokenizer's settings; call it NAME_token."
+            )
 
 
 def check_vocabulary(loaded: PreTrainedTokenizerFast, config: DecoderConfig, path: Path) -> None:
-    """Refuses a tokenizer with an id that the embedding has no row for.
+    """Refuses a tokenizer with an id that the embedding has no row for, or with a token that is no piece of text.
 
     JAX clamps an index that is out of bounds, so such a token would silently read another one's embedding.
 
     Raises:
       UserError: there is one.
     """
+    longest = max(loaded.get_vocab(), key=len, default="")
+    if len(longest) > LONGEST_TOKEN:
+        raise UserError(
+            f"{path}: token {longest[:20]!r}… has {len(longest)} characters, more than {LONGEST_TOKEN}, and answers would have "
+            "no bound; use the model's own tokenizer."
+        )
     named = {number: f"token {token!r}" for token, number in loaded.get_vocab().items()}
     # What is put around every text has ids of its own in tokenizer.json, which the vocabulary need not know.
     around = dict.fromkeys(loaded("")["input_ids"], "the token put around every text")

@@ -19,8 +19,12 @@ _ALLOWED = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "partial_rotary_factor": (1.0,),
-    "quantization_config": (),
 }
+_REFUSED = {
+    "quantization_config": "load an unquantized checkpoint (float32, bfloat16, float16)",
+    "transformers_weights": "delete it: weights are in model.safetensors, or where model.safetensors.index.json says",
+}
+"""Fields that no value of is supported, and what to do."""
 
 
 def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
@@ -93,11 +97,11 @@ def _refuse_variants(fields: Fields, family: Family) -> None:
         raise UserError(
             f"{fields.where}: architecture {named} is not supported; for {family.model_type}, {family.architecture} is."
         )
-    for name, allowed in {**_ALLOWED, **family.allowed}.items():
+    for name, allowed in {**dict.fromkeys(_REFUSED, ()), **_ALLOWED, **family.allowed}.items():
         given = fields.get(name)
         if given is None or given in allowed:
             continue
-        fix = f"only {allowed[0]!r} is" if allowed else "load an unquantized checkpoint (float32, bfloat16, float16)"
+        fix = f"only {allowed[0]!r} is" if allowed else _REFUSED[name]
         given = given.get("quant_method", "quantized") if isinstance(given, dict) else given
         raise UserError(f"{fields.where}: {name} {shown(given)} is not supported; {fix}.")
 

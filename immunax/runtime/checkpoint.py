@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +78,7 @@ class Checkpoints:
                 item_handlers=ocp.PyTreeCheckpointHandler(use_compression=False),
             )
         for step in self.steps() if keep_best else ():
-            self._best.note(step, self._about(step).get(_METRICS, {}))
+            self._best.note(step, self._about(step).get(_METRICS))
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write one checkpoint; returns once the state may be overwritten, not once it is on disk.
@@ -139,7 +139,9 @@ class Checkpoints:
                 continue
             for lost, error in damaged.items():
                 console.note(f"{error}: going on from step {step}")
-                self._manager.delete(lost)
+                # One that the disk does not let go is passed over at the next start as at this one.
+                with suppress(OSError):
+                    self._manager.delete(lost)
             return step, state
         if not damaged:
             return None
@@ -209,9 +211,10 @@ class Checkpoints:
     def _about(self, step: int) -> Mapping[str, Any]:
         """What stands beside a checkpoint; nothing where it is damaged."""
         try:
-            return self._manager.metadata(step).custom_metadata or {}
+            about = self._manager.metadata(step).custom_metadata
         except Exception:  # as in _read
             return {}
+        return about if isinstance(about, Mapping) else {}
 
     def wait(self) -> None:
         """Returns once every save is on disk.
@@ -287,9 +290,10 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         self._count, self._metric, self._sign = count, metric, 1.0 if best == "max" else -1.0
         self._scores: dict[int, float] = {}
 
-    def note(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Remembers how good a checkpoint is."""
-        value = float(metrics.get(str(self._metric), math.nan))
+    def note(self, step: int, metrics: Any) -> None:
+        """Remembers how good a checkpoint is; one whose numbers are damaged is the worst."""
+        value = metrics.get(str(self._metric)) if isinstance(metrics, Mapping) else None
+        value = float(value) if isinstance(value, int | float) else math.nan
         self._scores[step] = -math.inf if math.isnan(value) else self._sign * value
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:

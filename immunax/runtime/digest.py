@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from immunax.runtime.errors import UserError
-from immunax.runtime.untrusted.files import check_plain, open_plain
+from immunax.runtime.untrusted.files import below, check_plain, open_plain
 
 _BLOCK_BYTES = 1 << 24
 
@@ -68,7 +68,7 @@ def plain_files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"no folder {root}: it is needed for its digest; check the path")
     found = []
-    for each in sorted(root.rglob("*")):
+    for each in sorted(below(root)):
         if not _is_text(each.relative_to(root).as_posix()):
             raise UserError(f"{each}: its name is no UTF-8; rename it.")
         if each.is_symlink() and each.is_dir():

@@ -6,16 +6,25 @@ as ``\\u202e``. What is escaped once stays as it is.
 """
 
 import io
+import logging
 import sys
 import unicodedata
-from typing import TextIO
+from contextlib import suppress
+from typing import Any, TextIO
 
 LONGEST = 2000
 """Characters of a line: what strangers' files say is quoted in messages, and may be megabytes."""
 
-_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\U00016fe4\U0001d159")
 """Letters and symbols that are printed as nothing."""
-_SHAPELESS = ((0x34F, 0x34F), (0x17B4, 0x17B5), (0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+_SHAPELESS = (
+    (0x34F, 0x34F),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0xFE00, 0xFE0F),
+    (0x1BC9D, 0x1BCA3),
+    (0xE0100, 0xE01EF),
+)
 """Marks that are printed as nothing: joiners and selectors of variants."""
 _TURNING = ("R", "AL", "AN")
 """Directions of letters and digits that are read from the right: those beside them would be put in another order."""
@@ -43,6 +52,23 @@ def say(text: str, error: bool = False) -> None:
       error: to standard error, else to standard output.
     """
     print(escaped(text), file=taking_all(sys.stderr if error else sys.stdout))
+
+
+def escape_logs() -> None:
+    """From now on what any library logs is one line a message, as everything else: libraries quote what files say."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "__module__", None) == __name__:
+        return
+
+    def made(*given: Any, **named: Any) -> logging.LogRecord:
+        record = make(*given, **named)
+        with suppress(TypeError, ValueError):  # arguments that do not fit, which its handler tells of
+            record.msg, record.args = escaped(record.getMessage()), ()
+        # A traceback quotes too; ours are printed where the process ends.
+        record.exc_info = record.exc_text = record.stack_info = None
+        return record
+
+    logging.setLogRecordFactory(made)
 
 
 def taking_all(stream: TextIO) -> TextIO:

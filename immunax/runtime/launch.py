@@ -28,7 +28,7 @@ from immunax.runtime import lock, names, preemption
 from immunax.runtime.atomic import disk_error, is_full, is_within
 from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
-from immunax.runtime.escaped import say
+from immunax.runtime.escaped import escape_logs, say
 from immunax.runtime.host_devices import make_room
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
 from immunax.runtime.preemption import EXIT_INTERRUPTED, Leaving, told
@@ -135,6 +135,7 @@ def _main(
 ) -> None:
     # A line of the log that the disk refuses would print a traceback of its own.
     logging.raiseExceptions = False
+    escape_logs()
     with Leaving(), _ended():
         with _told():
             conf = folder or configuration_folder()

@@ -62,10 +62,10 @@ class Failures:
         try:
             # One write, which the system appends whole beside those of other jobs.
             with self.file.open("ab", buffering=0) as out:
-                out.write(f"{json.dumps([job, status])}\n".encode())
+                line = f"{json.dumps([job, status])}\n".encode()
+                return out.write(line) == len(line)
         except OSError:
             return False
-        return True
 
     def __enter__(self) -> "Failures":
         return self
@@ -74,8 +74,12 @@ class Failures:
         """Tells in one line which jobs failed; the status of the sweep is 1 where one met a bug, else that of the first."""
         if not self.file.exists():
             return
-        found = [json.loads(line) for line in self.file.read_text().splitlines()]
+        # A disk that was full took half of the last note; its own job has ended the sweep.
+        whole = self.file.read_text().rpartition("\n")[0]
+        found = [json.loads(line) for line in whole.splitlines()]
         self.file.unlink()
+        if not found:
+            return
         say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", error=True)
         if kind is None:
             statuses = [status for _, status in found]

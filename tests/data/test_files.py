@@ -232,3 +232,10 @@ def test_a_missing_file_suggests_its_neighbour_or_names_the_missing_folder(tmp_p
         read_file(tmp_path / "trian.jsonl", Form())
     with pytest.raises(UserError, match=r"Folder .*absent does not exist; set data\.root"):
         read_file(tmp_path / "absent" / "deep" / "train.jsonl", Form())
+
+
+def test_a_line_of_a_table_is_of_bounded_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST", 1000)
+    (tmp_path / "a.csv").write_text("a,b\n" + "," * 2000 + "\n")
+    with pytest.raises(UserError, match="line 2 has more than 1000 characters"):
+        read_file(tmp_path / "a.csv", Form())

@@ -107,6 +107,11 @@ def test_a_layer_that_the_settings_do_not_name_is_refused(adapter):
     ("fields", "named"),
     [
         ({"base_model_name_or_path": None}, "base_model_name_or_path is None; write the base's folder or Hub id"),
+        (
+            {"base_model_name_or_path": "evil/payload", "revision": "v1"},
+            "its base 'evil/payload' is not here; .*hf download evil/payload --revision v1",
+        ),
+        ({"lora_alpha": 1e39}, "base and adapter together are not finite; check lora_alpha"),
         ({"base_model_name_or_path": "./gone"}, r"model '\./gone': no such file or folder"),
         ({"base_model_name_or_path": "."}, r"its base '\.' is an adapter itself"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),

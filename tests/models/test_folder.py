@@ -1,5 +1,6 @@
 """What a folder of a model is held against before it is loaded."""
 
+import base64
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import tiny_model
 from safetensors.numpy import load_file, save_file
 
-from immunax.models import finite, weights
+from immunax.models import finite, speech, weights
 from immunax.models.hub import ModelSource, export
 from immunax.runtime.digest import of_file
 from immunax.runtime.errors import UserError
@@ -244,7 +245,7 @@ def test_further_chat_templates_of_a_folder_are_part_of_its_digests(folder):
 
 
 def test_a_linked_folder_of_chat_templates_is_refused_and_a_linked_template_is_digested_by_what_it_holds(folder):
-    other = folder.parent / "templates"
+    other = folder / "templates"
     other.mkdir()
     (other / "more.jinja").write_text("{{ messages }}")
     (folder / "additional_chat_templates").symlink_to(other)
@@ -254,6 +255,28 @@ def test_a_linked_folder_of_chat_templates_is_refused_and_a_linked_template_is_d
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "more.jinja").symlink_to(other / "more.jinja")
     assert load(folder).digests["additional_chat_templates/more.jinja"] == of_file(other / "more.jinja")
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "additional_chat_templates/tools.jinja"])
+def test_a_link_out_of_the_folder_is_refused_where_an_export_would_carry_on_what_it_leads_to(folder, name):
+    private = folder.parent / "private"
+    private.write_text('{"key": "secret"}')
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(private)
+    with says(rf"{Path(name).name}: a link to a file outside the folder, .*private; put a copy"):
+        load(folder)
+
+
+def test_a_snapshot_of_the_hub_is_links_to_its_blobs_and_weights_may_lie_anywhere(folder, tmp_path):
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "1", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        elsewhere = tmp_path if path.suffix == ".safetensors" else blobs
+        path.rename(elsewhere / str(number))
+        (snapshot / path.name).symlink_to(elsewhere / str(number))
+    assert load(snapshot).digests
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", "model-extra.safetensors", "x.py"])
@@ -269,6 +292,8 @@ def test_what_could_be_loaded_and_is_no_plain_file_is_refused(folder, name):
     [
         ({"fast_tokenizer_files": ["tokenizer.4.0.json"]}, "names other files"),
         ({"model_max_length": "x"}, "the tokenizer cannot be read"),
+        ({"extra_special_tokens": {"template_args": "<x>"}}, "the name 'template_args' of a special token"),
+        ({"model_specific_special_tokens": {"padding_side": "<x>"}}, "the name 'padding_side' of a special token"),
     ],
 )
 def test_settings_of_a_tokenizer_that_lead_elsewhere_or_break_it_are_one_line(folder, settings, reason):
@@ -285,3 +310,28 @@ def test_a_tokenizer_that_would_fill_the_memory_is_refused(folder):
     )
     with says(r"its normalizer makes texts 1\.1e\+12 times as long"):
         load(folder)
+
+
+def test_a_table_of_characters_that_writes_one_as_many_is_refused(folder):
+    content = json.loads((folder / "tokenizer.json").read_text())
+    trie = bytes(4096)
+    table = base64.b64encode(len(trie).to_bytes(4, "little") + trie + b"a\0" + b"e" * 1000 + b"\0").decode()
+    content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": table}
+    weights.write_json(folder / "tokenizer.json", content)
+    with says("its normalizer makes texts 1e.03 times as long"):
+        load(folder)
+
+
+def test_a_token_that_is_longer_than_any_word_is_refused(folder):
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"].append({**content["added_tokens"][-1], "id": 299, "content": "x" * 5000})
+    weights.write_json(folder / "tokenizer.json", content)
+    with says("has 5000 characters, more than 4096"):
+        load(folder)
+
+
+def test_special_tokens_that_are_cut_as_text_are_another_tokenizer(whole, folder):
+    edit(folder, "tokenizer_config.json", split_special_tokens=True)
+    one, other = (speech.digests(load(path).tokenizer) for path in (whole, folder))
+    assert one["tokenizer"] != other["tokenizer"]
+    assert one["template"] == other["template"]

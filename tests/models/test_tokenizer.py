@@ -141,3 +141,11 @@ def test_smollm2_s_chat_template_adds_its_system_prompt(smollm2):
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert smollm2(text).input_ids.count(1) == 3
+
+
+@pytest.mark.parametrize("first", ["a b", "x:y", " ", "$A", "$B", ""])
+def test_a_first_token_that_a_template_would_read_as_its_own_words_is_refused(first):
+    changed = metadata("llama-bpe")
+    changed["tokenizer.ggml.tokens"][1] = first
+    with pytest.raises(UserError, match=r"its first token .* is no marker"):
+        tokenizer.from_gguf(changed, Path("model.gguf"))

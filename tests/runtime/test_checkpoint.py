@@ -196,6 +196,27 @@ def test_a_checkpoint_of_another_model_is_not_taken_for_a_damaged_one(tmp_path):
         assert checkpoints.steps() == [2, 3]
 
 
+@pytest.mark.parametrize("about", [{"metrics": "low"}, {"metrics": {"loss": "low"}}, {"metrics": [1]}])
+def test_what_stands_beside_a_checkpoint_and_is_no_number_is_no_traceback(tmp_path, monkeypatch, about):
+    three_steps(tmp_path)
+    read = Checkpoints._about
+    monkeypatch.setattr(Checkpoints, "_about", lambda self, step: about if step == 2 else read(self, step))
+    with Checkpoints(tmp_path, keep_last=2, keep_best=1, metric="loss") as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+
+
+def test_a_damaged_checkpoint_that_cannot_be_removed_is_passed_over(tmp_path, monkeypatch):
+    states = three_steps(tmp_path)
+    flip(tmp_path / "3", np.asarray(states[3]["params"]["w"]).tobytes())
+    with Checkpoints(tmp_path, keep_last=2) as checkpoints:
+
+        def refuse(step):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(checkpoints._manager, "delete", refuse)
+        assert checkpoints.restore_newest(states[1])[0] == 2
+
+
 KILLED_MIDWAY = """
 import os, signal, sys
 import jax.numpy as jnp

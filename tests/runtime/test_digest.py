@@ -90,3 +90,23 @@ def test_a_folder_is_digested_where_it_holds_plain_files_and_links_to_them_alone
         with pytest.raises(UserError, match=reason):
             digest.of_folder(folder)
         (folder / name).unlink()
+
+
+def test_a_folder_however_deep_is_digested(tmp_path):
+    place = tmp_path
+    for _ in range(1200):
+        place /= "d"
+        place.mkdir()
+    (place / "file").write_text("x")
+    assert list(digest.of_folder(tmp_path)) == ["d/" * 1200 + "file"]
+    (place / "file").unlink()
+    for _ in range(1200):  # what cleans up behind the tests goes down by recursion
+        place.rmdir()
+        place = place.parent
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nobody refuses root a folder")
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(UserError, match="closed: cannot be listed"):
+        digest.of_folder(tmp_path)

@@ -1,4 +1,5 @@
 import io
+import logging
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from immunax.runtime import console
 from immunax.runtime.errors import UserError
-from immunax.runtime.escaped import LONGEST, escaped, say
+from immunax.runtime.escaped import LONGEST, escape_logs, escaped, say
 
 HOSTILE = {
     "line breaks": "a\nb\r\nc\x0b\x0c\x85",
@@ -15,7 +16,7 @@ HOSTILE = {
     "sequences of a terminal": "\x1b[2J\x1b]0;t\x07\x9b31m",
     "turned order": "\u202epassed\u202c\u2066\u2069\u200f\u061c",
     "letters from the right": "\u05d0 5 \u0627 \u0665",
-    "nothing to see": "\u200b\u200d\ufeff\u2060\u00ad\u034f\ufe0f\u3164\u2800\U000e0041",
+    "nothing to see": "\u200b\u200d\ufeff\u2060\u00ad\u034f\ufe0f\u3164\u2800\U000e0041\U0001d159\U00016fe4\U0001bc9d",
     "half characters": "\ud800\udcff",
     "private use": "\ue000\U000f0000",
     "not assigned": "\u0378",
@@ -85,6 +86,23 @@ def test_markup_and_names_of_pictures_in_a_text_are_text(capsys, monkeypatch):
     assert captured.out.count("[red]a[/red] :smile: [link=x]") == 3
     assert captured.err.startswith(f"{text}\n")
     assert captured.err.count("[red]a[/red] :smile:") > 1
+
+
+def test_what_a_library_logs_is_one_line_without_a_traceback(capsys):
+    before = logging.getLogRecordFactory()
+    try:
+        escape_logs()
+        escape_logs()
+        handler = logging.StreamHandler(sys.stderr)
+        logging.getLogger("foreign").addHandler(handler)
+        try:
+            raise ValueError("\x1b[2Jquoted")
+        except ValueError:
+            logging.getLogger("foreign").error("damaged: %s", "\x1b[1;32mpassed\nwell", exc_info=True)
+    finally:
+        logging.setLogRecordFactory(before)
+        logging.getLogger("foreign").removeHandler(handler)
+    assert capsys.readouterr().err == "damaged: \\x1b[1;32mpassed\\nwell\n"
 
 
 def test_a_mistake_is_one_line():

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from immunax.runtime import launch, preemption
 from immunax.runtime.errors import UserError
+from immunax.runtime.sweep import Failures
 
 CONF = {
     "config.yaml": (
@@ -221,6 +222,17 @@ def test_a_sweep_goes_on_behind_a_job_that_fails_and_tells_of_it_at_the_end(star
     assert not list(Path("outputs").glob(".failed-*"))
 
 
+def test_a_note_that_the_disk_took_half_of_is_left_out(tmp_path, capfd):
+    failures = Failures.of(tmp_path)
+    with failures.noted(lambda: "one"):
+        raise SystemExit(2)
+    with failures.file.open("ab") as out:
+        out.write(b'["two", ')
+    failures.__exit__(SystemExit, SystemExit(2), None)
+    assert capfd.readouterr().err == "error: 1 of the sweep's jobs failed: one\n"
+    assert not failures.file.exists()
+
+
 def test_a_sweep_goes_on_behind_a_bug_whose_traceback_is_shown(start, capfd):
     turns = iter([ZeroDivisionError("a bug"), UserError("a mistake"), None])
 
@@ -290,6 +302,10 @@ def test_a_field_may_be_added_below_and_a_node_below_may_be_null(start):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
+        (
+            ["outputs=.", f"run={'x' * 300}"],
+            f"cannot write {'x' * 80}…: the name is too long for this disk; choose another",
+        ),
         (["outputs=/proc/x"], "cannot write /proc/x: there can be no such folder; choose another"),
         (["outputs=file"], "cannot write file/tar-tiny-0: {}/file is a file; choose another folder"),
         (["outputs=.", "run=file"], "cannot write file: {}/file is a file; choose another folder"),

@@ -376,3 +376,15 @@ def test_importing_the_commands_starts_no_device():
     )
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["verify", "leaderboard"])
+def test_commands_about_strangers_files_take_no_module_from_the_folder_they_are_started_in(tmp_path, module):
+    for name in ("yaml", "json", "argparse", "numpy"):
+        (tmp_path / f"{name}.py").write_text("print('foreign code')")
+    (tmp_path / "certificate.json").write_text("{}")
+    command = [sys.executable, "-m", f"immunax.{module}", "certificate.json"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    assert "foreign" not in done.stdout + done.stderr
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr

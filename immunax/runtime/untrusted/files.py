@@ -6,6 +6,7 @@ opened, not before, and nothing is read that was not asked for.
 
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -114,3 +115,25 @@ def _unreadable(path: Path, error: OSError | ValueError) -> UserError:
         return UserError(f"no file {path}; check the path.")
     reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
     return UserError(f"{shown(str(path))}: cannot be read ({reason}); check the path and its permissions.")
+
+
+def below(root: Path) -> Iterator[Path]:
+    """Everything below a folder, however deep; a link to a folder is given and not followed.
+
+    Args:
+      root: the folder.
+
+    Raises:
+      UserError: a folder cannot be listed: what lies there would be passed over in silence.
+    """
+
+    waiting = [root]
+    while waiting:
+        place = waiting.pop()
+        try:
+            with os.scandir(place) as found:
+                each = list(found)
+        except OSError as error:
+            raise UserError(f"{place}: cannot be listed ({error.strerror}); change its rights.") from error
+        yield from (Path(entry.path) for entry in each)
+        waiting += [Path(entry.path) for entry in each if entry.is_dir(follow_symlinks=False)]

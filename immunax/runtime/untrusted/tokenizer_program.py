@@ -3,6 +3,7 @@
 The library that reads it is not Python: what it cannot do ends the process, by a panic or for want of memory.
 """
 
+import base64
 import json
 import math
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ def _growth(node: Any) -> float:
         return math.prod(map(_growth, node))
     if not isinstance(node, dict):
         return 1
+    if node.get("type") == "Precompiled":
+        return _longest_of(node.get("precompiled_charsmap"))
     replaced = node.get("content") if node.get("type") == "Replace" else node.get("prepend")
     own = max(1, len(replaced)) if isinstance(replaced, str) else 1
     return own * math.prod(map(_growth, node.values()))
+
+
+def _longest_of(charsmap: Any) -> int:
+    """The longest text that a table of SentencePiece writes for a character, in bytes.
+
+    It is the length of a trie in four bytes, the trie, and the texts, each with a zero behind it (Kudo & Richardson 2018).
+    """
+    raw = base64.b64decode(charsmap or "", validate=True)
+    texts = raw[4 + int.from_bytes(raw[:4], "little") :]
+    return max(1, *map(len, texts.split(b"\0")))
