@@ -62,11 +62,7 @@ def _within(folder: Path) -> list[Path]:
 
 
 def _found(given: Sequence[Path]) -> list[Path]:
-    paths = [
-        path
-        for each in given
-        for path in (sorted(path for path in below(each) if path.name == FILE) if each.is_dir() else [each])
-    ]
+    paths = [path for each in given for path in (_within(each) if each.is_dir() else [each])]
     if not paths:
         raise UserError(f"no {FILE} below {', '.join(map(str, given))}.")
     return paths

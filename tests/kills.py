@@ -216,7 +216,7 @@ def _judge(home: Path, status: int, number: int | None, tally: Tally) -> None:
 
 
 def campaign(
-    place: Path, commands: Sequence[str], kills: int, seed: int, environment: Mapping[str, str], rehearsals: int = 1
+    place: Path, commands: Sequence[str], kills: int, seed: int, environment: Mapping[str, str]
 ) -> dict[str, dict]:
     """Kills commands.
 
@@ -226,7 +226,6 @@ def campaign(
       kills: how many in all.
       seed: of the moments and the signals.
       environment: of the commands.
-      rehearsals: undisturbed runs before the one whose results and seconds count, which then compiles nothing.
 
     Returns:
       By command, :meth:`Tally.as_json`.
@@ -237,7 +236,7 @@ def campaign(
     for place_in_line, name in enumerate(commands):
         arguments, tally = COMMANDS[name], Tally()
         share = (kills * (place_in_line + 1)) // len(commands) - (kills * place_in_line) // len(commands)
-        for _ in range(rehearsals + 1):
+        for _ in range(2):  # results and seconds of the second count, which compiles nothing
             whole = _home(place / f"{name}-whole", programs)
             seconds = undisturbed(whole, arguments, environment)
             shutil.copytree(whole / "cache" / "xla", programs, dirs_exist_ok=True)

@@ -54,13 +54,13 @@ def read_csv(path: Path, delimiter: str | None, tabs: bool, columns: Sequence[st
             ) from error
 
 
-def _told_delimiter(lines: Iterator[str]) -> tuple[str | None, int, Iterator[str]]:
+def _told_delimiter(text: Iterator[str]) -> tuple[str | None, int, Iterator[str]]:
     """The delimiter that the first line names, how many lines that took, and the lines that follow."""
-    first = next(lines, "")
+    first = next(text, "")
     told = re.fullmatch(r"sep=(.)[\r\n]+", first, re.IGNORECASE)
     if told:
-        return told[1], 1, lines
-    return None, 0, itertools.chain([first] if first else [], lines)
+        return told[1], 1, text
+    return None, 0, itertools.chain([first] if first else [], text)
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:

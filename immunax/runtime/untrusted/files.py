@@ -126,7 +126,6 @@ def below(root: Path) -> Iterator[Path]:
     Raises:
       UserError: a folder cannot be listed: what lies there would be passed over in silence.
     """
-
     waiting = [root]
     while waiting:
         place = waiting.pop()
