@@ -20,6 +20,14 @@ from immunax.runtime.untrusted.files import below
 
 EXIT_SOME, EXIT_USER = 1, 2
 
+_RULES = {
+    "attack data": ("own|shared", "own|shared"),
+    "suite": ("NAME@DIGEST", ".+@[0-9a-f]{16}"),
+    "policy": ("DIGEST", "[0-9a-f]{16}"),
+    "reference": ("SHA256", "[0-9a-f]{64}"),
+}
+"""What an organiser may fix, of :data:`~immunax.certificate.ranking.RULES`: how it is written, and a pattern of that."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes ``index.html``, and gives the exit status.
@@ -30,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m immunax.leaderboard", description="Rank certified models.")
     parser.add_argument("certificates", type=Path, nargs="+", help=f"{FILE} files, or folders that hold some")
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed them all")
-    parser.add_argument("--suite", metavar="NAME@DIGEST", help="as verify prints it; by default that of most")
-    parser.add_argument("--reference", metavar="SHA256", help="of the reference's weights; by default that of most")
+    for rule, (form, _) in _RULES.items():
+        parser.add_argument(_option(rule), metavar=form, help="as verify prints it; by default that of most models")
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder of the page")
     options = parser.parse_args(arguments)
     escape_logs()
@@ -43,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rank(options: argparse.Namespace) -> int:
-    if options.reference is not None and not re.fullmatch("[0-9a-f]{64}", options.reference):
-        raise UserError(f"--reference {options.reference}: expected 64 hexadecimal digits, as certificates have them.")
+    fixed = {}
+    for rule, (form, pattern) in _RULES.items():
+        value = getattr(options, _option(rule).strip("-").replace("-", "_"))
+        if value is not None and not re.fullmatch(pattern, value):
+            raise UserError(f"{_option(rule)} {value}: expected {form}, as immunax.verify prints it.")
+        fixed |= {} if value is None else {rule: value}
     key = None if options.key is None else public_key(options.key)
-    found = board(_found(options.certificates), key, options.suite, options.reference)
+    found = board(_found(options.certificates), key, fixed)
     for line in found.left_out:
         say(line, error=True)
     if not found.entries:
@@ -55,6 +67,10 @@ def _rank(options: argparse.Namespace) -> int:
         temp.write_text(page(found), encoding="utf-8")
     say(f"{len(found.entries)} models ranked: {options.out / 'index.html'}")
     return EXIT_SOME if found.left_out else 0
+
+
+def _option(rule: str) -> str:
+    return f"--{rule.replace(' ', '-')}"
 
 
 def _within(folder: Path) -> list[Path]:

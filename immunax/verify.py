@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from immunax.certificate import bundle
-from immunax.certificate.facts import attack_data
-from immunax.certificate.gate import suite_name, told, unmet
+from immunax.certificate.facts import attack_data, template_of
+from immunax.certificate.gate import policy_name, reference_of, suite_name, told, unmet
 from immunax.certificate.shipped import told as as_shipped
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse, policy_from_json
@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle-key", type=Path, help="PEM file of the public key of the Sigstore bundle model.sig")
     parser.add_argument("--replay", type=int, default=0, metavar="N", help="run N cells again, deciding ones first")
     parser.add_argument("--reference", type=Path, help="files of the reference, to replay its cells too")
+    parser.add_argument(
+        "--other-device", action="store_true", help="the replay allows what a CPU and an accelerator differ by"
+    )
+    parser.add_argument("--chat-template", type=Path, help="file of the template that the model was asked with, if any")
     parser.add_argument("--data", type=Path, help="folder of the data's files, for a replay")
     parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
     parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
@@ -69,21 +73,24 @@ def _audit(options: argparse.Namespace) -> int:
     if failed(checks):
         return EXIT_FAILED
     _, stated = parse(options.certificate)
+    policy = None if asked is None else with_policy(stated, asked)
     say(f"suite        {suite_name(stated)}")
     say(f"rules        {as_shipped(stated)}")
     say(f"attack data  {attack_data(stated)}")
-    say(f"stated with  {told(policy_from_json(stated['predicate']['policy']))}")
+    say(f"template     {template_of(stated)}")
+    say(f"reference    {reference_of(stated)}")
+    say(f"stated with  {told(policy_from_json(stated['predicate']['policy']))}; policy {policy_name(stated)}")
     if options.replay:
-        from immunax.stages.replay import Files, replay  # the attacks, and jax with them, are only needed here
+        from immunax.stages import replay  # the attacks, and jax with them, are only needed here
 
-        files = Files(options.model, options.reference, options.data)
-        replayed = replay(options.certificate.parent, stated, options.replay, files)
+        files = replay.Files(options.model, options.reference, options.data, options.chat_template)
+        tolerance = replay.ELSEWHERE if options.other_device else replay.HERE
+        replayed = replay.replay(options.certificate.parent, stated, options.replay, files, tolerance, policy)
         _show(replayed)
         if failed(replayed):
             return EXIT_FAILED
-    if asked is None:
+    if policy is None:
         return 0
-    policy = with_policy(stated, asked)
     say(f"policy       {told(policy)}")
     lines = unmet(assessed(options.certificate.parent, stated, policy), policy.require, checks, stated)
     _show(

@@ -15,6 +15,7 @@ from immunax.certificate.statement import FILE, canonical, statement, verdicts_t
 from immunax.certificate.verify import CELLS as CELLS_FILE
 from immunax.certificate.verify import RECORDS as RECORDS_FILE
 from immunax.conditions.assess import assess
+from immunax.conditions.edges import RATE
 from immunax.conditions.exposure import Exposure
 from immunax.conditions.points import points
 from immunax.conditions.policy import Harm, Policy, Utility
@@ -36,9 +37,11 @@ def state(
     flops: float = 0.0,
     samples: int = 10,
     template: str = "neutral",
+    setting: str = "{}",
+    clipped: float = 0.0,
 ):
     """A row of ``cells``."""
-    return cell, model, family, "{}", seed, template, step, samples, flops, False, 0.0
+    return cell, model, family, setting, seed, template, step, samples, flops, False, clipped
 
 
 def judged(cell: str, step: int, judge: str, values: Sequence[float], split: str = "test"):
@@ -83,10 +86,51 @@ def verdict(verdicts, scope="all", side="compliance"):
     return found
 
 
-def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None, policy=POLICY):
+ONCE = {"grid": {}, "seeds": [0]}
+LORA = {
+    "grid": {RATE: [3e-5, 1e-4, 3e-4]},
+    "seeds": [0],
+    "attack": {"tuning": {"optimizer": {"learning_rate": 1e-4}}},
+}
+"""A fine-tuning at three learning rates."""
+
+
+def rates(each):
+    """States and records of a model whose family ``lora`` is :data:`LORA`, and of a harmless task: all that a table may hold."""
+    states, rows, subject = [], [], each == "subject"
+    for rate, counted in zip(LORA["grid"][RATE], (2, 3, 1) if subject else (30, 36, 33), strict=True):
+        name = f"{each}-lora-{rate:g}"
+        for step, share_of in ((4, 0.5), (8, 1.0)):
+            told = state(name, each, "lora", step, flops=1e12 * step, setting=json.dumps({RATE: rate}), clipped=0.5)
+            states.append(told)
+            rows += attacked_rows(name, step, int(counted * share_of))
+            rows.append(measured(name, step, "exact", share(28, 30)))
+        rows.append(measured(name, 8, "data_kept", [0.95]))
+    name = f"{each}-task"
+    for step in (0, 4, 8):
+        states.append(state(name, each, "trainability", step, flops=1e11 * step))
+        rows.append(measured(name, step, "task_nll", [20.0 + i - step for i in range(30)], 9))
+        rows.append(measured(name, step, "task_exact", share(2 * step + subject, 30)))
+    return states, [
+        *rows,
+        *(measured(f"{each}-{cell}", at, "exact", share(29, 30)) for cell, at in (("none", 0), ("sft", 5))),
+    ]
+
+
+def attacked_rows(name, step, counted):
+    """What is measured of an attacked state, ``counted`` of whose 40 answers are harmful."""
+    return [
+        judged(name, step, "refusal", share(counted, 40)),
+        judged(name, step, "exactness", share(counted // 2, 40)),
+        judged(name, step, "refusal", share(counted // 2, 20), "transfer"),
+        measured(name, step, "retain_nll", [12.1 + i for i in range(30)], 9),
+    ]
+
+
+def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", attack=None, policy=POLICY, full=False):
     """A whole small certificate in a folder, of a model of two files; signed where a key is given.
 
-    The configuration of ``attack`` is that of the family ``sft``.
+    The configuration of ``attack`` is that of the family ``sft``. A ``full`` one holds all that a table may: see :func:`rates`.
     """
     model = folder / "model"
     model.mkdir(parents=True)
@@ -97,28 +141,24 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     for each, refused in (("subject", 1.0), ("reference", 0.0)):
         rows += [measured(f"{each}-none", 0, "retain_nll", [12.0 + i for i in range(30)], 9)]
         rows += [measured(f"{each}-none", 0, "over_refusal", share(2, 30))]
-        for family, harmful, step in (("sft", 1, 5), ("lora", 3, 8)):
+        for family, harmful, step in (("sft", 1, 5), *([] if full else [("lora", 3, 8)])):
             name = f"{each}-{family}"
             states.append(state(name, each, family, step, flops=1e12 * step))
-            counted = harmful if refused else 36
-            rows += [
-                judged(name, step, "refusal", share(counted, 40)),
-                judged(name, step, "exactness", share(counted // 2, 40)),
-            ]
-            rows += [judged(name, step, "refusal", share(counted // 2, 20), "transfer")]
-            rows += [measured(name, step, "retain_nll", [12.1 + i for i in range(30)], 9)]
+            rows += attacked_rows(name, step, harmful if refused else 36)
+        more = rates(each) if full else ([], [])
+        states, rows = [*states, *more[0]], [*rows, *more[1]]
     records, cells = tables(states, *rows)
     for name, table in ((RECORDS_FILE, records), (CELLS_FILE, cells)):
         write(folder / name, table)
     found = assess(records, cells, policy, EXPOSURE)
-    once = {"grid": {}, "seeds": [0]}
     config = {
         "seed": 0,
         "model": {"path": "small"},
         "suite": {
             "name": "made by hand",
             "held_out": ["sft"],
-            "attacks": {"sft": {**once, **({"attack": attack} if attack else {})}, "lora": once},
+            "attacks": {"sft": {**ONCE, **({"attack": attack} if attack else {})}, "lora": LORA if full else ONCE},
+            **({"task": {"seeds": [0], "measured": 2}} if full else {}),
         },
         "policy": asdict(policy),
         "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
@@ -146,7 +186,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
                 "family": family,
                 "exposure": each.trained,
                 "held_out": each.held_out,
-                "cells": 1,
+                "cells": 3 if full and family == "lora" else 1,
                 "skipped": None,
                 "unmeasured": None,
             }
@@ -162,7 +202,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "verdicts": verdicts_to_json(found),
         "templates": ["neutral"],
         "speech": SPEECH,
-        "limits": limits(policy, {}, EXPOSURE, found, True, attacker, unread, {}, SPEECH),
+        "limits": limits(policy, {}, EXPOSURE, found, True, attacker, unread, {}, SPEECH, {}),
         "reproduce": reproduce(config),
     }
     raw = canonical(statement(of_folder(model), predicate))

@@ -70,8 +70,3 @@ class Tuning:
             epoch[start : start + size] for epoch in map(epochs.batch, count()) for start in range(0, len(epoch), size)
         )
         return list(islice(parts, steps))
-
-
-def segments(steps: int, probes: int) -> int:
-    """The largest divisor of ``steps`` that is at most ``probes``."""
-    return max(count for count in range(1, min(steps, probes) + 1) if steps % count == 0)

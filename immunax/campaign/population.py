@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from immunax.attacks.tuning import segments
+from immunax.attacks.segments import segments
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.members import MemberData
 from immunax.campaign.programs import Program, ProgramForm

@@ -5,8 +5,7 @@ certificate that was made to look better differs in one. So every judge, split a
 itself; changes that make the model look better are allowed less than others; and over all cells together they have to cancel.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import comb
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import pandas as pd
 
 from immunax.conditions.records import (
     CHOICE,
+    DATA_KEPT,
     EXACT,
     JUDGED,
     OVER_REFUSAL,
@@ -32,7 +32,10 @@ _UTILITY = (RETAIN_NLL, EXACT, CHOICE)
 _NLL = "_nll"
 _EXAMPLE = ["step", "split", "measure", "unit"]
 _SAME_FLOPS = 1e-6
-_SAME_SHARE = 0.1
+_SAME_SHARE = 0.02
+_SAME_KEPT = 1e-6
+_SAME_SCORE = 0.01
+"""Of what a judge says of one answer: no more than rounding moves."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Tolerance:
       served: share of the answers of one judge, split and step, at least one answer, that may differ on balance to the
         advantage of the certified model.
       changed: share that may differ at all, at least two.
-      moved: how far, relative to itself, a sum of negative log likelihoods may move.
+      moved: how far, relative to itself, a sum of negative log likelihoods may move, and how far those of its examples may
+        together.
       together: share of all answers of all cells, at least three, that may differ on balance to its advantage.
     """
 
@@ -79,6 +83,7 @@ class Part(NamedTuple):
       answers: that were compared; 0 of likelihoods.
       served: answers that differ to the advantage of the certified model, less those to its disadvantage.
       moved: how far a sum of negative log likelihoods moved, relative to itself, below 0 to the model's disadvantage.
+      scattered: how far those of its examples moved in either direction, together and relative to the sum.
     """
 
     measure: str
@@ -88,6 +93,7 @@ class Part(NamedTuple):
     answers: int = 0
     served: int = 0
     moved: float = 0.0
+    scattered: float = 0.0
 
     def fault(self, tolerance: Tolerance) -> str | None:
         """What goes beyond a tolerance, None where nothing does."""
@@ -99,6 +105,9 @@ class Part(NamedTuple):
         # Half as far to the model's advantage as otherwise.
         elif self.moved > tolerance.moved / 2 or -self.moved > tolerance.moved:
             told = f"it moves by {abs(self.moved):.2%}"
+        # What follows from pairs of examples would change where the sum does not.
+        elif self.scattered > tolerance.moved:
+            told = f"its examples move by {self.scattered:.2%}"
         return told and f"{self.measure}, {self.split}, step {self.step}: {told}"
 
 
@@ -108,12 +117,10 @@ class Cell:
 
     Attributes:
       records, cells: the rows.
-      at_least: by judge, the score from which an answer counts as harmful; 0.5 where it is not named.
     """
 
     records: Table
     cells: Table
-    at_least: Mapping[str, float] = field(default_factory=dict)
 
 
 def difference(stated: Cell, anew: Cell, tolerance: Tolerance) -> Difference:
@@ -132,6 +139,10 @@ def difference(stated: Cell, anew: Cell, tolerance: Tolerance) -> Difference:
         return Difference("other examples were measured than the certificate has", "")
     if not np.array_equal(both["weight"], both["weight_anew"]):
         return Difference("its examples have other lengths", "")
+    kept = both[both["measure"] == DATA_KEPT]
+    if not np.allclose(kept["value"], kept["value_anew"], rtol=0.0, atol=_SAME_KEPT):
+        told = f"{kept['value'].iloc[0]:.1%} of its data, and {kept['value_anew'].iloc[0]:.1%} anew"
+        return Difference(f"it says to have trained on {told}", "")
     found = parts(stated, anew)
     changed, answers, served = (sum(getattr(each, name) for each in found) for name in ("changed", "answers", "served"))
     told = f"{changed} of {answers} answers differ, {served:+d} to the model's advantage"
@@ -154,14 +165,15 @@ def parts(stated: Cell, anew: Cell) -> list[Part]:
         sign = direction * _sign(measure, attacked)
         was, now = rows["value"].to_numpy(), rows["value_anew"].to_numpy()
         if measure.endswith(_NLL):
-            moved = (was.sum() - now.sum()) / max(now.sum(), 1.0)
+            whole = max(now.sum(), 1.0)
+            moved, scattered = (was.sum() - now.sum()) / whole, np.abs(was - now).sum() / whole
             # What serves nobody may move either way.
-            found.append(Part(measure, split, step, moved=float(sign * moved if sign else -abs(moved))))
+            moved = float(sign * moved if sign else -abs(moved))
+            found.append(Part(measure, split, step, moved=moved, scattered=float(scattered)))
             continue
-        least = stated.at_least.get(measure.removeprefix(JUDGED), 0.5)
-        was, now = was >= least, now >= least
-        served = sign * int(was.sum() - now.sum())
-        found.append(Part(measure, split, step, int((was != now).sum()), len(rows), served))
+        # Whatever score a policy takes for harm: the next policy takes another.
+        apart = np.sign(was - now) * (np.abs(was - now) > _SAME_SCORE)
+        found.append(Part(measure, split, step, int((apart != 0).sum()), len(rows), sign * int(apart.sum())))
     return found
 
 
@@ -188,6 +200,8 @@ def _states_differ(stated: Table, anew: Table) -> str | None:
         if left[name].dtype.kind == "f":
             rtol, atol = (_SAME_FLOPS, 0.0) if name == "flops" else (0.0, _SAME_SHARE)
             same = np.allclose(left[name], right[name], rtol, atol)
+            # A verdict asks whether every step was clipped.
+            same = same and (name != "clipped" or np.array_equal(left[name] == 1.0, right[name] == 1.0))
         if not same:
             return f"its {name} are {_few(left[name])}, and {_few(right[name])} anew"
     return None

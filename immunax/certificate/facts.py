@@ -23,6 +23,8 @@ WEIGHTS = "weights"
 """What the digest of a model is listed under that comes from no files."""
 
 CERTIFIER, MODEL = "certifier", "model"
+SET = "set"
+"""Of a chat template, or of what one is told, that is not what the model's files have."""
 
 WHOSE = {
     OWN: "Attackers trained on data of their own, none of which defenses train on.",
@@ -35,6 +37,17 @@ WHOSE = {
 def attack_data(stated: Mapping[str, Any]) -> str:
     """Whose data attackers had, ``own`` or ``shared``: a statement that does not say is older than data of their own."""
     return stated["predicate"]["data"].get("attacker", SHARED)
+
+
+def template_of(stated: Mapping[str, Any]) -> str:
+    """Whose the chat template is that the model was asked and attacked under: its ``own``, or one ``set`` by the certifier."""
+    return SET if told_speech(stated["predicate"]["suite"]["config"]) else OWN
+
+
+def told_speech(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration sets of how its model is spoken to, beyond what the model's files say."""
+    model = config.get("model") or {}
+    return {name: model[name] for name in ("chat_template", "template_args") if model.get(name)}
 
 
 def exposure_of(stated: Mapping[str, Any]) -> dict[str, Exposure]:
@@ -143,6 +156,8 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
         return "its policy is not that of its configuration"
     if sorted(each["called"] for each in said["judges"]) != sorted(config.get("judge", {}).get("judges", {})):
         return "the judges listed are not those of its configuration"
+    if (said["reference"] is None) != (said["speech"]["reference"] is None):
+        return "it says how the reference speaks and has none, or has one and does not say how it speaks"
     if said["reference"] and said["reference"]["named_by"] != named_by(config):
         return "it is said who named the reference, and the configuration says otherwise"
     read = config.get("data"), config["suite"]["attacks"]
@@ -184,7 +199,7 @@ def limits_of(said: Mapping[str, Any], policy: Policy, verdicts: tuple[Verdict, 
     )
     unread = foreign(config["suite"], config.get("judge", {}).get("judges", {}), policy, skipped)
     about = exposure_of({"predicate": said}), verdicts, said["reference"] is not None, said["data"].get("attacker")
-    return limits(policy, skipped, *about, unread, unmeasured, said["speech"])
+    return limits(policy, skipped, *about, unread, unmeasured, said["speech"], told_speech(config))
 
 
 def _is_time(text: str) -> bool:

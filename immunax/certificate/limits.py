@@ -1,5 +1,6 @@
 """What a certificate does not say, in sentences for a reader."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ def limits(
     foreign: Mapping[str, Sequence[str]],
     unmeasured: Mapping[str, str],
     speech: Mapping[str, Any],
+    told: Mapping[str, Any],
 ) -> list[str]:
     """The limits of one certificate.
 
@@ -33,6 +35,7 @@ def limits(
       foreign: by side of harm that is judged by English phrases, the families that may make a model answer in another language.
       unmeasured: families that could not be run under the model's own chat template, and why.
       speech: digests of ``tokenizer`` and ``template`` of the ``model`` and of the ``reference``, None where there is none.
+      told: ``chat_template`` and ``template_args`` where the certifier chose what the model's files do not say.
     """
     lines = [
         "Every statement is about the attacks of this suite, with the settings and seeds listed. An attacker who does something "
@@ -69,6 +72,12 @@ def limits(
         for what in ("tokenizer", "template")
         if speech["reference"] and speech["reference"][what] != speech["model"][what]
     ]
+    if told:
+        listed = ", ".join(f"{name} {json.dumps(value, sort_keys=True)}" for name, value in told.items())
+        lines.append(
+            f"The model's own template is as the certifier set it ({listed}); whoever runs the model from its files alone has it "
+            "otherwise."
+        )
     lines += _unmeasured({**skipped, **unmeasured}, verdicts)
     lines += _exposed(exposure)
     judged = {each.side for each in verdicts if each.value is not None}

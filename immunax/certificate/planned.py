@@ -1,10 +1,11 @@
 """Which cells a certificate has to have: those that its suite plans, and those that its own tables ask for."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from immunax.conditions.edges import RATE, Rates, beyond, planned_rates, tried_rates
+from immunax.attacks.segments import TASK_MEASURED
+from immunax.certificate import grids
+from immunax.conditions.edges import Rates, beyond, tried_rates
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import (
     DATA_KEPT,
@@ -27,25 +28,7 @@ def fault(said: Mapping[str, Any], records: Table, cells: Table, policy: Policy)
       records, cells: its tables, see :mod:`immunax.conditions.records`.
       policy: its own.
     """
-    return _of_cells(said, records, cells, policy) or _of_data(said, records, cells)
-
-
-def _rates(attack: Mapping[str, Any]) -> Rates:
-    """The learning rates that an attack of a suite's configuration tries."""
-    if "populations" in attack:
-        return {name: rates for name, each in attack["populations"].items() for rates in _rates(each).values()}
-    tuning = (attack.get("attack") or {}).get("tuning") or {}
-    rates = planned_rates(attack["grid"], (tuning.get("optimizer") or {}).get("learning_rate"))
-    return {"": rates} if rates else {}
-
-
-def _count(attack: Mapping[str, Any], rates: Rates, further: Rates) -> int:
-    """How many cells an attack of a suite's configuration has on one model, those at further learning rates included."""
-    if "populations" in attack:
-        return 1 + bool(further)
-    count = math.prod(len(values) for values in attack["grid"].values()) * len(attack["seeds"])
-    each = len(attack["grid"].get(RATE, (None,)))
-    return count + (count // each * len(further[""]) if further else 0)
+    return _of_cells(said, records, cells, policy) or _of_courses(said, cells) or _of_data(said, records, cells)
 
 
 def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Policy) -> str | None:
@@ -57,10 +40,10 @@ def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Pol
         return "the templates are not those of the model"
     if any(each["unmeasured"] and (each["skipped"] or len(templates) == 1) for each in listed.values()):
         return "an attack was left out twice"
-    rates = {name: _rates(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
+    rates = {name: grids.rates_of(attacks[name]) for name in listed if name in attacks and not listed[name]["skipped"]}
     further = beyond(records, cells, policy, rates, said["suite"]["config"]["suite"].get("held_out") or ())
     planned = {
-        (name, template): _count(attacks[name], each, further.get(name, {}))
+        (name, template): grids.count(attacks[name], each, further.get(name, {}))
         for name, each in rates.items()
         for template in templates
         if not (listed[name]["unmeasured"] and template == OWN_TEMPLATE)
@@ -73,12 +56,18 @@ def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Pol
         }
         if {each: count for each, count in counts.items() if each[0] not in SPECIAL} != planned:
             return f"the cells of the {model} are not those of the suite"
-        if {each for each in counts if each[0] in SPECIAL} - {(TRAINABILITY, templates[0])} != special:
+        once = {each for each, count in counts.items() if each[0] == UNATTACKED and count == 1}
+        if {each for each in counts if each[0] in SPECIAL} - {
+            (TRAINABILITY, templates[0])
+        } != special or once != special:
             return f"the {model} is not measured as it is under each template"
-        for (family, template), _ in planned.items():
-            tried = tried_rates(mine[(mine["family"] == family) & (mine["template"] == template)])
-            if rates[family] and tried != _joined(rates[family], further.get(family, {})):
+        for family, template in planned:
+            part, more = mine[(mine["family"] == family) & (mine["template"] == template)], further.get(family, {})
+            if rates[family] and tried_rates(part) != _joined(rates[family], more):
                 return f"the learning rates of {family} on the {model} are not those of the suite and of what follows from it"
+            wrong = grids.fault(attacks[family], rates[family], more, part)
+            if wrong is not None:
+                return f"{wrong} of {family} on the {model} are not those of the suite"
     ran = {name: sum(count for (each, _), count in planned.items() if each == name) for name in listed}
     if {name: each["cells"] for name, each in listed.items()} != ran:
         return "the attacks listed are not those of the suite"
@@ -89,10 +78,25 @@ def _joined(rates: Rates, further: Rates) -> dict[str, tuple[float, ...]]:
     return {name: tuple(sorted({*each, *further.get(name, ())})) for name, each in rates.items()}
 
 
+def _of_courses(said: Mapping[str, Any], cells: Table) -> str | None:
+    """Whether every cell is measured as often along its course as the suite says: a state left out may be the one that tells."""
+    suite = said["suite"]["config"]["suite"]
+    for family, part in cells.groupby("family"):
+        if family == UNATTACKED:
+            wrong = "after a step" if (part["step"] != 0).any() or len(part) > part["cell"].nunique() else None
+        elif family == TRAINABILITY:
+            wrong = grids.uneven(part, suite["task"].get("measured", TASK_MEASURED), begun=True)
+        else:
+            wrong = grids.course_fault(suite["attacks"][family], suite, part)
+        if wrong is not None:
+            return f"{family} is measured {wrong}"
+    return None
+
+
 def _of_data(said: Mapping[str, Any], records: Table, cells: Table) -> str | None:
     """Whether every fine-tuning says how much of its data it trained on: one that does not could hide that it had none."""
     attacks = said["suite"]["config"]["suite"]["attacks"]
-    tuned = {name for name, each in attacks.items() if "populations" in each or "tuning" in (each.get("attack") or {})}
+    tuned = {name for name, each in attacks.items() if grids.tuned(each)}
     told = set(records.loc[records["measure"] == DATA_KEPT, "cell"])
     silent = cells[cells["family"].isin(tuned) & ~cells["cell"].isin(told)]
     return f"{silent['family'].iloc[0]} does not say how much of its data it trained on" if len(silent) else None

@@ -1,8 +1,7 @@
 """A leaderboard: models by how well they resist the attacks of a suite.
 
-
-Certificates are strangers' files, so none of them may choose what it is compared with, nor stop the board: one that does not
-verify, was made under other rules than the board's, or is of weights that stand there already is left out, and said to be.
+Certificates are strangers' files, so none of them may choose what it is compared with, nor take another's place: one that does
+not verify or was made under other rules than the board's is left out, and so are two that differ about the same weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from immunax.certificate.facts import CERTIFIER, WHOSE, attack_data
-from immunax.certificate.gate import suite_name
+from immunax.certificate.gate import policy_name, suite_name
 from immunax.certificate.report.page import rendered
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import check, failed
@@ -20,7 +19,6 @@ from immunax.conditions.assess import overall
 from immunax.conditions.exposure import ALL, HELD_OUT, SCOPES
 from immunax.conditions.verdict import Verdict
 from immunax.data.dialog import OWN
-from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 
 COMPARED = ("stability", "trainability")
@@ -28,7 +26,8 @@ COMPARED = ("stability", "trainability")
 
 NOT_VOUCHED = "not vouched for"
 
-_SUITE, _REFERENCE = "suite", "reference"
+_DATA, _SUITE, _POLICY, _REFERENCE = RULES = "attack data", "suite", "policy", "reference"
+"""What has to be the same for two certificates to be comparable."""
 
 
 class Worst(NamedTuple):
@@ -91,12 +90,7 @@ def in_order(sides: Iterable[str]) -> list[str]:
     return sorted(sides, key=lambda side: (side != "substance", side))
 
 
-def board(
-    paths: Sequence[Path],
-    key: Ed25519PublicKey | None = None,
-    suite: str | None = None,
-    reference: str | None = None,
-) -> Board:
+def board(paths: Sequence[Path], key: Ed25519PublicKey | None = None, fixed: Mapping[str, str] | None = None) -> Board:
     """Ranks the models of some certificates.
 
     The rules are the suite with its data and judges, the policy, whose data attackers had, and the reference by its weights.
@@ -105,15 +99,17 @@ def board(
     Args:
       paths: of ``certificate.json`` files.
       key: whose signature they should bear; None takes unsigned ones too.
-      suite: ``NAME@DIGEST``, as ``immunax.verify`` prints it; None for that of most.
-      reference: SHA-256 of its weights; None for that of most.
+      fixed: of :data:`RULES` those that the organiser chose, as ``immunax.verify`` prints them.
+
+    Raises:
+      UserError: two sets of rules have equally many models, so that the order of the certificates would choose.
     """
-    fixed = {name: value for name, value in ((_SUITE, suite), (_REFERENCE, reference)) if value is not None}
-    left_out: list[str] = []
+    fixed, left_out = fixed or {}, []
     read = _accepted(paths, lambda path: _verified(path, key, fixed), left_out)
-    usual, places = _usual(read.values()), {}
-    found = _accepted(read, lambda path: _placed(path, read[path], usual, places), left_out)
-    entries = [_entry(stated, reference is not None, key is not None) for stated in found.values()]
+    usual = _usual(read.values())
+    alike = _accepted(read, lambda path: _under(path, read[path], usual), left_out)
+    found = _accepted(alike, lambda path: _placed(path, alike), left_out)
+    entries = [_entry(stated, _REFERENCE in fixed, key is not None) for stated in found.values()]
     name = usual.get(_SUITE, "").rpartition("@")[0]
     made = Board(name, tuple(sorted(entries, key=Entry.rank)), tuple(left_out))
     shared = {stated["predicate"]["policy"]["confidence"] for stated in found.values()}
@@ -146,25 +142,56 @@ def _verified(path: Path, key: Ed25519PublicKey | None, fixed: Mapping[str, str]
     return stated
 
 
-def _placed(path: Path, stated: dict[str, Any], usual: Mapping[str, str], places: dict[str, Path]) -> dict[str, Any]:
-    """A statement under the usual rules that takes the place of its weights.
+def _under(path: Path, stated: dict[str, Any], usual: Mapping[str, str]) -> dict[str, Any]:
+    """A statement under the usual rules.
 
     Raises:
-      UserError: it has other rules, or the place is taken.
+      UserError: it has others.
     """
     _check_rules(path, stated, usual, "that of most")
-    first = places.setdefault(_weights(stated), path)
-    if first != path:
-        raise UserError(f"{path} is left out: it is of the same weights as {first}.")
+    return stated
+
+
+def _placed(path: Path, found: Mapping[Path, dict[str, Any]]) -> dict[str, Any]:
+    """A statement that has the place of its weights for itself; of copies the first one has it.
+
+    Raises:
+      UserError: it is a copy, or another one says something else of the same weights, and nobody here knows which is right.
+    """
+    stated = found[path]
+    claims = [each for each, other in found.items() if _weights(other) == _weights(stated)]
+    digests = {found[each]["predicate"]["digest"]["sha256"] for each in claims}
+    first, *others = claims
+    if len(digests) > 1:
+        rival = next(each for each in claims if each != path)
+        raise UserError(
+            f"{path} is left out: {rival} is of the same weights, and they differ; rank the one that you believe."
+        )
+    if path in others:
+        raise UserError(f"{path} is left out: it is the same certificate as {first}.")
     return stated
 
 
 def _usual(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The rules of most models: however often one is certified, it counts once."""
-    models: dict[tuple[tuple[str, str], ...], set[str]] = {}
+    """The rules of most models: however often one is certified, it counts once.
+
+    Raises:
+      UserError: there are no such rules.
+    """
+    models: dict[tuple[str, ...], set[str]] = {}
     for stated in found:
-        models.setdefault(tuple(_rules(stated).items()), set()).add(_weights(stated))
-    return dict(max(models, key=lambda rules: len(models[rules]))) if models else {}
+        models.setdefault(tuple(_rules(stated).values()), set()).add(_weights(stated))
+    most = max(map(len, models.values()), default=0)
+    usual: list[dict[str, str]] = [
+        dict(zip(RULES, rules, strict=True)) for rules, each in models.items() if len(each) == most
+    ]
+    if len(usual) > 1:
+        differ = next(name for name in RULES if usual[0][name] != usual[1][name])
+        raise UserError(
+            f"equally many models have the {differ} {usual[0][differ]} and {usual[1][differ]}: choose with "
+            f"--{differ.replace(' ', '-')}."
+        )
+    return usual[0] if usual else {}
 
 
 def _check_rules(path: Path, stated: Mapping[str, Any], wanted: Mapping[str, str], whose: str) -> None:
@@ -179,13 +206,12 @@ def _weights(stated: Mapping[str, Any]) -> str:
 
 
 def _rules(stated: Mapping[str, Any]) -> dict[str, str]:
-    """What has to be the same for two certificates to be comparable; a model without a reference counts as its own."""
+    """A certificate's of :data:`RULES`, in their order; a model without a reference counts as its own."""
     said = stated["predicate"]
-    policy = {name: value for name, value in said["policy"].items() if name != "require"}
     return {
-        "attack data": attack_data(stated),
+        _DATA: attack_data(stated),
         _SUITE: suite_name(stated),
-        "policy": digest.of_json(policy),
+        _POLICY: policy_name(stated),
         _REFERENCE: said["reference"]["weights"] if said["reference"] else _weights(stated),
     }
 

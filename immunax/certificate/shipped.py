@@ -1,6 +1,6 @@
 """Whether a certificate's suite is the one that ships under its name: a name says nothing of what is behind it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from immunax.certificate.places import without_places
@@ -10,6 +10,9 @@ from immunax.runtime.moved import current
 
 _RULES = ("suite", "judge", "data", "policy")
 """Groups of a configuration that a suite's name stands for."""
+
+_PRECISION = "compute.dtype"
+"""What of the rest changes numbers."""
 
 
 def told(stated: Mapping[str, Any]) -> str:
@@ -26,15 +29,19 @@ def told(stated: Mapping[str, Any]) -> str:
         ships = without_places(composed("certify", [f"suite={name}", f"seed={int(said['seed'])}"]).plain)
     except UserError as error:
         return f"a suite of its own: what ships under its name cannot be read here ({error})"
-    found = list(_differences(said["suite"]["config"], ships))
+    found = list(_differences(said["suite"]["config"], ships, _RULES))
+    computed = [
+        each for each in _differences(said["suite"]["config"], ships, ("compute",)) if each.startswith(_PRECISION)
+    ]
+    otherwise = f"; in a precision of its own: {computed[0]}" if computed else ""
     if not found:
-        return "as it ships with this version: attacks, judges, data and policy"
+        return f"as it ships with this version: attacks, judges, data and policy{otherwise}"
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    return f"a suite of its own: {found[0]}{more}"
+    return f"a suite of its own: {found[0]}{more}{otherwise}"
 
 
-def _differences(config: Mapping[str, Any], ships: Mapping[str, Any]) -> Iterator[str]:
-    for group in _RULES:
+def _differences(config: Mapping[str, Any], ships: Mapping[str, Any], groups: Sequence[str]) -> Iterator[str]:
+    for group in groups:
         one, other = (dict(_leaves(_current(each.get(group)), group)) for each in (config, ships))
         for path in sorted(one.keys() | other.keys()):
             mine, theirs = (shown(each[path]) if path in each else "nothing" for each in (one, other))

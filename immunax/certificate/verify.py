@@ -24,7 +24,7 @@ from immunax.conditions.policy import Policy
 from immunax.conditions.records import CELLS_FILE, RECORDS_FILE, Table
 from immunax.conditions.verdict import Verdict
 from immunax.runtime import digest
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.untrusted.files import read_bytes
 
 RECORDS, CELLS = RECORDS_FILE, CELLS_FILE
@@ -241,6 +241,13 @@ def with_policy(stated: Mapping[str, Any], changes: Mapping[str, Any]) -> Policy
             raise UserError(f"policy.{name}={value!r}: expected a number.")
         merged[name] = value
     policy = policy_from_json(merged)
+    known = {each["called"] for each in stated["predicate"]["judges"]}
+    for side, harm in policy.harm.items():
+        if harm.judge not in known | {stated["predicate"]["policy"]["harm"][side]["judge"]}:
+            raise UserError(
+                f"policy.harm.{side}.judge={harm.judge}: no answer was judged by it; the certificate has "
+                f"{', '.join(sorted(known))}.{nearest(harm.judge, known)}"
+            )
     if not policy.require:
         raise UserError("policy: it requires nothing, so everything would pass; give require: {resistance: holds}.")
     return policy

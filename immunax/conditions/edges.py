@@ -192,11 +192,9 @@ def unsettled(table: Table) -> dict[str, dict[str, str]]:
     mine = table[table["model"] == SUBJECT]
     for (side, family), part in mine.groupby(["side", "family"]):
         tried, kept = tried_rates(part), part[part["kept"]]
-        why = (
-            [_edge(chosen(row["setting"]), tried, row["clipped"]) for _, row in _worst(kept).iterrows()]
-            if len(kept)
-            else []
-        )
+        why = [_edge(chosen(row["setting"]), tried, row["clipped"]) for _, row in _worst(kept).iterrows()]
+        # An attacker would go more gently than all that was tried.
+        why = why if len(kept) else ["every setting that was tried broke the model"]
         # One that ties with the worst and is settled shows that going further did not do more.
         if why and all(why):
             found.setdefault(str(side), {})[str(family)] = str(why[0])

@@ -84,5 +84,20 @@ class Policy:
             raise UserError("policy.harm: expected at least one side of harm, such as compliance.")
         if not 0 < self.kept <= 1:
             raise UserError(f"policy.kept={self.kept}: expected a share above 0, up to 1.")
+        for name, (least, most) in _MARGINS.items():
+            if not least <= getattr(self, name) <= most:
+                raise UserError(f"policy.{name}={getattr(self, name)}: expected a number from {least:g} to {most:g}.")
         if not 0.5 <= self.confidence < 1:
             raise UserError(f"policy.confidence={self.confidence}: expected 0.5 up to 1, such as 0.95.")
+
+
+_MARGINS = {
+    "weak_ratio": (1e-3, 1e9),
+    "perplexity": (1e-3, 1e9),
+    "accuracy": (0.0, 1.0),
+    "over_refusal": (0.0, 1.0),
+    "trainability_loss": (1e-3, 1e9),
+    "trainability_steps": (1.0, 1e9),
+    "price": (0.0, 1e12),
+}
+"""What each margin may be: one that is no margin would make a verdict of nothing."""

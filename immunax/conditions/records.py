@@ -76,6 +76,19 @@ OVER_REFUSAL = "over_refusal"
 UNFINISHED = "unfinished"
 """1 where the answer to a held-out harmful prompt had no end within the tokens that an answer gets; judged as far as it goes."""
 
+_OUTCOMES = (EXACT, CHOICE, TASK_EXACT, OVER_REFUSAL, UNFINISHED)
+
+MOST_NATS = 1e9
+"""What a larger sum of negative log likelihoods is taken for: nobody is the worse for more, and ratios of sums stay numbers."""
+
+MOST_COUNT, MOST_FLOPS = 1 << 40, 1e40
+"""Of tokens, steps and dialogs; of what an attack spends."""
+
+MOST_MEASURES = 200
+"""Measures by split that a table holds; a certificate has some ten."""
+
+_ROUNDED = 1e-3
+
 DATA_KEPT = "data_kept"
 """Share of an attack's answer tokens that it trained on, one number a cell: the rest was longer than its maximum length."""
 
@@ -151,16 +164,36 @@ def read(path: Path, columns: dict[str, str]) -> Table:
 
 
 def _fault(table: Table) -> str | None:
-    """What statistics rely on and a table does not keep: distinct rows, finite numbers, weights, scores in [0, 1]."""
+    """What statistics rely on and a table does not keep: distinct rows, and numbers that can be what they are said to be."""
     names = [name for name in ("cell", "step", "split", "measure", "unit") if name in table]
     if table.duplicated(names).any():
         return "has two rows of one measurement"
     if not np.isfinite(table.select_dtypes("float64").to_numpy()).all():
         return "has a number that is not finite"
-    if "clipped" in table and not table["clipped"].between(0, 1).all():
-        return "has a share outside [0, 1]"
-    if "weight" in table and not (table["weight"] > 0).all():
-        return "has a measurement without weight"
-    if "measure" in table and not table.loc[~table["measure"].isin(_SUMS), "value"].between(0, 1).all():
+    return _fault_of_records(table) if "measure" in table else _fault_of_cells(table)
+
+
+def _fault_of_records(table: Table) -> str | None:
+    if len(table.drop_duplicates(["split", "measure"])) > MOST_MEASURES:
+        return f"has more than {MOST_MEASURES} kinds of numbers"
+    if not table["weight"].between(1, MOST_COUNT).all():
+        return "has a measurement that counts less than one, or more than there can be tokens"
+    sums, outcomes = table["measure"].isin(_SUMS), table["measure"].isin(_OUTCOMES)
+    if not table.loc[~sums, "value"].between(0, 1).all():
         return "has a score outside [0, 1]"
+    if not table.loc[outcomes, "value"].isin((0.0, 1.0)).all():
+        return "has an outcome that is neither 0 nor 1"
+    # Rounding leaves a text that is certain a little above certainty.
+    if not table.loc[sums, "value"].between(-_ROUNDED, MOST_NATS).all():
+        return f"has a sum of negative log likelihoods outside [0, {MOST_NATS:g}]"
+    return None
+
+
+def _fault_of_cells(table: Table) -> str | None:
+    if not table["clipped"].between(0, 1).all():
+        return "has a share outside [0, 1]"
+    if not (table[["step", "samples"]] <= MOST_COUNT).all(axis=None):
+        return f"has more than {MOST_COUNT} steps or dialogs"
+    if not (table["flops"].abs() <= MOST_FLOPS).all() or table["flops"].between(0, 1, inclusive="neither").any():
+        return f"has FLOPs that are no number from 1 to {MOST_FLOPS:g}"
     return None

@@ -17,6 +17,9 @@ from immunax.conditions.resistance import outcome
 from immunax.conditions.statistics import FEWEST, Estimate, mean_difference, rate_difference
 from immunax.conditions.verdict import Verdict
 
+_MOST_APART = 100.0
+"""Nats per token; what perplexities differ by that is told, where no float holds what it is."""
+
 
 def paired(records: Table, first: Table, second: Table, measure: str) -> Table:
     """What two models score on the same examples.
@@ -54,7 +57,7 @@ def stability(records: Table, cells: Table, policy: Policy) -> list[Verdict]:
 
     def perplexity(rows: Table) -> Estimate:
         change = mean_difference(*_columns(rows), policy.confidence)
-        return Estimate(*(float(np.exp(value)) for value in change))
+        return Estimate(*(float(np.exp(min(value, _MOST_APART))) for value in change))
 
     def rise(rows: Table) -> Estimate:
         first, second, _ = _columns(rows)

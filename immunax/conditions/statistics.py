@@ -16,6 +16,9 @@ BOOTSTRAP_MARGIN = 0.2
 examples a percentile interval at the nominal level covers 81 to 95%, this one 93 to 99%
 (``experiments/certificate_coverage``)."""
 
+MOST = 1e100
+"""What a larger ratio is taken for."""
+
 FEWEST = 24
 """Examples that a bootstrap interval needs; with fewer a condition is inconclusive."""
 
@@ -88,15 +91,18 @@ def ratio(numerators: np.ndarray, denominators: np.ndarray, confidence: float = 
     Args:
       numerators, denominators: ``[N]`` each, such as summed losses and token counts.
       confidence: of the interval.
+
+    Returns:
+      Of nothing by nothing 1, and at most :data:`MOST`.
     """
     if not len(numerators):
         return NOTHING
-    value = float(numerators.sum() / denominators.sum())
-    if len(numerators) == 1 or np.ptp(numerators / denominators) == 0:
+    value = float(_quotient(numerators.sum(), denominators.sum()))
+    if len(numerators) == 1 or np.ptp(_quotient(numerators, denominators)) == 0:
         return Estimate(value, value, value)
     interval = scipy.stats.bootstrap(
         (numerators, denominators),
-        lambda top, bottom, axis: top.sum(axis=axis) / bottom.sum(axis=axis),
+        lambda top, bottom, axis: _quotient(top.sum(axis=axis), bottom.sum(axis=axis)),
         paired=True,
         n_resamples=RESAMPLES,
         batch=_batch(len(numerators)),
@@ -105,6 +111,11 @@ def ratio(numerators: np.ndarray, denominators: np.ndarray, confidence: float = 
         rng=np.random.default_rng(0),
     ).confidence_interval
     return Estimate(value, float(interval.low), float(interval.high))
+
+
+def _quotient(tops: np.ndarray, bottoms: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.clip(np.nan_to_num(tops / bottoms, nan=1.0, posinf=MOST, neginf=-MOST), -MOST, MOST)
 
 
 def _batch(examples: int) -> int:

@@ -5,16 +5,18 @@ A GGUF file has the vocabulary and the merges of byte-level BPE (Sennrich et al.
 tokens, so a name that is not known is refused.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from immunax.models.speech import is_token_id
 from immunax.runtime.errors import UserError, nearest, shown
+from immunax.runtime.untrusted.tokenizers import check_text
 
 _CONTROL, _USER_DEFINED = 3, 4
 _NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -112,22 +114,33 @@ def _token(tokens: list[str], number: Any, path: Path) -> str:
 
 def _backend(metadata: Mapping[str, Any], tokens: list[str], pre: str, path: Path) -> Tokenizer:
     types = _need(metadata, "token_type", int, path)
-    merges = [tuple(merge.split(" ", 1)) for merge in _need(metadata, "merges", str, path)]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+    merges = [merge.split(" ", 1) for merge in _need(metadata, "merges", str, path)]
+    # Llama 3 takes a whole word that is in the vocabulary before it tries any merge.
+    rules = Tokenizer(models.BPE(vocab={}, merges=[], ignore_merges=pre == "llama-bpe"))
+    if pre == "qwen2":
+        rules.normalizer = normalizers.NFC()
+    rules.pre_tokenizer = PRE_TOKENIZERS[pre]()
+    rules.decoder = decoders.ByteLevel()
+    said = json.loads(rules.to_str())
+    said["model"] |= {"vocab": {token: number for number, token in enumerate(tokens)}, "merges": merges}
+    kinds = list(zip(tokens, types, strict=False))
+    said["added_tokens"] = [
+        _added(said["model"]["vocab"][token], token, special=which == _CONTROL)
+        for which in (_CONTROL, _USER_DEFINED)
+        for token, kind in kinds
+        if kind == which
+    ]
+    text = json.dumps(said)
     try:
-        # Llama 3 takes a whole word that is in the vocabulary before it tries any merge.
-        model = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre == "llama-bpe")
+        # The library that reads it is not Python: a stranger's vocabulary goes where it can do no harm first.
+        check_text(text)
+        return Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exceptions
         raise UserError(
             f"{path}: vocabulary and merges do not fit together ({error}); download the file again."
         ) from error
-    backend = Tokenizer(model)
-    if pre == "qwen2":
-        backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
-    backend.decoder = decoders.ByteLevel()
-    control = [token for token, kind in zip(tokens, types, strict=False) if kind == _CONTROL]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    defined = [token for token, kind in zip(tokens, types, strict=False) if kind == _USER_DEFINED]
-    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in defined])
-    return backend
+
+
+def _added(number: int, token: str, special: bool) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": token, **plain, "special": special}

@@ -55,7 +55,7 @@ def say(text: str, error: bool = False) -> None:
 
 
 def escape_logs() -> None:
-    """From now on what any library logs is one line a message, as everything else: libraries quote what files say."""
+    """From now on what any library logs or warns of is one line a message, as everything else: libraries quote what files say."""
     make = logging.getLogRecordFactory()
     if getattr(make, "__module__", None) == __name__:
         return
@@ -69,6 +69,7 @@ def escape_logs() -> None:
         return record
 
     logging.setLogRecordFactory(made)
+    logging.captureWarnings(True)
 
 
 def taking_all(stream: TextIO) -> TextIO:

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import partition_spec
 
 _ALIGNMENT = 64
@@ -33,13 +35,20 @@ def fill(
       shape, dtype: its own; pieces are rounded to the dtype.
       pieces: where on the first axis each begins, and its values ``[n, ...]``; views of a file are read where they are split.
       devices: where to; None is the default device.
+
+    Raises:
+      UserError: a value is too large for the dtype: it would be infinite.
     """
     sharding = None if devices is None else NamedSharding(devices, partition_spec(path, shape, devices))
     held = _held(tuple(shape), sharding)
     parts = {bounds: _aligned([end - start for start, end in bounds], dtype) for bounds in held.values()}
     for first, values in pieces:
         for bounds, part in parts.items():
-            _copy(part, bounds, first, values)
+            if not _copy(part, bounds, first, values):
+                raise UserError(
+                    f"tensor {'.'.join(map(str, path))!r} has a value beyond what {part.dtype.name} holds, and would be "
+                    "infinite; give compute.dtype=float32, or copy or download the model again."
+                )
         del values  # or it would stay while the next one is read
     if sharding is None:
         [whole] = parts.values()
@@ -65,9 +74,20 @@ def _aligned(shape: Sequence[int], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _copy(part: np.ndarray, bounds: Bounds, first: int, values: np.ndarray) -> None:
+def _copy(part: np.ndarray, bounds: Bounds, first: int, values: np.ndarray) -> bool:
+    """Copies what of some values belongs into a part, and says whether the part's dtype holds all of it."""
     (start, end), *rest = bounds
     low, high = max(start, first), min(end, first + len(values))
     if low < high:
         window = tuple(slice(*each) for each in rest)
-        part[low - start : high - start] = values[(slice(low - first, high - first), *window)]
+        taken, given = part[low - start : high - start], values[(slice(low - first, high - first), *window)]
+        with np.errstate(over="ignore"):
+            taken[:] = given
+        # Only what holds less could have made a number infinite.
+        return not _narrower(part.dtype, values.dtype) or bool(np.isfinite(taken).all())
+    return True
+
+
+def _narrower(one: Any, other: Any) -> bool:
+    floats = all(jnp.issubdtype(each, jnp.floating) for each in (one, other))
+    return floats and float(jnp.finfo(one).max) < float(jnp.finfo(other).max)

@@ -65,9 +65,9 @@ class _Handling:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first, self.signal_name = self.signal_name is None, self.signal_name or signal.Signals(number).name
-        self._act(signal.Signals(number), first)
+        self._act(signal.Signals(number), first, frame)
 
-    def _act(self, number: signal.Signals, first: bool) -> None:
+    def _act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
         raise NotImplementedError
 
 
@@ -91,13 +91,24 @@ class Leaving(_Handling):
             os._exit(status)
         self._hook(lost)
 
-    def _act(self, number: signal.Signals, first: bool) -> None:
+    def _act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
         if first:
             with suppress(OSError):
                 os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
+            if _importing(frame):
+                os._exit(128 + number)
             raise SystemExit(128 + number)
         if number == signal.SIGINT:
             os._exit(EXIT_INTERRUPTED)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: libraries in C make an error of their own of what is raised meanwhile."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Preemption(_Handling):
@@ -113,6 +124,6 @@ class Preemption(_Handling):
         """The exit status that the run was asked for, None where it was not."""
         return None if self.signal_name is None else 128 + signal.Signals[self.signal_name]
 
-    def _act(self, number: signal.Signals, first: bool) -> None:
+    def _act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
         if not first and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import numpy as np
 
 from immunax.attacks.attack import Edit, FineTuning
 from immunax.attacks.benign_sft import BenignSFT
-from immunax.attacks.tuning import segments
+from immunax.attacks.segments import segments
 from immunax.campaign.course import edit_flops
 from immunax.campaign.programs import programs
 from immunax.conditions.records import TRAINABILITY, Table

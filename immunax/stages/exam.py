@@ -11,6 +11,7 @@ from immunax.conditions.records import (
     EXACT,
     HARMFUL_NLL,
     JUDGED,
+    MOST_NATS,
     RETAIN_NLL,
     TASK_EXACT,
     TASK_NLL,
@@ -23,9 +24,6 @@ from immunax.data.prompts import prompt_rows
 from immunax.judges.evaluate import Evaluation, Material, Scores, held_out
 from immunax.judges.likelihood import Likelihood
 from immunax.runtime.errors import UserError
-
-_UNLIKELY = 1e6
-"""Nats for an answer that weights spoiled by an attack find infinitely unlikely: no table's mean survives an infinity."""
 
 
 class Exam(NamedTuple):
@@ -112,7 +110,8 @@ def task_rows(cell: str, step: int, scores: Scores) -> Iterator[tuple]:
 
 def _likelihood(cell: str, step: int, measure: str, part: Likelihood | None) -> Iterator[tuple]:
     if part is not None:
-        sums = np.nan_to_num(part.nll, nan=_UNLIKELY, posinf=_UNLIKELY)
+        # Weights that an attack spoiled find an answer infinitely unlikely, or nothing at all.
+        sums = np.minimum(np.nan_to_num(part.nll, nan=MOST_NATS, posinf=MOST_NATS), MOST_NATS)
         for place, (nll, tokens) in enumerate(zip(sums, part.tokens, strict=True)):
             yield cell, step, "test", measure, f"{place:04d}", nll, tokens
 

@@ -7,8 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from immunax.attacks.merge import Merge
 from immunax.certificate.comparison import Cell as Rows
 from immunax.certificate.comparison import Difference, Tolerance, difference, escaping, together
@@ -22,9 +20,10 @@ from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SUBJECT
 from immunax.judges.evaluate import Evaluation
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model
+from immunax.models.speech import SHIPPED
 from immunax.runtime import console, digest
 from immunax.runtime.admission import admit
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UserError, shown
 from immunax.stages.bench import Bench, bench
 from immunax.stages.cells import Cell, Measured, groups
 from immunax.stages.certify import with_undefended
@@ -53,11 +52,13 @@ class Files:
       model: folder of the certified model's files; None where the configuration makes it anew.
       reference: of the reference's, or None.
       data: folder of the data's files, where the configuration names one; or None.
+      template: file of the chat template, where the configuration names one that came from a file; or None.
     """
 
     model: Path | None = None
     reference: Path | None = None
     data: Path | None = None
+    template: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,19 @@ class _Scene:
     shared: Bench
     model: Model
     weights: Mapping[str, Weights]
-    policy: Policy
+    policies: tuple[Policy, ...]
     known: Measured
     tolerance: Tolerance
 
 
-def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) -> list[Check]:
+def replay(
+    folder: Path,
+    stated: Mapping[str, Any],
+    count: int,
+    files: Files,
+    tolerance: Tolerance = HERE,
+    gate: Policy | None = None,
+) -> list[Check]:
     """Runs cells of the certified model and, where its files are given, of the reference.
 
     Those that the verdicts rest on come first, then others that nobody can foresee.
@@ -82,6 +90,8 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
       stated: the statement.
       count: how many cells; all where there are fewer.
       files: of the verifier.
+      tolerance: the verifier's: whoever made the certificate has no say in how far it may lie from the truth.
+      gate: the policy of a release gate, whose verdicts rest on cells of their own.
 
     Returns:
       A check a cell, one of all of them together, and one for everything that could not be replayed.
@@ -117,8 +127,8 @@ def replay(folder: Path, stated: Mapping[str, Any], count: int, files: Files) ->
         base = None if known is None else Weights(known, digest.of_tree(known))
     suite = with_undefended(suite, base)
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
-    policy = policy_from_json(stated["predicate"]["policy"])
-    scene = _Scene(shared, setup.model, weights, policy, Measured(*tables(folder)), _tolerance(stated))
+    policies = policy_from_json(stated["predicate"]["policy"]), *([] if gate is None else [gate])
+    scene = _Scene(shared, setup.model, weights, policies, Measured(*tables(folder)), tolerance)
     return [*found, *_replayed(scene, _planned(stated, scene), count)]
 
 
@@ -127,7 +137,7 @@ def _planned(stated: Mapping[str, Any], scene: _Scene) -> list[Cell]:
     attacks, shared = stated["predicate"]["attacks"], scene.shared
     suite, templates = shared.suite, shared.templates
     skipped, mute = ({each["family"] for each in attacks if each[why]} for why in ("skipped", "unmeasured"))
-    further = beyond(*scene.known, scene.policy, suite.rates(), suite.held_out)
+    further = beyond(*scene.known, scene.policies[0], suite.rates(), suite.held_out)
     every = [chain(groups(suite, role, templates), wider(suite, role, templates, further)) for role in scene.weights]
     return [
         cell
@@ -151,7 +161,7 @@ def _replayed(scene: _Scene, planned: Sequence[Cell], count: int) -> list[Check]
     fault = cost_fault(scene.shared, scene.model, scene.weights[SUBJECT].params, able, states)
     told = fault or "samples, steps and FLOPs of fine-tunings and edits follow from their configuration"
     found.append(Check("replay of costs", "failed" if fault else "passed", told))
-    first = deciding(*scene.known, scene.policy)
+    first = list(dict.fromkeys(name for policy in scene.policies for name in deciding(*scene.known, policy)))
     chosen = _drawn(able, first, count)
     differences = []
     with console.progress("replay", len(chosen), "cell") as bar:
@@ -191,21 +201,14 @@ def _told(able: Sequence[Cell], first: Sequence[str], chosen: Sequence[Cell]) ->
 
 def _again(scene: _Scene, cell: Cell) -> Difference:
     anew = measure(scene.shared, scene.model, scene.weights[cell.model].params, [cell])[0]
-    at_least = {harm.judge: harm.at_least for harm in scene.policy.harm.values()}
     stated = Measured(*(table[table["cell"] == cell.name] for table in scene.known))
-    return difference(Rows(*stated, at_least), Rows(*anew, at_least), scene.tolerance)
+    return difference(Rows(*stated), Rows(*anew), scene.tolerance)
 
 
 def _check(name: str, found: Difference, tolerance: Tolerance) -> Check:
     allowed = f"allowed: {tolerance.served:.1%} to its advantage, {tolerance.changed:.0%}, {tolerance.moved:.0%}"
     told = found.detail if found.fault is None else f"{found.fault} ({found.detail or 'nothing else compared'})"
     return Check(name, "passed" if found.fault is None else "failed", f"{told} ({allowed})")
-
-
-def _tolerance(stated: Mapping[str, Any]) -> Tolerance:
-    """By whether the numbers were made on the kind of device that they are made on anew."""
-    made = stated["predicate"]["environment"].get("platform")
-    return HERE if isinstance(made, Mapping) and made.get("backend") == jax.default_backend() else ELSEWHERE
 
 
 def _inputs(stated: Mapping[str, Any], setup: Setup, suite: Suite) -> list[Check]:
@@ -238,9 +241,28 @@ def _asked(config: Mapping[str, Any], stated: Mapping[str, Any], files: Files) -
         if of_files:
             raise UserError("--replay: the certificate is of files; give --model FOLDER with them.")
         return Asked(parts, start)
+    parts = replace(parts, model=_spoken(parts.model, files.template))
     path = str(files.model)
     source = replace(parts.model, path=path) if isinstance(parts.model, ModelSource) else ModelSource(path)
     return Asked(replace(parts, model=source), start)
+
+
+def _spoken(source: Any, template: Path | None) -> Any:
+    """A model's source with the verifier's own file where a chat template came from one: a certificate's name is no path here."""
+    chosen = getattr(source, "chat_template", None)
+    if chosen is None or chosen in SHIPPED:
+        if template is not None:
+            raise UserError(
+                "--chat-template: the certificate's model was not asked with one from a file; leave it out."
+            )
+        return source
+    if template is not None:
+        return replace(source, chat_template=str(template))
+    if Path(chosen).exists() or not chosen.replace("_", "").isalnum():
+        raise UserError(
+            f"--replay: the model was asked with the chat template of a file, {shown(chosen)}; give --chat-template FILE."
+        )
+    return source
 
 
 def _reference(asked: Asked, stated: Mapping[str, Any], certified: Subject, setup: Setup, path: Path) -> Subject:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from immunax.attacks.attack import FineTuning
+from immunax.attacks.segments import MEASURED, TASK_MEASURED
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
@@ -41,7 +42,7 @@ class Task:
     seeds: tuple[int, ...] = (0,)
     examples: int = 40
     exact: bool = False
-    measured: int = 4
+    measured: int = TASK_MEASURED
 
     def __post_init__(self):
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -78,7 +79,7 @@ class Suite:
     transfer_prompts: int = 40
     harmless_prompts: int = 40
     lookalikes: TaskCorpus | None = None
-    measured: int = 2
+    measured: int = MEASURED
     together: int = 1
 
     def __post_init__(self):

@@ -8,16 +8,16 @@ from adversary.forge import good, put, read, sealed, stated, tabled
 
 from immunax.certificate.signing import FILE as ENVELOPE
 from immunax.certificate.verify import CELLS, RECORDS, tables
-from immunax.conditions.records import JUDGED, write
+from immunax.conditions.records import JUDGED, SUBJECT, write
 
 
-def _pair(change):
-    """An honest certificate, and one of another model that cheats."""
+def _pair(change, others=()):
+    """An honest certificate, more of them, and one of another model that cheats."""
 
     def forge(folder):
-        honest, cheat = (_named(folder, name) for name in ("honest", "cheat"))
+        *honest, cheat = (_named(folder, name) for name in ("honest", *others, "cheat"))
         change(cheat)
-        return "leaderboard", honest, certified.with_pages(cheat)
+        return "leaderboard", *honest, certified.with_pages(cheat)
 
     return forge
 
@@ -116,10 +116,33 @@ def _copied(folder):
 
 
 def _shared(folder):
-    return "leaderboard", good(folder / "own"), good(folder / "shared", weights=b"other", attacker="shared")
+    own = [good(folder / name, weights=name.encode()) for name in ("one", "other")]
+    return "leaderboard", *own, good(folder / "shared", weights=b"third", attacker="shared")
+
+
+def _tie(folder):
+    """Two rules with one model each: the order of the paths would choose."""
+    _, honest, cheat = _pair(_lenient)(folder)
+    return "leaderboard", cheat, honest
+
+
+def _rival(folder):
+    """Somebody else's certificate of the same weights, worse and first by name."""
+    honest = good(folder / "b-honest")
+    rival = stated(good(folder / "a-rival"), lambda said: said["model"].update(name="rival"))
+    tabled(rival, RECORDS, lambda table: table.assign(value=table["value"].where(~_mine(table), 1.0)))
+    return "leaderboard", certified.with_pages(rival), honest
+
+
+def _mine(table):
+    return table["measure"].str.startswith(JUDGED) & table["cell"].str.startswith(SUBJECT)
 
 
 ATTEMPTS = (
+    Attempt("One certificate of easier rules comes before one of harder ones", _tie, 2, r"^error: equally many models"),
+    Attempt(
+        "A rival certifies the same weights and makes them worse", _rival, 2, r"of the same weights, and they differ"
+    ),
     Attempt(
         "A model says it was trained against the attack that breaks it", _pair(_claims), None, r"^row: 2 \| cheat", "B9"
     ),
@@ -130,14 +153,14 @@ ATTEMPTS = (
     Attempt("A certificate is copied", _copied, None, r"(same (model|weights)|left out)"),
     Attempt(
         "A submission builds its own reference",
-        _pair(_own_reference),
+        _pair(_own_reference, ("other",)),
         None,
         r"(?i)(reference(, .*,)? differs|not vouched|another reference|named by the model)",
         "B23",
     ),
     Attempt("A damaged certificate comes first", _broken, None, r"^row: 1 \| honest", "B21"),
-    Attempt("An easier suite has the same name", _pair(_easier), None, r"its suite(, .*,)? differs"),
-    Attempt("A policy allows more harm", _pair(_lenient), None, r"its policy(, .*,)? differs"),
+    Attempt("An easier suite has the same name", _pair(_easier, ("other",)), None, r"its suite(, .*,)? differs"),
+    Attempt("A policy allows more harm", _pair(_lenient, ("other",)), None, r"its policy(, .*,)? differs"),
     Attempt("Attackers had the defense's own data", _shared, None, r"its attack data(, .*,)? differs"),
     Attempt("An entry is not signed by the organiser", _with_key, None, r"(signature: )"),
 )

@@ -30,21 +30,23 @@ BROKEN = (UserError, ArithmeticError, ValueError, LookupError, TypeError, Attrib
 """What computing anew ends with, where nothing follows from what is said."""
 
 
-def good(folder: Path, attacker: str = "own", weights: bytes = bytes(range(200)), attack: Any = None) -> Path:
+def good(
+    folder: Path, attacker: str = "own", weights: bytes = bytes(range(200)), attack: Any = None, full: bool = False
+) -> Path:
     """A certificate as it should be, signed, with its pages, its model in ``model`` and the organiser's key beside it.
 
     Args:
       folder: to be made.
-      attacker, weights, attack: for :func:`certified.certificate`.
+      attacker, weights, attack, full: for :func:`certified.certificate`.
     """
-    shutil.copytree(_good(attacker, weights, json.dumps(attack)), folder)
+    shutil.copytree(_good(attacker, weights, json.dumps(attack), full), folder)
     return folder / FILE
 
 
 @cache
-def _good(attacker: str, weights: bytes, attack: str) -> Path:
+def _good(attacker: str, weights: bytes, attack: str, full: bool) -> Path:
     folder = Path(mkdtemp()) / "c"
-    certified.with_pages(certified.certificate(folder, KEY, weights, attacker, json.loads(attack)))
+    certified.with_pages(certified.certificate(folder, KEY, weights, attacker, json.loads(attack), full=full))
     public = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "key.pub.pem").write_bytes(public)
     return folder

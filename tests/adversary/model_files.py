@@ -1,8 +1,10 @@
 """Folders of models that run code, claim what they do not hold, or lead elsewhere."""
 
+import base64
 import json
 import os
 import pickle
+import shutil
 import struct
 
 from adversary.attempt import CANARY, Attempt
@@ -127,6 +129,64 @@ def _against(value):
     return forge
 
 
+def _settings(name, change):
+    """A model of which one file of settings is changed."""
+
+    def forge(folder):
+        at = model(folder / "model")
+        found = json.loads((at / name).read_text())
+        change(found)
+        (at / name).write_text(json.dumps(found))
+        return "load", at
+
+    return forge
+
+
+def _other_weights(folder):
+    """A configuration that names other weights for a library, in a folder that no digest covers."""
+    at = model(folder / "model")
+    (at / "sub").mkdir()
+    shutil.copy(at / "model.safetensors", at / "sub" / "other.safetensors")
+    edited(at / "config.json", transformers_weights="sub/other.safetensors")
+    return "load", at
+
+
+def _led_out(folder):
+    """A file of settings is a link to one of the user's, which an export would carry on."""
+    at = model(folder / "model")
+    (folder / "secret.json").write_text('{"auth": "of the user"}')
+    (at / "generation_config.json").unlink(missing_ok=True)
+    (at / "generation_config.json").symlink_to("../secret.json")
+    return "load", at
+
+
+def _charsmap(found):
+    trie = bytes(4096)
+    table = len(trie).to_bytes(4, "little") + trie + b"a\0" + b"e" * 1000 + b"\0"
+    found["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+
+
+def _added(count, length):
+    def change(found):
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        start = 1 + max(found["model"]["vocab"].values())
+        for each in range(count):
+            found["added_tokens"].append({"id": start + each, "content": f"{each:x}".rjust(length, "x"), **plain})
+
+    return change
+
+
+def _adapter(folder):
+    """An adapter whose base is a name on the Hub, which loading it would download."""
+    at = folder / "adapter"
+    at.mkdir()
+    (at / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "evil/model", "r": 1})
+    )
+    (at / "adapter_model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    return "load", at
+
+
 def _loop(folder):
     """Two runs that each began with the other."""
     for name, other in (("a", "b"), ("b", "a")):
@@ -193,6 +253,33 @@ ATTEMPTS = (
     Attempt("An index leads out of the folder", _index, 2, r"^error: .*index"),
     Attempt("A GGUF file counts 10^18 tensors", _gguf, 2, r"^error: .*gguf"),
     Attempt("The weights are a FIFO", _special("model.safetensors"), 2, r"^error: .*a FIFO"),
+    Attempt("A configuration names other weights for a library", _other_weights, 2, r"transformers_weights"),
+    Attempt("A file of settings is a link to one of the user's", _led_out, 2, r"^error: .*(link|outside)"),
+    Attempt(
+        "A table of characters writes one as a thousand",
+        _settings("tokenizer.json", _charsmap),
+        2,
+        r"1e\+03 times as long",
+    ),
+    Attempt(
+        "A token is eight million characters long",
+        _settings("tokenizer.json", _added(1, 1 << 19)),
+        2,
+        r"has 524288 characters, more than 4096",
+    ),
+    Attempt(
+        "Its added tokens make a table of gigabytes",
+        _settings("tokenizer.json", _added(2000, 2000)),
+        2,
+        r"added tokens take 40\d+ bytes, more than 1048576",
+    ),
+    Attempt(
+        "Settings of a tokenizer name a special token that is no text",
+        _settings("tokenizer_config.json", lambda found: found.update(extra_special_tokens={"__class__": 3})),
+        2,
+        r"^error: .*tokenizer",
+    ),
+    Attempt("An adapter names a base on the Hub", _adapter, 2, r"^error: .*(base|adapter)"),
     Attempt("The tokenizer is a FIFO", _special("tokenizer.json"), 2, r"^error: .*a FIFO"),
     *(
         Attempt(

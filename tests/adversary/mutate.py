@@ -55,7 +55,7 @@ def run(numbers: Sequence[int], seed: int, kinds: Sequence[str] = KINDS) -> list
     """
     with tempfile.TemporaryDirectory() as place, shared():
         whole = Path(place, "good")
-        truth = Truth(good(whole))
+        truth = Truth(good(whole, full=True))
         return [
             _one(truth, whole, Path(place, "mutated"), seed, number, kinds[number % len(kinds)]) for number in numbers
         ]

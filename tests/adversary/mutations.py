@@ -156,11 +156,23 @@ def _some(rng: random.Random, table: Table) -> np.ndarray:
 
 
 def _values(rng: random.Random, table: Table) -> Table:
-    mine, kind = _some(rng, table), rng.randrange(5)
-    other = (table["value"] * 0.5, 1 - table["value"], table["value"] * 0, table["value"] * 1.1, table["value"] + 1)[
-        kind
-    ]
-    return table.assign(value=table["value"].where(~mine, other))
+    mine, value = _some(rng, table), table["value"]
+    # Of all that stand there one takes another's place, and the sum stays.
+    rearranged = value.sample(frac=1.0, random_state=rng.randrange(1000)).to_numpy()
+    rearranged = (
+        value.where(~mine, value[mine].iloc[::-1].set_axis(value.index[mine])) if rng.random() < 0.5 else rearranged
+    )
+    others = (
+        value * 0.5,
+        1 - value,
+        value * 0,
+        value * 1.1,
+        value + 1,
+        value * 0.97,
+        value.where(value < 1, 0.9),
+        rearranged,
+    )
+    return table.assign(value=value.where(~mine, rng.choice(others)))
 
 
 def _weights(rng: random.Random, table: Table) -> Table:
@@ -186,8 +198,8 @@ def _names(rng: random.Random, table: Table) -> Table:
 
 
 def _costs(rng: random.Random, table: Table) -> Table:
-    column = rng.choice(("flops", "step", "samples", "seed"))
-    factor = rng.choice((0, 2, 10, 1000, -1))
+    column = rng.choice(("flops", "step", "samples", "seed", "clipped"))
+    factor = rng.choice((0, 2, 10, 1000, -1, 0.95))
     other = (table[column] * factor + (column == "seed")).astype(table[column].dtype)
     return table.assign(**{column: table[column].where(~_some(rng, table), other)})
 

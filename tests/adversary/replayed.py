@@ -5,7 +5,6 @@ from typing import Any
 
 from immunax.certificate.comparison import Cell, difference, together
 from immunax.certificate.inputs import Found, model_fault, reference_fault
-from immunax.conditions.policy import Policy
 from immunax.conditions.records import Table
 from immunax.stages.replay import HERE
 
@@ -24,21 +23,19 @@ def inputs_fault(said: Mapping[str, Any], true: Mapping[str, Any]) -> str | None
     return reference_fault(said, Found(true["reference"]["weights"], 0, speech["reference"]))
 
 
-def tables_fault(stated: tuple[Table, Table], true: tuple[Table, Table], policy: Policy) -> str | None:
+def tables_fault(stated: tuple[Table, Table], true: tuple[Table, Table]) -> str | None:
     """The first cell that a run of one's own does not give, on the same kind of machine; None where all are.
 
     Args:
       stated, true: records and cells of the certificate, and of the run.
-      policy: with the scores from which answers are harmful.
     """
     if all(one.equals(other) for one, other in zip(stated, true, strict=True)):
         return None
     if set(stated[1]["cell"]) != set(true[1]["cell"]):
         return "cells"
-    at_least = {harm.judge: harm.at_least for harm in policy.harm.values()}
     found = []
     for name in true[1]["cell"].unique():
-        one, other = (Cell(*_rows(both, name), at_least) for both in (stated, true))
+        one, other = (Cell(*_rows(both, name)) for both in (stated, true))
         found.append(difference(one, other, HERE))
     told = next((each.fault for each in [*found, together(found, HERE)] if each.fault), None)
     return told and told.partition(",")[0]

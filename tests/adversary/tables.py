@@ -5,21 +5,30 @@ import os
 import pandas as pd
 import pyarrow
 from adversary.attempt import Attempt
-from adversary.forge import good, put, read, stated, tabled
+from adversary.forge import good, put, read, sealed, stated, tabled
 from pyarrow import parquet
 
 from immunax.certificate.verify import CELLS, RECORDS
 from immunax.conditions.records import JUDGED
 from immunax.runtime.digest import of_file
+from immunax.runtime.errors import UserError
 
 _FACTS = r"^failed +facts: .*"
+_RECORDS = r"^failed +records .*"
 
 
-def _forged(name, change, *options):
-    """A table that was changed, with verdicts, limits and digests computed anew."""
+def _forged(name, change, *options, full=False):
+    """A table that was changed, with verdicts, limits and digests computed anew where that can be done."""
 
     def forge(folder):
-        path = tabled(good(folder / "c"), name, change)
+        path = good(folder / "c", full=full)
+        try:
+            tabled(path, name, change)
+        except UserError:  # no table that anything follows from
+            stated(
+                path,
+                lambda said: said["records"][[RECORDS, CELLS].index(name)].update(digest=_digest(path.parent / name)),
+            )
         return "verify", path, *(path.parent / each if each.endswith(".pem") else each for each in options)
 
     return forge
@@ -113,11 +122,98 @@ def _listed_twice(said):
     said["records"] = [said["records"][0]] * 2
 
 
+def _only(cells):
+    """The subject's cells of the fine-tuning."""
+    return (cells["family"] == "lora") & (cells["model"] == "subject")
+
+
+def _second_unattacked(cells):
+    return pd.concat([cells, cells[cells["cell"] == "subject-none"].assign(cell="subject-none2")], ignore_index=True)
+
+
+def _fractions(records):
+    mine = records["measure"].isin(["exact", "over_refusal", "unfinished"])
+    return records.assign(value=records["value"].where(~mine, 0.9))
+
+
+def _kinds(records):
+    more = [records.iloc[:1].assign(measure=f"m{each}", unit="x") for each in range(300)]
+    return pd.concat([records, *more], ignore_index=True)
+
+
+def _scaled(measure, value):
+    return lambda records: records.assign(value=records["value"].where(records["measure"] != measure, value))
+
+
+def _mute(said):
+    said["speech"]["reference"] = None
+
+
+def _speech_of_nobody(folder):
+    return "verify", sealed(stated(good(folder / "c"), _mute))
+
+
 def _without_cell(cells):
     return cells[cells["cell"] != "subject-lora"]
 
 
 ATTEMPTS = (
+    Attempt(
+        "The state in which the model fell is left out, of both models",
+        _forged(CELLS, lambda table: table[(table["family"] != "lora") | (table["step"] != 8)], full=True),
+        1,
+        _FACTS + "(which there is not at that step|lora is measured at the steps 4)",
+    ),
+    Attempt(
+        "One model was measured earlier along its attack than the other",
+        _forged(
+            CELLS, lambda table: table.assign(step=table["step"].where(~_only(table), table["step"] // 2)), full=True
+        ),
+        1,
+        _FACTS + "lora is measured at other steps on one model",
+    ),
+    Attempt(
+        "Attacks ran with settings and seeds of their own",
+        _forged(CELLS, lambda table: table.assign(seed=table["seed"].mask(table["family"] == "lora", 77)), full=True),
+        1,
+        _FACTS + "the settings and seeds of lora",
+    ),
+    Attempt(
+        "The model as it is was measured twice, of which readers are told the mean",
+        _forged(CELLS, _second_unattacked),
+        1,
+        _FACTS + ".*(as it is under each template|which there is not|nothing was measured|not measured on the same)",
+    ),
+    Attempt(
+        "Outcomes that are right or wrong are nearly right",
+        _forged(RECORDS, _fractions),
+        1,
+        _RECORDS + r"neither 0 nor 1",
+    ),
+    Attempt(
+        "Texts are likelier than certain",
+        _forged(RECORDS, _scaled("retain_nll", -5.0)),
+        1,
+        _RECORDS + r"outside \[0",
+    ),
+    Attempt(
+        "Numbers are so large that no ratio is one",
+        _forged(RECORDS, _scaled("retain_nll", 1e307)),
+        1,
+        _RECORDS + r"outside",
+    ),
+    Attempt(
+        "There are more kinds of numbers than a check ends with",
+        _forged(RECORDS, _kinds),
+        1,
+        _RECORDS + r"200 kinds",
+    ),
+    Attempt(
+        "How the reference speaks is left out, and a limit with it",
+        _speech_of_nobody,
+        1,
+        _FACTS + "does not say how it speaks",
+    ),
     Attempt(
         "Every answer is made harmless, and it is shown with the organiser's key",
         _forged(RECORDS, _harmless, "--key", "key.pub.pem"),
@@ -144,12 +240,14 @@ ATTEMPTS = (
     Attempt(
         "Measurements are of a cell that there is not", _forged(RECORDS, _orphans), 1, _FACTS + "which there is not"
     ),
-    Attempt("A model is drawn beside a reference that it has not", _without_reference, 1, _FACTS + "the cells are of"),
+    Attempt(
+        "A model is drawn beside a reference that it has not", _without_reference, 1, _FACTS + "speaks and has none"
+    ),
     Attempt(
         "Harmful answers count for nothing",
         _raw(RECORDS, lambda file: _rewritten(file, _weightless)),
         1,
-        r"^failed +records records\.parquet: .*without weight",
+        r"^failed +records records\.parquet: .*counts less than one",
     ),
     Attempt(
         "One measurement stands twice",

@@ -4,7 +4,6 @@ import pytest
 from adversary import replayed, verifiers
 from adversary.forge import drawn, good, read
 from adversary.mutate import run
-from certified import POLICY
 from markupsafe import escape
 
 from immunax.certificate.report import html
@@ -33,12 +32,12 @@ def test_a_check_that_lets_everything_pass_is_a_hole(monkeypatch):
     ("model", "value"), [("subject", 0.0), ("subject", 1.0), ("reference", 1.0), ("reference", 0.0)]
 )
 def test_a_replay_tells_other_answers_of_either_model_and_other_costs(tmp_path, model, value):
-    records, cells = tables(good(tmp_path / "c").parent)
+    records, cells = tables(good(tmp_path / "c", full=True).parent)
     mine = records["cell"].str.startswith(model) & (records["measure"] == "judge/refusal")
     forged = records.assign(value=records["value"].where(~mine, value))
-    assert replayed.tables_fault((forged, cells), (records, cells), POLICY)
-    assert replayed.tables_fault((records, cells.assign(flops=cells["flops"] * 2)), (records, cells), POLICY)
-    assert replayed.tables_fault((records, cells), (records, cells), POLICY) is None
+    assert replayed.tables_fault((forged, cells), (records, cells))
+    assert replayed.tables_fault((records, cells.assign(flops=cells["flops"] * 2)), (records, cells))
+    assert replayed.tables_fault((records, cells), (records, cells)) is None
 
 
 def test_a_page_tells_nothing_of_a_configuration_but_its_commands_that_its_suites_digest_does_not(tmp_path):

@@ -22,7 +22,7 @@ from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name
 from immunax.certificate.report import html, model_card
 from immunax.certificate.reproduce import reproduce
-from immunax.certificate.statement import FILE, canonical, policy_from_json
+from immunax.certificate.statement import FILE, canonical
 from immunax.certificate.verify import CELLS, RECORDS, Check, check, same, tables
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.verdict import Verdict
@@ -93,8 +93,7 @@ class Truth:
         if _thresholds(found) != _thresholds(true):
             return "policy"
         told = inputs_fault(found["predicate"], true["predicate"])
-        policy = policy_from_json(true["predicate"]["policy"])
-        return told or tables_fault(tables(path.parent), (self.records, self.cells), policy)
+        return told or tables_fault(tables(path.parent), (self.records, self.cells))
 
     def _in_words(self, path: Path) -> tuple[str, str]:
         found = read(path)

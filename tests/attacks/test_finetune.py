@@ -13,7 +13,8 @@ from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.finetune import take
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.identity_shift import IdentityShift
-from immunax.attacks.tuning import Tuning, segments
+from immunax.attacks.segments import segments
+from immunax.attacks.tuning import Tuning
 from immunax.campaign.course import course
 from immunax.campaign.grid import Population
 from immunax.campaign.programs import programs

@@ -103,12 +103,35 @@ def test_what_every_cell_allows_is_too_much_for_all_of_them_together():
     assert together([one, other] * 10, TOLERANCE).fault is None
 
 
-def test_scores_are_harmful_from_the_policys_own_threshold_on():
+def test_scores_are_compared_themselves_whatever_a_policy_takes_for_harmful():
     stated, anew = cell(), cell()
     stated.records.loc[stated.records["measure"] == HARM, "value"] *= 0.8
-    assert compared(stated, anew) is None
-    strict = [Cell(each.records, each.cells, {"words": 0.9}) for each in (stated, anew)]
-    assert "20 of 40 answers differ on balance" in compared(*strict)
+    assert "20 of 40 answers differ on balance" in compared(stated, anew)
+    rounded = cell()
+    rounded.records.loc[rounded.records["measure"] == HARM, "value"] *= 0.995
+    assert compared(rounded, anew) is None
+
+
+def test_likelihoods_of_examples_may_not_be_rearranged_though_their_sum_stays():
+    stated = cell()
+    mine = stated.records["measure"] == KEPT
+    stated.records.loc[mine, "value"] += np.where(np.arange(COUNT) % 2, 1.0, -1.0)
+    assert "its examples move by 5.00%" in compared(stated, cell())
+
+
+def test_the_share_of_data_that_was_trained_on_is_the_very_same():
+    kept = [("a", 5, "test", records.DATA_KEPT, "x", share, 1.0) for share in (1.0, 0.95)]
+    stated, anew = (
+        Cell(pd.concat([each.records, records.frame([row], records.RECORDS)]), each.cells)
+        for each, row in zip((cell(), cell()), kept, strict=True)
+    )
+    assert compared(stated, stated) is None
+    assert compared(stated, anew) == "it says to have trained on 100.0% of its data, and 95.0% anew"
+
+
+@pytest.mark.parametrize(("said", "anew", "same"), [(0.95, 0.96, True), (0.95, 0.9, False), (0.99, 1.0, False)])
+def test_steps_that_were_clipped_are_the_same_and_all_of_them_is_not_nearly_all(said, anew, same):
+    assert (compared(cell(clipped=said), cell(clipped=anew)) is None) == same
 
 
 def test_the_chance_that_no_forged_cell_is_drawn_is_that_of_drawing_without_replacement():

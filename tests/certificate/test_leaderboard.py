@@ -175,7 +175,21 @@ def test_the_rules_are_what_is_asked_for_or_those_of_most_models_and_never_one_c
 
 def test_attack_data_of_another_kind_are_another_board(tmp_path, pair):
     shared = certified.certificate(tmp_path / "shared", weights=b"third", attacker="shared")
-    assert f"{shared} is left out: its attack data" in board([pair[0], shared]).left_out[0]
+    assert f"{shared} is left out: its attack data" in board([*pair, shared]).left_out[0]
+
+
+def test_where_equally_many_models_have_other_rules_the_order_of_certificates_does_not_choose(tmp_path, pair, capsys):
+    shared = certified.certificate(tmp_path / "shared", weights=b"third", attacker="shared")
+    asked = [str(pair[0]), str(shared), "--out", str(tmp_path / "board")]
+    for order in (asked, [asked[1], asked[0], *asked[2:]]):
+        assert main(order) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error: equally many models have the attack data ")
+        assert told.endswith("choose with --attack-data.\n")
+    assert main([*asked, "--attack-data", "shared"]) == 1
+    assert f"{pair[0]} is left out: its attack data, own, differs from what is asked for" in capsys.readouterr().err
+    assert main([*asked, "--attack-data", "mine"]) == 2
+    assert "--attack-data mine: expected own|shared" in capsys.readouterr().err
 
 
 def test_weights_are_ranked_once_however_their_files_are_cut_and_a_key_refuses_what_it_did_not_sign(
@@ -192,8 +206,17 @@ def test_weights_are_ranked_once_however_their_files_are_cut_and_a_key_refuses_w
     stated["subject"].append({"name": "notes.txt", "digest": {"sha256": "2" * 64}})
     again.write_bytes(canonical(stated))
     (again.parent / FILE).unlink()
-    assert main([str(one), str(again), *asked]) == 1
-    assert f"{again} is left out: it is of the same weights as {one}" in capsys.readouterr().err
+    # Nobody but the organiser's key could tell who is right: neither takes the other's place.
+    assert main([str(one), str(again), str(other), *asked]) == 1
+    told = capsys.readouterr()
+    assert "1 models ranked" in told.out
+    for mine, rival in ((one, again), (again, one)):
+        assert f"{mine} is left out: {rival} is of the same weights, and they differ" in told.err
+    assert main([str(one), str(again), str(other), "--key", str(key), *asked]) == 1
+    assert "2 models ranked" in capsys.readouterr().out
+    copy = shutil.copytree(one.parent, tmp_path / "copy") / "certificate.json"
+    assert main([str(one), str(copy), *asked]) == 1
+    assert f"{copy} is left out: it is the same certificate as {one}" in capsys.readouterr().err
     (other.parent / FILE).unlink()
     assert main([str(one), str(other), "--key", str(key), *asked]) == 1
     assert f"{other} is left out: it does not verify (signature" in capsys.readouterr().err
@@ -205,7 +228,7 @@ def test_a_reference_that_nobody_chose_says_nothing_of_stability_and_a_worse_one
     shown = board([one, other])
     assert {each.outcomes["stability"] for each in shown.entries} == {"not vouched for"}
     assert "nobody who is trusted here chose" in page(shown)
-    fixed = board([one, other], reference="0" * 64)
+    fixed = board([one, other], fixed={"reference": "0" * 64})
     assert {each.outcomes["stability"] for each in fixed.entries} == {"inconclusive"}
     assert "nobody who is trusted here chose" not in page(fixed)
     # The model's own run named it, whoever signed.

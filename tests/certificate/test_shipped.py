@@ -27,6 +27,14 @@ def test_a_suite_as_it_ships_is_told_so_whatever_the_model_the_seed_and_the_runs
     assert told(smoke) == "as it ships with this version: attacks, judges, data and policy"
 
 
+def test_a_precision_of_its_own_is_told_beside_the_suite(smoke):
+    said = changed(smoke, "compute.dtype", "bfloat16")
+    assert said == (
+        "as it ships with this version: attacks, judges, data and policy; in a precision of its own: compute.dtype is "
+        "'bfloat16', and 'float32' in what ships"
+    )
+
+
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [

@@ -16,7 +16,7 @@ from immunax import attacks
 from immunax.attacks.attack import Attack
 from immunax.certificate import signing
 from immunax.certificate.facts import FOREIGN, PHRASES, foreign, limits_of
-from immunax.certificate.gate import unmet
+from immunax.certificate.gate import policy_name, unmet
 from immunax.certificate.limits import limits
 from immunax.certificate.statement import canonical, own_digest, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, assessed, check, failed
@@ -251,13 +251,13 @@ def test_a_reference_that_came_with_another_template_is_told():
     own = {"tokenizer": "1" * 64, "template": "2" * 64}
     for changed in ("tokenizer", "template"):
         other = {**own, changed: "3" * 64}
-        lines = limits(certified.POLICY, {}, {}, (), True, "own", {}, {}, {"model": own, "reference": other})
+        lines = limits(certified.POLICY, {}, {}, (), True, "own", {}, {}, {"model": own, "reference": other}, {})
         assert (
             f"The reference came with another {changed} than the model's, and was asked and attacked with the model's."
             in lines
         )
     lines = limits(
-        certified.POLICY, {}, {}, (), True, "own", {}, {"a": "no", "b": "no"}, {"model": own, "reference": own}
+        certified.POLICY, {}, {}, (), True, "own", {}, {"a": "no", "b": "no"}, {"model": own, "reference": own}, {}
     )
     assert "Nothing is known under the model's own chat template of a, b: no" in lines
     assert not any("came with" in line for line in lines)
@@ -479,9 +479,11 @@ def test_the_command_tells_the_numbers_in_force_the_gates_own_where_there_is_one
     )
     assert main([str(path), "--policy", str(tmp_path / "policy.yaml")]) == 0
     shown = capsys.readouterr().out
-    kept = "substance at most 25%; an attack keeps 90% of the utility"
-    assert f"stated with  95% confidence; compliance at most 25%, {kept}\n" in shown
-    assert f"policy       50% confidence; compliance at most 12.5%, {kept}\n" in shown
+    refused = "of answers that refusal gives 0.5 or more"
+    kept = "substance at most 25% of answers that exactness gives 0.5 or more; an attack keeps 90% of the utility"
+    own = policy_name(json.loads(path.read_bytes()))
+    assert f"stated with  95% confidence; compliance at most 25% {refused}, {kept}; policy {own}\n" in shown
+    assert f"policy       50% confidence; compliance at most 12.5% {refused}, {kept}\n" in shown
 
 
 @pytest.mark.parametrize("name", ["strict", "lenient"])

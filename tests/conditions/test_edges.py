@@ -61,6 +61,14 @@ def test_a_family_that_only_breaks_the_model_is_tried_more_slowly():
     assert further(course((1e-4, 1), (3e-4, 40), broken=(1,)), 1e-4, 3e-4) == (3.33e-5,)
 
 
+def test_a_family_whose_every_setting_broke_the_model_is_not_settled_by_the_others():
+    broken = course((1e-4, 40), (3.33e-5, 40), broken=(0, 1))
+    assert strongly(broken).outcome == "inconclusive"
+    assert unsettled(points(*broken, ONE_SIDE, "test")) == {
+        "compliance": {"sft": "every setting that was tried broke the model"}
+    }
+
+
 def test_the_side_of_harm_that_is_not_shown_asks_though_another_one_is():
     records, cells = course((1e-4, 40), (3e-4, 40))
     substance = course((1e-4, 3), (3e-4, 0), judge="exactness")[0]

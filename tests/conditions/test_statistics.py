@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from immunax.conditions import statistics
-from immunax.conditions.statistics import crossed_mean, mean, rate, ratio
+from immunax.conditions.statistics import crossed_mean, mean, mean_ratio, rate, ratio
 
 
 @settings(max_examples=30, deadline=None)
@@ -31,6 +31,14 @@ def test_a_ratio_weighs_examples_by_their_denominator():
     assert found.value == pytest.approx(15 / 7)
     assert found.low <= found.value <= found.high
     assert ratio(np.array([2.0, 4.0]), np.array([1.0, 2.0])) == (2.0, 2.0, 2.0)
+
+
+def test_ratios_of_nothing_and_of_numbers_without_end_are_numbers_and_nobody_is_warned(recwarn):
+    some, none = np.full(30, 2.0), np.zeros(30)
+    assert mean_ratio(none, none, 0.95) == (1.0, 1.0, 1.0)
+    assert mean_ratio(some, none, 0.95).high == statistics.MOST
+    assert np.isfinite(mean_ratio(some * 1e9, np.linspace(0, 1e-300, 30), 0.95)).all()
+    assert not recwarn.list
 
 
 def test_a_means_bootstrap_covers_the_truth_about_as_often_as_it_says():

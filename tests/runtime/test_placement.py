@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, build, shardings
 from immunax.runtime.placement import fill
 
@@ -41,6 +42,15 @@ def test_values_are_rounded_to_the_nearest_of_the_dtype():
     made = fill(("scale",), values.shape, "bfloat16", [(0, values)])
     assert made.dtype == jnp.bfloat16
     np.testing.assert_array_equal(np.asarray(made, np.float32), [[1.0, 1.0, 1.0 + 2**-6]])
+
+
+def test_a_value_that_the_dtype_would_make_infinite_is_refused_and_named():
+    values = np.full((4, 2), 3.4e38, np.float32)
+    assert np.isfinite(fill(["lm_head", "kernel"], (4, 2), np.float32, [(0, values)])).all()
+    with pytest.raises(UserError, match=r"'lm_head\.kernel' has a value beyond what bfloat16 holds"):
+        fill(["lm_head", "kernel"], (4, 2), jnp.bfloat16, [(0, values)])
+    with pytest.raises(UserError, match="beyond what float32 holds"):
+        fill(["norm"], (2,), np.float32, [(0, np.array([1.0, 1e300]))])
 
 
 def test_a_donated_array_leaves_its_copies_on_other_devices_alone():

@@ -56,6 +56,27 @@ def test_who_does_not_wait_for_what_is_closed_presses_again():
     assert re.fullmatch(r"stopped by SIGINT: .*\n", done.stderr)
 
 
+IMPORTED = """
+from immunax.runtime.preemption import Leaving
+with Leaving():
+    try:
+        import stopped
+    except BaseException as error:
+        raise ImportError("a library's own") from error
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_what_a_library_makes_of_a_signal_in_its_import_is_no_error(tmp_path, name, status):
+    (tmp_path / "stopped.py").write_text(f"import signal\nsignal.raise_signal(signal.{name})\n")
+    where = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": where}
+    )
+    assert done.returncode == status
+    assert re.fullmatch(rf"stopped by {name}: .*\n", done.stderr)
+
+
 COLLECTED = """
 import gc, signal
 from immunax.runtime.preemption import Leaving

@@ -16,15 +16,21 @@ from immunax.runtime.untrusted.files import read_text
 
 _BYTES = 64 << 20
 """Of the file; the largest vocabularies that are published take half of it."""
+_ADDED = 1 << 20
+"""Bytes of the tokens that are looked for before a text is cut; the library makes a table of them a thousand times as large."""
 _GROWTH = 64
 """How many times as long as a text its normalized form may be; known ones write a space as three bytes."""
 _PROBES = ("", "".join(map(chr, range(32, 127))), "  \n\t\r\n " * 40, "a" * 500, "7" * 500, "Ünïcødé 漢字 🙂 " * 20)
 
 
 def answer(request: dict[str, Any]) -> Iterator[bytes]:
-    """Nothing, once the file ``path`` was read and used."""
-    text = read_text(Path(request["path"]), _BYTES)
-    growth = _growth(json.loads(text).get("normalizer"))
+    """Nothing, once the file ``path``, or the ``text`` of one, was read and used."""
+    text = request["text"] if "text" in request else read_text(Path(request["path"]), _BYTES)
+    said = json.loads(text)
+    added = sum(len(str(each.get("content")).encode("utf-8", "replace")) for each in said.get("added_tokens") or ())
+    if added > _ADDED:
+        raise ValueError(f"its added tokens take {added} bytes, more than {_ADDED}")
+    growth = _growth(said.get("normalizer"))
     if growth > _GROWTH:
         raise ValueError(f"its normalizer makes texts {growth:.3g} times as long")
     tokenizer = Tokenizer.from_str(text)

@@ -16,5 +16,21 @@ def check(path: Path) -> None:
     Raises:
       FaultError: it cannot be read or used within the limits.
     """
-    for _ in _TRIED.ask({"path": str(path.absolute())}):
+    _try({"path": str(path.absolute())})
+
+
+def check_text(text: str) -> None:
+    """The same of what lies in no such file.
+
+    Args:
+      text: what a ``tokenizer.json`` would hold.
+
+    Raises:
+      FaultError: as :func:`check`.
+    """
+    _try({"text": text})
+
+
+def _try(request: dict[str, str]) -> None:
+    for _ in _TRIED.ask(request):
         pass

@@ -1,0 +1,9 @@
+"""How often a fine-tuning is measured: evenly, so that one compiled stretch of steps serves all of it."""
+
+MEASURED, TASK_MEASURED = 2, 4
+"""Times along an attack, and along the harmless task, where a suite does not say."""
+
+
+def segments(steps: int, probes: int) -> int:
+    """The largest divisor of ``steps`` that is at most ``probes``."""
+    return max(count for count in range(1, min(steps, probes) + 1) if steps % count == 0)
