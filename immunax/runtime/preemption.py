@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeGuard
 EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 
 _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
+_IMPORTS = "<frozen importlib._bootstrap>"  # the file of the code that imports
 
 
 def is_stop(status: object) -> TypeGuard[int]:
@@ -105,7 +106,7 @@ class Leaving(_Handling):
 def _importing(frame: FrameType | None) -> bool:
     """Whether a module is being imported: libraries in C make an error of their own of what is raised meanwhile."""
     while frame is not None:
-        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+        if frame.f_code.co_filename == _IMPORTS:
             return True
         frame = frame.f_back
     return False
