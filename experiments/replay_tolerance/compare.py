@@ -37,9 +37,10 @@ def show(found: dict[str, list[Part]]) -> None:
         told = ", ".join(f"{value:+d}: {count}" for value, count in sorted(counts.items()))
         largest = max((abs(getattr(part, name)) / part.answers for part in answers), default=0.0)
         rows.append([name, f"{len(answers)} parts", told, f"{largest:.1%}"])
-    moved = np.abs([part.moved for part in every if not part.answers] or [0.0])
-    told = ", ".join(f"{share:.0%} below {np.quantile(moved, share):.2%}" for share in (0.5, 0.9, 0.99))
-    rows.append(["moved", f"{len(moved)} parts", told, f"{moved.max():.2%}"])
+    for name in ("moved", "scattered"):
+        far = np.abs([getattr(part, name) for part in every if not part.answers] or [0.0])
+        told = ", ".join(f"{share:.0%} below {np.quantile(far, share):.2%}" for share in (0.5, 0.9, 0.99))
+        rows.append([name, f"{len(far)} parts", told, f"{far.max():.2%}"])
     total = sum(part.answers for part in answers)
     served, changed = (sum(getattr(part, name) for part in answers) for name in ("served", "changed"))
     rows.append(["together", f"{len(found)} cells, {total} answers", f"{served:+d} served, {changed} changed", ""])

@@ -52,9 +52,24 @@ _VALUES: tuple[Any, ...] = (
     [1, "x", None],
     {"a": 1},
     {"__type": "AddedToken", "content": "x"},
+    {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAGVlZWVlZWVlAA=="},
+    {"type": "Replace", "pattern": {"String": "a"}, "content": "aa" * 100},
     list(range(2000)),
     _DEEP,
 )
+_NAMES = (
+    "_target_",
+    "auto_map",
+    "chat_template",
+    "extra_special_tokens",
+    "fast_tokenizer_files",
+    "normalizer",
+    "quantization_config",
+    "split_special_tokens",
+    "tokenizer_file",
+    "transformers_weights",
+)
+"""Settings that lead a library elsewhere."""
 _TEXTS = (
     b"NaN",
     b"-Infinity",
@@ -153,9 +168,7 @@ def _altered_once(rng: random.Random, value: Any) -> Any:
     elif kind < 0.92:
         parent[place[-1]] = [parent[place[-1]]]
     elif isinstance(parent, dict):
-        name = rng.choice(
-            (*filter(lambda each: isinstance(each, str), _VALUES), "auto_map", "_target_", "tokenizer_file")
-        )
+        name = rng.choice((*filter(lambda each: isinstance(each, str), _VALUES), *_NAMES))
         parent[name] = rng.choice((parent.pop(place[-1]), _strange(rng)))
     else:
         parent += copy.deepcopy(parent)
