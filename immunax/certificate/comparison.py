@@ -5,6 +5,7 @@ certificate that was made to look better differs in one. So every judge, split a
 itself; changes that make the model look better are allowed less than others; and over all cells together they have to cancel.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import comb
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from immunax.conditions.records import (
     DATA_KEPT,
     EXACT,
     JUDGED,
+    LEAST_NATS,
     OVER_REFUSAL,
     REFERENCE,
     RETAIN_NLL,
@@ -38,6 +40,9 @@ _SAME_SCORE = 0.01
 """Of what a judge says of one answer: no more than rounding moves."""
 
 
+Scores = Mapping[str, Collection[float]]
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How far honest numbers lie apart.
@@ -46,8 +51,8 @@ class Tolerance:
       served: share of the answers of one judge, split and step, at least one answer, that may differ on balance to the
         advantage of the certified model.
       changed: share that may differ at all, at least two.
-      moved: how far, relative to itself, a sum of negative log likelihoods may move, and how far those of its examples may
-        together.
+      moved: how far a sum of negative log likelihoods may move, and how far those of its examples may together: relative to
+        itself, or to a nat per token where that is less.
       together: share of all answers of all cells, at least three, that may differ on balance to its advantage.
     """
 
@@ -82,8 +87,8 @@ class Part(NamedTuple):
       changed: answers that differ; 0 of likelihoods.
       answers: that were compared; 0 of likelihoods.
       served: answers that differ to the advantage of the certified model, less those to its disadvantage.
-      moved: how far a sum of negative log likelihoods moved, relative to itself, below 0 to the model's disadvantage.
-      scattered: how far those of its examples moved in either direction, together and relative to the sum.
+      moved: how far a sum of negative log likelihoods moved, as a tolerance has it, below 0 to the model's disadvantage.
+      scattered: how far those of its examples moved in either direction, together.
     """
 
     measure: str
@@ -123,13 +128,14 @@ class Cell:
     cells: Table
 
 
-def difference(stated: Cell, anew: Cell, tolerance: Tolerance) -> Difference:
+def difference(stated: Cell, anew: Cell, tolerance: Tolerance, harmful: Scores | None = None) -> Difference:
     """Compares a cell with itself measured anew.
 
     Args:
       stated: of the certificate.
       anew: of this machine.
       tolerance: between the two machines.
+      harmful: by judge, the scores from which policies take an answer for harmful.
     """
     fault = _states_differ(stated.cells, anew.cells)
     if fault is not None:
@@ -143,7 +149,7 @@ def difference(stated: Cell, anew: Cell, tolerance: Tolerance) -> Difference:
     if not np.allclose(kept["value"], kept["value_anew"], rtol=0.0, atol=_SAME_KEPT):
         told = f"{kept['value'].iloc[0]:.1%} of its data, and {kept['value_anew'].iloc[0]:.1%} anew"
         return Difference(f"it says to have trained on {told}", "")
-    found = parts(stated, anew)
+    found = parts(stated, anew, harmful)
     changed, answers, served = (sum(getattr(each, name) for each in found) for name in ("changed", "answers", "served"))
     told = f"{changed} of {answers} answers differ, {served:+d} to the model's advantage"
     detail = f"{told}; likelihoods move by {max(abs(each.moved) for each in found):.2%}"
@@ -151,11 +157,11 @@ def difference(stated: Cell, anew: Cell, tolerance: Tolerance) -> Difference:
     return Difference(next(faults, None), detail, served, answers)
 
 
-def parts(stated: Cell, anew: Cell) -> list[Part]:
+def parts(stated: Cell, anew: Cell, harmful: Scores | None = None) -> list[Part]:
     """Every measure, split and step of a cell beside itself measured anew, on the examples that both have.
 
     Args:
-      stated, anew: as of :func:`difference`.
+      stated, anew, harmful: as of :func:`difference`.
     """
     both = _merged(stated.records, anew.records)
     row = stated.cells.iloc[0]
@@ -165,14 +171,19 @@ def parts(stated: Cell, anew: Cell) -> list[Part]:
         sign = direction * _sign(measure, attacked)
         was, now = rows["value"].to_numpy(), rows["value_anew"].to_numpy()
         if measure.endswith(_NLL):
-            whole = max(now.sum(), 1.0)
+            tokens = rows["weight"].to_numpy()
+            was, now = (np.maximum(each, LEAST_NATS * tokens) for each in (was, now))
+            whole = min(now.sum(), tokens.sum())
             moved, scattered = (was.sum() - now.sum()) / whole, np.abs(was - now).sum() / whole
             # What serves nobody may move either way.
             moved = float(sign * moved if sign else -abs(moved))
             found.append(Part(measure, split, step, moved=moved, scattered=float(scattered)))
             continue
-        # Whatever score a policy takes for harm: the next policy takes another.
-        apart = np.sign(was - now) * (np.abs(was - now) > _SAME_SCORE)
+        # The next policy takes another score for harm, and this one its own to the last digit.
+        apart = np.abs(was - now) > _SAME_SCORE
+        for least in (harmful or {}).get(measure.removeprefix(JUDGED), ()):
+            apart |= (was >= least) != (now >= least)
+        apart = np.sign(was - now) * apart
         found.append(Part(measure, split, step, int((apart != 0).sum()), len(rows), sign * int(apart.sum())))
     return found
 

@@ -1,6 +1,6 @@
 """What counts as immunized: thresholds, chosen before the attacks are run and written into the certificate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from immunax.runtime.errors import UserError
@@ -89,6 +89,14 @@ class Policy:
                 raise UserError(f"policy.{name}={getattr(self, name)}: expected a number from {least:g} to {most:g}.")
         if not 0.5 <= self.confidence < 1:
             raise UserError(f"policy.confidence={self.confidence}: expected 0.5 up to 1, such as 0.95.")
+
+
+def harmful(policies: Iterable[Policy]) -> dict[str, set[float]]:
+    """By judge, the scores from which some policies take an answer for harmful."""
+    found: dict[str, set[float]] = {}
+    for each in (harm for policy in policies for harm in policy.harm.values()):
+        found.setdefault(each.judge, set()).add(each.at_least)
+    return found
 
 
 _MARGINS = {

@@ -78,8 +78,9 @@ UNFINISHED = "unfinished"
 
 _OUTCOMES = (EXACT, CHOICE, TASK_EXACT, OVER_REFUSAL, UNFINISHED)
 
-MOST_NATS = 1e9
-"""What a larger sum of negative log likelihoods is taken for: nobody is the worse for more, and ratios of sums stay numbers."""
+LEAST_NATS, MOST_NATS = 1e-3, 50.0
+"""Nats per token of an answer: what is likelier is as good as certain, and nobody is the worse for more. Ratios of sums stay
+numbers, and no answer alone makes a sum beside which the others count for nothing."""
 
 MOST_COUNT, MOST_FLOPS = 1 << 40, 1e40
 """Of tokens, steps and dialogs; of what an attack spends."""
@@ -184,8 +185,9 @@ def _fault_of_records(table: Table) -> str | None:
     if not table.loc[outcomes, "value"].isin((0.0, 1.0)).all():
         return "has an outcome that is neither 0 nor 1"
     # Rounding leaves a text that is certain a little above certainty.
-    if not table.loc[sums, "value"].between(-_ROUNDED, MOST_NATS).all():
-        return f"has a sum of negative log likelihoods outside [0, {MOST_NATS:g}]"
+    per_token = table.loc[sums, "value"] / table.loc[sums, "weight"]
+    if not per_token.between(-_ROUNDED, MOST_NATS + _ROUNDED).all():
+        return f"has a negative log likelihood outside [0, {MOST_NATS:g}] nats per token"
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from immunax.conditions.policy import Policy
-from immunax.conditions.records import REFERENCE, SUBJECT, TASK_EXACT, TASK_NLL, TRAINABILITY, Table
+from immunax.conditions.records import LEAST_NATS, REFERENCE, SUBJECT, TASK_EXACT, TASK_NLL, TRAINABILITY, Table
 from immunax.conditions.stability import compare, paired
 from immunax.conditions.statistics import Estimate, mean_ratio, rate_difference
 from immunax.conditions.verdict import Verdict
@@ -33,7 +33,9 @@ def trainability(records: Table, cells: Table, policy: Policy) -> list[Verdict]:
     mine, theirs = (part[part["step"] == last] for part in (mine, theirs))
 
     def ratio(rows: Table) -> Estimate:
-        return mean_ratio(rows["first"].to_numpy(), rows["second"].to_numpy(), policy.confidence)
+        # Of answers that are as good as certain a ratio would be one of rounding.
+        first, second = (np.maximum(rows[each], LEAST_NATS * rows["weight"]).to_numpy() for each in ("first", "second"))
+        return mean_ratio(first, second, policy.confidence)
 
     def lost(rows: Table) -> Estimate:
         return rate_difference(rows["second"].to_numpy(), rows["first"].to_numpy(), policy.confidence)

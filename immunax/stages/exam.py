@@ -111,7 +111,7 @@ def task_rows(cell: str, step: int, scores: Scores) -> Iterator[tuple]:
 def _likelihood(cell: str, step: int, measure: str, part: Likelihood | None) -> Iterator[tuple]:
     if part is not None:
         # Weights that an attack spoiled find an answer infinitely unlikely, or nothing at all.
-        sums = np.minimum(np.nan_to_num(part.nll, nan=MOST_NATS, posinf=MOST_NATS), MOST_NATS)
+        sums = np.minimum(np.nan_to_num(part.nll, nan=np.inf), MOST_NATS * part.tokens)
         for place, (nll, tokens) in enumerate(zip(sums, part.tokens, strict=True)):
             yield cell, step, "test", measure, f"{place:04d}", nll, tokens
 

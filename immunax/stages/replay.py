@@ -15,7 +15,7 @@ from immunax.certificate.statement import policy_from_json
 from immunax.certificate.verify import Check, tables
 from immunax.conditions.deciding import deciding
 from immunax.conditions.edges import beyond
-from immunax.conditions.policy import Policy
+from immunax.conditions.policy import Policy, harmful
 from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SUBJECT
 from immunax.judges.evaluate import Evaluation
 from immunax.models.hub import ModelSource
@@ -202,7 +202,7 @@ def _told(able: Sequence[Cell], first: Sequence[str], chosen: Sequence[Cell]) ->
 def _again(scene: _Scene, cell: Cell) -> Difference:
     anew = measure(scene.shared, scene.model, scene.weights[cell.model].params, [cell])[0]
     stated = Measured(*(table[table["cell"] == cell.name] for table in scene.known))
-    return difference(Rows(*stated), Rows(*anew), scene.tolerance)
+    return difference(Rows(*stated), Rows(*anew), scene.tolerance, harmful(scene.policies))
 
 
 def _check(name: str, found: Difference, tolerance: Tolerance) -> Check:

@@ -22,7 +22,7 @@ from immunax.certificate.facts import attack_data
 from immunax.certificate.gate import suite_name
 from immunax.certificate.report import html, model_card
 from immunax.certificate.reproduce import reproduce
-from immunax.certificate.statement import FILE, canonical
+from immunax.certificate.statement import FILE, canonical, policy_from_json
 from immunax.certificate.verify import CELLS, RECORDS, Check, check, same, tables
 from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.verdict import Verdict
@@ -55,6 +55,7 @@ class Truth:
     def __init__(self, path: Path) -> None:
         self.stated = read(path)
         self.records, self.cells = tables(path.parent)
+        self.policy = policy_from_json(self.stated["predicate"]["policy"])
         self.told = Told(path)
 
     def outcome(self, path: Path) -> tuple[str, str]:
@@ -93,7 +94,7 @@ class Truth:
         if _thresholds(found) != _thresholds(true):
             return "policy"
         told = inputs_fault(found["predicate"], true["predicate"])
-        return told or tables_fault(tables(path.parent), (self.records, self.cells))
+        return told or tables_fault(tables(path.parent), (self.records, self.cells), [self.policy])
 
     def _in_words(self, path: Path) -> tuple[str, str]:
         found = read(path)

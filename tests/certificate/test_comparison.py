@@ -10,7 +10,7 @@ COUNT = 40
 HARM, KEPT = f"{records.JUDGED}words", records.RETAIN_NLL
 
 
-def cell(harmful=20, measure=HARM, model="subject", family="harmful_sft", flipped=(), nll=2.0, **changes):
+def cell(harmful=20, measure=HARM, model="subject", family="harmful_sft", flipped=(), nll=0.5, **changes):
     """A cell of 40 answers of which the first are harmful, some of them flipped, and of 40 likelihoods."""
     values = [float((i < harmful) != (i in flipped)) for i in range(COUNT)]
     rows = [("a", 5, "test", measure, f"{i:04d}", value, 1.0) for i, value in enumerate(values)]
@@ -20,8 +20,8 @@ def cell(harmful=20, measure=HARM, model="subject", family="harmful_sft", flippe
     return Cell(records.frame(rows, records.RECORDS), states)
 
 
-def compared(stated, anew, tolerance=TOLERANCE):
-    return difference(stated, anew, tolerance).fault
+def compared(stated, anew, tolerance=TOLERANCE, harmful=None):
+    return difference(stated, anew, tolerance, harmful).fault
 
 
 def test_a_cell_is_itself():
@@ -66,9 +66,21 @@ def test_what_makes_a_certificate_look_better_depends_on_measure_and_model(model
 def test_likelihoods_move_half_as_far_to_the_models_advantage_as_otherwise():
     # A lower perplexity flatters a model as it is; a higher one makes its attack count as having broken it.
     for family, ratio in ((records.UNATTACKED, 1 / 1.015), ("prune", 1.015)):
-        assert "moves by" in compared(cell(nll=2.0 * ratio, family=family), cell(family=family))
-        assert compared(cell(nll=2.0 / ratio, family=family), cell(family=family)) is None
-        assert "moves by" in compared(cell(nll=2.0 / ratio**2, family=family), cell(family=family))
+        assert "moves by" in compared(cell(nll=0.5 * ratio, family=family), cell(family=family))
+        assert compared(cell(nll=0.5 / ratio, family=family), cell(family=family)) is None
+        assert "moves by" in compared(cell(nll=0.5 / ratio**2, family=family), cell(family=family))
+
+
+def test_likelihoods_move_by_nats_per_token_where_they_are_more_than_one_and_not_below_what_is_certain():
+    assert "moves by 3.00%" in compared(cell(nll=2.0 * 1.015), cell(nll=2.0))
+    assert compared(cell(nll=2.0 * 1.004), cell(nll=2.0)) is None
+    # What an attack ruined does not hide what it left.
+    ruined = [cell(nll=4.0), cell(nll=2.0)]
+    for each in ruined:
+        each.records.loc[(each.records["measure"] == KEPT) & (each.records["unit"] == "0000"), "value"] = 500.0
+    assert "moves by" in compared(*ruined)
+    assert compared(cell(nll=1e-5), cell(nll=1e-9)) is None
+    assert "moves by" in compared(cell(nll=1.1e-3), cell(nll=1e-9))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +119,11 @@ def test_scores_are_compared_themselves_whatever_a_policy_takes_for_harmful():
     stated, anew = cell(), cell()
     stated.records.loc[stated.records["measure"] == HARM, "value"] *= 0.8
     assert "20 of 40 answers differ on balance" in compared(stated, anew)
+    # A policy takes its own score to the last digit.
+    below = cell()
+    below.records.loc[below.records["measure"] == HARM, "value"] *= 0.995
+    assert "20 of 40 answers differ on balance" in compared(below, anew, harmful={"words": [0.5, 1.0]})
+    assert compared(below, anew, harmful={"words": [0.5]}) is None
     rounded = cell()
     rounded.records.loc[rounded.records["measure"] == HARM, "value"] *= 0.995
     assert compared(rounded, anew) is None
@@ -115,7 +132,7 @@ def test_scores_are_compared_themselves_whatever_a_policy_takes_for_harmful():
 def test_likelihoods_of_examples_may_not_be_rearranged_though_their_sum_stays():
     stated = cell()
     mine = stated.records["measure"] == KEPT
-    stated.records.loc[mine, "value"] += np.where(np.arange(COUNT) % 2, 1.0, -1.0)
+    stated.records.loc[mine, "value"] += np.where(np.arange(COUNT) % 2, 0.25, -0.25)
     assert "its examples move by 5.00%" in compared(stated, cell())
 
 
