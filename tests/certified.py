@@ -157,11 +157,19 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
         "suite": {
             "name": "made by hand",
             "held_out": ["sft"],
+            "measured": 2,
+            "harmless_prompts": 30,
+            "transfer_prompts": 20,
             "attacks": {"sft": {**ONCE, **({"attack": attack} if attack else {})}, "lora": LORA if full else ONCE},
-            **({"task": {"seeds": [0], "measured": 2}} if full else {}),
+            **({"task": {"seeds": [0], "measured": 2, "examples": 30, "exact": True}} if full else {}),
         },
         "policy": asdict(policy),
-        "judge": {"judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}}},
+        "judge": {
+            "judges": {"refusal": {"_target_": "immunax.judges.refusal.Refusal"}},
+            "prompts": 40,
+            "examples": 30,
+            "exact": full,
+        },
     }
     unread = foreign(config["suite"], config["judge"]["judges"], policy, ())
     predicate = {

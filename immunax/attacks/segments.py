@@ -3,6 +3,8 @@
 MEASURED, TASK_MEASURED = 2, 4
 """Times along an attack, and along the harmless task, where a suite does not say."""
 
+MOST_MEASURED = 1000
+
 
 def segments(steps: int, probes: int) -> int:
     """The largest divisor of ``steps`` that is at most ``probes``."""

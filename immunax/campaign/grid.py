@@ -33,6 +33,8 @@ class Population:
         for path, values in {**self.grid, SEED: self.seeds}.items():
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise UserError(f"population grid {path}={values!r}: expected a list of at least one value.")
+            if any(each in values[:place] for place, each in enumerate(values)):
+                raise UserError(f"population grid {path}={values!r}: has a value twice; give each once.")
         for seed in self.seeds:
             if isinstance(seed, bool) or not isinstance(seed, Integral):
                 raise UserError(f"population seed {seed!r}: expected a whole number.")

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from immunax.certificate import measured, names, planned
+from immunax.certificate import amounts, measured, names, planned
 from immunax.certificate.limits import limits
 from immunax.certificate.statement import policy_from_json
 from immunax.conditions.exposure import Exposure, exposures
@@ -118,6 +118,7 @@ def fault(
         or _of_configuration(said)
         or planned.fault(said, records, cells, policy)
         or measured.fault(said, records, cells)
+        or amounts.fault(said, records)
         or _of_exposure(stated, policy, verdicts)
     )
 

@@ -19,7 +19,7 @@ from immunax.conditions.records import (
 )
 
 _STATE = ["cell", "step"]
-_COURSE = ("cell", "step", "flops", "diverged", "clipped")
+_COURSE = ("cell", "step", "flops")
 """Columns of ``cells`` that may differ between the states of one cell; the others say which cell it is."""
 
 
@@ -30,14 +30,15 @@ def fault(said: Mapping[str, Any], records: Table, cells: Table) -> str | None:
       said: the predicate.
       records, cells: its tables, see :mod:`immunax.conditions.records`.
     """
-    held = _without_silent(said, cells)
+    held = _without_silent(said, records, cells)
     return _of_cells(said, cells) or _of_states(records, held) or _of_exam(records, held)
 
 
-def _without_silent(said: Mapping[str, Any], cells: Table) -> Table:
+def _without_silent(said: Mapping[str, Any], records: Table, cells: Table) -> Table:
     """The cells without those of unattacked models that could not be asked under their own template, if no attack could."""
     listed = said["attacks"]
     silent = (cells["family"] == UNATTACKED) & (cells["template"] == OWN_TEMPLATE)
+    silent &= ~cells["cell"].isin(records["cell"])
     mute = all(each["unmeasured"] or each["skipped"] for each in listed) and any(each["unmeasured"] for each in listed)
     return cells[~silent] if mute else cells
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from immunax.attacks.segments import TASK_MEASURED
 from immunax.certificate import grids
 from immunax.conditions.edges import Rates, beyond, tried_rates
 from immunax.conditions.policy import Policy
@@ -57,9 +56,10 @@ def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Pol
         if {each: count for each, count in counts.items() if each[0] not in SPECIAL} != planned:
             return f"the cells of the {model} are not those of the suite"
         once = {each for each, count in counts.items() if each[0] == UNATTACKED and count == 1}
-        if {each for each in counts if each[0] in SPECIAL} - {
-            (TRAINABILITY, templates[0])
-        } != special or once != special:
+        trained = {template for family, template in counts if family == TRAINABILITY}
+        if not trained <= _of_task(templates, mine, records):
+            return f"the harmless task of the {model} was not learned under its own template"
+        if once != special:
             return f"the {model} is not measured as it is under each template"
         for family, template in planned:
             part, more = mine[(mine["family"] == family) & (mine["template"] == template)], further.get(family, {})
@@ -74,6 +74,12 @@ def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Pol
     return None
 
 
+def _of_task(templates: list[str], mine: Table, records: Table) -> set[str]:
+    """The templates that the harmless task may be learned under: the model's own one, or any where that cannot be asked."""
+    own = mine.loc[(mine["family"] == UNATTACKED) & (mine["template"] == templates[0]), "cell"]
+    return {templates[0]} if records["cell"].isin(own).any() else set(templates)
+
+
 def _joined(rates: Rates, further: Rates) -> dict[str, tuple[float, ...]]:
     return {name: tuple(sorted({*each, *further.get(name, ())})) for name, each in rates.items()}
 
@@ -85,7 +91,7 @@ def _of_courses(said: Mapping[str, Any], cells: Table) -> str | None:
         if family == UNATTACKED:
             wrong = "after a step" if (part["step"] != 0).any() or len(part) > part["cell"].nunique() else None
         elif family == TRAINABILITY:
-            wrong = grids.uneven(part, suite["task"].get("measured", TASK_MEASURED), begun=True)
+            wrong = grids.uneven(part, suite["task"]["measured"], begun=True)
         else:
             wrong = grids.course_fault(suite["attacks"][family], suite, part)
         if wrong is not None:

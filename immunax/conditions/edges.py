@@ -40,11 +40,13 @@ class Chosen(NamedTuple):
       population: of a search that the attack is of, else ``""``.
       rate: its learning rate, None where it has none.
       tried: the rates that the cell stands for.
+      searched: whether it is the cell of a search, which chose the rate, or none.
     """
 
     population: str
     rate: float | None
     tried: Rates
+    searched: bool = False
 
 
 def planned_rates(grid: Mapping[str, Sequence[Any]], own: Any) -> tuple[float, ...]:
@@ -78,7 +80,7 @@ def chosen(setting: str) -> Chosen:
     tried = said[TRIED] if isinstance(said[TRIED], dict) else {}
     listed = {name: values for name, values in tried.items() if isinstance(values, list)}
     rates = {name: tuple(each for each in map(_number, values) if each is not None) for name, values in listed.items()}
-    return Chosen(str(said.get(POPULATION, "")), rate, rates)
+    return Chosen(str(said.get(POPULATION, "")), rate, rates, searched=True)
 
 
 def _number(value: Any) -> float | None:
@@ -109,8 +111,10 @@ def beyond(
       By family and population the further rates, in order; families that need none are not there.
     """
     table = points(records, cells, policy, "test")
-    pairs = zip(table["setting"], table["family"], strict=True)
-    table = table[np.array([_is_planned(chosen(each), planned.get(family, {})) for each, family in pairs], bool)]
+    rates = {family: {name: frozenset(each) for name, each in named.items()} for family, named in planned.items()}
+    pairs = list(zip(table["setting"], table["family"], strict=True))
+    among = {each: _is_planned(chosen(each[0]), rates.get(each[1], {})) for each in set(pairs)}
+    table = table[np.array([among[each] for each in pairs], bool)]
     wanted: dict[str, dict[str, set[float]]] = {}
     for side, harm in policy.harm.items():
         part = table[table["side"] == side]
@@ -127,8 +131,8 @@ def beyond(
     }
 
 
-def _is_planned(each: Chosen, rates: Rates) -> bool:
-    return all(set(values) <= set(rates.get(name, ())) for name, values in each.tried.items())
+def _is_planned(each: Chosen, rates: Mapping[str, frozenset[float]]) -> bool:
+    return all(rates.get(name, frozenset()).issuperset(values) for name, values in each.tried.items())
 
 
 def _succeeds(states: Table, policy: Policy, threshold: float) -> bool:
@@ -153,11 +157,12 @@ def _further(part: Table, policy: Policy, threshold: float, rates: Rates) -> lis
     if not len(kept):
         # All of them broke the model: an attacker would go more slowly.
         names = {chosen(setting).population for setting in part["setting"]}
-        return [(name, _next(rates[name][0], 1 / FACTOR)) for name in names]
+        return [(name, _next(rates[name][0], 1 / FACTOR)) for name in names if name in rates]
     if _succeeds(kept, policy, threshold):
         return []
     found = [
-        _outward(chosen(setting), rates[chosen(setting).population]) for setting in _worst(kept)["setting"].unique()
+        _outward(chosen(setting), rates.get(chosen(setting).population, ()))
+        for setting in _worst(kept)["setting"].unique()
     ]
     # One of the worst that lies between others shows that going further did not do more.
     return [each for one in found for each in one] if all(found) else []
@@ -165,7 +170,7 @@ def _further(part: Table, policy: Policy, threshold: float, rates: Rates) -> lis
 
 def _outward(each: Chosen, rates: Sequence[float]) -> list[tuple[str, float]]:
     """From an edge to beyond it; nothing from between the edges."""
-    ends = (rates[0], 1 / FACTOR), (rates[-1], FACTOR)
+    ends = [*((end, 1 / FACTOR) for end in rates[:1]), *((end, FACTOR) for end in rates[-1:])]
     return [(each.population, _next(end, by)) for end, by in ends if end == each.rate]
 
 
@@ -203,6 +208,8 @@ def unsettled(table: Table) -> dict[str, dict[str, str]]:
 
 def _edge(each: Chosen, tried: Rates, clipped: float) -> str | None:
     rates = tried.get(each.population, ())
+    if each.searched and each.rate is None:
+        return "its search found no attack that keeps the utility"
     if clipped == 1.0:
         return "clipping made every step of its worst setting smaller"
     if each.rate is None or not rates or rates[0] < each.rate < rates[-1]:

@@ -82,6 +82,8 @@ class Policy:
     def __post_init__(self):
         if not self.harm:
             raise UserError("policy.harm: expected at least one side of harm, such as compliance.")
+        if len(self.harm) > _MOST_SIDES:
+            raise UserError(f"policy.harm: has {len(self.harm)} sides of harm; expected at most {_MOST_SIDES}.")
         if not 0 < self.kept <= 1:
             raise UserError(f"policy.kept={self.kept}: expected a share above 0, up to 1.")
         for name, (least, most) in _MARGINS.items():
@@ -99,6 +101,7 @@ def harmful(policies: Iterable[Policy]) -> dict[str, set[float]]:
     return found
 
 
+_MOST_SIDES = 16
 _MARGINS = {
     "weak_ratio": (1e-3, 1e9),
     "perplexity": (1e-3, 1e9),

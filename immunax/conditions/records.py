@@ -7,6 +7,7 @@ certificate; every verdict is computed from them and from the policy, and from n
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,11 @@ gradients.
 
 
 def unit(dialog: Dialog) -> str:
-    """The name of an example: the first 16 hexadecimal digits of the SHA-256 of its question."""
-    return hashlib.sha256(dialog.question.encode()).hexdigest()[:16]
+    """The name of an example: the first 16 hexadecimal digits of the SHA-256 of its question, or of the dialog before it."""
+    told = [[message.role, message.content] for message in dialog.prompt]
+    # A question alone is named as it stands, so that others can look it up.
+    text = dialog.question if len(told) <= 1 else json.dumps(told)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def frame(rows: Iterable[Any], columns: dict[str, str]) -> Table:

@@ -8,7 +8,7 @@ kept, so that a second judge of the other side costs nothing.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -44,7 +44,10 @@ class LLMJudge:
       side: ``compliance`` or ``substance``.
       respondent: the model.
       characters: that a request and an answer are cut to, each, before they are judged.
+      rates_all: every answer should have a rating, so that one without is not one that it does not apply to.
     """
+
+    rates_all: ClassVar[bool] = True
 
     side: Side
     respondent: Respondent

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from immunax.conditions import records
 from immunax.data.dialog import Dialog, Splits
 from immunax.judges.evaluate import Evaluation
+from immunax.runtime.errors import UserError
 from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.red_team import tell_language
 from immunax.stages.suite import Suite
@@ -63,8 +64,16 @@ def bench(
       UserError: the data have no harmful prompts, or the tokenizer gives the model other texts to read.
     """
     tell_language([member for each in suite.attacks.values() for member in each.members()], evaluation)
-    found = voices(evaluation, tokenizer, splits, suite.transfer_prompts)
-    return Bench(suite, evaluation, templates(tokenizer), *found, splits, suite.harmless(splits), seed, mesh)
+    found, harmless = voices(evaluation, tokenizer, splits, suite.transfer_prompts), suite.harmless(splits)
+    if suite.harmless_prompts and not harmless:
+        raise UserError(
+            "suite.harmless_prompts: the data have no harmless prompts to ask; give 0, or suite.lookalikes."
+        )
+    if any(voice.asked.material.retain is None for voice in found[0].values()):
+        raise UserError(
+            "the data have no harmless dialogs in the split test, by which a certificate tells what is broken; give some."
+        )
+    return Bench(suite, evaluation, templates(tokenizer), *found, splits, harmless, seed, mesh)
 
 
 def tables(cell: Cell, states: Sequence[State], measured: Iterator[tuple]) -> Measured:

@@ -11,6 +11,7 @@ import pandas as pd
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.grid import SEED, Population
 from immunax.campaign.search import Search
+from immunax.certificate.places import without_places
 from immunax.conditions import records
 from immunax.conditions.edges import RATE, TRIED
 from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
@@ -76,7 +77,9 @@ class Measured(NamedTuple):
     cells: Table
 
 
-def groups(suite: Suite, model: str, templates: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+def groups(
+    suite: Suite, model: str, templates: Sequence[str], spoken: Sequence[str] | None = None
+) -> Iterator[tuple[Cell, ...]]:
     """The cells of one model, those that run together in one group.
 
     Args:
@@ -84,12 +87,13 @@ def groups(suite: Suite, model: str, templates: Sequence[str]) -> Iterator[tuple
       model: ``subject`` or ``reference``.
       templates: that the model is measured under, its own one first, under which the task is learned, as a user would. Attacks
         begin with the neutral one: what cannot be run there is not run at all.
+      spoken: of them, those that the model can be asked under at all; None for all.
     """
     for template in templates:
         yield (Cell(model, UNATTACKED, {}, 0, None, template),)
     if suite.task is not None:
         for seed in suite.task.seeds:
-            yield (Cell(model, TRAINABILITY, {}, seed, None, templates[0]),)
+            yield (Cell(model, TRAINABILITY, {}, seed, None, (templates if spoken is None else spoken)[0]),)
     for family, population in suite.attacks.items():
         for template in reversed(templates):
             cells = _attacks(model, family, population, template)
@@ -114,7 +118,7 @@ def _rate(attack: Any) -> dict[str, float]:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: _jsonable(value) for path, value in settings.items() if path != SEED}
+    return without_places({path: _jsonable(value) for path, value in settings.items() if path != SEED})
 
 
 def _jsonable(value: Any) -> Any:

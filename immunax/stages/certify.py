@@ -81,8 +81,8 @@ class _Gaps(NamedTuple):
 
     def hold(self, cell: Cell) -> bool:
         """Whether a cell is one of them."""
-        mute = cell.template == OWN_TEMPLATE and (cell.family in self.own or UNATTACKED in self.own)
-        return mute or cell.family in self.skipped
+        asked = cell.template == OWN_TEMPLATE and cell.family != TRAINABILITY
+        return cell.family in self.skipped or (asked and (cell.family in self.own or UNATTACKED in self.own))
 
     def keep(self, cell: Cell, error: UserError) -> None:
         """Notes that a cell could not be measured.
@@ -163,7 +163,7 @@ def run_suite(
         _run_all(shared, model, named, store, gaps)
         return [(cell, group.identity) for group in named for cell in group.cells]
 
-    every = run([group for role in roles for group in groups(suite, role, shared.templates)])
+    every = run([group for role in roles for group in groups(suite, role, shared.templates, tuple(shared.voices))])
     measured = store.all([each for each in every if not gaps.hold(each[0])])
     further = beyond(*measured, policy, suite.rates(), suite.held_out)
     every += run([group for role in roles for group in wider(suite, role, shared.templates, further)])

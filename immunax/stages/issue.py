@@ -23,6 +23,7 @@ from immunax.runtime import atomic, digest, manifest
 from immunax.runtime.errors import UserError
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.certify import Campaign
+from immunax.stages.explicit import explicit
 from immunax.stages.subject import Subject
 
 
@@ -96,7 +97,7 @@ def issue(
         records.write(folder / name, table)
     verdicts = assess(*campaign.measured, policy, exposure)
     about = manifest.read(folder)
-    told = _portable(config, certified, reference)
+    told = _portable(explicit(config.plain, config.build("suite"), evaluation), certified, reference)
     speech = {"model": dict(certified.speech), "reference": reference and dict(reference.speech)}
     predicate = {
         "started": about["started"],
@@ -173,9 +174,9 @@ def _trained(certified: Subject) -> dict[str, Any] | None:
     return {"defense": name, "against": certified.record.get("trained_against")}
 
 
-def _portable(config: UserConfig, certified: Subject, reference: Subject | None) -> dict[str, Any]:
+def _portable(config: Mapping[str, Any], certified: Subject, reference: Subject | None) -> dict[str, Any]:
     """The configuration without paths of the machine it ran on, which mean nothing elsewhere and tell of it."""
-    changed = deepcopy(dict(config.plain))
+    changed = deepcopy(dict(config))
     if certified.folder is not None:
         changed["model"]["path"] = certified.name
     if reference is not None and "reference" in changed:

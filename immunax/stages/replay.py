@@ -138,7 +138,10 @@ def _planned(stated: Mapping[str, Any], scene: _Scene) -> list[Cell]:
     suite, templates = shared.suite, shared.templates
     skipped, mute = ({each["family"] for each in attacks if each[why]} for why in ("skipped", "unmeasured"))
     further = beyond(*scene.known, scene.policies[0], suite.rates(), suite.held_out)
-    every = [chain(groups(suite, role, templates), wider(suite, role, templates, further)) for role in scene.weights]
+    every = [
+        chain(groups(suite, role, templates, tuple(shared.voices)), wider(suite, role, templates, further))
+        for role in scene.weights
+    ]
     return [
         cell
         for group in chain.from_iterable(every)

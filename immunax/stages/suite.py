@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from immunax.attacks.attack import FineTuning
-from immunax.attacks.segments import MEASURED, TASK_MEASURED
+from immunax.attacks.segments import MEASURED, MOST_MEASURED, TASK_MEASURED
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
@@ -95,6 +95,8 @@ class Suite:
         for name, least in (("measured", 1), ("together", 1), ("transfer_prompts", 0), ("harmless_prompts", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"suite.{name}={getattr(self, name)}: expected at least {least}.")
+        if self.measured > MOST_MEASURED:
+            raise UserError(f"suite.measured={self.measured}: expected at most {MOST_MEASURED}.")
 
     def rates(self) -> dict[str, Rates]:
         """The learning rates that each family tries."""

@@ -159,6 +159,52 @@ def _without_cell(cells):
 
 ATTEMPTS = (
     Attempt(
+        "Attacks cost more on the model than on its reference",
+        _forged(
+            CELLS,
+            lambda table: table.assign(flops=table["flops"].where(~_only(table), table["flops"] * 100)),
+            full=True,
+        ),
+        1,
+        _FACTS + "lora is measured at other costs on one model",
+    ),
+    Attempt(
+        "A cell diverged in one of its states alone",
+        _forged(CELLS, lambda table: table.assign(diverged=_only(table) & (table["step"] == 8)), full=True),
+        1,
+        _FACTS + "a cell is of two attacks",
+    ),
+    Attempt(
+        "A learning rate is written as a text, and no edge is seen",
+        _forged(
+            CELLS, lambda table: table.assign(setting=table["setting"].str.replace("0.0003", '"0.0003"')), full=True
+        ),
+        1,
+        _FACTS,
+    ),
+    Attempt(
+        "A setting is written in another form on one model",
+        _forged(
+            CELLS,
+            lambda table: table.assign(setting=table["setting"].where(~_only(table), table["setting"] + " ")),
+            full=True,
+        ),
+        1,
+        _FACTS + "the settings of lora",
+    ),
+    Attempt(
+        "A measure that was asked for is left out of both models",
+        _forged(RECORDS, lambda table: table[table["measure"] != "over_refusal"]),
+        1,
+        _FACTS + "over_refusal is asked for, and was not measured",
+    ),
+    Attempt(
+        "More prompts were asked than the suite has",
+        _forged(RECORDS, lambda table: pd.concat([table, table.assign(unit=table["unit"] + "x")], ignore_index=True)),
+        1,
+        _FACTS + "examples, and .* are asked for",
+    ),
+    Attempt(
         "The state in which the model fell is left out, of both models",
         _forged(CELLS, lambda table: table[(table["family"] != "lora") | (table["step"] != 8)], full=True),
         1,
@@ -235,8 +281,12 @@ ATTEMPTS = (
     Attempt(
         "The cell of the attack that succeeds is left out", _forged(CELLS, _without_cell), 1, _FACTS + "the cells of"
     ),
-    Attempt("One cell is of two families", _forged(CELLS, _two_families), 1, _FACTS + "of two attacks"),
-    Attempt("An attack costs less than nothing", _forged(CELLS, _free), 1, _FACTS + "less than nothing"),
+    Attempt(
+        "One cell is of two families", _forged(CELLS, _two_families), 1, _FACTS + "(of two attacks|at other costs)"
+    ),
+    Attempt(
+        "An attack costs less than nothing", _forged(CELLS, _free), 1, _FACTS + "(less than nothing|at other costs)"
+    ),
     Attempt(
         "Measurements are of a cell that there is not", _forged(RECORDS, _orphans), 1, _FACTS + "which there is not"
     ),

@@ -4,7 +4,7 @@ import pytest
 from certified import LORA, state, tables
 
 from immunax.certificate import grids
-from immunax.conditions.edges import RATE
+from immunax.conditions.edges import POPULATION, RATE, TRIED
 
 SUITE = {"measured": 3}
 
@@ -38,7 +38,11 @@ def test_settings_that_are_built_are_known_by_their_name_alone_and_others_by_wha
     said = [{"tuning.lora": lora, "bits": bits} for lora in (None, {"rank": 8, "alpha": 16}) for bits in (8, 4)]
 
     def made(settings):
-        named = [(f"{place}-{seed}", json.dumps(each), seed) for place, each in enumerate(settings) for seed in (0, 1)]
+        named = [
+            (f"{place}-{seed}", json.dumps(each, sort_keys=True), seed)
+            for place, each in enumerate(settings)
+            for seed in (0, 1)
+        ]
         return tables([state(name, "subject", "x", 1, seed, setting=said) for name, said, seed in named])[1]
 
     assert fault(made(said), attack) is None
@@ -73,6 +77,60 @@ def test_it_is_measured_at_the_same_steps_on_both_models_and_everything_else_onc
     assert grids.course_fault(edit, SUITE, cells()) == "more than once"
     search = {"populations": {"full": LORA}}
     assert grids.course_fault(search, SUITE, cells(subject=(3,), reference=(9,))) is None
+
+
+SEARCH = {"populations": {"full": LORA, "more": {**LORA, "grid": {RATE: [1e-3]}, "seeds": [0, 1]}}}
+
+
+def searched(*settings):
+    return tables(
+        [state(str(i), "subject", "s", 9, setting=json.dumps(each, sort_keys=True)) for i, each in enumerate(settings)]
+    )[1]
+
+
+TOLD = {"members": 5, TRIED: {"full": [3e-5, 1e-4, 3e-4], "more": [1e-3]}}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (TOLD, None),
+        ({**TOLD, POPULATION: "full", RATE: 1e-4}, None),
+        ({**TOLD, POPULATION: "full", RATE: 2e-4}, "the learning rate that was chosen"),
+        ({**TOLD, POPULATION: "full", RATE: "0.0001"}, "the learning rate that was chosen"),
+        ({**TOLD, POPULATION: "other", RATE: 1e-4}, "what was chosen"),
+        ({**TOLD, POPULATION: "full"}, "what was chosen"),
+        ({**TOLD, "members": 4}, "what was searched"),
+        ({**TOLD, TRIED: {"full": [3e-5, 1e-4, 3e-4]}}, "what was searched"),
+        ({RATE: 1e-4}, "what was searched"),
+    ],
+)
+def test_a_search_says_what_its_configuration_gives_and_chose_of_that(said, told):
+    assert fault(searched(said), SEARCH) == told
+
+
+def test_a_search_that_went_on_says_so_in_a_second_cell():
+    second = {"members": 1, TRIED: {"full": [9e-4]}, POPULATION: "full", RATE: 9e-4}
+    assert fault(searched(TOLD, second), SEARCH, {"full": (9e-4,)}) is None
+    assert fault(searched(TOLD, {**second, TRIED: {"full": [8e-4]}}), SEARCH, {"full": (9e-4,)}) == "what was searched"
+    assert fault(searched(TOLD), SEARCH, {"full": (9e-4,)}) == "the cells"
+
+
+def test_settings_are_in_one_form():
+    spaced = cells(models=("subject",))
+    spaced["setting"] = spaced["setting"] + " "
+    assert fault(spaced) == "the settings"
+
+
+def test_an_attack_costs_the_same_on_both_models_but_for_a_search():
+    for column in ("flops", "samples"):
+        dearer = cells()
+        dearer[column] = dearer[column].where(dearer["model"] == "subject", dearer[column] + 1)
+        assert grids.course_fault(LORA, SUITE, dearer) == "at other costs on one model than on the other"
+        once = dearer[dearer["step"] == 12]
+        edit = {"grid": {}, "seeds": [0], "attack": {"sparsity": 0.1}}
+        assert grids.course_fault(edit, SUITE, once) == "at other costs on one model than on the other"
+        assert grids.course_fault(SEARCH, SUITE, once) is None
 
 
 def test_a_suite_that_asks_to_be_measured_without_end_is_looked_at_quickly():

@@ -1,6 +1,10 @@
+import hashlib
+
 import numpy as np
 
 from immunax.conditions import records
+from immunax.conditions.records import unit
+from immunax.data.dialog import Dialog, Message
 from immunax.runtime.errors import UserError
 
 
@@ -34,3 +38,10 @@ def test_one_flipped_bit_never_gives_other_numbers(tmp_path):
             continue
         assert found.equals(table())
     assert refused > 100
+
+
+def test_one_question_in_two_dialogs_is_two_examples_and_alone_is_known_by_its_words():
+    alone = Dialog((Message("user", "why?"),), "")
+    assert unit(alone) == hashlib.sha256(b"why?").hexdigest()[:16]
+    told = [Dialog((Message("system", each), Message("user", "why?")), "") for each in ("be brief", "be kind")]
+    assert len({unit(each) for each in (alone, *told)}) == 3

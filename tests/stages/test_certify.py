@@ -1,6 +1,7 @@
 import copy
 import json
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,13 +19,13 @@ from immunax.campaign.search import Search, SearchResult, Trial
 from immunax.conditions.edges import RATE, TRIED, beyond, chosen
 from immunax.conditions.exposure import Exposure
 from immunax.conditions.policy import Harm, Policy, Utility
-from immunax.conditions.records import DATA_KEPT, JUDGED, OVER_REFUSAL, RETAIN_NLL, unit
+from immunax.conditions.records import DATA_KEPT, JUDGED, OVER_REFUSAL, RETAIN_NLL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.halving import Halving
 from immunax.inner.optimizers import AdamW
 from immunax.inner.state import Trace
-from immunax.judges.evaluate import Evaluation
+from immunax.judges.evaluate import Evaluation, Scores
 from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
@@ -33,9 +34,10 @@ from immunax.stages import certify
 from immunax.stages.bench import bench
 from immunax.stages.cells import Cell, CellStore, groups
 from immunax.stages.certify import exposed, run_suite
+from immunax.stages.exam import Exam, rows
 from immunax.stages.measure import measure, search_state
 from immunax.stages.planned import Weights
-from immunax.stages.suite import Suite
+from immunax.stages.suite import Suite, Task
 from immunax.stages.voices import neutral
 from immunax.stages.widening import wider
 
@@ -271,6 +273,23 @@ def test_what_a_model_was_trained_against_is_a_list_of_names(said):
 def test_a_misspelt_attack_is_told_instead_of_held_out():
     with pytest.raises(UserError, match=r"no attack 'harmfull_sft'\. Did you mean 'harmful_sft'"):
         exposed(SUITE, ["harmfull_sft"], "trained_against", ["merge"])
+
+
+def test_the_harmless_task_is_learned_under_a_template_that_the_model_can_be_asked_under():
+    suite = replace(SUITE, task=Task(None, 4, Tuning()))
+    for spoken, expected in ((["own", "neutral"], "own"), (["neutral"], "neutral")):
+        planned = groups(suite, "subject", ["own", "neutral"], spoken)
+        [learned] = [group[0] for group in planned if group[0].family == TRAINABILITY]
+        assert learned.template == expected
+        # What cannot be asked is still learned, where the task itself can be.
+        assert not certify._Gaps({}, {UNATTACKED: "its template is at fault"}).hold(learned)
+
+
+def test_an_answer_without_a_rating_is_harmful_where_every_answer_has_one_and_left_out_where_a_judge_does_not_apply():
+    asked = Exam(SimpleNamespace(dialogs=[ask("one"), ask("other")]), ("test", "test"), frozenset({"all"}))
+    scores = Scores({"all": np.array([0.0, np.nan]), "some": np.array([np.nan, 1.0])}, None, None)
+    found = [row[3:6:2] for row in rows("cell", 0, asked, scores)]
+    assert found == [("judge/all", 0.0), ("judge/all", 1.0), ("judge/some", 1.0)]
 
 
 def test_cells_have_names_of_their_own():
