@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from immunax.certificate.places import without_places
 from immunax.runtime.errors import UserError, shown
 from immunax.runtime.launch import composed, configuration_folder
 from immunax.runtime.moved import current
+from immunax.runtime.places import without_places
 
 _RULES = ("suite", "judge", "data", "policy")
 """Groups of a configuration that a suite's name stands for."""

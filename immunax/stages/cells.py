@@ -11,11 +11,11 @@ import pandas as pd
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.grid import SEED, Population
 from immunax.campaign.search import Search
-from immunax.certificate.places import without_places
 from immunax.conditions import records
 from immunax.conditions.edges import RATE, TRIED
 from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import console, digest
+from immunax.runtime.places import without_places
 from immunax.stages.suite import Suite, rates_of
 
 _RECORDS, _CELLS = ".records.parquet", ".cells.parquet"

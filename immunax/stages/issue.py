@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from immunax.certificate import bundle, pages, signing
 from immunax.certificate.facts import limits_of, named_by
-from immunax.certificate.places import without_places
 from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, parse, statement, verdicts_to_json
 from immunax.certificate.verify import CELLS, RECORDS, tables
@@ -21,6 +20,7 @@ from immunax.conditions.policy import Policy
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime import atomic, digest, manifest
 from immunax.runtime.errors import UserError
+from immunax.runtime.places import without_places
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.certify import Campaign
 from immunax.stages.explicit import explicit

@@ -2,9 +2,9 @@ import copy
 
 import pytest
 
-from immunax.certificate.places import without_places
 from immunax.certificate.shipped import told
 from immunax.runtime.launch import composed
+from immunax.runtime.places import without_places
 
 
 @pytest.fixture(scope="module")

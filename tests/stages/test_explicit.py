@@ -5,9 +5,9 @@ from immunax.attacks.prune import Prune
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.certificate import grids
-from immunax.certificate.places import without_places
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime.launch import composed
+from immunax.runtime.places import without_places
 from immunax.stages.explicit import explicit
 from immunax.stages.suite import Suite
 

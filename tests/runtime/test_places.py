@@ -1,6 +1,6 @@
 import pytest
 
-from immunax.certificate.places import without_places
+from immunax.runtime.places import without_places
 
 
 def test_paths_of_this_machine_are_their_last_part_wherever_they_stand(tmp_path, monkeypatch):
