@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from immunax.certificate.ranking import board, page
+from immunax.certificate.ranking import board, option, page
 from immunax.certificate.signing import public_key
 from immunax.certificate.statement import FILE
 from immunax.runtime import atomic
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("certificates", type=Path, nargs="+", help=f"{FILE} files, or folders that hold some")
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed them all")
     for rule, (form, _) in _RULES.items():
-        parser.add_argument(_option(rule), metavar=form, help="as verify prints it; by default that of most models")
+        parser.add_argument(
+            option(rule), dest=rule, metavar=form, help="as verify prints it; by default that of most models"
+        )
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), help="folder of the page")
     options = parser.parse_args(arguments)
     escape_logs()
@@ -53,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _rank(options: argparse.Namespace) -> int:
     fixed = {}
     for rule, (form, pattern) in _RULES.items():
-        value = getattr(options, _option(rule).strip("-").replace("-", "_"))
+        value = getattr(options, rule)
         if value is not None and not re.fullmatch(pattern, value):
-            raise UserError(f"{_option(rule)} {value}: expected {form}, as immunax.verify prints it.")
+            raise UserError(f"{option(rule)} {value}: expected {form}, as immunax.verify prints it.")
         fixed |= {} if value is None else {rule: value}
     key = None if options.key is None else public_key(options.key)
     found = board(_found(options.certificates), key, fixed)
@@ -67,10 +69,6 @@ def _rank(options: argparse.Namespace) -> int:
         temp.write_text(page(found), encoding="utf-8")
     say(f"{len(found.entries)} models ranked: {options.out / 'index.html'}")
     return EXIT_SOME if found.left_out else 0
-
-
-def _option(rule: str) -> str:
-    return f"--{rule.replace(' ', '-')}"
 
 
 def _within(folder: Path) -> list[Path]:

@@ -9,3 +9,8 @@ MOST_MEASURED = 1000
 def segments(steps: int, probes: int) -> int:
     """The largest divisor of ``steps`` that is at most ``probes``."""
     return max(count for count in range(1, min(steps, probes) + 1) if steps % count == 0)
+
+
+def evenly(steps: int, count: int) -> list[int]:
+    """The steps done whenever a fine-tuning of so many is measured, ``count`` times."""
+    return [steps * (time + 1) // count for time in range(count)]

@@ -22,6 +22,7 @@ from immunax.conditions.records import (
     OVER_REFUSAL,
     REFERENCE,
     RETAIN_NLL,
+    SAME_FLOPS,
     SPECIAL,
     TASK_EXACT,
     TASK_NLL,
@@ -33,7 +34,6 @@ _BETTER = {RETAIN_NLL: -1, TASK_NLL: -1, EXACT: 1, CHOICE: 1, TASK_EXACT: 1, OVE
 _UTILITY = (RETAIN_NLL, EXACT, CHOICE)
 _NLL = "_nll"
 _EXAMPLE = ["step", "split", "measure", "unit"]
-_SAME_FLOPS = 1e-6
 _SAME_SHARE = 0.02
 _SAME_KEPT = 1e-6
 _SAME_SCORE = 0.01
@@ -209,7 +209,7 @@ def _states_differ(stated: Table, anew: Table) -> str | None:
     for name in left.columns:
         same = np.array_equal(left[name], right[name])
         if left[name].dtype.kind == "f":
-            rtol, atol = (_SAME_FLOPS, 0.0) if name == "flops" else (0.0, _SAME_SHARE)
+            rtol, atol = (SAME_FLOPS, 0.0) if name == "flops" else (0.0, _SAME_SHARE)
             same = np.allclose(left[name], right[name], rtol, atol)
             # A verdict asks whether every step was clipped.
             same = same and (name != "clipped" or np.array_equal(left[name] == 1.0, right[name] == 1.0))

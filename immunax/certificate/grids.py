@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from immunax.attacks.segments import MOST_MEASURED, segments
+from immunax.attacks.segments import MOST_MEASURED, evenly, segments
 from immunax.certificate.checks import few
 from immunax.conditions.edges import POPULATION, RATE, TRIED, Rates, planned_rates
-from immunax.conditions.records import MOST_COUNT, Table
+from immunax.conditions.records import MOST_COUNT, SAME_FLOPS, Table
 from immunax.runtime.untrusted.values import Limits, parse_json
 
 _SETTING = Limits(size=1 << 16, values=10_000)
-_SAME = 1e-6
-"""Relative, of FLOPs."""
 _NODE = "a part of an attack"
 """Stands for a setting that is built from a configuration, whose defaults a cell names and its configuration leaves out."""
 
@@ -47,7 +45,12 @@ def count(attack: Mapping[str, Any], rates: Rates, further: Rates) -> int:
     """
     if "populations" in attack:
         return 1 + bool(further)
-    return _combinations(attack) * len({*rates.get("", ()), *further.get("", ())} or (None,))
+    return _combinations(attack) * len(joined(rates, further).get("", (None,)))
+
+
+def joined(rates: Rates, further: Rates) -> dict[str, tuple[float, ...]]:
+    """All learning rates of an attack, those that it goes on to included; arguments as of :func:`count`."""
+    return {name: tuple(sorted({*each, *further.get(name, ())})) for name, each in rates.items()}
 
 
 def _combinations(attack: Mapping[str, Any]) -> int:
@@ -78,7 +81,7 @@ def fault(attack: Mapping[str, Any], rates: Rates, further: Rates, cells: Table)
 def _planned(attack: Mapping[str, Any], rates: Rates, further: Rates) -> Iterator[tuple[str, Any]]:
     paths = [path for path in attack["grid"] if path != RATE]
     axes = [attack["grid"][path] for path in paths]
-    of_each = sorted({*rates.get("", ()), *further.get("", ())}) or [None]
+    of_each = joined(rates, further).get("", (None,))
     for *values, rate, seed in itertools.product(*axes, of_each, attack["seeds"]):
         told = {} if rate is None else {RATE: rate}
         yield _plain({**dict(zip(paths, values, strict=True)), **told}, bool(rates)), seed
@@ -147,7 +150,7 @@ def uneven(cells: Table, times: int, begun: bool = False) -> str | None:
         if not 1 <= last < MOST_COUNT:
             return "without a step, or at more than there can be"
         parts = segments(last, min(max(times, 1), MOST_MEASURED))
-        if steps != [0] * begun + [last * (each + 1) // parts for each in range(parts)]:
+        if steps != [0] * begun + evenly(last, parts):
             return f"at the steps {few([str(each) for each in steps])}, which are not {times} times, or fewer, that lie evenly"
     alike = ["setting", "seed", "template"]
     courses = cells.sort_values("step").groupby([*alike, "model"])["step"].agg(tuple)
@@ -158,5 +161,7 @@ def uneven(cells: Table, times: int, begun: bool = False) -> str | None:
 
 def _dearer(cells: Table, alike: list[str]) -> str | None:
     same = cells.groupby(alike)
-    dearer = (same["samples"].nunique() > 1).any() or (same["flops"].max() > same["flops"].min() * (1 + _SAME)).any()
+    dearer = (same["samples"].nunique() > 1).any() or (
+        same["flops"].max() > same["flops"].min() * (1 + SAME_FLOPS)
+    ).any()
     return "at other costs on one model than on the other" if dearer else None

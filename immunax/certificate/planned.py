@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from immunax.certificate import grids
-from immunax.conditions.edges import Rates, beyond, tried_rates
+from immunax.conditions.edges import beyond, tried_rates
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import (
     DATA_KEPT,
@@ -63,7 +63,7 @@ def _of_cells(said: Mapping[str, Any], records: Table, cells: Table, policy: Pol
             return f"the {model} is not measured as it is under each template"
         for family, template in planned:
             part, more = mine[(mine["family"] == family) & (mine["template"] == template)], further.get(family, {})
-            if rates[family] and tried_rates(part) != _joined(rates[family], more):
+            if rates[family] and tried_rates(part) != grids.joined(rates[family], more):
                 return f"the learning rates of {family} on the {model} are not those of the suite and of what follows from it"
             wrong = grids.fault(attacks[family], rates[family], more, part)
             if wrong is not None:
@@ -78,10 +78,6 @@ def _of_task(templates: list[str], mine: Table, records: Table) -> set[str]:
     """The templates that the harmless task may be learned under: the model's own one, or any where that cannot be asked."""
     own = mine.loc[(mine["family"] == UNATTACKED) & (mine["template"] == templates[0]), "cell"]
     return {templates[0]} if records["cell"].isin(own).any() else set(templates)
-
-
-def _joined(rates: Rates, further: Rates) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(sorted({*each, *further.get(name, ())})) for name, each in rates.items()}
 
 
 def _of_courses(said: Mapping[str, Any], cells: Table) -> str | None:

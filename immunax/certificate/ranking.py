@@ -85,6 +85,11 @@ class Board(NamedTuple):
     confidence: float = 0.95
 
 
+def option(rule: str) -> str:
+    """How the command takes one of :data:`RULES`."""
+    return f"--{rule.replace(' ', '-')}"
+
+
 def in_order(sides: Iterable[str]) -> list[str]:
     """Sides of harm as they rank: ``substance`` first."""
     return sorted(sides, key=lambda side: (side != "substance", side))
@@ -189,7 +194,7 @@ def _usual(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         differ = next(name for name in RULES if usual[0][name] != usual[1][name])
         raise UserError(
             f"equally many models have the {differ} {usual[0][differ]} and {usual[1][differ]}: choose with "
-            f"--{differ.replace(' ', '-')}."
+            f"{option(differ)}."
         )
     return usual[0] if usual else {}
 

@@ -170,7 +170,9 @@ def _further(part: Table, policy: Policy, threshold: float, rates: Rates) -> lis
 
 def _outward(each: Chosen, rates: Sequence[float]) -> list[tuple[str, float]]:
     """From an edge to beyond it; nothing from between the edges."""
-    ends = [*((end, 1 / FACTOR) for end in rates[:1]), *((end, FACTOR) for end in rates[-1:])]
+    if not rates:
+        return []
+    ends = (rates[0], 1 / FACTOR), (rates[-1], FACTOR)
     return [(each.population, _next(end, by)) for end, by in ends if end == each.rate]
 
 

@@ -86,6 +86,9 @@ numbers, and no answer alone makes a sum beside which the others count for nothi
 MOST_COUNT, MOST_FLOPS = 1 << 40, 1e40
 """Of tokens, steps and dialogs; of what an attack spends."""
 
+SAME_FLOPS = 1e-6
+"""How far, relative to themselves, FLOPs of one attack that are counted twice may lie apart."""
+
 MOST_MEASURES = 200
 """Measures by split that a table holds; a certificate has some ten."""
 

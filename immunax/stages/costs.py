@@ -12,14 +12,12 @@ from immunax.attacks.benign_sft import BenignSFT
 from immunax.attacks.segments import segments
 from immunax.campaign.course import edit_flops
 from immunax.campaign.programs import programs
-from immunax.conditions.records import TRAINABILITY, Table
+from immunax.conditions.records import SAME_FLOPS, TRAINABILITY, Table
 from immunax.data.dialog import Splits
 from immunax.models.model import Model, Params
 from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell
 from immunax.stages.population import costs, used
-
-_SAME = 1e-6
 
 
 def fault(shared: Bench, model: Model, params: Params, cells: Sequence[Cell], states: Table) -> str | None:
@@ -44,7 +42,7 @@ def fault(shared: Bench, model: Model, params: Params, cells: Sequence[Cell], st
             continue
         columns = ["step", "samples", "flops"] if _is_fine_tuning(cell) else ["samples", "flops"]
         found = states[states["cell"] == cell.name].sort_values("step")[columns].to_numpy(np.float64)
-        if found.shape != expected.shape or not np.allclose(found, expected, rtol=_SAME, atol=0.0):
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=SAME_FLOPS, atol=0.0):
             told = " ".join(f"{name}={value:g}" for name, value in zip(columns, expected[-1], strict=True))
             return f"{cell.name} does not cost what it says: {told} at its end follows from its configuration"
     return None

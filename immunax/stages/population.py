@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
+from immunax.attacks.segments import evenly
 from immunax.campaign.population import Attacked, attacked
 from immunax.campaign.programs import Program, programs
 from immunax.campaign.undone import clipped
@@ -158,7 +159,7 @@ def costs(parts: Sequence[Program], place: int, model: Model, count: int) -> tup
       count: how often it was scored.
     """
     part, member = _found(parts, place)
-    steps = [part.steps * (time + 1) // count for time in range(count)]
+    steps = evenly(part.steps, count)
     lora = part.attacks[member].tuning.lora
     return steps, [training_flops(model.config, part.trained_on(member, 0, step, False), lora) for step in steps]
 
