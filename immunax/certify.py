@@ -50,7 +50,7 @@ def main(config: UserConfig) -> None:
 
     models = {SUBJECT: certified, **({} if other is None else {REFERENCE: other})}
     weights = {role: Weights(each.params, each.weights) for role, each in models.items()}
-    given = None if base is None else Weights(base, digest.of_tree(base))
+    given = None if base is None else Weights(base.params, base.weights)
     campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), policy, given)
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
@@ -58,7 +58,8 @@ def main(config: UserConfig) -> None:
     taught = lessons(config.model.get("path"))
     whose = attackers_data(taught, setup.splits, setup.digests["data"], suite.attacks.values())
     data = {"digests": digests, "attacker": whose}
-    stated = issue(folder, config, campaign, certified, other, faced, policy, evaluation, data, signed_by)
+    before = None if base is None else base.weights
+    stated = issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
     _show(stated)
 
 

@@ -186,6 +186,7 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
             "weights": "0" * 64,
             "digests": {"weights": "0" * 64},
         },
+        "undefended": "8" * 64,
         "suite": {"name": "made by hand", "config": config},
         "policy": asdict(policy),
         "seed": 0,

@@ -64,6 +64,20 @@ def named_by(config: Mapping[str, Any]) -> str:
     return CERTIFIER if config.get("reference") else MODEL
 
 
+def undefended_of(said: Mapping[str, Any]) -> tuple[bool, str | None]:
+    """Whether a predicate has to say what the model was before its guard, and what that has to be where it says so elsewhere.
+
+    Args:
+      said: the predicate.
+    """
+    config = said["suite"]["config"]
+    if (config.get("start") or {}).get("defense") is not None:
+        return True, None
+    if config.get("reference"):
+        return True, (said["reference"] or {}).get("weights")
+    return said["model"]["trained"] is not None, None
+
+
 def foreign(
     suite: Mapping[str, Any], judges: Mapping[str, Any], policy: Policy, skipped: Iterable[str]
 ) -> dict[str, list[str]]:
@@ -162,6 +176,9 @@ def _of_configuration(said: Mapping[str, Any]) -> str | None:
     if said["reference"] and said["reference"]["named_by"] != named_by(config):
         return "it is said who named the reference, and the configuration says otherwise"
     read = config.get("data"), config["suite"]["attacks"]
+    known, named = undefended_of(said)
+    if known != (said["undefended"] is not None) or named not in (None, said["undefended"]):
+        return "the model before its guard is not the one that its configuration names"
     if said["data"].get("attacker") != SHARED and any(map(_shares, read)):
         return "attackers shared the defense's data, and it does not say so"
     return None

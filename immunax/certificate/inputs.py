@@ -46,3 +46,13 @@ def reference_fault(said: Mapping[str, Any], found: Found) -> str | None:
     if said["speech"]["reference"] != dict(found.speech):
         return "its tokenizer or its template is not that of the certificate"
     return None
+
+
+def undefended_fault(said: Mapping[str, Any], weights: str | None) -> str | None:
+    """What is not as it is said of the model before its guard; None where nothing is.
+
+    Args:
+      said: the predicate.
+      weights: SHA-256 of all its tensors in float32 here; None where it is not known.
+    """
+    return None if said["undefended"] == weights else "the model before its guard comes out otherwise here"

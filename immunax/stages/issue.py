@@ -67,6 +67,7 @@ def issue(
     campaign: Campaign,
     certified: Subject,
     reference: Subject | None,
+    undefended: str | None,
     exposure: Mapping[str, Exposure],
     policy: Policy,
     evaluation: Evaluation,
@@ -80,6 +81,7 @@ def issue(
       config: composed.
       campaign: what the attacks left.
       certified, reference: the models.
+      undefended: SHA-256 of the weights before the model's guard, where they are known.
       exposure: by family of the suite.
       policy: thresholds.
       evaluation: judges.
@@ -108,6 +110,7 @@ def issue(
             "trained": _trained(certified),
         },
         "reference": reference and _compared(reference, told),
+        "undefended": undefended,
         "suite": {"name": config.suite.name, "config": told},
         "policy": asdict(policy),
         "seed": config.seed,

@@ -10,7 +10,7 @@ from typing import Any
 from immunax.attacks.merge import Merge
 from immunax.certificate.comparison import Cell as Rows
 from immunax.certificate.comparison import Difference, Tolerance, difference, escaping, together
-from immunax.certificate.inputs import Found, model_fault, reference_fault
+from immunax.certificate.inputs import Found, model_fault, reference_fault, undefended_fault
 from immunax.certificate.statement import policy_from_json
 from immunax.certificate.verify import Check, tables
 from immunax.conditions.deciding import deciding
@@ -124,7 +124,10 @@ def replay(
         base = weights.get(REFERENCE)
     else:
         known = undefended(asked, certified, setup, loaded)
-        base = None if known is None else Weights(known, digest.of_tree(known))
+        fault = undefended_fault(stated["predicate"], known and known.weights)
+        if fault is not None and not (known and known.anew):
+            return [Check("replay of merge", "failed", fault)]
+        base = None if known is None or fault is not None else Weights(known.params, known.weights)
     suite = with_undefended(suite, base)
     shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
     policies = policy_from_json(stated["predicate"]["policy"]), *([] if gate is None else [gate])
@@ -160,7 +163,11 @@ def _replayed(scene: _Scene, planned: Sequence[Cell], count: int) -> list[Check]
     able = [cell for cell in planned if not (isinstance(cell.attack, Merge) and cell.attack.source is None)]
     found = []
     if len(able) < len(planned):
-        found.append(Check("replay of merge", "not checked", "the model before its guard is not known here"))
+        found.append(
+            Check(
+                "replay of merge", "not checked", "the model before its guard is not given here, or comes out otherwise"
+            )
+        )
     fault = cost_fault(scene.shared, scene.model, scene.weights[SUBJECT].params, able, states)
     told = fault or "samples, steps and FLOPs of fine-tunings and edits follow from their configuration"
     found.append(Check("replay of costs", "failed" if fault else "passed", told))

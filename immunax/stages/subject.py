@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from immunax.models import speech
-from immunax.models.hub import digests
+from immunax.models.hub import ModelSource, digests
 from immunax.models.model import Params
 from immunax.runtime import digest, manifest, names
 from immunax.runtime.admission import admit
@@ -45,6 +45,20 @@ class Subject(NamedTuple):
     def parameters(self) -> int:
         """How many weights it has."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+
+class Undefended(NamedTuple):
+    """The model before its guard.
+
+    Attributes:
+      params: plain float32 weights, on the mesh of the setup.
+      weights: SHA-256 of all tensors.
+      anew: whether it is no model of files but is trained here, which other versions of a library do to other bits.
+    """
+
+    params: Params
+    weights: str
+    anew: bool
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,7 @@ def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:
     return Subject("start model", params, {"weights": weights}, weights, None, None, told)
 
 
-def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -> Params | None:
+def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -> Undefended | None:
     """The model before its guard, where it is known: what an attacker who has it too may merge with.
 
     Args:
@@ -147,14 +161,16 @@ def undefended(asked: Asked, certified: Subject, setup: Setup, loaded: Params) -
       setup, loaded: from :func:`~immunax.stages.setup.set_up` of its parts.
     """
     if asked.start.defense is not None:
-        return loaded
+        model, params = asked.parts.model, loaded
     # Whoever certifies names the model before its guard; what the model's own run says of it is the model's word.
-    if asked.reference is not None:
-        return load(asked.reference, setup.devices).params
-    if certified.record is None:
+    elif asked.reference is not None:
+        model, params = asked.reference, load(asked.reference, setup.devices).params
+    elif certified.record is None:
         return None
-    model = near(admit(certified.record["config"].get("model"), ModelRecipe, f"{_MANIFEST} (model)"), _MANIFEST)
-    return load(model, setup.devices).params
+    else:
+        model = near(admit(certified.record["config"].get("model"), ModelRecipe, f"{_MANIFEST} (model)"), _MANIFEST)
+        params = load(model, setup.devices).params
+    return Undefended(params, digest.of_tree(params), not isinstance(model, ModelSource))
 
 
 def called(model: ModelRecipe, start: Start) -> str:

@@ -106,6 +106,8 @@ def consistent(folder: Path, found: Said) -> Said:
     said["templates"] = [NEUTRAL] if said["speech"]["model"]["template"] is None else [OWN_TEMPLATE, NEUTRAL]
     if said["reference"]:
         said["reference"]["named_by"] = facts.named_by(config)
+    known, named = facts.undefended_of(said)
+    said["undefended"] = (named or said["undefended"] or "8" * 64) if known else None
     found["subject"].sort(key=lambda each: each["name"])
     said["judges"] = _judges(said)
     said["attacks"] = _attacks(said, cells)

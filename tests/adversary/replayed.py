@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from immunax.certificate.comparison import Cell, difference, together
-from immunax.certificate.inputs import Found, model_fault, reference_fault
+from immunax.certificate.inputs import Found, model_fault, reference_fault, undefended_fault
 from immunax.conditions.policy import Policy, harmful
 from immunax.conditions.records import Table
 from immunax.stages.replay import HERE
@@ -19,6 +19,7 @@ def inputs_fault(said: Mapping[str, Any], true: Mapping[str, Any]) -> str | None
     """
     model, speech = true["model"], true["speech"]
     own = model_fault(said, Found(model["weights"], model["parameters"], speech["model"]))
+    own = own or undefended_fault(said, true["undefended"])
     if own or not said["reference"]:
         return own
     return reference_fault(said, Found(true["reference"]["weights"], 0, speech["reference"]))

@@ -2,12 +2,13 @@
 
 import pytest
 
-from immunax.certificate.inputs import Found, model_fault, reference_fault
+from immunax.certificate.inputs import Found, model_fault, reference_fault, undefended_fault
 
 _SPEECH = {"tokenizer": "2" * 64, "template": None}
 _SAID = {
     "model": {"weights": "1" * 64, "parameters": 200},
     "reference": {"weights": "0" * 64},
+    "undefended": "8" * 64,
     "speech": {"model": _SPEECH, "reference": _SPEECH},
 }
 _MODEL, _REFERENCE = Found("1" * 64, 200, _SPEECH), Found("0" * 64, 200, _SPEECH)
@@ -36,3 +37,9 @@ def test_other_weights_another_size_and_another_template_of_the_model_are_told(o
 )
 def test_other_weights_and_another_template_of_the_reference_are_told(other, told):
     assert told in reference_fault(_SAID, _REFERENCE._replace(**other))
+
+
+@pytest.mark.parametrize("other", ["4" * 64, None])
+def test_another_model_before_the_guard_is_told(other):
+    assert undefended_fault(_SAID, _SAID["undefended"]) is None
+    assert "comes out otherwise" in undefended_fault(_SAID, other)

@@ -255,6 +255,7 @@ def test_a_reference_that_the_certifier_chose_counts_where_his_signature_is_aske
     def choose(said):
         said["suite"]["config"]["reference"] = {"path": "start"}
         said["reference"]["named_by"] = "certifier"
+        said["undefended"] = said["reference"]["weights"]
 
     restate(path, choose)
     assert board([path]).entries[0].outcomes["stability"] == "not vouched for"

@@ -279,6 +279,7 @@ def test_a_table_that_is_listed_twice_hides_no_other_one(tmp_path):
         lambda said: said["attacks"][0].update(held_out=False),
         lambda said: said["suite"]["config"]["suite"].update(held_out=["lora"]),
         lambda said: said["reference"].update(named_by="certifier"),
+        lambda said: said.update(undefended=None),
         lambda said: said["attacks"][0].update(unmeasured="its template cannot"),
         lambda said: said.update(templates=["own", "neutral"]),
         lambda said: said["speech"]["model"].update(template="3" * 64),

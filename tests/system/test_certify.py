@@ -14,6 +14,7 @@ import pytest
 import quick
 import tiny_model
 import warm
+from adversary import forge
 from kills import SMALL, SMALL_SUITE
 
 SHORT = (
@@ -76,6 +77,19 @@ def test_a_certificate_states_verifies_and_is_replayed(run, certified):
     assert int(drawn[1]) + int(drawn[3]) == 6
     assert "rules        a suite of its own: suite.attacks.harmful_sft.attack.tuning.epochs is 2" in checked.stdout
     assert "failed" not in checked.stdout
+
+
+@pytest.mark.slow
+def test_merging_with_a_model_that_comes_out_otherwise_here_is_not_checked(run, certified, tmp_path):
+    home, _ = certified
+    path = Path(shutil.copytree(home / "outputs" / "whole", tmp_path / "whole")) / "certificate.json"
+    forge.stated(path, lambda said: said.update(undefended="8" * 64))
+    checked = run(home, "verify", str(path), "--replay", "1")
+    assert (
+        "not checked  replay of merge: the model before its guard is not given here, or comes out otherwise"
+        in checked.stdout
+    )
+    assert "replay subject-merge" not in checked.stdout
 
 
 @pytest.mark.slow
