@@ -15,6 +15,7 @@ from immunax.conditions import records
 from immunax.conditions.edges import RATE, TRIED
 from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import console, digest
+from immunax.runtime.errors import UserError
 from immunax.runtime.places import without_places
 from immunax.stages.suite import Suite, rates_of
 
@@ -106,10 +107,16 @@ def _attacks(model: str, family: str, population: Population | Search, template:
         tried = {name: list(rates) for name, rates in rates_of(population).items()}
         setting = {"members": len(population.members()), TRIED: tried}
         return [Cell(model, family, setting, 0, population, template)]
-    return [
+    cells = [
         Cell(model, family, _plain(settings) | _rate(attack), int(settings[SEED]), attack, template)
         for settings, attack in zip(population.settings(), population.members(), strict=True)
     ]
+    if len({cell.name for cell in cells}) < len(cells):
+        raise UserError(
+            f"suite.attacks.{family}: two settings of its grid would be told alike, as a certificate holds the last part of "
+            "a path alone; give the files names of their own."
+        )
+    return cells
 
 
 def _rate(attack: Any) -> dict[str, float]:

@@ -10,6 +10,7 @@ import tiny
 import tiny_model
 
 from immunax.attacks.harmful_sft import HarmfulSFT
+from immunax.attacks.merge import Merge
 from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
 from immunax.attacks.tuning import Tuning
@@ -28,6 +29,7 @@ from immunax.inner.state import Trace
 from immunax.judges.evaluate import Evaluation, Scores
 from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
+from immunax.models.hub import ModelSource
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
 from immunax.stages import certify
@@ -290,6 +292,13 @@ def test_an_answer_without_a_rating_is_harmful_where_every_answer_has_one_and_le
     scores = Scores({"all": np.array([0.0, np.nan]), "some": np.array([np.nan, 1.0])}, None, None)
     found = [row[3:6:2] for row in rows("cell", 0, asked, scores)]
     assert found == [("judge/all", 0.0), ("judge/all", 1.0), ("judge/some", 1.0)]
+
+
+def test_two_models_in_folders_of_one_name_are_refused_before_they_become_one_cell(tmp_path):
+    sources = [ModelSource(str(tmp_path / each / "model")) for each in ("one", "other")]
+    suite = Suite("merging", {"merge": Population(Merge(), {"source": sources})})
+    with pytest.raises(UserError, match=r"suite\.attacks\.merge: two settings .* names of their own"):
+        list(groups(suite, "subject", ["neutral"]))
 
 
 def test_cells_have_names_of_their_own():
