@@ -12,6 +12,6 @@ if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module of a co
     if not sys.flags.safe_path and _OF_STRANGERS & set(sys.orig_argv) and sys.path[0] != _home:
         del sys.path[0]
 
-    from immunax.runtime.preemption import Leaving
+    from immunax.runtime.signals import Leaving
 
     Leaving().__enter__()  # the imports that follow take seconds

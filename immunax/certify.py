@@ -9,6 +9,7 @@ from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.runtime import console, digest, manifest, mesh
 from immunax.runtime.launch import command, configuration_folder, run_directory
+from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.bench import bench
@@ -59,7 +60,9 @@ def main(config: UserConfig) -> None:
     whose = attackers_data(taught, setup.splits, setup.digests["data"], suite.attacks.values())
     data = {"digests": digests, "attacker": whose}
     before = None if base is None else base.weights
-    stated = issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
+    stated = agreed(
+        lambda: issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
+    )
     _show(stated)
 
 

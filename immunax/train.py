@@ -13,7 +13,9 @@ from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.launch import command, run_directory, run_title
+from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, recipe, report
 from immunax.stages.attackers_data import attackers_data, marked
@@ -78,7 +80,8 @@ def main(config: UserConfig) -> None:
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
         counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
         fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
-    weights = {f"model/{name}": value for name, value in digest.of_folder(folder / MODEL).items()}
+    made = agreed(lambda: digest.of_folder(folder / MODEL))
+    weights = {f"model/{name}": value for name, value in made.items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
     manifest.write_manifest(folder, config.plain, {**digests, **weights}, record)
     _tidy(folder, config)
@@ -86,7 +89,7 @@ def main(config: UserConfig) -> None:
 
 def _tidy(folder: Path, config: UserConfig) -> None:
     """Removes the checkpoints of a finished run where the export alone is to stay."""
-    if not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
+    if is_leader() and not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
         shutil.rmtree(folder / CHECKPOINTS)
 
 

@@ -15,6 +15,7 @@ from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime import console
 from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.together import host
 
 
 class Point(NamedTuple):
@@ -49,7 +50,7 @@ def course(
     """
     if isinstance(attack, Edit):
         weights, losses = edited(attack, model, params, material, jax.random.split(key, 3)[0])
-        yield Point(len(losses), np.asarray(losses), weights)
+        yield Point(len(losses), host(losses), weights)
         return
     for turn in attacked((material,), model, params, key[None], times=times):
         yield Point(turn.step, turn.losses[0], turn.weights(0))

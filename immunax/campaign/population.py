@@ -24,6 +24,7 @@ from immunax.inner.population import map_members, plan
 from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
+from immunax.runtime.together import host
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Attacked(NamedTuple):
         """
         own = self.own, self.trained, _some(asked, 0, len(self.own.key))
         found = _spread(_Each(function), self.mesh, own, self.params)
-        return jax.tree.map(lambda leaf: leaf[: len(self.places)], jax.device_get(found))
+        return jax.tree.map(lambda leaf: host(leaf)[: len(self.places)], found)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Runner(NamedTuple):
             for time in range(1, times + 1):
                 end = steps * time // times
                 state = moving, trace = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
-                seen, diverged_at = jax.device_get((trace, moving.diverged_at))
+                seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
                 losses, norms = (each[: len(real), :end] for each in seen)
                 healthy = diverged_at[: len(real)]
                 yield Attacked(real, end, losses, norms, healthy, self.params, members[1], moving.trained, self.mesh)

@@ -17,6 +17,7 @@ from immunax.inner.memory import compile_turns
 from immunax.inner.population import Member, map_members
 from immunax.inner.state import TrainState
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import host
 
 
 class Rung(NamedTuple):
@@ -134,7 +135,7 @@ def halve(
         inputs = state, mine, shared
         program = compile_turns(_rung, inputs, rung.members, mesh=mesh, donate=0, member=member)
         state, *scalars = program(*inputs)
-        seen.append(Ranked(rung, places, *jax.device_get(scalars)))
+        seen.append(Ranked(rung, places, *jax.tree.map(host, scalars)))
         best = _better(best, seen[-1], state.trained)
     return best, tuple(seen)
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from immunax.inner.population import Member, map_members, plan
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import gathered
 
 SHARE = 0.8
 """The most of the free memory that a program may be given: the rest is for the allocator's gaps and for other programs."""
@@ -148,8 +149,8 @@ def free_bytes() -> int:
 
 
 def usable_bytes() -> int:
-    """``SHARE`` of :func:`free_bytes`."""
-    return int(SHARE * free_bytes())
+    """``SHARE`` of the least :func:`free_bytes` of any process: all have to choose the same program."""
+    return int(SHARE * min(gathered(free_bytes())))
 
 
 def compiled(function: Callable[..., Any], *inputs: Any, donate: int | None = None, **static: Any) -> Any:

@@ -22,6 +22,7 @@ from immunax.judges.reading import read
 from immunax.models.generate import Decoding
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import under
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,8 @@ def given_by(
     check_room(evaluation, model, material)
     weights = as_computed(model, params)
     answer = partial(Answer(model, material.stop, evaluation.decoding), weights)
-    return examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)
+    with under(weights):
+        return examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)
 
 
 def evaluate(

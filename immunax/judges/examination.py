@@ -18,6 +18,8 @@ from immunax.models.generate import Decoding, generate
 from immunax.models.lora import Adapted
 from immunax.models.model import Model, Params
 from immunax.models.steered import Steered
+from immunax.runtime.mesh import data_ways, split_rows
+from immunax.runtime.together import host
 
 
 class Marks(NamedTuple):
@@ -53,6 +55,7 @@ class Answer:
     def __call__(self, weights: Params, asked: tuple[Prompts, jax.Array]) -> jax.Array:
         """``[B, G]`` int32, -1 past the end of an answer, of prompts ``[B, T]`` and the key of sampled answers."""
         prompts, key = asked
+        prompts = jax.tree.map(split_rows, prompts)
         return generate(self.model, weights, prompts.tokens, prompts.segment_ids, self.stop, self.decoding, key)
 
 
@@ -69,6 +72,7 @@ class Weigh:
     @partial(jax.jit, static_argnums=0)
     def __call__(self, weights: Params, batch: Batch) -> Marks:
         """:class:`Marks` of a batch ``[B, T]``."""
+        batch = jax.tree.map(split_rows, batch)
         hidden = answer_states(self.model, weights, batch)
         nll, likeliest = token_scores(hidden, self.model.unembedding(weights), batch.answer_label)
         return Marks((nll * batch.answer_weight).sum(axis=1), (likeliest | (batch.answer_weight == 0)).all(axis=1))
@@ -109,13 +113,19 @@ def answer_all(
       ``[..., P, G]`` int32, on the host.
     """
     count = prompts.tokens.shape[-2]
-    size, found = min(size, count), []
+    size, found = _even(min(size, count)), []
     for number, start in enumerate(range(0, count, size)):
         rows = np.arange(start, start + size) % count
         batch = Prompts(*(np.asarray(part)[..., rows, :] for part in prompts))
-        found.append(np.asarray(answer((batch, _folded(key, number)))))
+        found.append(host(answer((batch, _folded(key, number)))))
         advance()
     return np.concatenate(found, axis=-2)[..., :count, :]
+
+
+def _even(rows: int) -> int:
+    """As many rows, or a few more, so that every device that shares them has as many."""
+    ways = data_ways()
+    return -(-rows // ways) * ways
 
 
 @jax.jit
@@ -137,6 +147,6 @@ def weigh_all(weigh: Callable[[Batch], Marks], batches: Batch, advance: Callable
     found = []
     for number in range(batches.tokens.shape[0]):
         marks = weigh(jax.tree.map(lambda leaf, number=number: leaf[number], batches))
-        found.append(jax.tree.map(np.asarray, marks))
+        found.append(jax.tree.map(host, marks))
         advance()
     return jax.tree.map(lambda *each: np.stack(each, axis=-2), *found)

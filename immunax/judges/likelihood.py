@@ -16,6 +16,7 @@ from immunax.data.chat import Encoded
 from immunax.data.packing import few, fit_padded
 from immunax.judges.examination import Marks, Weigh, as_computed, weigh_all
 from immunax.models.model import Model, Params
+from immunax.runtime.mesh import under
 
 
 class Likelihood(NamedTuple):
@@ -66,4 +67,5 @@ def likelihood(model: Model, params: Params, batches: Batch, advance: Callable[[
       :class:`Likelihood` of the examples in order.
     """
     weigh = partial(Weigh(model), as_computed(model, params))
-    return by_example(weigh_all(weigh, batches, advance), batches)[0]
+    with under(params):
+        return by_example(weigh_all(weigh, batches, advance), batches)[0]

@@ -19,7 +19,8 @@ from immunax.models import families, hf, hf_config, peft, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.deciding import TEMPLATES, decides, holds_weights
 from immunax.models.lora import plain
-from immunax.runtime import atomic, digest
+from immunax.runtime import atomic, digest, together
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, shown
 from immunax.runtime.lfs import refuse_pointer
 from immunax.runtime.untrusted import templates, tokenizers
@@ -294,9 +295,11 @@ def export(
     """
     weights.check_dtype(dtype)
     atomic.check_replaceable(Path(directory), CONFIG)
-    with atomic.directory(directory) as folder:
+    with together.directory(directory) as folder:
         tensors = hf.split(checkpoint.config, families.tensors(checkpoint.config), plain(params))
         weights.write_shards(folder, tensors, dtype, max_shard_bytes)
+        if not is_leader():
+            return
         key = "torch_dtype" if "torch_dtype" in checkpoint.hf_config else "dtype"
         weights.write_json(folder / CONFIG, {**hf_config.portable(checkpoint.hf_config), key: dtype})
         if checkpoint.generation_config:

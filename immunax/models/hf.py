@@ -4,8 +4,9 @@ Everything about tensors follows from one table, :func:`immunax.models.families.
 tensor of theirs, its shape in the file, and whether it is transposed.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from immunax.models.config import DecoderConfig
 from immunax.models.families.tensors import Path, Tensor
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.placement import fill
+from immunax.runtime.together import host
 
 Read = Callable[[str, tuple[int, ...]], np.ndarray]
 """``read(name, shape)``: a tensor by its name in the file, in the file's own layout and any float dtype."""
@@ -94,9 +96,7 @@ def _stack(
     return fill(path, (config.n_layers, *tensor.leaf_shape), dtype, pieces, devices)
 
 
-def split(
-    config: DecoderConfig, table: Mapping[Path, Tensor], tree: Mapping[str, Any]
-) -> Iterator[tuple[str, np.ndarray]]:
+def split(config: DecoderConfig, table: Mapping[Path, Tensor], tree: Mapping[str, Any]) -> Iterator[tuple[str, "Held"]]:
     """The inverse of :func:`assemble`.
 
     Args:
@@ -105,7 +105,7 @@ def split(
       tree: numpy or JAX arrays.
 
     Yields:
-      Name and array in the file's layout (a view), leaf after leaf.
+      Name and array in the file's layout, which is brought to the host when it is read, leaf after leaf.
 
     Raises:
       UserError: a leaf is missing or has another shape than the table says.
@@ -113,15 +113,38 @@ def split(
     flat = traverse_util.flatten_dict(dict(tree))
     for path, tensor in table.items():
         expected = (config.n_layers, *tensor.leaf_shape) if tensor.stacked else tensor.leaf_shape
-        leaf = _leaf(flat, path, expected)
-        for layer, value in enumerate(leaf if tensor.stacked else leaf[None]):
-            yield tensor.name.format(layer=layer), value.T if tensor.transpose else value
+        leaf: Any = flat.get(path)
+        if leaf is None or leaf.shape != expected:
+            given = "none" if leaf is None else list(leaf.shape)
+            raise UserError(f"weights {'.'.join(path)}: expected shape {list(expected)}, found {given}.")
+        for layer in range(config.n_layers if tensor.stacked else 1):
+            yield tensor.name.format(layer=layer), Held(leaf, tensor, layer if tensor.stacked else None)
 
 
-def _leaf(flat: Mapping[Any, Any], path: Path, expected: tuple[int, ...]) -> np.ndarray:
-    leaf = flat.get(path)
-    found = None if leaf is None else np.asarray(leaf)
-    if found is None or found.shape != expected:
-        given = "none" if found is None else list(found.shape)
-        raise UserError(f"weights {'.'.join(path)}: expected shape {list(expected)}, found {given}.")
-    return found
+class Held(NamedTuple):
+    """A tensor of a file that still lies where the model does: of all of them, one at a time is on the host.
+
+    Attributes:
+      leaf: of the model's tree.
+      tensor: where the leaf lives in files.
+      layer: which of a stacked leaf; None of one that is whole.
+    """
+
+    leaf: Any
+    tensor: Tensor
+    layer: int | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return self.tensor.shape
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.tensor.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Brings it to the host, in the file's layout; of several processes all have to."""
+        value = host(self.leaf if self.layer is None else self.leaf[self.layer])
+        return np.asarray(value.T if self.tensor.transpose else value, dtype)

@@ -19,7 +19,8 @@ from immunax.models.families.fields import Fields
 from immunax.models.families.tensors import Path as Keys
 from immunax.models.families.tensors import Tensor
 from immunax.models.lora import LoraSpec
-from immunax.runtime import atomic
+from immunax.runtime import atomic, together
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, nearest, shown
 from immunax.runtime.projections import NAMES, PROJECTIONS
 
@@ -214,9 +215,10 @@ def export(
     table, layers = _table(config, spec), spec.rows(config.n_layers)
     there = {tensor.name.format(layer=layer) for tensor in table.values() for layer in layers}
     tensors = {name: value for name, value in hf.split(config, table, lora) if name in there}
-    with atomic.directory(directory) as folder:
+    with together.directory(directory) as folder:
         weights.write_file(folder / WEIGHTS, tensors, dtype)
-        weights.write_json(folder / CONFIG, _describe(spec, base_model, layers))
+        if is_leader():
+            weights.write_json(folder / CONFIG, _describe(spec, base_model, layers))
 
 
 def _describe(spec: LoraSpec, base_model: str, layers: tuple[int, ...]) -> dict:

@@ -5,14 +5,18 @@ Only safetensors are read: a pickled ``.bin`` can run any code when it is opened
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from immunax.models.finite import finite
+from immunax.runtime import together
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.lfs import refuse_pointer
 from immunax.runtime.untrusted import values
@@ -244,12 +248,12 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
-def write_shards(directory: Path, tensors: Iterable[tuple[str, np.ndarray]], dtype: str, max_shard_bytes: int) -> None:
-    """Writes tensors as ``model.safetensors``, or as numbered shards with an index.
+def write_shards(directory: Path, tensors: Iterable[tuple[str, Any]], dtype: str, max_shard_bytes: int) -> None:
+    """Writes tensors as ``model.safetensors``, or as numbered shards with an index; of several processes each writes some.
 
     Args:
-      directory: an empty folder; see :func:`immunax.runtime.atomic.directory` for writing a whole one.
-      tensors: name and array; views are fine, each is copied only while it is written.
+      directory: an empty folder; see :func:`immunax.runtime.together.directory` for writing a whole one.
+      tensors: name and array, or what gives one when it is asked; each is copied only while it is written.
       dtype: ``float32``, ``bfloat16`` (rounded to nearest even) or ``float16``.
       max_shard_bytes: a new shard starts before it would grow past this.
 
@@ -257,7 +261,7 @@ def write_shards(directory: Path, tensors: Iterable[tuple[str, np.ndarray]], dty
       UserError: the dtype is unknown, or a value does not fit into it.
     """
     width = DTYPES[check_dtype(dtype)].itemsize
-    shards: list[dict[str, np.ndarray]] = [{}]
+    shards: list[dict[str, Any]] = [{}]
     filled = total = 0
     for name, array in tensors:
         size = array.size * width
@@ -272,12 +276,13 @@ def write_shards(directory: Path, tensors: Iterable[tuple[str, np.ndarray]], dty
     places = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_file(directory / name, shard, dtype)
+        write_file(directory / name, shard, dtype, (number - 1) % together.processes())
         places |= dict.fromkeys(shard, name)
-    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
+    if is_leader():
+        write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
 
 
-def write_file(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> None:
+def write_file(path: Path, tensors: Mapping[str, Any], dtype: str, writer: int = 0) -> None:
     """Writes one safetensors file, converting one tensor at a time.
 
     The format (8 bytes of header length, a JSON header, the data) is written here because the library wants every
@@ -285,8 +290,9 @@ def write_file(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> Non
 
     Args:
       path: the file.
-      tensors: name to array.
+      tensors: name to array, or to what gives one when it is asked.
       dtype: see :func:`write_shards`.
+      writer: the process that writes it; all others ask for the arrays, which may take all of them.
 
     Raises:
       UserError: a value does not fit into the dtype.
@@ -299,10 +305,13 @@ def write_file(path: Path, tensors: Mapping[str, np.ndarray], dtype: str) -> Non
         header[name] = {"dtype": _CODES[dtype], "shape": list(array.shape), "data_offsets": [start, end]}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
+    with path.open("wb") if together.index() == writer else nullcontext() as file:
+        if file is not None:
+            file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name, array in tensors.items():
-            file.write(_convert(name, array, kind).reshape(-1).view(np.uint8).data)
+            values = np.asarray(array)
+            if file is not None:
+                file.write(_convert(name, values, kind).reshape(-1).view(np.uint8).data)
 
 
 def _convert(name: str, array: np.ndarray, kind: np.dtype) -> np.ndarray:

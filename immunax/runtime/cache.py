@@ -21,9 +21,11 @@ from jax.sharding import Mesh
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from immunax.runtime import atomic, console, digest, lock
+from immunax.runtime import atomic, console, digest, lock, together
 from immunax.runtime.atomic import RefusedError
 from immunax.runtime.code import code_digest
+from immunax.runtime.distributed import is_leader
+from immunax.runtime.errors import UserError
 from immunax.runtime.placement import fill
 
 _ENTRY = "entry.json"
@@ -52,6 +54,7 @@ def get_or_make(
     read: Callable[[Path], T],
     write: Callable[[T, Path], None],
     code: Iterable[Any],
+    alone: bool = False,
 ) -> T:
     """What the cache holds under a key; made when it is missing or damaged, and kept there if the disk takes it.
 
@@ -63,6 +66,7 @@ def get_or_make(
       write: writes it into an empty folder.
       code: the functions that make it, and the objects or configurations that they are given: an edit of any module that
         can change what they do makes it anew, see :func:`~immunax.runtime.code.code_digest`.
+      alone: whether, of several processes, the first one makes it by itself; otherwise all make it together.
 
     Returns:
       The value as it is read, also where it was just made: it lies on the same devices.
@@ -72,6 +76,18 @@ def get_or_make(
     """
     key = {**key, "code": code_digest(code)}
     entry = root() / kind / digest.of_json(key)
+    if together.processes() > 1:
+        return _get_or_make_together(entry, key, make, read, write, alone)
+    return _get_or_make(entry, key, make, read, write)
+
+
+def _get_or_make(
+    entry: Path,
+    key: Mapping[str, Any],
+    make: Callable[[], T],
+    read: Callable[[Path], T],
+    write: Callable[[T, Path], None],
+) -> T:
     # Without the lock, which a cache that may only be read has no place for: an entry appears whole.
     if (found := _found(entry, read)) is not None:
         return found[0]
@@ -88,6 +104,40 @@ def get_or_make(
             return _passed_on(value, read, write, error)
         del value
         return read(entry)
+
+
+def _get_or_make_together(
+    entry: Path,
+    key: Mapping[str, Any],
+    make: Callable[[], T],
+    read: Callable[[Path], T],
+    write: Callable[[T, Path], None],
+    alone: bool,
+) -> T:
+    """The same for several processes, of which the leader alone looks and writes; no lock is held while they make it."""
+
+    def there() -> bool:
+        if alone:
+            _get_or_make(entry, key, make, read, write)
+        return _found(entry, lambda folder: None, told=True) is not None
+
+    if not together.agreed(there):
+        value = make()
+        with ExitStack() as stack:
+            if is_leader():
+                _keep(entry, key, value, write)
+            else:
+                # Bringing arrays here takes all processes: the others write what stands beside them, and throw it away.
+                write(value, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        del value
+    together.barrier()
+    blind = [index for index, seen in enumerate(together.gathered(entry.is_dir())) if not seen]
+    if blind:
+        raise UserError(
+            f"the cache {root()} of process {blind[0]} is not that of process 0: set IMMUNAX_CACHE=FOLDER to one that all of "
+            "them see"
+        )
+    return read(entry)
 
 
 def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[T] | None:
@@ -167,7 +217,16 @@ def write_arrays(tree: Mapping[str, Any], folder: Path) -> None:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {jax.tree_util.keystr(path, simple=True, separator=_SEPARATOR): leaf for path, leaf in leaves}
-    save_file({name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}, folder / _ARRAYS)
+    whole = {name: np.ascontiguousarray(array) for name, array in _on_the_leader(flat)}
+    if is_leader():
+        save_file(whole, folder / _ARRAYS)
+
+
+def _on_the_leader(leaves: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, leaf in leaves.items():
+        array = together.host(leaf)
+        if is_leader():
+            yield name, array
 
 
 def read_arrays(folder: Path, devices: Mesh | None = None) -> dict[str, Any]:

@@ -23,6 +23,12 @@ def code_digest(parts: Iterable[Any]) -> str:
     return digest.of_json({name: hashlib.sha256(source).hexdigest() for name, source in sources(parts).items()})
 
 
+def package_digest() -> str:
+    """SHA-256 of every module of the package."""
+    files = sorted(_PACKAGE.rglob("*.py"))
+    return digest.of_json({str(each.relative_to(_PACKAGE)): digest.of_file(each) for each in files})
+
+
 def sources(parts: Iterable[Any], package: Path = _PACKAGE) -> dict[str, bytes]:
     """The modules of the package that some parts are defined in, and all that these import.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import host
 from immunax.runtime.untrusted.files import below, check_plain, open_plain
 
 _BLOCK_BYTES = 1 << 24
@@ -140,7 +141,7 @@ def of_tree(tree: Any) -> str:
 def _host(leaf: Any) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    array = np.ascontiguousarray(leaf)
+    array = np.ascontiguousarray(host(leaf))
     if array.dtype == object:
         raise TypeError(f"cannot digest a {type(leaf).__name__}: expected an array or a number")
     return array

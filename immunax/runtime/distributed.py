@@ -1,6 +1,113 @@
-"""Several processes as one JAX program: one a host on a pod, or several on one machine."""
+"""Several processes as one JAX program: one a host on a pod, or several on one machine.
+
+Every process runs the same command. They meet before anything is computed (:mod:`~immunax.runtime.meeting`), hold on to one
+another while they run (:mod:`~immunax.runtime.watch`), and process 0, the leader, prints and writes.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
+from jax._src import clusters, hardware_utils
+from jax._src.distributed import global_state
+
+from immunax.runtime.errors import UserError
+from immunax.runtime.meeting import meet
+from immunax.runtime.watch import Watch
+
+_PATIENCE = 10
+"""How much longer than we do JAX waits for a silent process, which it ends the job for in a hundred lines."""
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """How the processes of a job find each other; all None where Cloud TPU, GKE, SLURM or Open MPI says it, or there is one.
+
+    Attributes:
+      coordinator: ``host:port`` of process 0, as the others reach it.
+      processes: how many there are.
+      process_id: which one this is, from 0.
+      timeout: seconds that a process may be late or silent before the others end.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process_id: int | None = None
+    timeout: float = 300.0
+
+    def __post_init__(self):
+        if self.timeout <= 0:
+            raise UserError(f"distributed.timeout={self.timeout}: expected a positive number of seconds.")
+        given = {name: getattr(self, name) for name in ("coordinator", "processes", "process_id")}
+        absent = [name for name, value in given.items() if value is None]
+        if absent and len(absent) < len(given):
+            raise UserError(f"distributed: {', '.join(absent)} is missing; give all three, or none.")
+        if self.processes is None or self.process_id is None:
+            return
+        if not 0 <= self.process_id < self.processes:
+            raise UserError(
+                f"distributed.process_id={self.process_id}: expected 0 to {self.processes - 1}, as there are "
+                f"distributed.processes={self.processes}."
+            )
+        host, colon, port = str(self.coordinator).rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 1 << 16):
+            raise UserError(f"distributed.coordinator={self.coordinator}: expected host:port.")
+
+
+class _Place(NamedTuple):
+    coordinator: str
+    count: int
+    index: int
+
+
+_hosts: tuple[str, ...] = ()
+
+
+def begin(asked: Distributed, about: Callable[[], Mapping[str, str]]) -> None:
+    """Makes this process one of a job, where there are several; once, and before any use of a device.
+
+    Args:
+      asked: of the user.
+      about: gives digests of what has to be the same in all of them, by what a message calls it.
+
+    Raises:
+      UserError: the others are not the same, or nobody is there.
+    """
+    global _hosts
+    place = None if jax.distributed.is_initialized() else _place(asked)
+    if place is None or place.count == 1:
+        return
+    _hosts = meet(*place, about(), asked.timeout)
+    _in_one_order()
+    jax.distributed.initialize(
+        *place,
+        cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=int(asked.timeout * _PATIENCE) + 1,
+        shutdown_timeout_seconds=int(asked.timeout) + 1,
+    )
+    Watch(global_state.client, place.index, _hosts, asked.timeout).start()
+
+
+def _in_one_order() -> None:
+    """Has a CPU send what goes to other processes in the order of its program.
+
+    What runs side by side there goes through the same sockets, in each process in an order of its own: gloo then ends the
+    process, as what comes is not what was to come ("Is there a distributed collective mismatch in your code?").
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    _own_output()
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
+
+
+def _own_output() -> None:
+    """Leaves standard output to what this program says: gloo prints there whom it has found."""
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(own, "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def is_leader() -> bool:
@@ -8,4 +115,44 @@ def is_leader() -> bool:
 
     Touches no device before ``jax.distributed.initialize``, which must come before any use of one.
     """
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
+    return not jax.distributed.is_initialized() or global_state.process_id == 0
+
+
+def _place(asked: Distributed) -> _Place | None:
+    """Where this process stands; None for a single one, which never waits to find that out."""
+    if asked.coordinator is not None and asked.processes is not None and asked.process_id is not None:
+        return _Place(asked.coordinator, asked.processes, asked.process_id)
+    if not _is_one_of_many(os.environ):
+        return None
+    known = [each for each in clusters.ClusterEnv._cluster_types if not each.opt_in_only_method]
+    found = next((each for each in known if each.is_env_present()), None)
+    if found is None:
+        raise UserError(
+            "there are several processes, and nothing says where they meet: give distributed.coordinator=HOST:PORT, "
+            "distributed.processes and distributed.process_id."
+        )
+    address = found.get_coordinator_address(int(asked.timeout), os.environ.get("JAX_COORDINATOR_PORT"))
+    return _Place(address, found.get_process_count(), found.get_process_id())
+
+
+def _is_one_of_many(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher says so, or this is a host of a TPU slice: then alone JAX's own detection, which may ask the network."""
+
+    def number(name: str) -> int:
+        text = environment.get(name, "")
+        return int(text) if text.isdecimal() else 1
+
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES") or ""
+    launched = (
+        ("SLURM_STEP_NODELIST" in environment and number("SLURM_NTASKS") > 1)
+        or number("OMPI_COMM_WORLD_SIZE") > 1
+        or number("MEGASCALE_NUM_SLICES") > 1
+        or len(hosts.split(",")) > 1
+    )
+    return launched or _is_tpu_host(environment)
+
+
+def _is_tpu_host(environment: Mapping[str, str]) -> bool:
+    if "TPU_SKIP_MDS_QUERY" in environment or environment.get("JAX_PLATFORMS", "tpu") not in ("", "tpu"):
+        return False
+    return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0

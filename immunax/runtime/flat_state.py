@@ -4,6 +4,7 @@ A JAX random key is held as its words, its path followed by ``|`` and the name o
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def request(path: Path, like: Mapping[str, Any], tree: Mapping[str, Any]) -> dic
                 f"checkpoint {path} has {name!r} as {described(there)}, this run expects "
                 f"{dtype}{list(shape)}: it was written for another configuration"
             )
-        sharding = None if _is_key(leaf) else getattr(leaf, "sharding", None)
+        sharding = None if _is_key(leaf) and _is_free(leaf) else getattr(leaf, "sharding", None)
         asked[found] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
     return asked
 
@@ -91,8 +92,10 @@ def assemble(like: Any, flat: Mapping[str, Any]) -> Any:
     def one(path: tuple[Any, ...], leaf: Any) -> Any:
         generator, value = by_name[_path_name(path)]
         if _is_key(leaf):
-            key = jax.random.wrap_key_data(jnp.asarray(value), impl=generator)
-            return key if leaf.sharding is None or _is_free(leaf) else jax.device_put(key, leaf.sharding)
+            if leaf.sharding is None or _is_free(leaf):
+                return jax.random.wrap_key_data(jnp.asarray(value), impl=generator)
+            # Within a program, as a typed key cannot be sent to devices of other processes.
+            return jax.jit(partial(jax.random.wrap_key_data, impl=generator), out_shardings=leaf.sharding)(value)
         if _is_free(leaf):
             return jnp.asarray(np.asarray(value))
         if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):

@@ -1,38 +1,40 @@
 """Turns a function of a configuration into a command: Hydra, with mistakes told in one line.
 
 Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 143 and 130 ended by
-SIGTERM and by Ctrl-C, see ``preemption``; whatever else the task itself exits with. A sweep goes on behind a job that failed,
+SIGTERM and by Ctrl-C, see ``signals``; whatever else the task itself exits with. A sweep goes on behind a job that failed,
 and exits with that job's status, see ``sweep``.
 """
 
 import errno
 import logging
 import os
-import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import hydra
-from hydra._internal.utils import get_args_parser
+import jax
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from immunax.runtime import lock, names, preemption
+from immunax.runtime import code, command_line, digest, failure, lock, manifest, signals, watch
 from immunax.runtime.atomic import disk_error, is_full, is_within
-from immunax.runtime.distributed import is_leader
+from immunax.runtime.distributed import Distributed, begin, is_leader
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import escape_logs, say
 from immunax.runtime.host_devices import make_room
-from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
-from immunax.runtime.preemption import EXIT_INTERRUPTED, Leaving, told
-from immunax.runtime.sweep import Failures
+from immunax.runtime.meeting import EXIT_LOST, LostError
+from immunax.runtime.objective import FIELD, objective
+from immunax.runtime.overrides import ConfigSource, prepare
+from immunax.runtime.signals import EXIT_INTERRUPTED, Leaving, told
+from immunax.runtime.sweep import EXIT_BUG, Failures
+from immunax.runtime.together import barrier, processes
 from immunax.runtime.user_config import UserConfig
 
 EXIT_USER = 2
@@ -40,6 +42,9 @@ LOCK = ".lock"
 """A file in a run's folder that whoever works there has locked."""
 
 _MODEL = {"model": ("hf", "path")}
+_DISTRIBUTED = "distributed"
+_FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=stdout")
+"""What Hydra is told in every process but the leader, which alone writes into a run's folder."""
 Task = Callable[[UserConfig], Any]
 
 
@@ -71,7 +76,7 @@ def composed(config_name: str, overrides: Sequence[str]) -> UserConfig:
 
 
 def _given(config: DictConfig) -> UserConfig:
-    own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", _DISTRIBUTED)])
     try:
         return UserConfig(cast(dict[str, Any], OmegaConf.to_container(own, resolve=True)))
     except InterpolationResolutionError as error:
@@ -81,6 +86,21 @@ def _given(config: DictConfig) -> UserConfig:
             f"{place} is taken from {wanted}, which this configuration does not have: leave {place.partition('.')[0]} out, or "
             f"choose a {wanted.partition('.')[0]} that has it"
         ) from error
+
+
+def _join(config: DictConfig) -> None:
+    """Makes this process one of a job's, where a configuration or a launcher says that there are several."""
+    if _DISTRIBUTED not in config:
+        return
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    plain = cast(dict[str, Any], OmegaConf.to_container(own))
+    asked = Distributed(**plain.pop(_DISTRIBUTED))
+
+    def about() -> dict[str, str]:
+        found = {f"configuration of {name}": digest.of_json(value) for name, value in plain.items()}
+        return found | {"code": code.package_digest(), "version of a library": digest.of_json(manifest.versions())}
+
+    begin(asked, about)
 
 
 def run_directory() -> Path:
@@ -139,7 +159,11 @@ def _main(
     with Leaving(), _ended():
         with _told():
             conf = folder or configuration_folder()
-            sys.argv[1:], outputs = _prepare(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
+            line = command_line.read(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
+            sys.argv[1:], outputs = line.arguments, line.outputs
+            if line.config is not None:
+                _join(line.config)
+                sys.argv[1:] = [*sys.argv[1:], *([] if is_leader() else _FOLLOWER)]
         # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         failures = Failures.of(outputs or Path())
@@ -153,18 +177,39 @@ def _ended() -> Iterator[None]:
     try:
         yield
     except SystemExit as asked:
-        if preemption.is_stop(asked.code):
-            preemption.end(asked.code)
+        if processes() > 1 and asked.code not in (0, None):
+            _leave(asked.code if isinstance(asked.code, int) else EXIT_BUG)
+        if signals.is_stop(asked.code):
+            signals.end(asked.code)
         raise
+    except Exception as error:
+        if processes() == 1:
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            watch.lost()  # a collective that another process has left
+        traceback.print_exc()
+        _leave(EXIT_BUG)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends one process of a job with the others: JAX's own end would wait for them."""
+    watch.leave(status)
+    signals.end(status)
 
 
 def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Callable[[DictConfig], Any]:
     # The handlers and the messages here as well as outside: a launcher may run this in another process.
     def run(config: DictConfig) -> Any:
+        with Leaving(), _told(outputs):
+            _join(config)
         with Leaving(), _told(outputs), _alone(run_directory()):
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
-            return task(_given(config))
+            with failure.recorded(run_directory()):
+                task(_given(config))
+            barrier()  # none ends, or reads, while another is still at work
+            wanted = config.get(FIELD)
+            return None if wanted is None else objective(run_directory(), str(wanted))
 
     @wraps(task)
     def noting(config: DictConfig) -> Any:
@@ -216,8 +261,9 @@ def _told(outputs: Path | None = None) -> Iterator[None]:
         mistake = error if isinstance(error, UserError) else _refusal(outputs, error) or _homeless(error)
         if mistake is None:
             raise
-        say(f"error: {mistake}", error=True)
-        raise SystemExit(EXIT_USER) from None
+        if watch.first_says(str(mistake)):
+            say(f"error: {mistake}", error=True)
+        raise SystemExit(EXIT_LOST if isinstance(mistake, LostError) else EXIT_USER) from None
 
 
 def _refusal(outputs: Path | None, error: Exception) -> UserError | None:
@@ -244,66 +290,3 @@ def _homeless(error: Exception) -> UserError | None:
     if not given:
         return UserError("there is no home folder for the cache: set IMMUNAX_CACHE=FOLDER")
     return UserError(f"{given[0]}: there is no such home folder; give the whole path")
-
-
-def _prepare(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> tuple[list[str], Path | None]:
-    """The command line for Hydra (options first, overrides checked, the run's folder set), and the folder of runs.
-
-    The folder is None where nothing is to run.
-    """
-    args = get_args_parser().parse_intermixed_args(list(argv))
-    options = [text for text in argv if text not in args.overrides]
-    if args.help or args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun:
-        return [*options, *args.overrides], None
-    if args.config_path is not None:
-        raise UserError(f"--config-path {args.config_path}: use --config-dir to add a folder of configuration files")
-    source = replace(
-        source,
-        name=args.config_name or source.name,
-        extra=Path(args.config_dir).absolute() if args.config_dir else None,
-    )
-    prepared = prepare(source, args.overrides, None if args.cfg else required)
-    if args.cfg:
-        return [*options, *prepared.overrides], None
-    sweep = args.multirun or prepared.config.hydra.mode == RunMode.MULTIRUN
-    if prepared.sweeps and not sweep:
-        raise UserError(
-            f"{prepared.sweeps[0].lstrip('+')}: several values need -m, a run for each; quote a value with a comma"
-        )
-    return [*options, *prepared.overrides, *_folders(prepared, source, required)], Path(str(prepared.config.outputs))
-
-
-def _check_name(run: str) -> None:
-    """Refuses a run's name that is no place of its own within the outputs folder."""
-    parts = Path(run).parts
-    if not parts or ".." in parts or Path(run).is_absolute():
-        raise UserError(
-            f"run={run}: leads out of the folder of runs; give a plain name, and set that folder with outputs=DIR"
-        )
-
-
-def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequence[str]) -> list[str]:
-    """Overrides that name the run and place its folder, where the user has not done so."""
-    config = prepared.config
-    named = config.get("run") is not None
-    if named:
-        _check_name(str(config.run))
-    chosen = prepared.config.hydra.runtime.choices
-    what = ("recipe",) if chosen.get("recipe") not in (None, "null") else required
-    parts = ["${hydra:runtime.choices." + group + "}" for group in (*what, "model")] + ["${seed}"]
-    for group, (_, field) in (source.fallbacks or {}).items():
-        given = {text for text in prepared.overrides if text.startswith(f"{group}.{field}=")}
-        if given.difference(prepared.sweeps):
-            # A choice that stands for any path says nothing; its last part does.
-            slug = re.sub(r"[^A-Za-z0-9._-]+", "_", names.of_model(str(config[group][field])))
-            parts = [slug if part.endswith(f".{group}}}") else part for part in parts]
-    added = {
-        "hydra.job.chdir": "false",
-        "hydra.run.dir": "${outputs}/${run}",
-        # Unnamed jobs of a sweep have different names where a group or the seed is swept, hence the folder by job.
-        "hydra.sweep.dir": "${outputs}/${run}" if named else "${outputs}",
-        "hydra.sweep.subdir": "${hydra:job.num}" if named else "${run}/${hydra:job.num}",
-    }
-    keys = {text.partition("=")[0] for text in prepared.overrides}
-    name = [] if named else ["run=" + "-".join(parts)]
-    return name + [f"{key}={value}" for key, value in added.items() if key not in keys]

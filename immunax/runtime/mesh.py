@@ -7,10 +7,13 @@ row-parallel out of it). An unused axis has size 1, so one program serves a CPU 
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -70,6 +73,13 @@ def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
 
 
+def alone() -> Mesh:
+    """A mesh of one device of this process, for what it does by itself."""
+    return jax.make_mesh(
+        (1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=jax.local_devices()[:1]
+    )
+
+
 def for_one_model(mesh: Mesh) -> Mesh:
     """The mesh itself, where one model is trained or attacked.
 
@@ -99,8 +109,9 @@ def _sizes(spec: MeshSpec, available: int) -> tuple[int, ...]:
     for axis in free:
         sizes[axis] = available // fixed
     total = math.prod(sizes.values())
+    many = jax.process_count() > 1
     # Every process has to take part in a program, and of a slice all are needed.
-    if total > available or (total not in (1, available) and (jax.process_count() > 1 or spec.topology)):
+    if total > available or (total != available and (many or (total > 1 and spec.topology))):
         raise UserError(f"mesh {shown} needs {total} devices, this run has {available}; change the sizes or use -1")
     return tuple(sizes[axis] for axis in AXES)
 
@@ -205,6 +216,17 @@ def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: _place(leaf, split), batch)
 
 
+def under(params: Any) -> AbstractContextManager[Any]:
+    """The mesh that weights lie on as ``jax.set_mesh`` has it, where that is of several devices: a program then splits its rows.
+
+    Args:
+      params: any pytree of arrays.
+    """
+    meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in jax.tree.leaves(params))
+    mesh = next((each for each in meshes if isinstance(each, Mesh) and each.size > 1), None)
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
 def _traced_under() -> AbstractMesh | None:
     """The mesh of ``jax.set_mesh``, where requests to the compiler can be made.
 
@@ -256,7 +278,11 @@ def split_parameters(tree: Any) -> Any:
 
 def _place(leaf: Any, sharding: NamedSharding) -> jax.Array:
     if isinstance(leaf, jax.Array):
-        return jax.device_put(leaf, sharding)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words, kind = _place(jax.random.key_data(leaf), sharding), jax.random.key_impl(leaf)
+            return jax.jit(partial(jax.random.wrap_key_data, impl=kind), out_shardings=sharding)(words)
+        if sharding.is_fully_addressable or not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
     # From the host, each device is sent its own part and nothing more.
     array = np.asarray(leaf)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -1,130 +1,49 @@
-"""Leave cleanly when the machine is taken away.
+"""A training loop that is asked to stop does so between two steps, and saves: of several processes all behind the same one."""
 
-A scheduler or a cloud sends SIGTERM some seconds before it takes the machine; a person presses Ctrl-C, which is SIGINT. In the
-training loop either raises a flag, which is polled between steps, so that the last of them is saved. Anywhere else it ends
-the command there and then, in one line: what is finished is on disk already, as it has to be for a machine that just stops.
-The exit status is that of a shell: 143 for SIGTERM, which schedulers requeue on, and 130 for SIGINT.
-"""
-
-import os
 import signal
-import sys
-from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn, TypeGuard
 
-EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
+from immunax.runtime import together
+from immunax.runtime.signals import Handling
 
-_STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
-_IMPORTS = "<frozen importlib._bootstrap>"  # the file of the code that imports
-
-
-def is_stop(status: object) -> TypeGuard[int]:
-    """Whether an exit status says that a signal asked for the end."""
-    return status in (EXIT_TERMINATED, EXIT_INTERRUPTED)
+_AHEAD = 3
+"""Steps from which on a request of one process is known in all. Whoever is at step n has read what step n - 2 gave, which all
+processes took part in: so every one that comes to step s + 3 does so after the one that was asked at s went on to s + 1, and
+that one had told of it before."""
 
 
-def end(status: int) -> NoReturn:
-    """Ends the process, everything being closed: what a signal has cut short on a device may crash the interpreter's own end."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
+class Preemption(Handling):
+    """Either signal raises a flag. A second SIGINT does not wait for the save; a second SIGTERM changes nothing.
 
-
-def told(name: str) -> str:
-    """What is said of a command that a signal ended."""
-    return f"stopped by {name}: what is finished is kept, and the same command goes on from there"
-
-
-class _Handling:
-    """What SIGTERM and SIGINT do, for the length of a ``with`` block; the earlier handlers come back at its end.
-
-    Only the main thread may receive signals; entered elsewhere, it changes nothing.
-
-    Attributes:
-      signal_name: of the first that was received, else None.
+    Of several processes one that is asked asks all, and they stop behind the same step. JAX's own service for that takes SIGTERM
+    for the whole life of a process, which then no longer ends outside the loop.
     """
 
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._receive)
-            except ValueError:
-                # Not the main thread: whoever owns the main thread decides what a signal does.
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        first, self.signal_name = self.signal_name is None, self.signal_name or signal.Signals(number).name
-        self._act(signal.Signals(number), first, frame)
-
-    def _act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
-        raise NotImplementedError
-
-
-class Leaving(_Handling):
-    """Either signal ends the process in one line, with its exit status. A second SIGINT leaves without closing anything."""
-
-    def __enter__(self):
-        self._hook = sys.unraisablehook
-        sys.unraisablehook = self._lost
+        self._stop: tuple[int, str] | None = None
+        self._request = together.Request()
         return super().__enter__()
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        sys.unraisablehook = self._hook
+    def stops(self, step: int) -> bool:
+        """Whether the run stops behind a step.
 
-    def _lost(self, lost: Any) -> None:
-        # JAX has Python code run by the garbage collector: what a signal raises there reaches nobody.
-        interrupted = isinstance(lost.exc_value, KeyboardInterrupt)
-        status = EXIT_INTERRUPTED if interrupted else getattr(lost.exc_value, "code", None)
-        if is_stop(status):
-            os._exit(status)
-        self._hook(lost)
+        Args:
+          step: that all processes come to, one step at most behind what they have read.
+        """
+        if self._stop is None and self.signal_name is not None:
+            self._stop = step + (_AHEAD if together.processes() > 1 else 0), self.signal_name
+            self._request.make(list(self._stop))
+        found = self._request.found()
+        if found is not None:
+            self._stop = found[0], found[1]
+        return self._stop is not None and step >= self._stop[0]
 
-    def _act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
-        if first:
-            with suppress(OSError):
-                os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
-            if _importing(frame):
-                os._exit(128 + number)
-            raise SystemExit(128 + number)
-        if number == signal.SIGINT:
-            os._exit(EXIT_INTERRUPTED)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: libraries in C make an error of their own of what is raised meanwhile."""
-    while frame is not None:
-        if frame.f_code.co_filename == _IMPORTS:
-            return True
-        frame = frame.f_back
-    return False
-
-
-class Preemption(_Handling):
-    """Either signal raises a flag. A second SIGINT does not wait for the save; a second SIGTERM changes nothing."""
-
-    @property
-    def requested(self) -> bool:
-        """Whether the run has been asked to stop."""
-        return self.signal_name is not None
-
-    @property
     def status(self) -> int | None:
-        """The exit status that the run was asked for, None where it was not."""
-        return None if self.signal_name is None else 128 + signal.Signals[self.signal_name]
+        """The exit status that the run was asked for, by any of its processes, up to the end of its last step; else None."""
+        asked = [name for name in together.gathered(self.signal_name) if name is not None]
+        return 128 + signal.Signals[asked[0]] if asked else None
 
-    def _act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
+    def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
+        """See the class."""
         if not first and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.escaped import say
-from immunax.runtime.preemption import is_stop
+from immunax.runtime.signals import is_stop
 
 EXIT_BUG = 1
 
@@ -80,7 +81,8 @@ class Failures:
         self.file.unlink()
         if not found:
             return
-        say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", error=True)
+        if is_leader():
+            say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", error=True)
         if kind is None:
             statuses = [status for _, status in found]
             raise SystemExit(EXIT_BUG if EXIT_BUG in statuses else statuses[0])

@@ -17,6 +17,7 @@ from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
 from immunax.runtime import console, digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.places import without_places
+from immunax.runtime.together import barrier
 from immunax.stages.suite import Suite, rates_of
 
 _RECORDS, _CELLS = ".records.parquet", ".cells.parquet"
@@ -172,6 +173,10 @@ class CellStore:
         """
         return self._path(cell, identity, _CELLS).exists()
 
+    def holds_all(self, cells: Iterable[tuple[Cell, str]]) -> bool:
+        """Whether every one of some cells with their identities is done."""
+        return all(self.holds(*each) for each in cells)
+
     def put(self, cell: Cell, identity: str, measured: Measured) -> None:
         """Keeps a cell; arguments as of :meth:`holds`."""
         write(measured, self._path(cell, identity, ""))
@@ -182,6 +187,7 @@ class CellStore:
         Raises:
           UserError: a file cannot be read.
         """
+        barrier()  # behind what the leader wrote
         tables = [read(self._path(*each, "")) for each in cells if self.holds(*each)]
         return Measured(*(pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True)))
 

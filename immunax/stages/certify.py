@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ from immunax.conditions.policy import Policy
 from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SPECIAL, SUBJECT, TRAINABILITY, UNATTACKED
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, memory_maps
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.together import agreed
 from immunax.stages import cells
 from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell, CellStore, Measured, State, groups, in_role
@@ -177,7 +180,8 @@ def _run_all(shared: Bench, model: Model, planned: Sequence[Group], store: CellS
     with console.progress("certify", sum(len(group.cells) for group in planned), "cell") as bar:
         for group in planned:
             # A group that was cut short is measured whole: fewer members would be another program, and round otherwise.
-            if not gaps.hold(group.first) and not all(store.holds(cell, group.identity) for cell in group.cells):
+            held = partial(store.holds_all, [(cell, group.identity) for cell in group.cells])
+            if not gaps.hold(group.first) and not agreed(held):
                 _run(shared, model, group, store, gaps)
             bar.advance(len(group.cells))
             memory_maps.release_if_crowded()
@@ -195,9 +199,10 @@ def _run(shared: Bench, model: Model, group: Group, store: CellStore, gaps: _Gap
     except UserError as error:
         gaps.keep(group.first, error)
         return
-    for cell, measured in zip(group.cells, found, strict=True):
-        if not store.holds(cell, group.identity):
-            store.put(cell, group.identity, in_role(measured, cell))
+    if is_leader():
+        for cell, measured in zip(group.cells, found, strict=True):
+            if not store.holds(cell, group.identity):
+                store.put(cell, group.identity, in_role(measured, cell))
 
 
 def _measured(shared: Bench, model: Model, group: Group) -> list[Measured]:

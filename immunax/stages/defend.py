@@ -10,7 +10,7 @@ from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense
 from immunax.outer.feed import Feed
-from immunax.runtime import console
+from immunax.runtime import console, watch
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
@@ -78,14 +78,15 @@ def defend(
                 bar.advance(loss=scalars["loss"])
 
             def stop(step: int) -> bool:
-                return preemption.requested or step % training.checkpoint_every == 0
+                watch.worked()
+                return preemption.stops(step) or step % training.checkpoint_every == 0
 
-            while done < training.steps and not preemption.requested:
+            while done < training.steps and not preemption.stops(done):
                 # Under the mesh the step says how its activations are split, see runtime/mesh.py.
                 with jax.set_mesh(devices):
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
                 done = int(state.train.step)
                 checkpoints.save(done, state, scalars)
-        stopped = preemption.status
+        stopped = preemption.status()
     params = jax.block_until_ready(outer.released(model, defense, training, state))
     return Defended(params, outer.adapters(model, defense, training, state), stopped)

@@ -19,7 +19,6 @@ from immunax.outer.training import Training
 from immunax.runtime import cache, digest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
-from immunax.runtime.mesh import MeshSpec
 from immunax.stages.outer_loop import minimise
 
 
@@ -76,7 +75,7 @@ class Pretrained:
             model = Model(self.decoder)
             first = jax.jit(model.init)(jax.random.key(self.trainer.seed))
             data = Split(retain=dialogs)
-            one = mesh.build(MeshSpec())
+            one = mesh.alone()
             first = mesh.shard(first, one)
             return minimise("pretrain", model, first, tokenizer, data, self.objective, self.trainer, one)
 
@@ -89,7 +88,7 @@ class Pretrained:
             "tokenizer": tokenizer.backend_tokenizer.to_str(),
             "versions": versions(),
         }
-        params = cache.get_or_make("pretrained", key, make, read, cache.write_arrays, [self])
+        params = cache.get_or_make("pretrained", key, make, read, cache.write_arrays, [self], alone=True)
         ids = {f"{name}_token_id": tokenizer.get_vocab()[token] for name, token in (("eos", END), ("pad", PAD))}
         return Checkpoint(
             config=self.decoder,

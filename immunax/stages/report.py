@@ -16,6 +16,7 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Scores
 from immunax.runtime import atomic, console
+from immunax.runtime.distributed import is_leader
 from immunax.runtime.metrics import Metrics, json_number
 from immunax.stages.kept import ATTACK
 
@@ -48,8 +49,9 @@ def deliver(
     Returns:
       What the attack costs, for :func:`costs_to_json`.
     """
-    write_records(folder / RECORDS, episodes, prompts)
-    figure(folder / FIGURE, title, episodes)
+    if is_leader():
+        write_records(folder / RECORDS, episodes, prompts)
+        figure(folder / FIGURE, title, episodes)
     for name, episode in episodes.items():
         phase = f"attack/{name.replace(' ', '_')}"
         metrics.resume(phase, -1)

@@ -15,12 +15,11 @@ from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense
 from immunax.outer.training import Training
-from immunax.runtime import cache, console, digest, manifest, memory_maps
+from immunax.runtime import cache, console, digest, manifest, memory_maps, mesh
 from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
-from immunax.runtime.mesh import MeshSpec, sharded
-from immunax.runtime.mesh import build as build_mesh
+from immunax.runtime.mesh import sharded
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.user_config import UserConfig
 
@@ -142,7 +141,7 @@ def set_up(parts: Parts, devices: Mesh | None = None) -> tuple[Setup, Params]:
     Raises:
       UserError: either cannot be loaded.
     """
-    devices = build_mesh(MeshSpec()) if devices is None else devices
+    devices = mesh.alone() if devices is None else devices
     cache.enable_compilation_cache()
     parts.compute.settle()
     memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
@@ -171,7 +170,7 @@ def load(source: ModelRecipe, devices: Mesh | None = None, behind: tuple[Path, .
         return source.load(devices)
     if (folder / MODEL).is_dir():
         return replace(source, path=str(folder / MODEL)).load(devices)
-    devices = build_mesh(MeshSpec()) if devices is None else devices
+    devices = mesh.alone() if devices is None else devices
     config, where = _configuration(folder)
     base = load(_model(config, where, folder, behind), devices, (*behind, folder))
     computed = admit(config.get("compute"), Compute, where).model(base.config)

@@ -106,7 +106,7 @@ def _vector(tree: Any, weights: bool) -> np.ndarray:
     if not weights:
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     tensors = dict(hf.split(_CONFIG, _TENSORS, jax.tree.map(np.asarray, tree)))
-    return np.concatenate([tensors[name].reshape(-1) for name in sorted(tensors)])
+    return np.concatenate([np.ravel(tensors[name]) for name in sorted(tensors)])
 
 
 def _streams(name: str, lay: Callable[[list[Encoded]], Batch]) -> StreamBatch:

@@ -3,7 +3,11 @@ import socket
 import subprocess
 import sys
 
-from immunax.runtime.distributed import is_leader
+import pytest
+
+from immunax.runtime import distributed
+from immunax.runtime.distributed import Distributed, begin, is_leader
+from immunax.runtime.errors import UserError
 
 PROGRAM = """
 import sys, jax
@@ -29,4 +33,52 @@ def test_of_two_processes_the_first_leads():
 
 
 def test_one_process_leads():
+    assert is_leader()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"processes": 2, "process_id": 0}, "coordinator is missing"),
+        ({"coordinator": "a:1"}, "processes, process_id is missing"),
+        ({"coordinator": "a:1", "processes": 2, "process_id": 2}, "expected 0 to 1"),
+        ({"coordinator": "a", "processes": 2, "process_id": 1}, "expected host:port"),
+        ({"coordinator": "a:0", "processes": 2, "process_id": 1}, "expected host:port"),
+        ({"coordinator": "a:b", "processes": 2, "process_id": 1}, "expected host:port"),
+        ({"timeout": 0}, "positive number of seconds"),
+    ],
+)
+def test_half_an_address_and_a_place_that_is_none_are_refused(given, told):
+    with pytest.raises(UserError, match=told):
+        Distributed(**given)
+
+
+@pytest.mark.parametrize(
+    ("environment", "many"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, False),  # within salloc, started without srun
+        ({"SLURM_STEP_NODELIST": "a", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_STEP_NODELIST": "a[1-4]", "SLURM_NTASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_PROCESS_ADDRESSES": "a:8471,b:8471"}, True),
+        ({"MEGASCALE_NUM_SLICES": "2", "TPU_WORKER_HOSTNAMES": "localhost"}, True),
+    ],
+)
+def test_a_launcher_says_whether_there_are_several(environment, many, monkeypatch):
+    monkeypatch.setattr(distributed, "_is_tpu_host", lambda environment: False)
+    assert distributed._is_one_of_many(environment) == many
+
+
+def test_a_process_that_is_alone_asks_nobody(monkeypatch):
+    def asked(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(distributed, "meet", asked)
+    monkeypatch.setattr(distributed.clusters.ClusterEnv, "is_env_present", asked)
+    begin(Distributed(), asked)
+    begin(Distributed("localhost:1", 1, 0), asked)
     assert is_leader()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from immunax.runtime import launch, preemption
+from immunax.runtime import launch, signals
 from immunax.runtime.errors import UserError
 from immunax.runtime.sweep import Failures
 
@@ -41,7 +41,7 @@ def start(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.setattr(preemption, "end", sys.exit)
+    monkeypatch.setattr(signals, "end", sys.exit)
 
     def run(*argv, fail=None, act=lambda: None):
         jobs = []
@@ -176,9 +176,13 @@ def test_several_paths_are_a_sweep_of_models(start):
 
 def test_a_sweep_runs_each_job_in_its_own_folder(start):
     _, jobs = start("defense=rep_noise,tar", "-m", "seed=1,2")
-    assert [folder(job) for job in jobs] == ["rep_noise-tiny-1/0", "rep_noise-tiny-2/1", "tar-tiny-1/2", "tar-tiny-2/3"]
+    each = [f"defense={defense}+seed={seed}" for defense in ("rep_noise", "tar") for seed in (1, 2)]
+    assert [folder(job) for job in jobs] == [f"tiny/{name}" for name in each]
     _, jobs = start("-m", "defense=glob(t*)", "seed=range(1,3)", "run=mine")
-    assert [(job[0]["seed"], folder(job)) for job in jobs] == [(1, "mine/0"), (2, "mine/1")]
+    assert [(job[0]["seed"], folder(job)) for job in jobs] == [
+        (1, "mine/defense=tar+seed=1"),
+        (2, "mine/defense=tar+seed=2"),
+    ]
 
 
 def test_a_mistake_within_the_task_is_one_line(start, capfd):
@@ -217,7 +221,7 @@ def test_a_sweep_goes_on_behind_a_job_that_fails_and_tells_of_it_at_the_end(star
     assert [job[0]["seed"] for job in jobs] == [1, 4]
     said = capfd.readouterr().err.splitlines()
     assert said[0] == "error: too much"
-    assert said[1].startswith("error: 2 of the sweep's jobs failed: mine/1 (")
+    assert said[1].startswith("error: 2 of the sweep's jobs failed: mine/seed=2 (")
     assert [f"seed={seed}" in said[1] for seed in (1, 2, 3, 4)] == [False, True, True, False]
     assert not list(Path("outputs").glob(".failed-*"))
 

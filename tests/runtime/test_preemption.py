@@ -7,15 +7,16 @@ import threading
 
 import pytest
 
+from immunax.runtime import preemption as preemptions
 from immunax.runtime.preemption import Preemption
 
 
 def test_sigterm_raises_the_flag_and_the_old_handler_comes_back():
     before = signal.getsignal(signal.SIGTERM)
     with Preemption() as preemption:
-        assert not preemption.requested
+        assert not preemption.stops(0)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert preemption.requested
+        assert preemption.stops(0)
         assert preemption.signal_name == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -23,7 +24,7 @@ def test_sigterm_raises_the_flag_and_the_old_handler_comes_back():
 def test_the_second_interrupt_stops_at_once():
     with Preemption() as preemption:
         signal.raise_signal(signal.SIGINT)
-        assert preemption.requested
+        assert preemption.stops(0)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -32,12 +33,12 @@ def test_a_second_sigterm_changes_nothing():
     with Preemption() as preemption:
         for _ in range(2):
             signal.raise_signal(signal.SIGTERM)
-        assert preemption.status == 143
+        assert preemption.status() == 143
 
 
 ASKED = """
 import os, signal, sys
-from immunax.runtime.preemption import Leaving
+from immunax.runtime.signals import Leaving
 with Leaving():
     try:
         signal.raise_signal(signal.SIGINT)
@@ -57,7 +58,7 @@ def test_who_does_not_wait_for_what_is_closed_presses_again():
 
 
 IMPORTED = """
-from immunax.runtime.preemption import Leaving
+from immunax.runtime.signals import Leaving
 with Leaving():
     try:
         import stopped
@@ -79,7 +80,7 @@ def test_what_a_library_makes_of_a_signal_in_its_import_is_no_error(tmp_path, na
 
 COLLECTED = """
 import gc, signal
-from immunax.runtime.preemption import Leaving
+from immunax.runtime.signals import Leaving
 with Leaving():
     gc.callbacks.append(lambda phase, about: signal.raise_signal(signal.SIGTERM))
     gc.collect()
@@ -111,9 +112,32 @@ def test_outside_the_main_thread_the_flag_stays_down():
 
     def work():
         with Preemption() as preemption:
-            seen.append(preemption.requested)
+            seen.append(preemption.stops(0))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_of_several_processes_one_that_is_asked_stops_all_behind_the_same_step(monkeypatch):
+    told = []
+
+    class Request:
+        def make(self, value):
+            told.append(value)
+
+        def found(self):
+            return told[0] if told else None
+
+    monkeypatch.setattr(preemptions.together, "processes", lambda: 2)
+    monkeypatch.setattr(preemptions.together, "Request", Request)
+    with Preemption() as one, Preemption() as other:
+        assert not other.stops(5)
+        one.signal_name = "SIGTERM"
+        assert not one.stops(5)
+        other.signal_name = "SIGINT"  # a little later, by whoever ends the whole job
+        assert [other.stops(step) for step in (6, 7, 8)] == [False, False, True]
+        assert [one.stops(step) for step in (6, 7, 8)] == [False, False, True]
+        monkeypatch.setattr(preemptions.together, "gathered", lambda name: ["SIGTERM", "SIGINT"])
+        assert (one.status(), other.status()) == (143, 143)

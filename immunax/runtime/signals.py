@@ -1,0 +1,120 @@
+"""Leave cleanly when the machine is taken away.
+
+A scheduler or a cloud sends SIGTERM some seconds before it takes the machine; a person presses Ctrl-C, which is SIGINT. In the
+training loop either raises a flag, which is polled between steps, so that the last of them is saved. Anywhere else it ends
+the command there and then, in one line: what is finished is on disk already, as it has to be for a machine that just stops.
+The exit status is that of a shell: 143 for SIGTERM, which schedulers requeue on, and 130 for SIGINT.
+"""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NoReturn, TypeGuard
+
+EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
+
+_STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
+_IMPORTS = "<frozen importlib._bootstrap>"  # the file of the code that imports
+
+
+def is_stop(status: object) -> TypeGuard[int]:
+    """Whether an exit status says that a signal asked for the end."""
+    return status in (EXIT_TERMINATED, EXIT_INTERRUPTED)
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process, everything being closed: what a signal has cut short on a device may crash the interpreter's own end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def told(name: str) -> str:
+    """What is said of a command that a signal ended."""
+    return f"stopped by {name}: what is finished is kept, and the same command goes on from there"
+
+
+class Handling:
+    """What SIGTERM and SIGINT do, for the length of a ``with`` block; the earlier handlers come back at its end.
+
+    Only the main thread may receive signals; entered elsewhere, it changes nothing.
+
+    Attributes:
+      signal_name: of the first that was received, else None.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._before[number] = signal.signal(number, self._receive)
+            except ValueError:
+                # Not the main thread: whoever owns the main thread decides what a signal does.
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        first, self.signal_name = self.signal_name is None, self.signal_name or signal.Signals(number).name
+        self.act(signal.Signals(number), first, frame)
+
+    def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
+        """What a signal does.
+
+        Args:
+          number: of the signal.
+          first: whether it is the first one.
+          frame: of the code that it came in.
+        """
+        raise NotImplementedError
+
+
+class Leaving(Handling):
+    """Either signal ends the process in one line, with its exit status. A second SIGINT leaves without closing anything."""
+
+    def __enter__(self):
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._lost
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        sys.unraisablehook = self._hook
+
+    def _lost(self, lost: Any) -> None:
+        # JAX has Python code run by the garbage collector: what a signal raises there reaches nobody.
+        interrupted = isinstance(lost.exc_value, KeyboardInterrupt)
+        status = EXIT_INTERRUPTED if interrupted else getattr(lost.exc_value, "code", None)
+        if is_stop(status):
+            os._exit(status)
+        self._hook(lost)
+
+    def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
+        """See the class."""
+        if first:
+            with suppress(OSError):
+                os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
+            if _importing(frame):
+                os._exit(128 + number)
+            raise SystemExit(128 + number)
+        if number == signal.SIGINT:
+            os._exit(EXIT_INTERRUPTED)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: libraries in C make an error of their own of what is raised meanwhile."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTS:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,164 @@
+"""What the processes of a job do together: wait, agree, and bring to the host what lies on all of them.
+
+Every process has to come here as often, in the same order. Where there is one process, each is what it would be without the
+others.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax._src.distributed import global_state
+from jax.sharding import NamedSharding, PartitionSpec
+
+from immunax.runtime import atomic
+from immunax.runtime.distributed import is_leader
+from immunax.runtime.errors import UserError
+
+_FOREVER = 10**9
+"""Milliseconds: whoever is silent is found by :mod:`~immunax.runtime.watch`, which knows who it is."""
+_BLOCK_BYTES = 1 << 27
+
+_names = count()
+
+T = TypeVar("T")
+
+
+def processes() -> int:
+    """How many there are."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Returns once every process is here."""
+    if processes() > 1:
+        _client().wait_at_barrier(_name(), _FOREVER)
+
+
+def agreed(make: Callable[[], T]) -> T:
+    """What the leader makes, in every process; none of the others makes it.
+
+    Args:
+      make: of the leader's disk, clock or network; gives values of JSON.
+
+    Raises:
+      UserError: the leader's, in all.
+    """
+    if processes() == 1:
+        return make()
+    name = _name()
+    if not is_leader():
+        found = json.loads(_client().blocking_key_value_get(name, _FOREVER))
+        if "error" in found:
+            raise UserError(found["error"])
+        return found["value"]
+    try:
+        value = make()
+    except UserError as error:
+        _client().key_value_set(name, json.dumps({"error": str(error)}))
+        raise
+    _client().key_value_set(name, json.dumps({"value": value}))
+    return value
+
+
+class Request:
+    """What one process asks of all, of which the first counts. All make it together; where there is one, nothing is found."""
+
+    def __init__(self) -> None:
+        self._name = _name()
+
+    def make(self, value: Any) -> None:
+        """Asks; after another one it changes nothing.
+
+        Args:
+          value: of JSON.
+        """
+        if processes() > 1:
+            with suppress(jax.errors.JaxRuntimeError):  # another one was first
+                _client().key_value_set(self._name, json.dumps(value))
+
+    def found(self) -> Any:
+        """What was asked, None where nothing was."""
+        if processes() > 1:
+            with suppress(jax.errors.JaxRuntimeError):  # there is none
+                return json.loads(_client().key_value_try_get(self._name))
+        return None
+
+
+def gathered(value: Any) -> list[Any]:
+    """A value of JSON of every process, by its index."""
+    if processes() == 1:
+        return [value]
+    name = _name()
+    _client().key_value_set(f"{name}/{jax.process_index()}", json.dumps(value))
+    return [json.loads(_client().blocking_key_value_get(f"{name}/{each}", _FOREVER)) for each in range(processes())]
+
+
+def index() -> int:
+    """Which of the processes this is."""
+    return jax.process_index() if processes() > 1 else 0
+
+
+@contextmanager
+def directory(path: Path | str) -> Iterator[Path]:
+    """:func:`~immunax.runtime.atomic.directory` that all processes fill, each with files of its own.
+
+    Args:
+      path: the folder to make or to replace.
+
+    Yields:
+      The empty folder to fill, the same in every process.
+
+    Raises:
+      UserError: the disk refuses, or the processes do not see one another's files.
+    """
+    with ExitStack() as stack:
+        made = stack.enter_context(atomic.directory(path)) if is_leader() else None
+        folder = Path(agreed(lambda: str(made)))
+        blind = [each for each, seen in enumerate(gathered(folder.is_dir())) if not seen]
+        if blind:
+            raise UserError(
+                f"{path}: process {blind[0]} does not see what process 0 writes there; give a folder that all share."
+            )
+        with atomic.refusals(Path(path)):
+            yield folder
+        barrier()
+    barrier()
+
+
+def host(array: Any) -> np.ndarray:
+    """A whole array in this process's memory, wherever its parts lie.
+
+    Args:
+      array: of JAX or NumPy; one that lies on the devices of several processes is sent through them block by block.
+    """
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    rows = max(1, _BLOCK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
+    whole = np.empty(array.shape, array.dtype)
+    everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())  # pyright: ignore
+    for first in range(0, array.shape[0], rows):
+        size = min(rows, array.shape[0] - first)
+        whole[first : first + size] = _block(everywhere, size, array, first)
+    return whole
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _block(everywhere: NamedSharding, size: int, array: jax.Array, first: int) -> jax.Array:
+    part = jax.lax.dynamic_slice_in_dim(array, first, size)
+    return jax.lax.with_sharding_constraint(part, everywhere)
+
+
+def _client() -> Any:
+    return global_state.client
+
+
+def _name() -> str:
+    return f"immunax/together/{next(_names)}"

@@ -1,0 +1,166 @@
+"""Every process of a job tells the others that it lives and how far it is; where one does not, all end in one line.
+
+A process that is killed leaves the others in a collective that fails with a page of a library's words, or never ends.
+"""
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from immunax.runtime.escaped import say
+from immunax.runtime.meeting import EXIT_LOST, called
+
+_ALIVE, _SAID, _LEFT = "immunax/alive/", "immunax/said/", "left"
+_SHARE = 10  # how often within its time a process tells that it lives
+_MOST_SECONDS = 1.0
+_GRACE_SECONDS = 3.0  # for the others to read that process 0, through which all talk, leaves
+
+_work = 0
+_watch: "Watch | None" = None
+
+
+def worked() -> None:
+    """Counts something that every process does as often, such as a step: by it the others see which of them hangs."""
+    global _work
+    _work += 1
+
+
+def leave(status: int) -> None:
+    """Tells the others, where there are any, that this process ends with a status before its time: they end with it too."""
+    if _watch is not None:
+        _watch.leave(status)
+
+
+def first_says(text: str) -> bool:
+    """Whether this process is to say something that all may have met: process 0 does, another one where that has not.
+
+    Args:
+      text: the line.
+    """
+    return _watch is None or _watch.first_says(text)
+
+
+def lost() -> None:
+    """Waits for what another process's end was told to be, where an error may come of it; returns where there is no other."""
+    if _watch is not None:
+        time.sleep(_watch.seconds + _GRACE_SECONDS)
+
+
+class Watch:
+    """Two threads: one tells and asks through the service of process 0, the other judges, also where that service is silent.
+
+    Args:
+      client: of JAX's service.
+      index: of this process.
+      hosts: of all, by index.
+      seconds: that one may be silent, or behind the others.
+    """
+
+    def __init__(self, client: Any, index: int, hosts: Sequence[str], seconds: float) -> None:
+        self.seconds = seconds
+        self._client, self._index, self._hosts = client, index, hosts
+        self._every = min(seconds / _SHARE, _MOST_SECONDS)
+        now = time.monotonic()
+        self._said = dict.fromkeys(range(len(hosts)), "")
+        self._heard, self._work = dict.fromkeys(self._said, now), dict.fromkeys(self._said, 0)
+        self._behind: dict[int, float] = {}
+        self._asked = now
+        self._left, self._beat = False, 0
+
+    def start(self) -> None:
+        """Starts the threads, which end with the process."""
+        global _watch
+        _watch = self
+        for work in (self._telling, self._judging):
+            threading.Thread(target=work, daemon=True, name=f"immunax{work.__name__}").start()
+
+    def first_says(self, text: str) -> bool:
+        """See the function of this name."""
+        key = f"{_SAID}{hashlib.sha256(text.encode()).hexdigest()}"
+        if self._index == 0:
+            with suppress(Exception):
+                self._client.key_value_set(key, "", allow_overwrite=True)
+            return True
+        try:
+            self._client.blocking_key_value_get(key, int(1000 * _GRACE_SECONDS))
+        except Exception:  # it has not, or is gone
+            return True
+        return False
+
+    def leave(self, status: int) -> None:
+        """Tells the others that this process ends."""
+        self._left = True
+        with suppress(Exception):  # of a service that is gone there is no one class
+            self._put(f"{_LEFT} {status}")
+        if self._index == 0:
+            time.sleep(_GRACE_SECONDS)
+
+    def _put(self, text: str) -> None:
+        self._client.key_value_set(f"{_ALIVE}{self._index}", text, allow_overwrite=True)
+
+    def _telling(self) -> None:
+        while True:
+            self._tell()
+            time.sleep(self._every)
+
+    def _judging(self) -> None:
+        while True:
+            time.sleep(self._every)
+            self._judge()
+
+    def round(self) -> None:
+        """What the threads do, once."""
+        self._tell()
+        self._judge()
+
+    def _tell(self) -> None:
+        with suppress(Exception):
+            if not self._left:
+                self._beat += 1
+                self._put(f"{self._beat} {_work}")
+            found = self._client.key_value_dir_get(_ALIVE)
+            self._asked = time.monotonic()
+            for key, text in found:
+                self._note(int(key.rpartition("/")[2]), text)
+
+    def _note(self, index: int, text: str) -> None:
+        if text == self._said[index] or index == self._index:
+            return
+        first, last = text.split()
+        if first == _LEFT:
+            self._end(int(last))
+        self._said[index], self._heard[index] = text, time.monotonic()
+        if int(last) != self._work[index]:
+            self._work[index] = int(last)
+            self._behind.pop(index, None)
+
+    def _judge(self) -> None:
+        now = time.monotonic()
+        if now - self._asked > self.seconds:
+            self._lose(0, "is gone or does not answer")
+        for index in self._said:
+            if index == self._index:
+                continue
+            if now - self._heard[index] > self.seconds:
+                self._lose(index, f"has not answered for {self.seconds:g} s")
+            # A step may take longer than that; whoever is behind in it is so for a moment.
+            since = self._behind.setdefault(index, now) if self._work[index] < _work else now
+            if now - since > self.seconds:
+                self._lose(index, f"is behind the others and has not gone on for {self.seconds:g} s")
+
+    def _lose(self, index: int, why: str) -> None:
+        others = [each for each in self._said if each != index]
+        if self._index == min(others):
+            say(f"error: {called(index, self._hosts[index])} {why}: the job ends; start it again", error=True)
+        self._end(EXIT_LOST)
+
+    def _end(self, status: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)

@@ -1,0 +1,128 @@
+"""Processes that watch one another, by a service of a dictionary's."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from immunax.runtime import watch
+from immunax.runtime.watch import Watch
+
+
+class Service:
+    """What JAX's service does, of one process."""
+
+    def __init__(self):
+        self.held, self.silent = {}, False
+
+    def key_value_set(self, key, value, allow_overwrite=False):
+        if self.silent:
+            raise RuntimeError("unavailable")
+        self.held[key] = value
+
+    def key_value_dir_get(self, key):
+        if self.silent:
+            raise RuntimeError("unavailable")
+        return [each for each in self.held.items() if each[0].startswith(key)]
+
+    def blocking_key_value_get(self, key, milliseconds):
+        return self.held[key]
+
+
+class EndedError(BaseException):
+    """In the place of the end of a process."""
+
+
+@pytest.fixture
+def service():
+    return Service()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass where a test says so."""
+    made = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: made.now, sleep=lambda seconds: None))
+    return made
+
+
+@pytest.fixture
+def watched(service, clock, monkeypatch):
+    """A watch of process 1 of three that is asked by hand."""
+    made = Watch(service, 1, ["a", "b", "c"], 5)
+
+    def end(status):
+        raise EndedError(status)
+
+    monkeypatch.setattr(made, "_end", end)
+    monkeypatch.setattr(watch, "_work", 0)
+    return made
+
+
+def beat(service, watched, *texts):
+    """One round: what processes 0 and 2 say, heard and judged."""
+    for index, text in zip((0, 2), texts, strict=True):
+        if text is not None:
+            service.held[f"immunax/alive/{index}"] = text
+    watched.round()
+
+
+def beats(service, watched, clock, *works):
+    """Rounds for four times as long as one may be silent; a process whose work is None is."""
+    for number in range(20):
+        beat(service, watched, *(None if work is None else f"{number} {work}" for work in works))
+        clock.now += 1
+
+
+def test_who_goes_on_telling_is_there(service, watched, clock):
+    beats(service, watched, clock, 0, 0)
+
+
+def test_a_silent_process_is_named_with_its_host_by_the_first_that_is_left(service, watched, clock, capsys):
+    with pytest.raises(EndedError, match="142"):
+        beats(service, watched, clock, None, 0)
+    assert "process 0 on a has not answered" in capsys.readouterr().err
+
+
+def test_another_one_that_is_left_says_nothing(service, watched, clock, capsys):
+    with pytest.raises(EndedError, match="142"):
+        beats(service, watched, clock, 0, None)
+    assert capsys.readouterr().err == ""  # process 0 does
+
+
+def test_a_service_that_is_gone_is_process_0(service, watched, clock, capsys):
+    service.silent = True
+    with pytest.raises(EndedError, match="142"):
+        beats(service, watched, clock, 0, 0)
+    assert "process 0 on a is gone or does not answer" in capsys.readouterr().err
+
+
+def test_who_lives_and_does_not_go_on_is_told(service, watched, clock, monkeypatch):
+    monkeypatch.setattr(watch, "_work", 7)
+    with pytest.raises(EndedError, match="142"):
+        beats(service, watched, clock, 7, 6)
+
+
+def test_a_step_that_takes_long_is_no_hang(service, watched, clock, monkeypatch):
+    beats(service, watched, clock, 6, 6)
+    monkeypatch.setattr(watch, "_work", 7)
+    beat(service, watched, "11 6", "11 6")
+    beat(service, watched, "12 7", "12 7")
+
+
+def test_who_leaves_takes_the_others_along(service, watched):
+    with pytest.raises(EndedError, match="143"):
+        beat(service, watched, "0 0", "left 143")
+
+
+def test_a_process_that_leaves_says_so(service, watched):
+    watched.leave(2)
+    assert service.held["immunax/alive/1"] == "left 2"
+    watched.round()
+    assert service.held["immunax/alive/1"] == "left 2"
+
+
+def test_the_first_process_says_what_all_have_met_and_another_what_it_alone_has(service, watched):
+    first = Watch(service, 0, ["a", "b", "c"], 1)
+    assert first.first_says("the disk is full")
+    assert not watched.first_says("the disk is full")
+    assert watched.first_says("no such file")

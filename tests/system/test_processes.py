@@ -1,0 +1,112 @@
+"""The commands as several processes: they leave what one process does."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import processes
+import pytest
+import tiny_model
+from safetensors.numpy import load_file
+
+from immunax.runtime.metrics import read
+
+SMALL = (
+    "model=model",
+    "data.items=40",
+    "judge.prompts=4",
+    "judge.examples=4",
+    "judge.max_length=500",
+    "judge.decoding.max_new_tokens=4",
+    "judge.batch_size=4",
+    "probes.prompts=4",
+    "probes.max_new_tokens=4",
+)
+TRAIN = (
+    "train",
+    "+defense=rep_noise",
+    *SMALL,
+    "trainer.max_length=256",
+    "trainer.steps=4",
+    "trainer.checkpoint_every=2",
+    "defense.mixture.safe=2",
+    "defense.mixture.harmful=2",
+    "start.trainer.steps=2",
+    "start.trainer.max_length=256",
+    "red_team.samples=10",
+    "red_team.tuning.epochs=2",
+    "red_team.tuning.probes=1",
+    "red_team.tuning.max_length=256",
+)
+SPLIT = ("mesh.data=2", "mesh.fsdp=2")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    tiny_model.write(folder / "model")
+    return folder
+
+
+def alone(home, *command):
+    """One process with the devices of two."""
+    module, *arguments = command
+    done = subprocess.run(
+        [sys.executable, "-m", f"immunax.{module}", *arguments],
+        cwd=home,
+        env=processes.environment(home, 2 * processes.DEVICES),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def together(home, *command, **more):
+    found = processes.ends(processes.start(home, 2, *command, **more))
+    assert [each.status for each in found] == [0, 0], "\n".join(each.err for each in found)
+    return found
+
+
+def same_metrics(one, other):
+    one, other = read(one / "metrics.jsonl"), read(other / "metrics.jsonl")
+    assert [(each["phase"], each["step"]) for each in one] == [(each["phase"], each["step"]) for each in other]
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["values"] == pytest.approx(theirs["values"], rel=1e-5, abs=1e-6)
+
+
+def same_weights(one, other):
+    one, other = (load_file(each / "model" / "model.safetensors") for each in (one, other))
+    for name, values in one.items():
+        np.testing.assert_allclose(values, other[name], atol=1e-5)
+
+
+def test_two_processes_train_attack_and_export_what_one_does_and_the_first_alone_prints(home):
+    found = together(home, *TRAIN, *SPLIT, "run=two")
+    assert "immunized" in found[0].out
+    assert found[1].out == ""
+    assert "error" not in found[1].err
+    alone(home, *TRAIN, *SPLIT, "run=one")
+    two, one = (home / "outputs" / each for each in ("two", "one"))
+    same_metrics(one, two)
+    same_weights(one, two)
+    assert json.loads((two / "manifest.json").read_text())["platform"]["processes"] == 2
+    assert {each.name for each in one.iterdir()} == {each.name for each in two.iterdir()}
+
+
+def test_another_configuration_is_told_by_the_first_in_one_line_before_anything_is_loaded(home):
+    started = processes.start(home, 2, *TRAIN, *SPLIT, "run=other", changes={1: ("seed=1",)})
+    one, other = processes.ends(started)
+    assert (one.status, other.status) == (2, 2)
+    assert one.err.count("\n") == 1
+    assert "has another configuration of" in one.err
+    assert "seed" in one.err
+    assert other.err == ""
+    assert not (home / "outputs" / "other").exists()
+
+
+def test_a_process_that_is_not_there_is_named(home):
+    (one,) = processes.ends(processes.start(home, 2, *TRAIN, "run=absent", timeout=2, absent=1))
+    assert one.status == 142
+    assert "process 1 of 2 did not come within 2 s" in one.err
