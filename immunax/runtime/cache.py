@@ -131,10 +131,9 @@ def _get_or_make_together(
                 write(value, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         del value
     together.barrier()
-    blind = [index for index, seen in enumerate(together.gathered(entry.is_dir())) if not seen]
-    if blind:
+    if (other := together.blind(entry)) is not None:
         raise UserError(
-            f"the cache {root()} of process {blind[0]} is not that of process 0: set IMMUNAX_CACHE=FOLDER to one that all of "
+            f"the cache {root()} of process {other} is not that of process 0: set IMMUNAX_CACHE=FOLDER to one that all of "
             "them see"
         )
     return read(entry)

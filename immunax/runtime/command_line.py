@@ -1,6 +1,5 @@
 """What a user wrote, as Hydra takes it: checked, named, and with a folder for every run."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +105,7 @@ def _name(prepared: PreparedOverrides, source: ConfigSource, required: Sequence[
         given = f"{group}.{field}"
         if group in parts and any(_key(text) == given for text in prepared.overrides):
             # A choice that stands for any path says nothing; its last part does.
-            parts[group] = re.sub(r"[^A-Za-z0-9._-]+", "_", names.of_model(str(config[group][field])))
+            parts[group] = names.in_path(names.of_model(str(config[group][field])))
         if given in swept:
             parts.pop(group, None)
     return "-".join(part for group, part in parts.items() if group not in swept) or "sweep"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from omegaconf import OmegaConf
 
-from immunax.runtime import digest
+from immunax.runtime import digest, names
 
 SEPARATOR = ";;"
 """Between the overrides of a job, as Hydra is told to write them; no value has it."""
@@ -47,4 +47,4 @@ def _end(key: str, keys: Sequence[str]) -> str:
 
 
 def _slug(value: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", value).strip("_") or "_"
+    return names.in_path(value).strip("_") or "_"

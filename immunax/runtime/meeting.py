@@ -86,7 +86,7 @@ def _received(port: int, own: dict[str, Any], count: int, deadline: float, secon
                     there[said["process"]] = said
         except UserError as error:
             for connection in waiting:
-                _say(connection, {"status": 142 if isinstance(error, LostError) else 2})
+                _say(connection, {"status": EXIT_LOST if isinstance(error, LostError) else 2})
             raise
         hosts = [there[each]["host"] for each in range(count)]
         for connection in waiting:

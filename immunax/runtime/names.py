@@ -35,5 +35,10 @@ def of_model(path: str) -> str:
     return "-".join([parts[telling], *behind])
 
 
+def in_path(text: str) -> str:
+    """A text as one part of a path: what a shell or a disk may take for more is ``_``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
 def _parts(path: Path) -> list[str]:
     return [part for part in PurePosixPath(path.as_posix()).parts if part not in ("/", ".", "..")]

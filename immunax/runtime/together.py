@@ -106,6 +106,11 @@ def index() -> int:
     return jax.process_index() if processes() > 1 else 0
 
 
+def blind(folder: Path) -> int | None:
+    """The first process that does not see a folder which the leader has made; None where all do."""
+    return next((each for each, seen in enumerate(gathered(folder.is_dir())) if not seen), None)
+
+
 @contextmanager
 def directory(path: Path | str) -> Iterator[Path]:
     """:func:`~immunax.runtime.atomic.directory` that all processes fill, each with files of its own.
@@ -122,10 +127,9 @@ def directory(path: Path | str) -> Iterator[Path]:
     with ExitStack() as stack:
         made = stack.enter_context(atomic.directory(path)) if is_leader() else None
         folder = Path(agreed(lambda: str(made)))
-        blind = [each for each, seen in enumerate(gathered(folder.is_dir())) if not seen]
-        if blind:
+        if (other := blind(folder)) is not None:
             raise UserError(
-                f"{path}: process {blind[0]} does not see what process 0 writes there; give a folder that all share."
+                f"{path}: process {other} does not see what process 0 writes there; give a folder that all share."
             )
         with atomic.refusals(Path(path)):
             yield folder

@@ -4,14 +4,13 @@ A process that is killed leaves the others in a collective that fails with a pag
 """
 
 import hashlib
-import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from immunax.runtime import signals
 from immunax.runtime.escaped import say
 from immunax.runtime.meeting import EXIT_LOST, called
 
@@ -133,7 +132,7 @@ class Watch:
             return
         first, last = text.split()
         if first == _LEFT:
-            self._end(int(last))
+            signals.end(int(last))
         self._said[index], self._heard[index] = text, time.monotonic()
         if int(last) != self._work[index]:
             self._work[index] = int(last)
@@ -157,10 +156,4 @@ class Watch:
         others = [each for each in self._said if each != index]
         if self._index == min(others):
             say(f"error: {called(index, self._hosts[index])} {why}: the job ends; start it again", error=True)
-        self._end(EXIT_LOST)
-
-    def _end(self, status: int) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
+        signals.end(EXIT_LOST)

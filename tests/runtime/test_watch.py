@@ -53,7 +53,7 @@ def watched(service, clock, monkeypatch):
     def end(status):
         raise EndedError(status)
 
-    monkeypatch.setattr(made, "_end", end)
+    monkeypatch.setattr(watch.signals, "end", end)
     monkeypatch.setattr(watch, "_work", 0)
     return made
 

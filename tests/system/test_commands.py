@@ -1,7 +1,6 @@
 """The commands as a user runs them, on a model small enough that each takes seconds."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import quick
 import tiny_model
 import warm
+from processes import environment
 
 from immunax.models.hub import resolve
 from immunax.runtime.metrics import read
@@ -51,11 +50,6 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     tiny_model.write(folder / "model")
     return folder
-
-
-def environment(home: Path, devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices} {quick.FLAGS}"
-    return {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "COLUMNS": "200"}
 
 
 def start(home: Path, module: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
