@@ -1,15 +1,20 @@
 """Runs a command as several processes on this machine, as on several hosts."""
 
+import functools
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import quick
 
+_ROOT = Path(__file__).parent.parent
 DEVICES = 2
 """Of each process."""
 
@@ -22,9 +27,33 @@ class Ended(NamedTuple):
     err: str
 
 
+def _newer() -> str:
+    """What uv is asked for: of pyenv's, which uv does not look for, the newest; else what it finds or downloads."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    return str(max(root.glob("versions/*/bin/python3.1[2-9]"), default=">=3.12"))
+
+
+@functools.cache
+def python() -> str:
+    """A Python whose jaxlib lets CPU processes talk: this one, or one of an environment that is made of the lock file."""
+    if tuple(map(int, version("jaxlib").split(".")[:2])) > (0, 10):
+        return sys.executable
+    uv, folder = os.environ.get("UV") or shutil.which("uv"), _ROOT / ".venv-newer"
+    if uv is None:
+        pytest.skip("several CPU processes need jax 0.11, and there is no uv to install it with")
+    asked = [uv, "sync", "--quiet", "--locked", "--no-default-groups", "--compile-bytecode", "--python", _newer()]
+    own = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PYTHON")}
+    made = subprocess.run(
+        asked, cwd=_ROOT, env={**own, "UV_PROJECT_ENVIRONMENT": str(folder)}, capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"several CPU processes need jax 0.11, and it cannot be installed: {made.stderr.strip()}")
+    return str(folder / "bin" / "python")
+
+
 def environment(home: Path, devices: int = DEVICES) -> dict[str, str]:
     """Variables of a process with some CPU devices and a cache in a folder."""
-    flags = f"--xla_force_host_platform_device_count={devices} {quick.FLAGS}"
+    flags = f"--xla_force_host_platform_device_count={devices} {quick.LEVEL}"
     return {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "COLUMNS": "200"}
 
 
@@ -60,7 +89,7 @@ def start(
         own = (f"distributed.processes={count}", f"distributed.process_id={index}", *(changes or {}).get(index, ()))
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", f"immunax.{module}", *arguments, *where, *own],
+                [python(), "-m", f"immunax.{module}", *arguments, *where, *own],
                 cwd=home,
                 env=environment(home),
                 stdout=subprocess.PIPE,

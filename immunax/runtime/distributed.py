@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jaxlib.version
 from jax._src import clusters, hardware_utils
 from jax._src.distributed import global_state
 
@@ -18,6 +19,7 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.meeting import meet
 from immunax.runtime.watch import Watch
 
+_DISORDERLY = 0, 10
 _PATIENCE = 10
 """How much longer than we do JAX waits for a silent process, which it ends the job for in a hundred lines."""
 
@@ -80,8 +82,11 @@ def begin(asked: Distributed, about: Callable[[], Mapping[str, str]]) -> None:
     place = None if jax.distributed.is_initialized() else _place(asked)
     if place is None or place.count == 1:
         return
+    _refuse_disorder()
     _hosts = meet(*place, about(), asked.timeout)
-    _in_one_order()
+    # Programs of two threads would go out in an order of their own in each process.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    _own_output()
     jax.distributed.initialize(
         *place,
         cluster_detection_method="deactivate",
@@ -91,22 +96,29 @@ def begin(asked: Distributed, about: Callable[[], Mapping[str, str]]) -> None:
     Watch(global_state.client, place.index, _hosts, asked.timeout).start()
 
 
-def _in_one_order() -> None:
-    """Has a CPU send what goes to other processes in the order of its program.
+def _refuse_disorder() -> None:
+    """Refuses a CPU whose XLA sends to other processes out of order.
 
-    What runs side by side there goes through the same sockets, in each process in an order of its own: gloo then ends the
-    process, as what comes is not what was to come ("Is there a distributed collective mismatch in your code?").
+    Up to jaxlib 0.10 a collective may start while a loop before it, which holds others, is still at work. gloo has one line
+    between two devices: what comes is then not what was to come. It ends the process where the sizes differ ("Is there a
+    distributed collective mismatch in your code?"), and nobody is told where they do not.
     """
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    _own_output()
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
+    found = jaxlib.version.__version__
+    if tuple(map(int, found.split(".")[:2])) > _DISORDERLY or _is_tpu_host(os.environ):
+        return
+    if not hardware_utils.has_visible_nvidia_gpu():
+        raise UserError(
+            f"distributed: several CPU processes mix up what they send one another under jaxlib {found}; use Python 3.12 or "
+            "later, with jax 0.11 or later."
+        )
 
 
 def _own_output() -> None:
     """Leaves standard output to what this program says: gloo prints there whom it has found."""
     own = os.dup(1)
-    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
     sys.stdout = os.fdopen(own, "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import hydra
-import jax
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -182,11 +181,9 @@ def _ended() -> Iterator[None]:
         if signals.is_stop(asked.code):
             signals.end(asked.code)
         raise
-    except Exception as error:
+    except Exception:
         if processes() == 1:
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            watch.lost()  # a collective that another process has left
         traceback.print_exc()
         _leave(EXIT_BUG)
 
@@ -202,7 +199,7 @@ def _guarded(task: Task, outputs: Path | None, failures: Failures) -> Callable[[
     def run(config: DictConfig) -> Any:
         with Leaving(), _told(outputs):
             _join(config)
-        with Leaving(), _told(outputs), _alone(run_directory()):
+        with Leaving(), _told(outputs), _alone(run_directory()), watch.losses():
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
             with failure.recorded(run_directory()):

@@ -3,12 +3,16 @@
 A process that is killed leaves the others in a collective that fails with a page of a library's words, or never ends.
 """
 
+import ctypes
 import hashlib
+import signal
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import jax
 
 from immunax.runtime import signals
 from immunax.runtime.escaped import say
@@ -44,10 +48,40 @@ def first_says(text: str) -> bool:
     return _watch is None or _watch.first_says(text)
 
 
-def lost() -> None:
-    """Waits for what another process's end was told to be, where an error may come of it; returns where there is no other."""
+@contextmanager
+def losses() -> Iterator[None]:
+    """Within the block an error that another process's end may have brought about waits for what that is told to be."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            _lost()
+        raise
+
+
+def _lost() -> None:
+    """Waits for the end that a watch brings, and returns where it finds nobody missing."""
     if _watch is not None:
         time.sleep(_watch.seconds + _GRACE_SECONDS)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+    _lost()
+    _system.signal(number, ctypes.c_void_p(signal.SIG_DFL))
+
+
+_system = ctypes.CDLL(None)
+_system.signal.restype = ctypes.c_void_p
+
+
+def _hold_aborts() -> None:
+    """Lets a watch end the process that a library aborts.
+
+    JAX does so as soon as process 0, which has its service, is gone, and gloo as soon as a line breaks: neither says which
+    process it was. Python's own handlers would never run. Set again and again, as a library may set its own when it is loaded.
+    """
+    _system.signal(signal.SIGABRT, _aborted)
 
 
 class Watch:
@@ -104,6 +138,7 @@ class Watch:
 
     def _telling(self) -> None:
         while True:
+            _hold_aborts()
             self._tell()
             time.sleep(self._every)
 

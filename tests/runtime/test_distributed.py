@@ -82,3 +82,24 @@ def test_a_process_that_is_alone_asks_nobody(monkeypatch):
     begin(Distributed(), asked)
     begin(Distributed("localhost:1", 1, 0), asked)
     assert is_leader()
+
+
+@pytest.mark.parametrize(("version", "refused"), [("0.10.2", True), ("0.11.0", False), ("0.12.0.1", False)])
+def test_a_cpu_that_sends_out_of_order_is_refused_before_anybody_is_met(version, refused, monkeypatch):
+    monkeypatch.setattr(distributed.jaxlib.version, "__version__", version)
+    monkeypatch.setattr(distributed, "_is_tpu_host", lambda environment: False)
+    monkeypatch.setattr(distributed.hardware_utils, "has_visible_nvidia_gpu", lambda: False)
+
+    class MetError(Exception):
+        pass
+
+    def met(*_):
+        raise MetError
+
+    monkeypatch.setattr(distributed, "meet", met)
+    with (
+        pytest.raises(UserError, match=f"under jaxlib {version}; use Python 3.12")
+        if refused
+        else pytest.raises(MetError)
+    ):
+        begin(Distributed("localhost:1", 2, 0), dict)

@@ -1,8 +1,9 @@
 """The commands as several processes: they leave what one process does."""
 
 import json
+import signal
 import subprocess
-import sys
+import time
 
 import numpy as np
 import processes
@@ -28,8 +29,8 @@ TRAIN = (
     "+defense=rep_noise",
     *SMALL,
     "trainer.max_length=256",
-    "trainer.steps=4",
-    "trainer.checkpoint_every=2",
+    "trainer.steps=8",
+    "trainer.checkpoint_every=4",
     "defense.mixture.safe=2",
     "defense.mixture.harmful=2",
     "start.trainer.steps=2",
@@ -53,7 +54,7 @@ def alone(home, *command):
     """One process with the devices of two."""
     module, *arguments = command
     done = subprocess.run(
-        [sys.executable, "-m", f"immunax.{module}", *arguments],
+        [processes.python(), "-m", f"immunax.{module}", *arguments],
         cwd=home,
         env=processes.environment(home, 2 * processes.DEVICES),
         capture_output=True,
@@ -82,17 +83,59 @@ def same_weights(one, other):
         np.testing.assert_allclose(values, other[name], atol=1e-5)
 
 
-def test_two_processes_train_attack_and_export_what_one_does_and_the_first_alone_prints(home):
+@pytest.fixture(scope="module")
+def one(home):
+    """The run of one process that those of several are compared with."""
+    alone(home, *TRAIN, *SPLIT, "run=one")
+    return home / "outputs" / "one"
+
+
+def test_two_processes_train_attack_and_export_what_one_does_and_the_first_alone_prints(home, one):
     found = together(home, *TRAIN, *SPLIT, "run=two")
     assert "immunized" in found[0].out
     assert found[1].out == ""
     assert "error" not in found[1].err
-    alone(home, *TRAIN, *SPLIT, "run=one")
-    two, one = (home / "outputs" / each for each in ("two", "one"))
+    two = home / "outputs" / "two"
     same_metrics(one, two)
     same_weights(one, two)
     assert json.loads((two / "manifest.json").read_text())["platform"]["processes"] == 2
     assert {each.name for each in one.iterdir()} == {each.name for each in two.iterdir()}
+
+
+def in_training(home, name, **more):
+    """Two processes that have trained some steps."""
+    started = processes.start(home, 2, *TRAIN, *SPLIT, f"run={name}", **more)
+    metrics = home / "outputs" / name / "metrics.jsonl"
+    while not (metrics.exists() and '"train"' in metrics.read_text()):
+        assert all(each.poll() is None for each in started), processes.ends(started)
+        time.sleep(0.02)
+    return started
+
+
+def test_a_signal_to_any_process_stops_all_behind_one_step_and_another_mesh_goes_on_from_there(home, one):
+    started = in_training(home, "stopped")
+    started[1].send_signal(signal.SIGTERM)
+    found = processes.ends(started)
+    assert [each.status for each in found] == [143, 143], "\n".join(each.err for each in found)
+    stopped = home / "outputs" / "stopped"
+    assert max(int(each.name) for each in (stopped / "checkpoints").iterdir()) < 8
+    assert not (stopped / "model").exists()
+    went_on = alone(home, *TRAIN, "mesh.data=4", "run=stopped")
+    assert "resuming from step" in went_on.stderr
+    same_metrics(one, stopped)
+    same_weights(one, stopped)
+
+
+@pytest.mark.parametrize(("end", "who"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
+def test_a_process_that_is_killed_or_hangs_is_named_by_the_others_which_end(home, end, who):
+    started = in_training(home, f"lost{who}", timeout=15)
+    started[who].send_signal(end)
+    started[1 - who].wait(timeout=120)
+    started[who].kill()
+    found = processes.ends(started)[1 - who]
+    assert found.status == 142, found.err
+    assert f"error: process {who} on " in found.err
+    assert "Traceback" not in found.err
 
 
 def test_another_configuration_is_told_by_the_first_in_one_line_before_anything_is_loaded(home):
