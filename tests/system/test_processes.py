@@ -102,6 +102,29 @@ def test_two_processes_train_attack_and_export_what_one_does_and_the_first_alone
     assert {each.name for each in one.iterdir()} == {each.name for each in two.iterdir()}
 
 
+SEARCH = (
+    "attack",
+    "+attack=search",
+    *SMALL,
+    "mesh=attack",
+    "~attack.populations.lora",
+    *(f"attack.populations.full.attack.{each}" for each in ("samples=4", "tuning.epochs=2", "tuning.batch_size=4")),
+    "attack.populations.full.attack.tuning.max_length=256",
+)
+
+
+def test_a_search_finds_on_two_processes_what_it_finds_on_one(home):
+    together(home, *SEARCH, "run=search_two")
+    alone(home, *SEARCH, "run=search_one")
+    one, two = (
+        json.loads((home / "outputs" / f"search_{each}" / "manifest.json").read_text())["search"]
+        for each in ("one", "two")
+    )
+    losses = [[trial.pop("harmful_nll") for trial in (*found["trials"], found["best"])] for found in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert one == two
+
+
 def in_training(home, name, **more):
     """Two processes that have trained some steps."""
     started = processes.start(home, 2, *TRAIN, *SPLIT, f"run={name}", **more)
