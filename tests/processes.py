@@ -19,6 +19,44 @@ DEVICES = 2
 """Of each process."""
 
 
+SMALL = (
+    "model=model",
+    "data.items=40",
+    "judge.prompts=4",
+    "judge.examples=4",
+    "judge.max_length=500",
+    "judge.decoding.max_new_tokens=4",
+    "judge.batch_size=4",
+    "probes.prompts=4",
+    "probes.max_new_tokens=4",
+)
+TRAIN = (
+    "train",
+    "+defense=rep_noise",
+    *SMALL,
+    "trainer.max_length=256",
+    "trainer.steps=8",
+    "trainer.checkpoint_every=4",
+    "defense.mixture.safe=2",
+    "defense.mixture.harmful=2",
+    "start.trainer.steps=2",
+    "start.trainer.max_length=256",
+    "red_team.samples=10",
+    "red_team.tuning.epochs=2",
+    "red_team.tuning.probes=1",
+    "red_team.tuning.max_length=256",
+)
+SEARCH = (
+    "attack",
+    "+attack=search",
+    *SMALL,
+    "mesh=attack",
+    "~attack.populations.lora",
+    *(f"attack.populations.full.attack.{each}" for each in ("samples=4", "tuning.epochs=2", "tuning.batch_size=4")),
+    "attack.populations.full.attack.tuning.max_length=256",
+)
+
+
 class Ended(NamedTuple):
     """A process that has ended."""
 
@@ -98,6 +136,19 @@ def start(
             )
         )
     return started
+
+
+def alone(home: Path, devices: int, *command: str) -> Ended:
+    """One process with some devices."""
+    module, *arguments = command
+    done = subprocess.run(
+        [python(), "-m", f"immunax.{module}", *arguments],
+        cwd=home,
+        env=environment(home, devices),
+        capture_output=True,
+        text=True,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def ends(started: list[subprocess.Popen], seconds: float = 300) -> list[Ended]:

@@ -2,44 +2,17 @@
 
 import json
 import signal
-import subprocess
 import time
 
 import numpy as np
 import processes
 import pytest
 import tiny_model
+from processes import SEARCH, TRAIN
 from safetensors.numpy import load_file
 
 from immunax.runtime.metrics import read
 
-SMALL = (
-    "model=model",
-    "data.items=40",
-    "judge.prompts=4",
-    "judge.examples=4",
-    "judge.max_length=500",
-    "judge.decoding.max_new_tokens=4",
-    "judge.batch_size=4",
-    "probes.prompts=4",
-    "probes.max_new_tokens=4",
-)
-TRAIN = (
-    "train",
-    "+defense=rep_noise",
-    *SMALL,
-    "trainer.max_length=256",
-    "trainer.steps=8",
-    "trainer.checkpoint_every=4",
-    "defense.mixture.safe=2",
-    "defense.mixture.harmful=2",
-    "start.trainer.steps=2",
-    "start.trainer.max_length=256",
-    "red_team.samples=10",
-    "red_team.tuning.epochs=2",
-    "red_team.tuning.probes=1",
-    "red_team.tuning.max_length=256",
-)
 SPLIT = ("mesh.data=2", "mesh.fsdp=2")
 
 
@@ -51,16 +24,8 @@ def home(tmp_path_factory):
 
 
 def alone(home, *command):
-    """One process with the devices of two."""
-    module, *arguments = command
-    done = subprocess.run(
-        [processes.python(), "-m", f"immunax.{module}", *arguments],
-        cwd=home,
-        env=processes.environment(home, 2 * processes.DEVICES),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = processes.alone(home, 2 * processes.DEVICES, *command)
+    assert done.status == 0, done.err
     return done
 
 
@@ -102,17 +67,6 @@ def test_two_processes_train_attack_and_export_what_one_does_and_the_first_alone
     assert {each.name for each in one.iterdir()} == {each.name for each in two.iterdir()}
 
 
-SEARCH = (
-    "attack",
-    "+attack=search",
-    *SMALL,
-    "mesh=attack",
-    "~attack.populations.lora",
-    *(f"attack.populations.full.attack.{each}" for each in ("samples=4", "tuning.epochs=2", "tuning.batch_size=4")),
-    "attack.populations.full.attack.tuning.max_length=256",
-)
-
-
 def test_a_search_finds_on_two_processes_what_it_finds_on_one(home):
     together(home, *SEARCH, "run=search_two")
     alone(home, *SEARCH, "run=search_one")
@@ -144,7 +98,7 @@ def test_a_signal_to_any_process_stops_all_behind_one_step_and_another_mesh_goes
     assert max(int(each.name) for each in (stopped / "checkpoints").iterdir()) < 8
     assert not (stopped / "model").exists()
     went_on = alone(home, *TRAIN, "mesh.data=4", "run=stopped")
-    assert "resuming from step" in went_on.stderr
+    assert "resuming from step" in went_on.err
     same_metrics(one, stopped)
     same_weights(one, stopped)
 

@@ -1,0 +1,162 @@
+"""Runs commands as two and as four processes, over every axis of a mesh, and compares what they leave with one process.
+
+    uv run python -m tests.matrix --out experiments/processes/results.json
+
+Each process has two CPU devices, and the one process as many as all together; nothing but compiled programs is shared. It prints
+a line a case, and writes one JSON: the largest difference of logged numbers, weights, results, trials and rows of tables. All but
+that of weights are shares of the larger number, or of 1. The exit status is 1 where one is beyond 1e-5 or a verdict differs.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import processes
+import tiny_model
+from kills import SMALL as ORGANISM
+from kills import SMALL_SUITE
+
+from immunax.runtime.metrics import read
+
+MOST = 1e-5
+ATTACK = (
+    "attack",
+    "+attack=harmful_sft",
+    *processes.SMALL,
+    "attack.samples=10",
+    "attack.tuning.epochs=2",
+    "attack.tuning.probes=1",
+    "attack.tuning.max_length=256",
+)
+CERTIFY = (
+    "certify",
+    *ORGANISM,
+    *SMALL_SUITE,
+    "suite.attacks.harmful_sft.seeds=[0]",
+    "suite.attacks.harmful_sft_lora.seeds=[0]",
+)
+CASES: Mapping[str, tuple[str, ...]] = {
+    "train data": (*processes.TRAIN, "mesh=data"),
+    "train fsdp": (*processes.TRAIN, "mesh=fsdp"),
+    "train tensor": (*processes.TRAIN, "mesh.data=-1", "mesh.tensor=2"),
+    "attack data": (*ATTACK, "mesh=data"),
+    "attack fsdp": (*ATTACK, "mesh=fsdp"),
+    "search attack": processes.SEARCH,
+    "certify attack": (*CERTIFY, "mesh=attack"),
+    "certify fsdp": (*CERTIFY, "mesh=fsdp"),
+}
+
+
+def numbers(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of values of JSON, by their place."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from numbers(each, f"{place}.{name}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from numbers(each, f"{place}[{index}]")
+    else:
+        yield place, value
+
+
+def apart(one: Any, other: Any) -> float:
+    """How far two numbers lie apart; infinity for anything else that differs."""
+    if one == other or (one != one and other != other):
+        return 0.0
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) / max(abs(one), abs(other), 1.0)
+    return float("inf")
+
+
+def furthest(one: Any, other: Any) -> float:
+    """The largest difference of two values of JSON; infinity where they have other places."""
+    pairs = zip_longest(numbers(one), numbers(other), fillvalue=("", None))
+    return max(
+        (apart(mine, theirs) if at == there else float("inf") for (at, mine), (there, theirs) in pairs), default=0.0
+    )
+
+
+def compared(one: Path, other: Path) -> dict[str, float]:
+    """The largest differences of two runs' folders, by what it is that differs."""
+    found = {}
+    if (one / "metrics.jsonl").exists():
+        mine, theirs = (
+            [(each["phase"], each["step"], each["values"]) for each in read(at / "metrics.jsonl")]
+            for at in (one, other)
+        )
+        found["logged"] = furthest([list(each) for each in mine], [list(each) for each in theirs])
+    if (one / "model").exists():
+        mine, theirs = (load_file(at / "model" / "model.safetensors") for at in (one, other))
+        found["weights"] = max(float(np.abs(mine[name] - theirs[name]).max()) for name in mine)
+    mine, theirs = (json.loads((at / "manifest.json").read_text()) for at in (one, other))
+    found |= {name: furthest(mine[name], theirs[name]) for name in ("results", "search") if name in mine}
+    for table in one.glob("*.parquet"):
+        mine, theirs = (pd.read_parquet(at / table.name).to_dict("records") for at in (one, other))
+        found[table.stem] = furthest(mine, theirs)
+    if (one / "certificate.json").exists():
+        mine, theirs = (
+            json.loads((at / "certificate.json").read_text())["predicate"]["verdicts"] for at in (one, other)
+        )
+        outcomes = (
+            [(each["claim"], each["scope"], each["side"], each["outcome"]) for each in said] for said in (mine, theirs)
+        )
+        found["verdicts"] = 0.0 if next(outcomes) == next(outcomes) else float("inf")
+    return found
+
+
+def run(name: str, count: int, home: Path) -> dict[str, Any]:
+    """One case: the command as one process, and as several."""
+    tiny_model.write(home / "model")
+    begin = time.monotonic()
+    alone = processes.alone(home, count * processes.DEVICES, *CASES[name], "run=one")
+    if alone.status:
+        raise SystemExit(f"{name}: one process ends with {alone.status}: {alone.err}")
+    between = time.monotonic()
+    for entry in (home / "cache").iterdir():
+        if entry.name != "xla":
+            shutil.rmtree(entry)
+    several = processes.ends(processes.start(home, count, *CASES[name], "run=several", timeout=120), 1200)
+    for index, each in enumerate(several):
+        if each.status:
+            raise SystemExit(f"{name}: process {index} of {count} ends with {each.status}: {each.err}")
+    seconds = {"one": round(between - begin, 1), "several": round(time.monotonic() - between, 1)}
+    differences = compared(home / "outputs" / "one", home / "outputs" / "several")
+    return {"case": name, "processes": count, "differences": differences, "seconds": seconds}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="JSON of all cases")
+    parser.add_argument("--case", action="append", choices=CASES, help="one of them; may be given several times")
+    parser.add_argument("--processes", action="append", type=int, help="2 and 4 by default")
+    options = parser.parse_args()
+    results = []
+    for count in options.processes or (2, 4):
+        for name in options.case or CASES:
+            with tempfile.TemporaryDirectory() as folder:
+                results.append(run(name, count, Path(folder)))
+            print(json.dumps(results[-1]), flush=True)
+            if options.out is not None:
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(results, indent=2) + "\n")
+    worst = max(max(each["differences"].values()) for each in results)
+    print(f"{len(results)} cases, at most {worst:.1e} apart")
+    sys.exit(worst > MOST)
+
+
+if __name__ == "__main__":
+    main()
