@@ -23,7 +23,7 @@ def approved(
     """Compiles a command for its slice, and tells hours and price.
 
     Args:
-      options: ``unchecked``, ``dry_run``, ``hours``, ``price``, ``budget``, ``zone``, ``slices`` and ``python`` of the command line.
+      options: of the command line; ``unchecked``, ``hours``, ``price``, ``budget``, ``zone`` and others.
       job: the command.
       shape: of each slice.
       capacity: one of ``prices.CAPACITIES``.

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # One command on several hosts over plain ssh, as one job: process N on the N-th host, which reach one another by these names.
 #   tpu/ssh.sh HOST... -- immunax.train mesh=fsdp +defense=tar outputs=/shared/runs
-# The checkout and its environment lie at the same place on every host ($IMMUNAX_CHECKOUT, by default that of this file).
-# The job is started again where it ends with 143 or 142, and never with anything else. --dry-run before the hosts prints the calls.
+# The checkout and its environment lie at the same place on every host ($IMMUNAX_CHECKOUT, by default that of this file). On each
+# start.sh runs the command, detached, and starts it again where it ends with 143 or 142; this script prints the first host's log
+# and ends with the command's exit status. Ctrl-C or SIGTERM has every host save and end; the same line then goes on from there.
+# --dry-run before the hosts prints the calls.
 set -euo pipefail
 
 checkout=${IMMUNAX_CHECKOUT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}
+home=${IMMUNAX_HOME:-/tmp/immunax-$(id -un)}
 port=${IMMUNAX_PORT:-8476}
-again_seconds=${IMMUNAX_AGAIN_SECONDS:-10}
-again_most=${IMMUNAX_AGAIN_MOST:-1000}
+tries=${IMMUNAX_TRIES:-5}
 dry=''
 hosts=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
@@ -32,74 +34,66 @@ command -v ssh >/dev/null || {
   exit 2
 }
 
-children=()
-stopping=''
+# Has start.sh do something on the host of an index; each word arrives there as it is.
+on() {
+  local index=$1 remote
+  shift
+  printf -v remote '%q ' env "IMMUNAX_HOME=$home/$index" "IMMUNAX_WORKER=w-$index" bash "$checkout/tpu/start.sh" "$@"
+  set -- ssh -o BatchMode=yes -o ServerAliveInterval=30 -o ConnectTimeout=20 "${hosts[$index]}" "${remote% }"
+  if [ -n "$dry" ]; then
+    printf '%q ' "$@"
+    echo
+  else
+    "$@" </dev/null
+  fi
+}
 
-# The job's processes end by themselves, and with one another, where one gets a signal: ssh hands it on through its terminal.
+# shellcheck disable=SC2329 # by the traps below
 stop() {
-  stopping=$1
-  [ ${#children[@]} -eq 0 ] || kill -TERM "${children[@]}" 2>/dev/null || true
+  trap '' TERM INT
+  echo "stopping: every host saves and ends, and the same command goes on from there" >&2
+  local index
+  for index in "${!hosts[@]}"; do
+    on "$index" stop >&2 || echo "${hosts[$index]} could not be told to stop" >&2
+  done
+  exit "$1"
 }
 trap 'stop 143' TERM
 trap 'stop 130' INT
 
-call() {
-  local index=$1
-  shift
-  local where=("distributed.coordinator=${hosts[0]##*@}:$port" "distributed.processes=${#hosts[@]}" "distributed.process_id=$index")
-  printf -v remote '%q ' "$checkout/.venv/bin/python" -m "$@" "${where[@]}"
-  # A terminal of its own: what ends the connection then ends the command.
-  calling=(ssh -tt -o BatchMode=yes -o ServerAliveInterval=30 "${hosts[$index]}" "cd $(printf '%q' "$checkout") && exec ${remote% }")
-}
+started=0
+for index in "${!hosts[@]}"; do
+  where=("distributed.coordinator=${hosts[0]##*@}:$port" "distributed.processes=${#hosts[@]}" "distributed.process_id=$index")
+  if ! on "$index" run -- python -m "$@" "${where[@]}" >&2; then
+    echo "error: ${hosts[$index]} did not start it; $started hosts before it did: end them with the same hosts and Ctrl-C" >&2
+    exit 4
+  fi
+  started=$((started + 1))
+done
 
-times=0
-while :; do
-  children=()
-  for index in "${!hosts[@]}"; do
-    call "$index" "$@"
-    if [ -n "$dry" ]; then
-      printf '%q ' "${calling[@]}"
-      echo
-    elif [ "$index" = 0 ]; then
-      "${calling[@]}" </dev/null &
-      children+=($!)
-    else
-      "${calling[@]}" </dev/null >/dev/null &
-      children+=($!)
-    fi
-  done
-  [ -z "$dry" ] || exit 0
-  again=''
-  worst=0
-  for index in "${!children[@]}"; do
-    status=0
-    while :; do
-      status=0
-      wait "${children[$index]}" || status=$?
-      kill -0 "${children[$index]}" 2>/dev/null || break
-    done
-    [ -z "$stopping" ] || continue
-    case $status in
-    0) ;;
-    142 | 143) again=$status ;;
-    255)
-      echo "ssh: the connection to ${hosts[$index]} failed, or was cut" >&2
-      again=142
+mark=$RANDOM$RANDOM
+next=1
+silent=0
+status=''
+while [ -z "$status" ]; do
+  silent=$((silent + 1))
+  # In the background, so that a signal is heard at once.
+  exec 3< <(on 0 follow "$next" "$mark" || true)
+  while IFS= read -r line <&3; do
+    case $line in
+    "immunax: $mark ended "*) status=${line##* } ;;
+    *$'\t'*)
+      echo "${line#*$'\t'}"
+      next=$((${line%%$'\t'*} + 1))
+      silent=0
       ;;
-    # The lower number says more: 2 of a mistake, 1 of a bug.
-    *) { [ "$worst" -ne 0 ] && [ "$status" -ge "$worst" ]; } || worst=$status ;;
+    *) [ -z "$dry" ] || { echo "$line" && status=0; } ;;
     esac
   done
-  [ -z "$stopping" ] || exit "$stopping"
-  [ "$worst" -eq 0 ] || exit "$worst"
-  [ -n "$again" ] || exit 0
-  times=$((times + 1))
-  if [ "$times" -gt "$again_most" ]; then
-    echo "error: ended with $again $times times: giving up" >&2
-    exit "$again"
+  exec 3<&-
+  if [ -z "$status" ] && [ "$silent" -ge "$tries" ]; then
+    echo "error: ${hosts[0]} does not say how the command stands; it goes on there: the same line connects again" >&2
+    exit 4
   fi
-  echo "ended with $again, starting again ($times) in $again_seconds s" >&2
-  sleep "$again_seconds" &
-  wait $! || true
-  [ -z "$stopping" ] || exit "$stopping"
 done
+exit "$status"

@@ -124,18 +124,24 @@ supervise() {
 }
 
 follow() {
-  local pid status number line
-  pid=$(cat "$job/pid")
-  number=$1
-  # With its number: gcloud calls this again by itself where the connection is cut.
-  tail -n "+$number" -F "$job/log" --pid="$pid" 2>/dev/null | while IFS= read -r line || [ -n "$line" ]; do
-    printf '%d\t%s\n' "$number" "$line"
-    number=$((number + 1))
+  local number=1 first=$1 mark=$2 line='' part='' over='' status
+  exec 3<"$job/log"
+  while :; do
+    alive || over=1
+    while IFS= read -r part <&3 || { line=$line$part && false; }; do
+      # With its number: gcloud calls this again by itself where the connection is cut.
+      [ "$number" -lt "$first" ] || printf '%d\t%s\n' "$number" "$line$part"
+      number=$((number + 1))
+      line=''
+    done
+    [ -z "$over" ] || break
+    sleep 0.2
   done
+  [ -z "$line" ] || printf '%d\t%s\n' "$number" "$line"
   # What was killed with no word may be started again; what somebody stopped may not.
   status=$(cat "$job/status" 2>/dev/null || echo 142)
   [ ! -f "$job/stopped" ] || status=130
-  echo "immunax: $2 ended $status"
+  echo "immunax: $mark ended $status"
 }
 
 state() {
@@ -150,7 +156,7 @@ stop() {
   if alive; then
     touch "$job/stopped"
     kill -TERM "$(cat "$job/pid")"
-    while alive; do sleep 1; done
+    while alive; do sleep 0.2; done
   fi
   state
 }

@@ -169,7 +169,10 @@ def test_a_request_that_fails_for_want_of_chips_is_asked_for_anew_and_not_for_ev
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
-        ("ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota 'TPUV5sPreemptibleLitepodPerProjectPerZone' exhausted.", "quota"),
+        (
+            "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota 'TPUV5sPreemptibleLitepodPerProjectPerZone' exhausted.",
+            "ask for more",
+        ),
         ("ERROR: (gcloud) PERMISSION_DENIED: The caller does not have permission", "roles/tpu.admin"),
         ("ERROR: (gcloud) Permission denied on 'locations/us-wst4-a' (or it may not exist).", "zones of asia-east1"),
         ("ERROR: (gcloud) Cloud TPU API has not been used in project 7 before or it is disabled.", "services enable"),
