@@ -45,7 +45,7 @@ def approved(
     elif not options.unchecked:
         interpreter = package.python(options.python)
         runs = package.runs(interpreter, job) if runs is None else runs
-        forecast = check.check(interpreter, runs, shape, options.slices, options.hours)
+        forecast = check.check(interpreter, runs, shape, options.slices, options.hours, names.positive(options.checks))
         told(f"fits {shape.type}")
     elif options.hours is not None:
         forecast = check.Forecast(1 if runs is None else len(runs), options.hours, "as given")

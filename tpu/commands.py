@@ -148,6 +148,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Hands every run of a sweep to an engine, or prints them."""
     given, name = job.read(options.command_words), names.name(options.name)
     job.check_outputs(given)
+    sweeps.name_of(given)
     shape, at_once = job.shape_of(given, options.type_), positive(options.at_once)
     runs = package.runs(package.python(options.python), given)
     each = sweeps.commands(given, runs)

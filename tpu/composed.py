@@ -7,6 +7,8 @@ Started by the launcher in the package's own environment, as ``python -m tpu.com
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -32,6 +34,7 @@ _NOT_COMPILED = (
     "tracker",
     "hydra",
 )
+_ITS_OWN, _REMAT = ("mesh", "trainer"), "compute.remat"
 _FREE = "seed"
 """Changes numbers, and never a program."""
 
@@ -50,9 +53,9 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
       UserError: something of it is wrong.
     """
-    source = ConfigSource(configuration_folder(), module.rpartition(".")[2], None, _MODEL)
+    source = ConfigSource(configuration_folder(), module.rpartition(".")[2])
     required = _REQUIRED.get(module, ())
-    prepared = prepare(source, overrides, required)
+    prepared = prepare(replace(source, fallbacks=_MODEL), overrides, required)
     swept = {_key(text) for text in prepared.sweeps}
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     found, known = [], {}
@@ -71,15 +74,22 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _program(source: ConfigSource, overrides: Sequence[str], required: Sequence[str]) -> list[str]:
-    config = prepare(source, overrides, required).config
-    choices, given = config.hydra.runtime.choices, {_key(text) for text in overrides}
+def _program(source: ConfigSource, overrides: Sequence[str], required: tuple[str, ...]) -> list[str]:
+    given = {_key(text) for text in overrides}
+    choosing = tuple(text for text in overrides if "." not in _key(text) or _key(text) == _REMAT)
+    choices, remat = _chosen(source, choosing, required)
     kept = [text for text in overrides if _key(text).partition(".")[0].partition("/")[0] not in _NOT_COMPILED]
     # immunax.compile has its own mesh, trainer and remat, for a pod; what is asked is whether this very command fits.
-    kept += [f"{group}={choices[group]}" for group in ("mesh", "trainer") if group not in given]
-    if "compute.remat" not in given:
-        kept.append(f"compute.remat={config.compute.remat}")
-    return kept
+    kept += [f"{group}={choices[group]}" for group in _ITS_OWN if group not in given]
+    return kept if _REMAT in given else [*kept, f"{_REMAT}={remat}"]
+
+
+@cache
+def _chosen(source: ConfigSource, overrides: tuple[str, ...], required: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """What those overrides choose that no field can change: the same for most jobs of a sweep, and a second's work."""
+    config = prepare(replace(source, fallbacks=_MODEL), overrides, required).config
+    choices = config.hydra.runtime.choices
+    return {group: str(choices[group]) for group in _ITS_OWN}, str(config.compute.remat)
 
 
 def _key(text: str) -> str:

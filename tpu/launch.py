@@ -187,6 +187,9 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 def _checks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unchecked", action="store_true", help="do not compile the command's step first")
+    parser.add_argument(
+        "--checks", type=int, default=16, metavar="N", help="programs of a sweep that are compiled, at most"
+    )
     parser.add_argument("--hours", type=float, help="that a run takes, as you know it")
     parser.add_argument("--price", type=float, metavar="USD", help=f"a chip and hour, in place of {prices.FILE.name}")
     parser.add_argument("--budget", type=float, metavar="USD", help="refuse what is predicted to cost more")

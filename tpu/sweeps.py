@@ -16,6 +16,21 @@ from tpu.package import Run
 from tpu.slices import Shape
 
 
+def name_of(job: Job) -> str:
+    """What a sweep's folder is called.
+
+    Args:
+      job: the sweep.
+
+    Raises:
+      UserError: it has no name.
+    """
+    name = job.value("run")
+    if name is None:
+        raise UserError("a sweep of an engine needs a name that stays the same: give the command run=NAME.")
+    return name.strip("\"'")
+
+
 def commands(job: Job, runs: Sequence[Run]) -> list[Job]:
     """A command for each run of a sweep.
 
@@ -29,10 +44,7 @@ def commands(job: Job, runs: Sequence[Run]) -> list[Job]:
     Raises:
       UserError: the sweep has no name.
     """
-    name = job.value("run")
-    if name is None:
-        raise UserError("a sweep of an engine needs a name that stays the same: give the command run=NAME.")
-    found = []
+    name, found = name_of(job), []
     for each in runs:
         rest = [text for text in each.overrides if not text.lstrip("+").startswith("run=")]
         # In quotes: a folder's name has = and + in it, which Hydra would read.
