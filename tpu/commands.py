@@ -21,6 +21,7 @@ from tpu.slices import Shape, of_type
 from tpu.tending import Patience, Tending, alone
 
 _WEEK = "7d"
+_ON_SLICES = ("kueue", "ray")
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -147,13 +148,18 @@ def xpk(options: argparse.Namespace) -> int:
 def sweep(options: argparse.Namespace) -> int:
     """Hands every run of a sweep to an engine, or prints them."""
     given, name = job.read(options.command_words), names.name(options.name)
-    job.check_outputs(given)
+    on_slices = options.engine in _ON_SLICES
+    if on_slices:
+        job.check_outputs(given)
     sweeps.name_of(given)
-    shape, at_once = job.shape_of(given, options.type_), positive(options.at_once)
+    # Hosts of one's own are of any shape.
+    shape = job.shape_of(given, options.type_) if on_slices or not options.unchecked else None
+    at_once = positive(options.at_once)
     runs = package.runs(package.python(options.python), given)
     each = sweeps.commands(given, runs)
-    approved(options, given, shape, _kind(options), runs, at_once)
-    if options.engine == "kueue":
+    if shape is not None:
+        approved(options, given, shape, _kind(options), runs, at_once)
+    if shape is not None and options.engine == "kueue":
         return _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options)))
     if options.engine == "lines" or not (options.apply or options.dry_run):
         print(sweeps.lines(each), end="")
@@ -167,12 +173,13 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _submission(options: argparse.Namespace, file: Path, count: int, shape: Shape) -> list[str]:
-    if options.engine == "slurm":
+def _submission(options: argparse.Namespace, file: Path, count: int, shape: Shape | None) -> list[str]:
+    if shape is None or options.engine == "slurm":
         most = f"--array=1-{count}%{options.at_once}"
         return ["sbatch", most, f"--job-name={options.name}", str(HERE / "slurm.sbatch"), str(file.absolute())]
     address = [f"--address={options.address}"] if options.address else []
-    work = ["--working-dir=.", "--", "python", "tpu/ray_runs.py", str(file), shape.type, str(shape.machines)]
+    work = ["--working-dir=.", "--", "python", "tpu/ray_runs.py", str(file)]
+    work += [shape.type, str(shape.machines), str(shape.chips // shape.machines)]
     return ["ray", "job", "submit", *address, f"--submission-id={options.name}", "--no-wait", *work]
 
 

@@ -1,8 +1,8 @@
 """Runs of a sweep as tasks of a Ray cluster of TPU machines: a run takes a slice, a process each of its machines.
 
-    ray job submit --working-dir . -- python tpu/ray_runs.py LINES v5litepod-16 4
+    ray job submit --working-dir . -- python tpu/ray_runs.py LINES v5litepod-16 4 4
 
-``LINES`` has a command a line, ``v5litepod-16`` is the slices' type and 4 their machines. A slice's first machine has the
+``LINES`` has a command a line, ``v5litepod-16`` is the slices' type, with 4 machines of 4 chips. A slice's first machine has the
 resource ``TPU-v5litepod-16-head``, and all of a slice have one that is called after it, as Ray finds out by itself on Cloud TPU;
 type ``cpu`` takes any machine, one process a run. What Ray loses with a machine is started again elsewhere, as is what ends with
 142 or 143.
@@ -37,19 +37,21 @@ def process(arguments: Sequence[str]) -> int:
       Its exit status.
     """
     print(f"{socket.gethostname()}: {shlex.join(arguments)}", flush=True)
-    return subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+    # Where Ray's worker is killed, the command gets the signal that it saves at, and does not hold the chips for ever.
+    return subprocess.run(["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", *arguments], check=False).returncode
 
 
 # As often as it takes: machines are taken while runs last, which is nobody's mistake.
 @ray.remote(
     max_retries=_TRIES, retry_exceptions=[AgainError, ray.exceptions.WorkerCrashedError, ray.exceptions.RayTaskError]
 )
-def run(arguments: Sequence[str], machines: int) -> int:
+def run(arguments: Sequence[str], machines: int, chips: int) -> int:
     """One run, from the first machine of a slice.
 
     Args:
       arguments: behind ``python -m``.
       machines: of the slice.
+      chips: of each; 0 for any machine.
 
     Returns:
       Its exit status, the lowest that is not 0: a mistake says more than its consequences.
@@ -58,10 +60,10 @@ def run(arguments: Sequence[str], machines: int) -> int:
       AgainError: it was stopped, or lost a process.
     """
     there = {}
-    if machines > 1:
-        from ray.util.accelerators.tpu import get_current_pod_name  # pyright: ignore[reportMissingImports]
+    if chips:
+        from ray.util.tpu import get_current_pod_name  # pyright: ignore[reportMissingImports]
 
-        there = {str(get_current_pod_name()): 1}
+        there = {str(get_current_pod_name()): 1, "TPU": chips}
     parts = [process.options(num_cpus=0, resources=there, max_retries=0).remote(arguments) for _ in range(machines)]
     statuses = ray.get(parts)
     worst = [status for status in statuses if status not in (0, *_AGAIN)]
@@ -72,13 +74,14 @@ def run(arguments: Sequence[str], machines: int) -> int:
     return 0
 
 
-def main(file: str, type_: str, machines: str) -> int:
+def main(file: str, type_: str, machines: str = "1", chips: str = "0") -> int:
     """Runs every line, and tells of each as it ends.
 
     Args:
       file: a command a line.
       type_: of the slices, or ``cpu``.
       machines: of each slice.
+      chips: of each machine.
 
     Returns:
       How many failed, 255 at most.
@@ -86,7 +89,7 @@ def main(file: str, type_: str, machines: str) -> int:
     ray.init(log_to_driver=True)
     wanted = {"num_cpus": 1} if type_ == _CPU else {"num_cpus": 0, "resources": {f"TPU-{type_}-head": 1}}
     lines = [line for line in Path(file).read_text().splitlines() if line]
-    waiting = {run.options(**wanted).remote(shlex.split(line), int(machines)): line for line in lines}
+    waiting = {run.options(**wanted).remote(shlex.split(line), int(machines), int(chips)): line for line in lines}
     failed = 0
     while waiting:
         (ended,), _ = ray.wait(list(waiting), num_returns=1)

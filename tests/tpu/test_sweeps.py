@@ -108,6 +108,18 @@ def test_slurm_gets_an_array_over_the_lines(outside, tmp_path):
     assert len(lines.read_text().splitlines()) == 4
 
 
+def test_hosts_of_ones_own_need_no_type_of_slice_and_no_bucket(outside, tmp_path):
+    words = ["mesh=fsdp" if word == "mesh=v5e_16" else word for word in SWEEP if word != OUT]
+    flags = ("--unchecked", "--engine", "slurm", "--lines", tmp_path / "lines", "--apply")
+    status, _, err = outside.launch("sweep", "s1", *flags, "--", *words, "outputs=/shared/runs")
+    assert status == 0, err
+    assert outside.log[0][:2] == ["sbatch", "--array=1-4%1"]
+    status, _, err = outside.launch(
+        "sweep", "s1", "--unchecked", "--engine", "ray", "--", *words, "outputs=/shared/runs"
+    )
+    assert (status, "own disk" in err) == (2, True)
+
+
 def test_ray_gets_the_lines_and_the_type_of_slice(outside, tmp_path):
     lines = tmp_path / "lines"
     status, _, _ = sweep(outside, "--engine", "ray", "--lines", lines, "--apply", "--address", "http://head:8265")
@@ -123,7 +135,7 @@ def test_ray_gets_the_lines_and_the_type_of_slice(outside, tmp_path):
                 "--no-wait",
                 "--working-dir=.",
             ),
-            *("--", "python", "tpu/ray_runs.py", str(lines), "v5litepod-16", "4"),
+            *("--", "python", "tpu/ray_runs.py", str(lines), "v5litepod-16", "4", "4"),
         ]
     ]
 
