@@ -37,6 +37,10 @@ _HINTS = (
         "ssh-agent|ssh-add",
         "gcloud reaches several machines through an ssh agent: ssh-add ~/.ssh/google_compute_engine",
     ),
+    _Hint(
+        "HOST IDENTIFICATION HAS CHANGED",
+        "remove it by the ssh-keygen -R line that ssh prints; the machine is a new one.",
+    ),
     _Hint(r"PERMISSION_DENIED|[Pp]ermission|\b403\b", "the account needs the role roles/tpu.admin in this project."),
     _Hint("INVALID_ARGUMENT|unrecognized arguments", "gcloud components update"),
     _Hint("[Cc]apacity|stockout|STOCKOUT", "there are no such chips free now; wait, or try another zone.", False),
