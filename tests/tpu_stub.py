@@ -88,10 +88,10 @@ def ssh(argv, scenario):
     command = flag(argv, "--command")
     if scenario.get("real"):
         return real(argv, command, scenario)
-    follow = re.search(r"start\.sh follow (\d+) (\w+)", command)
+    follow = re.search(r"start\.sh\W+follow (\d+) (\w+)", command)
     if follow:
         return followed(int(follow[1]), follow[2], scenario)
-    asked = re.search(r"start\.sh (state|stop)$", command)
+    asked = re.search(r"start\.sh\W+(state|stop)$", command)
     if asked:
         return 0, "".join(f"worker {each}: running, process 7\n" for each in workers(argv, scenario)), ""
     what = "installed" if "start.sh install" in command else "started"

@@ -128,6 +128,10 @@ def xpk(options: argparse.Namespace) -> int:
     given, name, cluster = job.read(options.command_words), names.name(options.name), _cluster(options)
     job.check_outputs(given)
     shape = job.shape_of(given, options.type_)
+    # xpk writes values between quotes as they are.
+    odd = next((key for key, value in cluster.variables.items() if '"' in value or "\\" in value), None)
+    if odd is not None:
+        raise UserError(f"--env {odd}: xpk cannot hand on a value with a quotation mark or a backslash; use jobset.")
     approved(options, given, shape, _kind(options))
     argv = [
         *("xpk", "workload", "create", f"--workload={name}", f"--cluster={names.name(options.cluster)}"),

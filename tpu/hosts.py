@@ -133,12 +133,15 @@ class Hosts:
 
     def _script(self, source: Source | None, *words: str) -> str:
         if source is None:
-            return f'bash "$(ls -td {_HOME}/code-*/ | head -1)"tpu/start.sh {shlex.join(words)}'
+            newest = f"newest=$(ls -td {_HOME}/code-*/ 2>/dev/null | head -1)"
+            there = 'test -n "$newest" || exec echo nothing has run here'
+            return f'{newest}; {there}; bash "${{newest}}tpu/start.sh" {shlex.join(words)}'
         return shlex.join(["bash", f"{_HOME}/code-{source.commit[:12]}/tpu/start.sh", *words])
 
     def _each(self, command: str, what: str) -> None:
         machines = self.request.shape.machines
         for node in self.request.nodes:
+            told(f"{what} on {node}, machines 0 to {machines - 1}")
             missing, said = set(range(machines)), ""
             for _ in range(_TRIES):
                 workers = "all" if len(missing) == machines else ",".join(map(str, sorted(missing)))

@@ -19,6 +19,7 @@ from tpu.calls import Calls, told
 from tpu.mistakes import EXIT_INTERRUPTED, EXIT_TERMINATED, status_of
 from tpu.standing import Standing
 
+_STOPS = (signal.SIGTERM, signal.SIGHUP)
 _CAPACITY = {"--spot": "spot", "--on-demand": "on-demand", "--reserved": "reserved", "--flex-start": "flex-start"}
 
 
@@ -28,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _StoppedError(BaseException):
-    """SIGTERM."""
+    """SIGTERM, or a terminal that is gone."""
 
 
 def main(argv: Sequence[str] | None = None, sleep: Callable[[float], None] = time.sleep) -> int:
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None, sleep: Callable[[float], None] = tim
     words = list(sys.argv[1:] if argv is None else argv)
     at = words.index("--") if "--" in words else len(words)
     standing = Standing()
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = [signal.signal(number, _stop) for number in _STOPS]
     try:
         options = _parser().parse_args(words[:at])
         options.command_words, options.sleep, options.standing = words[at + 1 :], sleep, standing
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None, sleep: Callable[[float], None] = tim
         return EXIT_TERMINATED
     finally:
         standing.tell()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(_STOPS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _stop(*_: object) -> NoReturn:

@@ -48,7 +48,10 @@ install() {
     export UV_CACHE_DIR=$home/uv UV_PYTHON_INSTALL_DIR=$home/python
     kept=$bucket/$digest.tar
     if [ ! -d "$UV_CACHE_DIR" ]; then
-      gcloud storage cp "$kept" - 2>/dev/null | tar -x -C "$home" 2>/dev/null || kept=missing
+      gcloud storage cp "$kept" - 2>/dev/null | tar -x -C "$home" 2>/dev/null || {
+        kept=missing
+        rm -rf "$UV_CACHE_DIR" # half of it
+      }
     fi
     find_uv
     (cd "$code" && uv sync --frozen --no-dev --extra tpu --quiet) >&2
@@ -117,7 +120,7 @@ supervise() {
     wait $! || true
   done
   if [ -n "${IMMUNAX_LOGS:-}" ]; then
-    gcloud storage cp "$job/log" "$IMMUNAX_LOGS/worker-$(worker).log" >/dev/null 2>&1 || true
+    gcloud storage cp "$job/log" "$IMMUNAX_LOGS/${IMMUNAX_WORKER:-$(hostname)}.log" >/dev/null 2>&1 || true
   fi
   echo "$status" >"$job/status.new"
   mv "$job/status.new" "$job/status"

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,11 +129,17 @@ def test_a_command_arrives_through_ssh_as_it_was_written(on_path, tmp_path):
     uv.chmod(0o755)
     subprocess.run(["tar", "-czf", str(tmp_path / "code.tar.gz"), "-C", str(code), "."], check=True)
     on_path.scenario(real=True, machines=4, archive=str(tmp_path / "code.tar.gz"))
-    status, out, err = run(on_path, "--env", "WORD=two words")
+    assert on_path.launch("create", "pod1", *PLACE, "--type", "v5litepod-16")[0] == 0
+    status, out, _ = on_path.launch("status", "pod1", *PLACE)
+    assert (status, out.splitlines()[1:]) == (0, ["pod1: nothing has run here"] * 4)
+    status, out, err = run(on_path, "--keep", "--env", "WORD=two words")
     assert (status, out) == (0, "heard\n"), err
     for worker in range(4):
         told = (tmp_path / f"seen-w-{worker}").read_text().splitlines()
         assert told == [f"w-{worker}", "two words", "-m", *JOB]
+    status, out, _ = on_path.launch("status", "pod1", *PLACE)
+    assert (status, out.splitlines()[1:]) == (0, [f"pod1: worker {worker}: ended with 0" for worker in range(4)])
+    assert on_path.launch("logs", "pod1", *PLACE)[:2] == (0, "heard\n")
 
 
 def test_a_slice_that_is_taken_twice_is_asked_for_three_times_and_the_job_goes_on(outside):
@@ -417,7 +424,7 @@ def test_a_slice_that_another_launcher_has_replaced_meanwhile_is_not_deleted(out
     assert len(outside.calls("queued-resources delete")) == 1  # at the very end
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_signal_while_it_waits_deletes_nothing_and_says_what_stands(outside, monkeypatch, number, status):
     outside.scenario(lives=[["WAITING_FOR_RESOURCES"]])
     monkeypatch.setattr(outside, "_sleep", lambda seconds: os.kill(os.getpid(), number))
@@ -491,6 +498,49 @@ def test_a_delete_that_fails_says_that_the_slice_stands(outside):
     status, _, err = outside.launch("delete", "pod1", *PLACE)
     assert status == 4
     assert DELETION in err.splitlines()[-1]
+
+
+def test_an_old_python_is_told_so_in_one_line():
+    code = "import sys; sys.version_info = (3, 9, 6); import tpu"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: this needs Python 3.11 or newer, and is run by 3.9\n")
+
+
+def test_every_command_has_its_help(outside):
+    for command in ("plan", "run", "create", "status", "logs", "stop", "delete", "jobset", "kueue", "xpk", "sweep"):
+        with pytest.raises(SystemExit) as end:
+            outside.launch(command, "--help")
+        assert end.value.code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="the Google Cloud CLI is not installed")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--spot",),
+        ("--flex-start", "--run-duration", "24h", "--internal-ips", "--iap"),
+        ("--reserved", "--reservation", "r", "--service-account", "a@b", "--slices", "2"),
+    ],
+)
+def test_gcloud_itself_takes_every_call_but_for_the_account_that_it_lacks(tmp_path, flags):
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(tmp_path),
+        "CLOUDSDK_CONFIG": str(tmp_path),
+        "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false",
+        # Nobody is to be asked, whatever this machine may do.
+        "CLOUDSDK_PROXY_TYPE": "http",
+        "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
+        "CLOUDSDK_PROXY_PORT": "9",
+    }
+    argv = [sys.executable, "-m", "tpu.launch", *RUN, *flags, "--project", "p", "--dry-run", "--", *JOB]
+    out = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    calls = [shlex.split(line) for line in out.splitlines() if line.startswith("gcloud ")]
+    assert len(calls) > 7
+    for call in calls:
+        done = subprocess.run(call, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert "You do not currently have an active account selected" in done.stderr, call
 
 
 def test_the_launcher_needs_nothing_but_python(tmp_path):

@@ -186,6 +186,8 @@ def test_xpk_gets_a_command_that_its_signal_reaches_and_that_arrives_as_it_was_w
     assert command.startswith("exec ")
     assert shlex.split(command)[1:] == ["python", "-m", *job]
     assert "xpk workload delete --workload=pod1 --cluster=c1" in err
+    status, _, err = outside.launch("xpk", "pod1", *flags, "--env", 'WORD=a "b"', "--", *job)
+    assert (status, err.splitlines()[-1].startswith("error: --env WORD: xpk cannot hand on")) == (2, True)
     outside.scenario(fail=[0, None], failure=[1, "", "[XPK] cluster c1 was not found"])
     status, _, err = outside.launch("xpk", "pod1", *flags, "--", *job)
     assert (status, err.splitlines()[-1]) == (4, "error: xpk workload create: [XPK] cluster c1 was not found")
