@@ -10,6 +10,10 @@ import re
 import subprocess
 import sys
 
+# As gcloud has it of several machines, whatever the reason.
+_NO_SSH = """Failed to execute command on multiple workers. This may have happened if you have not added your SSH key to your
+ssh-agent.
+ERROR: [/usr/bin/ssh] exited with return code [255]."""
 NOT_FOUND = "ERROR: (gcloud) NOT_FOUND: Resource 'pod1' was not found."
 
 
@@ -104,7 +108,8 @@ def ssh(argv, scenario):
         else:
             told.append(f"immunax: {what} {each}\n")
     lost = len(told) < len(workers(argv, scenario))
-    return (255 if lost else 0), "".join(told), "ERROR: [/usr/bin/ssh] exited with return code [255]." if lost else ""
+    error = scenario.get("ssh_error", _NO_SSH)
+    return (255 if lost else 0), "".join(told), error if lost else ""
 
 
 def followed(first, mark, scenario):

@@ -45,7 +45,9 @@ def approved(
     elif not options.unchecked:
         interpreter = package.python(options.python)
         runs = package.runs(interpreter, job) if runs is None else runs
-        forecast = check.check(interpreter, runs, shape, options.slices, options.hours, names.positive(options.checks))
+        forecast = check.check(
+            interpreter, runs, shape, options.slices, options.hours, names.positive("--checks", options.checks)
+        )
         told(f"fits {shape.type}")
     elif options.hours is not None:
         forecast = check.Forecast(1 if runs is None else len(runs), options.hours, "as given")
@@ -63,7 +65,7 @@ def approved(
 
 
 def _price(options: argparse.Namespace, shape: Shape, capacity: str) -> Price | None:
-    slices = names.positive(options.slices)
+    slices = names.positive("--slices", options.slices)
     if options.zone is None and options.price is None:
         return None
     zone = "" if options.zone is None else names.zone(options.zone)

@@ -118,7 +118,7 @@ def kueue(options: argparse.Namespace) -> int:
     shape = job.shape_of(given, options.type_)
     options.image = options.image or "none"
     text = manifests.kueue(
-        names.name(options.name), shape, options.slices * positive(options.at_once), _cluster(options)
+        names.name(options.name), shape, options.slices * positive("--at-once", options.at_once), _cluster(options)
     )
     return _applied(options, text)
 
@@ -158,7 +158,7 @@ def sweep(options: argparse.Namespace) -> int:
     sweeps.name_of(given)
     # Hosts of one's own are of any shape.
     shape = job.shape_of(given, options.type_) if on_slices or not options.unchecked else None
-    at_once = positive(options.at_once)
+    at_once = positive("--at-once", options.at_once)
     runs = package.runs(package.python(options.python), given)
     each = sweeps.commands(given, runs)
     if shape is not None:
@@ -200,7 +200,7 @@ def _request(options: argparse.Namespace, shape: Shape) -> Request:
         shape,
         names.zone(options.zone),
         options.project,
-        positive(options.slices),
+        positive("--slices", options.slices),
         capacity,
         (options.run_duration or _WEEK) if capacity == "flex-start" else None,
         options.reservation,
@@ -223,7 +223,7 @@ def _there(options: argparse.Namespace) -> tuple[Request, Found]:
 
 
 def _tending(options: argparse.Namespace, request: Request, what: str, label: str) -> Tending:
-    patience = Patience(options.poll, positive(options.tries), options.sleep)
+    patience = Patience(options.poll, positive("--tries", options.tries), options.sleep)
     return Tending(options.calls, request, label, options.standing, what, patience)
 
 

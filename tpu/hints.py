@@ -3,12 +3,16 @@
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from immunax.runtime.escaped import escaped
 from tpu import prices
+from tpu.mistakes import OutsideError
 
 if TYPE_CHECKING:
     from tpu.queued import Request
 
 _LIST = "gcloud alpha compute tpus queued-resources list --zone={zone}"
+_QUOTED = 240
+"""Characters of what gcloud says, where there is an advice."""
 _ZONES = "{chip} is had in zones of {regions}."
 
 
@@ -34,9 +38,10 @@ _HINTS = (
     _Hint(r"Error parsing \[queued_resource\]", "give --project, or: gcloud config set project PROJECT"),
     _Hint("[Uu]nknown zone|Permission denied on 'locations/|[Ii]nvalid.*zone|[Ll]ocation .*not", _ZONES),
     _Hint(
-        "ssh-agent|ssh-add",
+        "not present in the SSH agent",
         "gcloud reaches several machines through an ssh agent: ssh-add ~/.ssh/google_compute_engine",
     ),
+    _Hint("publickey", "the key is not known there yet: wait.", False),
     _Hint(
         "HOST IDENTIFICATION HAS CHANGED",
         "remove it by the ssh-keygen -R line that ssh prints; the machine is a new one.",
@@ -47,25 +52,20 @@ _HINTS = (
 )
 
 
-def with_advice(said: str, request: "Request") -> str:
-    """What was said, and what to do about it.
+def outside(what: str, said: str, request: "Request") -> OutsideError:
+    """What failed, what was said, and what to do about it.
 
     Args:
+      what: failed, as ``pod1 was not created``.
       said: by gcloud.
       request: that it is about.
     """
     hint = _hint(said)
     if hint is None:
-        return said
+        return OutsideError(f"{what}: {said}")
     chip = request.shape.generation.name
     advice = hint.advice.format(zone=request.zone, chip=chip, regions=", ".join(prices.table()[chip]))
-    return f"{said.rstrip('.')}. {advice}"
-
-
-def is_hopeless(said: str) -> bool:
-    """Whether asking again would be answered the same."""
-    hint = _hint(said)
-    return hint is not None and hint.hopeless
+    return OutsideError(f"{what}: {escaped(said, _QUOTED).rstrip('.')}. {advice}", hint.hopeless)
 
 
 def _hint(said: str) -> _Hint | None:

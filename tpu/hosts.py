@@ -11,7 +11,6 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import taking_all
 from tpu import hints
 from tpu.calls import Calls, told
-from tpu.mistakes import OutsideError
 from tpu.queued import Request
 from tpu.source import Source
 
@@ -156,8 +155,8 @@ class Hosts:
                 said = done.said
                 told(f"{what}: no word of worker {_named(missing)} of {node}, asking again")
             if missing:
-                why = hints.with_advice(said, self.request)
-                raise OutsideError(f"{what} on {node}: worker {_named(missing)} of {machines} did not do it: {why}")
+                failed = f"{what} on {node}: worker {_named(missing)} of {machines} did not do it"
+                raise hints.outside(failed, said, self.request)
 
 
 def _named(workers: Iterable[int]) -> str:

@@ -16,7 +16,15 @@ class NotFitError(UserError):
 
 
 class OutsideError(UserError):
-    """A program or a service outside failed: the same command may do later, and goes on from what there is."""
+    """A program or a service outside failed: the same command may do later, and goes on from what there is.
+
+    Attributes:
+      hopeless: whether the same question would be answered the same now.
+    """
+
+    def __init__(self, message: str, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
 
 
 def status_of(error: UserError) -> int:

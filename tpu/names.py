@@ -79,15 +79,16 @@ def variable(text: str) -> tuple[str, str]:
     return key, value
 
 
-def positive(number: int) -> int:
+def positive(option: str, number: int) -> int:
     """A number of things.
 
     Args:
+      option: that gives it.
       number: as given.
 
     Raises:
       UserError: it is less than one.
     """
     if number < 1:
-        raise UserError(f"{number}: expected a positive whole number.")
+        raise UserError(f"{option} {number}: expected a positive whole number.")
     return number

@@ -116,7 +116,7 @@ def create(calls: Calls, request: Request, job: str) -> None:
     ]
     done = calls.ask(argv)
     if done.status:
-        raise OutsideError(f"{request.name} was not created: {hints.with_advice(done.said, request)}")
+        raise hints.outside(f"{request.name} was not created", done.said, request)
 
 
 def describe(calls: Calls, request: Request, supposed: str = ACTIVE) -> Found:
@@ -137,7 +137,7 @@ def describe(calls: Calls, request: Request, supposed: str = ACTIVE) -> Found:
     if done.status and "NOT_FOUND" in done.err:
         return Found(ABSENT)
     if done.status:
-        raise OutsideError(f"{request.name} could not be described: {hints.with_advice(done.said, request)}")
+        raise hints.outside(f"{request.name} could not be described", done.said, request)
     try:
         return _found(json.loads(done.out))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -171,4 +171,4 @@ def delete(calls: Calls, request: Request) -> None:
     """
     done = calls.ask(request.deletion)
     if done.status and "NOT_FOUND" not in done.err:
-        raise OutsideError(f"{request.name} was not deleted: {hints.with_advice(done.said, request)}")
+        raise hints.outside(f"{request.name} was not deleted", done.said, request)

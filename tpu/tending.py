@@ -104,7 +104,7 @@ class Tending:
             except OutsideError as error:
                 if self._described().state == ACTIVE:
                     silent += 1
-                    if silent >= self._patience.tries:
+                    if error.hopeless or silent >= self._patience.tries:
                         raise
                 told(str(error))
                 status, seen = LOST, 0
@@ -155,7 +155,7 @@ class Tending:
                 found = queued.describe(self._calls, self._request, supposed)
                 break
             except OutsideError as error:
-                if not left or hints.is_hopeless(str(error)):
+                if not left or error.hopeless:
                     raise
                 told(f"{error} (again in {self._patience.poll:g} s)")
                 self._patience.sleep(self._patience.poll)
@@ -189,7 +189,7 @@ class Tending:
     def _replaced(self, found: Found) -> None:
         """Deletes what is of no more use, so that it can be asked for anew."""
         if found.state == FAILED:
-            self._borne(OutsideError(f"{self._request.name} failed: {hints.with_advice(found.message, self._request)}"))
+            self._borne(hints.outside(f"{self._request.name} failed", found.message, self._request))
         # Another launcher may have replaced it since.
         again = self._described()
         if (again.state, again.made) == (found.state, found.made):
@@ -202,7 +202,7 @@ class Tending:
     def _borne(self, error: OutsideError) -> None:
         """Says what failed, and raises it where it would fail again, or has failed often enough."""
         self._failures += 1
-        if hints.is_hopeless(str(error)) or self._failures >= self._patience.tries:
+        if error.hopeless or self._failures >= self._patience.tries:
             raise error
         told(f"{error} (again in {self._patience.poll:g} s)")
 

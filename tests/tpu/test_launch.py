@@ -271,6 +271,17 @@ def test_a_worker_that_stays_down_is_named_with_what_stands(outside):
     assert DELETION in err
 
 
+def test_what_no_machine_will_ever_take_is_not_asked_of_them_again_and_again(outside):
+    said = (
+        'ERROR: (gcloud) SSH Key is not present in the SSH agent. Please run "ssh-add FILE" to add it, and try again.'
+    )
+    outside.scenario(down={"installed 0": 99}, ssh_error=said)
+    status, _, err = run(outside)
+    assert status == 4
+    assert "ssh-add ~/.ssh/google_compute_engine" in err.splitlines()[-2]
+    assert len(outside.calls("start.sh install")) == 3  # of one attempt; gcloud itself tries ten times
+
+
 def calls_of_a_run(outside, scenario):
     outside.scenario(**scenario)
     assert run(outside)[0] == 0
