@@ -1,0 +1,223 @@
+"""What is told and refused before money is spent."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import yaml
+
+from tpu import composed, package, prices, slices
+from tpu.slices import ROOT, Shape
+
+PLACE = ("--zone", "us-west4-a", "--spot")
+OUT = "outputs=gs://bucket/runs"
+SWEEP = ("mesh=v5e_16", "model=organism", "+defense=tar,rep_noise", "run=s", OUT)
+
+
+@pytest.fixture
+def interpreter(tmp_path):
+    """A python that answers as the package does, quickly: a step takes 36 s, of each of a hundred."""
+    path = tmp_path / "python"
+    path.write_text(
+        f"""#!{sys.executable} -SE
+import json, os, sys
+home = {str(tmp_path)!r}
+with open(home + "/asked", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+answer = json.load(open(home + "/answer")) if os.path.exists(home + "/answer") else {{}}
+if sys.argv[2] == "tpu.composed":
+    given = json.load(sys.stdin)
+    if "mistake" in answer:
+        sys.exit(print("error: " + answer["mistake"], file=sys.stderr) or 2)
+    swept = [text for text in given["overrides"] if "," in text and "{{" not in text]
+    rest = [text for text in given["overrides"] if text not in swept]
+    jobs = [rest]
+    for text in swept:
+        key, _, values = text.partition("=")
+        jobs = [[*job, key + "=" + value] for job in jobs for value in values.split(",")]
+    def program(job):
+        return [text for text in job if not text.startswith(("seed", "outputs", "run"))]
+    names = ["+".join(text.lstrip("+") for text in job[len(rest):]) or None for job in jobs]
+    found = [dict(folder=name, overrides=job, compile=program(job)) for name, job in zip(names, jobs)]
+    print(json.dumps([{{**each, **{{key: answer[key] for key in answer if key == "compile"}}}} for each in found]))
+else:
+    folder = next(each.partition("=")[2] for each in sys.argv if each.startswith("outputs="))
+    os.makedirs(folder + "/fit")
+    fits = answer.get("fits", True)
+    record = dict(fits=fits, memory={{}}, seconds=dict(compute=36.0, HBM=1.0), bound="compute", devices=answer.get("devices", 16),
+                  refusal=None if fits else "RESOURCE_EXHAUSTED: 17 GiB of 16")
+    json.dump(record, open(folder + "/fit/compile.json", "w"))
+    json.dump(dict(config=dict(trainer=dict(steps=100))), open(folder + "/fit/manifest.json", "w"))
+    if "broken" in answer:
+        print("error: " + answer["broken"], file=sys.stderr)
+        sys.exit(2)
+    if not fits:
+        print("what would help most: mesh.fsdp=32 (about 6 GiB a device)", file=sys.stderr)
+        sys.exit(3)
+"""
+    )
+    path.chmod(0o755)
+    return path
+
+
+def asked(interpreter):
+    return [json.loads(line) for line in (interpreter.parent / "asked").read_text().splitlines()]
+
+
+def answering(interpreter, **answer):
+    (interpreter.parent / "answer").write_text(json.dumps(answer))
+
+
+def plan(outside, interpreter, *words, flags=PLACE):
+    return outside.launch("plan", *flags, "--python", interpreter, "--", *words)
+
+
+ONE = ("immunax.train", "mesh=v5e_16", "+defense=tar", OUT)
+
+
+def test_a_plan_says_hours_and_price_of_a_run(outside, interpreter):
+    status, out, err = plan(outside, interpreter, *ONE)
+    assert (status, out) == (0, "")
+    assert "fits v5litepod-16" in err
+    # A hundred steps of 36 s are an hour; sixteen chips at $0.48.
+    assert "1 run of 1 hours at least" in err
+    assert "16 chips at $0.48 an hour each (spot, us-west4, as of 2026-11-27), $7.68" in err
+    assert outside.log == []
+
+
+def test_a_sweep_is_compiled_once_a_program_and_its_sum_is_told(outside, interpreter):
+    words = ("immunax.train", "-m", "mesh=v5e_16", "+defense=tar,lat", "seed=0,1,2", "run=s", OUT)
+    status, _, err = plan(outside, interpreter, *words)
+    assert status == 0, err
+    assert "6 runs of 1 hours" in err
+    assert "$46.08" in err
+    assert len([argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]) == 2
+
+
+def test_no_more_programs_are_compiled_than_the_user_wants(outside, interpreter):
+    words = ("immunax.train", "-m", "mesh=v5e_16", "+defense=tar,lat,rmu", "run=s", OUT)
+    status, _, err = plan(outside, interpreter, *words, flags=(*PLACE, "--checks", "2"))
+    assert (status, "of 3 programs the first 2 are compiled" in err) == (0, True)
+    assert len([argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]) == 2
+
+
+def test_what_was_compiled_once_is_not_compiled_again(outside, interpreter):
+    plan(outside, interpreter, *ONE)
+    plan(outside, interpreter, *ONE, "seed=1")
+    assert len([argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]) == 1
+
+
+def test_what_does_not_fit_is_refused_with_what_would_help_and_nobody_is_asked_for_a_slice(outside, interpreter):
+    answering(interpreter, fits=False)
+    flags = ("pod1", *PLACE, "--bucket", "gs://bucket", "--python", interpreter)
+    status, _, err = outside.launch("run", *flags, "--", *ONE)
+    assert status == 3
+    assert err.splitlines()[-1].startswith("error: does not fit v5litepod-16: RESOURCE_EXHAUSTED: 17 GiB of 16")
+    assert "mesh.fsdp=32" in err
+    assert outside.log == []
+
+
+def test_more_than_the_budget_is_refused(outside, interpreter):
+    assert plan(outside, interpreter, *ONE, flags=(*PLACE, "--budget", "8"))[0] == 0
+    status, _, err = plan(outside, interpreter, *ONE, flags=(*PLACE, "--budget", "7"))
+    assert status == 3
+    assert err.splitlines()[-1] == "error: --budget 7: at least $7.68 is predicted."
+
+
+def test_hours_and_prices_that_the_user_knows_go_first(outside, interpreter):
+    status, _, err = plan(outside, interpreter, *ONE, flags=("--price", "2", "--hours", "3"))
+    assert status == 0
+    assert "1 run of 3 hours as given: 3 hours of 16 chips at $2 an hour each, as given, $96.00" in err
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "told"),
+    [
+        ({"mistake": "unknown defense 'tarr'. Did you mean 'tar'?"}, ONE, "unknown defense 'tarr'"),
+        ({"broken": "seam refuses bfloat16"}, ONE, "seam refuses bfloat16"),
+        ({"devices": 8}, ONE, "the command's mesh has 8 devices, v5litepod-16 has 16"),
+        ({"compile": None}, ("immunax.attack", "mesh=v5e_16", "+attack=search", OUT), "knows trainings alone"),
+        ({}, (*ONE, "seed=0,1"), "several values need -m"),
+    ],
+)
+def test_what_cannot_be_checked_is_told_in_one_line(outside, interpreter, answer, words, told):
+    answering(interpreter, **answer)
+    status, _, err = plan(outside, interpreter, *words)
+    assert status == 2
+    assert told in err.splitlines()[-1]
+
+
+def test_a_python_without_the_package_is_told_with_what_to_do(outside, tmp_path):
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')
+    bare.chmod(0o755)
+    status, _, err = plan(outside, bare, *ONE)
+    assert status == 2
+    assert "uv sync --extra tpu" in err.splitlines()[-1]
+    status, _, err = plan(outside, tmp_path / "none", *ONE)
+    assert (status, "No such file" in err.splitlines()[-1]) == (2, True)
+
+
+def test_several_slices_cannot_be_checked_yet(outside, interpreter):
+    status, _, err = plan(outside, interpreter, *ONE, flags=(*PLACE, "--slices", "2"))
+    assert (status, "knows one slice" in err) == (2, True)
+    assert plan(outside, interpreter, *ONE, flags=(*PLACE, "--slices", "2", "--unchecked"))[0] == 0
+
+
+def test_prices_have_a_date_and_a_source_and_spot_is_never_dearer():
+    table = prices.table()
+    assert len(table["read"]) == 10
+    assert table["source"].startswith("https://")
+    assert "to be checked" in table["status"]
+    for generation in slices.GENERATIONS:
+        for region, (demand, spot) in table[generation].items():
+            assert 0 < spot < demand, region
+
+
+@pytest.mark.parametrize(
+    ("capacity", "hour"), [("on-demand", 307.2), ("spot", 122.88), ("reserved", 307.2), ("flex-start", 307.2)]
+)
+def test_a_price_is_chips_times_its_regions_own(capacity, hour):
+    shape = slices.of_type("v5litepod-256")
+    assert prices.of(shape, 1, "us-west4-a", capacity).hour == pytest.approx(hour)
+    assert prices.of(shape, 2, "us-west4-a", capacity).hour == pytest.approx(2 * hour)
+
+
+# What follows asks the package itself.
+
+
+def test_a_sweep_comes_to_jobs_that_are_named_by_what_differs():
+    found = composed.composed("immunax.train", SWEEP)
+    assert [each["folder"] for each in found] == ["defense=tar", "defense=rep_noise"]
+    one = found[1]
+    assert one["overrides"] == ["mesh=v5e_16", "model=organism", "+defense=rep_noise", "run=s", OUT]
+    # As the run itself has them: the model chooses its trainer, and what is made again.
+    assert one["compile"] == [
+        *("mesh=v5e_16", "model=organism", "+defense=rep_noise", "trainer=organism", "compute.remat=none")
+    ]
+
+
+def test_an_odd_value_is_left_as_it_was_written():
+    lora = "defense.attacker.lora={_target_: immunax.models.lora.LoraSpec, rank: 8}"
+    words = ["+defense=tar", lora, "keep_checkpoints=false", "trainer=pod", "compute.remat=full"]
+    (one,) = composed.composed("immunax.train", words)
+    assert (one["folder"], one["overrides"]) == (None, words)
+    assert one["compile"] == ["+defense=tar", lora, "trainer=pod", "compute.remat=full", "mesh=single"]
+
+
+def test_every_mesh_of_a_slice_is_one_that_can_be_had():
+    for path in sorted((ROOT / "conf" / "mesh").glob("*.yaml")):
+        topology = yaml.safe_load(path.read_text())["topology"]
+        found = slices.of_mesh(path.stem)
+        assert (found.mesh if isinstance(found, Shape) else None) == topology
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed")
+def test_a_plan_asks_the_compiler_itself(outside):
+    words = ("immunax.train", "mesh=v5e_16", "model=organism", "+defense=rep_noise", OUT)
+    status, _, err = outside.launch("plan", *PLACE, "--python", sys.executable, "--", *words)
+    assert status == 0, err
+    assert "fits v5litepod-16" in err
+    assert package.python(None)

@@ -1,0 +1,137 @@
+"""Before money is spent: does each program fit its slice, how long will the sweep take, and what will it cost?"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from immunax.runtime.errors import UserError
+from tpu import package
+from tpu.calls import told
+from tpu.job import Job, named_shape
+from tpu.mistakes import EXIT_NOT_FIT, NotFitError
+from tpu.package import Run
+from tpu.prices import Price
+from tpu.slices import ROOT, Shape
+
+_HOUR = 3600.0
+_KEPT = ("memory", "seconds", "bound", "fits", "refusal", "devices")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What runs come to.
+
+    Attributes:
+      runs: how many.
+      hours: of each, in turn.
+      told: how they are known.
+    """
+
+    runs: int
+    hours: float
+    told: str
+
+    def line(self, price: Price, slices: int) -> str:
+        """How long, and how dear.
+
+        Args:
+          price: of all slices that one run takes, an hour.
+          slices: runs side by side.
+        """
+        total = self.runs * self.hours
+        return (
+            f"{self.runs} run{'s'[: self.runs > 1]} of {self.hours:.3g} hours {self.told}: {total:.3g} hours of {price.told}, "
+            f"${total * price.hour:,.2f}; {total / slices:.3g} hours on the clock with {slices} at a time"
+        )
+
+
+def check(interpreter: str, runs: Sequence[Run], shape: Shape, slices: int, given: float | None, most: int) -> Forecast:
+    """Compiles each program of a command for its slice.
+
+    Args:
+      interpreter: that has the package.
+      runs: of the command.
+      shape: of each slice.
+      slices: that compute together.
+      given: hours a run, as the user knows them; they go before what is predicted.
+      most: programs that are compiled; of a sweep of fields many have the same shapes.
+
+    Returns:
+      The hours: training steps alone, as fast as the compiled program can be; an attack or a certificate has none.
+
+    Raises:
+      NotFitError: one does not fit.
+      UserError: it cannot be compiled, or is no training.
+    """
+    programs = {json.dumps(run.compile): run.compile for run in runs if run.compile is not None}
+    if not programs:
+        raise UserError(
+            "immunax.compile knows trainings alone: whether this command fits cannot be checked; give --unchecked and --hours."
+        )
+    if slices > 1:
+        raise UserError(
+            "immunax.compile knows one slice: whether several fit cannot be checked; give --unchecked and --hours."
+        )
+    chosen = list(programs.values())[:most]
+    if len(chosen) < len(programs):
+        told(f"of {len(programs)} programs the first {most} are compiled; --checks N for more")
+    took = [
+        _compiled(interpreter, arguments, shape, f"{number} of {len(chosen)}")
+        for number, arguments in enumerate(chosen, 1)
+    ]
+    hours = sum(took) / len(took)
+    if given is not None:
+        return Forecast(len(runs), given, "as given")
+    return Forecast(len(runs), hours, "at least (training steps at the compiler's bound, nothing else)")
+
+
+def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, which: str) -> float:
+    """Hours of a run's training steps, at the compiler's bound."""
+    if named_shape(Job("immunax.compile", tuple(arguments))) is None:
+        arguments = [*arguments, f"mesh.topology={shape.mesh}"]
+    kept = _folder() / f"{_digest(arguments)}.json"
+    if kept.exists():
+        record = json.loads(kept.read_text())
+    else:
+        told(f"compiling for {shape.type}, {which}: {' '.join(arguments)}")
+        record = _asked(interpreter, arguments)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(record))
+    if not record["fits"]:
+        raise NotFitError(f"does not fit {shape.type}: {record['refusal']} {record['advice']}")
+    if record["devices"] != shape.chips:
+        raise UserError(
+            f"the command's mesh has {record['devices']} devices, {shape.type} has {shape.chips}: change mesh.*."
+        )
+    return record["steps"] * max(record["seconds"].values()) / _HOUR
+
+
+def _asked(interpreter: str, arguments: Sequence[str]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        done = package.asked(interpreter, ["immunax.compile", *arguments, f"outputs={folder}", "run=fit"])
+        lines = [line.removeprefix("error: ") for line in done.stderr.strip().splitlines()]
+        if done.returncode not in (0, EXIT_NOT_FIT):
+            raise UserError(
+                f"immunax.compile {' '.join(arguments)}: {lines[-1] if lines else f'ended with {done.returncode}'}"
+            )
+        record = json.loads(Path(folder, "fit", "compile.json").read_text())
+        config = json.loads(Path(folder, "fit", "manifest.json").read_text())["config"]
+    advice = next((line for line in lines if "help most" in line), "")
+    return {name: record[name] for name in _KEPT} | {"steps": config["trainer"]["steps"], "advice": advice}
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "immunax-tpu" / "checks"
+
+
+def _digest(arguments: Sequence[str]) -> str:
+    """Of what decides the answer: the arguments, and the code that compiles."""
+    found = hashlib.sha256(json.dumps(list(arguments)).encode())
+    for file in sorted((*(ROOT / "immunax").rglob("*.py"), *(ROOT / "conf").rglob("*.yaml"), ROOT / "uv.lock")):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:24]

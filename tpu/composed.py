@@ -1,0 +1,104 @@
+"""What a command line of immunax comes to: the jobs of its sweep by name, and what is to be compiled of each.
+
+Started by the launcher in the package's own environment, as ``python -m tpu.composed``: a line of JSON on standard input
+(``module``, ``overrides``), one on standard output. A mistake is told in one line, with exit status 2, as by the command itself.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from immunax.runtime import jobs
+from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
+from immunax.runtime.launch import configuration_folder
+from immunax.runtime.overrides import ConfigSource, prepare
+
+_MODEL = {"model": ("hf", "path")}
+_REQUIRED = {"immunax.train": ("defense",), "immunax.attack": ("attack",)}
+_TRAIN = "immunax.train"
+# What immunax.compile does not know, or what says where to write.
+_NOT_COMPILED = (
+    "outputs",
+    "run",
+    "keep_checkpoints",
+    "export_dtype",
+    "export_adapter",
+    "objective",
+    "tracker",
+    "hydra",
+)
+_ITS_OWN, _REMAT = ("mesh", "trainer"), "compute.remat"
+_FREE = "seed"
+"""Changes numbers, and never a program."""
+
+
+def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The jobs of a command line.
+
+    Args:
+      module: such as ``immunax.train``.
+      overrides: its arguments, several values among them.
+
+    Returns:
+      For each job ``folder`` (its name within the sweep; None of a command that is no sweep), ``overrides``, and of a training
+      ``compile``, the arguments of ``immunax.compile`` for its step; else None.
+
+    Raises:
+      UserError: something of it is wrong.
+    """
+    source = ConfigSource(configuration_folder(), module.rpartition(".")[2])
+    required = _REQUIRED.get(module, ())
+    prepared = prepare(replace(source, fallbacks=_MODEL), overrides, required)
+    swept = {_key(text) for text in prepared.sweeps}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    found, known = [], {}
+    for chosen in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
+        # What is not swept stays as the user wrote it.
+        job = [one if _key(one) in swept else text for one, text in zip(chosen, overrides, strict=True)]
+        folder = jobs.called([text for text in job if _key(text) in swept]) if swept else None
+        program = tuple(text for text in job if _key(text) != _FREE)
+        if module == _TRAIN and program not in known:
+            known[program] = _program(source, program, required)
+        found.append({"folder": folder, "overrides": job, "compile": known.get(program)})
+    names = [record["folder"] for record in found]
+    twice = next((name for name in names if name is not None and names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice}: two jobs of the sweep are the same; leave one out.")
+    return found
+
+
+def _program(source: ConfigSource, overrides: Sequence[str], required: tuple[str, ...]) -> list[str]:
+    given = {_key(text) for text in overrides}
+    choosing = tuple(text for text in overrides if "." not in _key(text) or _key(text) == _REMAT)
+    choices, remat = _chosen(source, choosing, required)
+    kept = [text for text in overrides if _key(text).partition(".")[0].partition("/")[0] not in _NOT_COMPILED]
+    # immunax.compile has its own mesh, trainer and remat, for a pod; what is asked is whether this very command fits.
+    kept += [f"{group}={choices[group]}" for group in _ITS_OWN if group not in given]
+    return kept if _REMAT in given else [*kept, f"{_REMAT}={remat}"]
+
+
+@cache
+def _chosen(source: ConfigSource, overrides: tuple[str, ...], required: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """What those overrides choose that no field can change: the same for most jobs of a sweep, and a second's work."""
+    config = prepare(replace(source, fallbacks=_MODEL), overrides, required).config
+    choices = config.hydra.runtime.choices
+    return {group: str(choices[group]) for group in _ITS_OWN}, str(config.compute.remat)
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+~")
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(composed(**json.load(sys.stdin))))
+    except UserError as mistake:
+        say(f"error: {mistake}", error=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# On each machine of a slice, or each host of a list: installs immunax beside this file, runs one command until it ends by
+# itself, and tells of it. Every call may be made again: what is done is not done twice.
+#
+#   start.sh install gs://BUCKET/wheels   uv's locked packages; the bucket keeps them, by the lock file's digest
+#   start.sh run NAME=VALUE... -- COMMAND starts the command, detached
+#   start.sh follow LINE MARK             its log from a line on, numbered, then: immunax: MARK ended STATUS
+#   start.sh state | stop                 whether it runs; SIGTERM to it, which saves and ends
+#
+# The command is started again where it ends with 143 (stopped by a signal) or 142 (another process was lost), by itself
+# and not because this script was told to stop; never with 2 (a mistake), 1 (a bug) or anything else.
+set -euo pipefail
+
+code=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+home=${IMMUNAX_HOME:-$HOME/immunax}
+job=$home/job
+uv_version=0.9.5
+again_seconds=${IMMUNAX_AGAIN_SECONDS:-10}
+again_most=${IMMUNAX_AGAIN_MOST:-1000}
+mkdir -p "$job"
+
+# Cloud TPU ends a host's name with w-NUMBER; elsewhere the launcher says it.
+worker() {
+  local name
+  name=${IMMUNAX_WORKER:-$(hostname)}
+  echo "${name##*-}"
+}
+
+find_uv() {
+  PATH=$home/bin:$PATH
+  command -v uv >/dev/null && return
+  local try
+  for try in 1 2 3; do
+    curl -LsSf "https://astral.sh/uv/$uv_version/install.sh" |
+      env UV_INSTALL_DIR="$home/bin" UV_NO_MODIFY_PATH=1 sh >&2 && return
+    sleep "$try"
+  done
+  echo "immunax: uv could not be installed from astral.sh" >&2
+  return 1
+}
+
+install() {
+  local bucket=$1 digest kept
+  exec 9>"$home/install.lock"
+  flock 9
+  digest=$(sha256sum <"$code/uv.lock" | cut -c1-16)-$(uname -m)
+  if [ "$(cat "$code/.installed" 2>/dev/null)" != "$digest" ]; then
+    export UV_CACHE_DIR=$home/uv UV_PYTHON_INSTALL_DIR=$home/python
+    kept=$bucket/$digest.tar
+    if [ ! -d "$UV_CACHE_DIR" ]; then
+      gcloud storage cp "$kept" - 2>/dev/null | tar -x -C "$home" 2>/dev/null || {
+        kept=missing
+        rm -rf "$UV_CACHE_DIR" # half of it
+      }
+    fi
+    find_uv
+    (cd "$code" && uv sync --frozen --no-dev --extra tpu --quiet) >&2
+    if [ "$kept" = missing ] && [ "$(worker)" = 0 ]; then
+      # The first machine of a slice keeps them for all that come; a later one may have done so meanwhile.
+      mkdir -p "$home/bin" "$home/python"
+      tar -c -C "$home" bin uv python |
+        gcloud storage cp - "$bucket/$digest.tar" --if-generation-match=0 >&2 ||
+        echo "immunax: the packages were not kept on the bucket" >&2
+    fi
+    echo "$digest" >"$code/.installed"
+  fi
+  echo "immunax: installed $(worker)"
+}
+
+alive() {
+  [ -f "$job/pid" ] && [ ! -f "$job/status" ] && kill -0 "$(cat "$job/pid")" 2>/dev/null
+}
+
+run() {
+  exec 9>"$home/run.lock"
+  flock 9
+  if alive; then
+    if cmp -s <(printf '%s\0' "$@") "$job/command"; then
+      echo "immunax: running $(worker)"
+      return
+    fi
+    echo "immunax: refused: worker $(worker) runs another command; end it with: python -m tpu.launch stop NAME"
+    return 2
+  fi
+  rm -f "$job/status" "$job/stopped" "$job/log"
+  printf '%s\0' "$@" >"$job/command"
+  setsid nohup bash "$code/tpu/start.sh" supervise </dev/null >"$job/log" 2>&1 9>&- &
+  echo $! >"$job/pid"
+  echo "immunax: started $(worker)"
+}
+
+supervise() {
+  local words=() variables=() status=0 stopping='' signalled='' child='' times=0
+  mapfile -d '' -t words <"$job/command"
+  while [ "${words[0]}" != -- ]; do
+    variables+=("${words[0]}")
+    words=("${words[@]:1}")
+  done
+  words=("${words[@]:1}")
+  trap 'stopping=1 signalled=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
+  export PATH=$code/.venv/bin:$PATH
+  # The port that Cloud TPU's own firewall rule opens between the machines of a slice.
+  export JAX_COORDINATOR_PORT=${JAX_COORDINATOR_PORT:-8476}
+  cd "$home"
+  while [ -z "$stopping" ]; do
+    env "${variables[@]}" "${words[@]}" &
+    child=$!
+    while :; do
+      signalled=''
+      status=0
+      wait "$child" || status=$?
+      [ -n "$signalled" ] || break
+    done
+    child=''
+    case $status in 142 | 143) ;; *) break ;; esac
+    [ -z "$stopping" ] && [ "$times" -lt "$again_most" ] || break
+    times=$((times + 1))
+    echo "immunax: ended with $status, starting again ($times) in $again_seconds s"
+    sleep "$again_seconds" &
+    wait $! || true
+  done
+  if [ -n "${IMMUNAX_LOGS:-}" ]; then
+    gcloud storage cp "$job/log" "$IMMUNAX_LOGS/${IMMUNAX_WORKER:-$(hostname)}.log" >/dev/null 2>&1 || true
+  fi
+  echo "$status" >"$job/status.new"
+  mv "$job/status.new" "$job/status"
+}
+
+follow() {
+  local number=1 first=$1 mark=$2 line='' part='' over='' status
+  exec 3<"$job/log"
+  while :; do
+    alive || over=1
+    while IFS= read -r part <&3 || { line=$line$part && false; }; do
+      # With its number: gcloud calls this again by itself where the connection is cut.
+      [ "$number" -lt "$first" ] || printf '%d\t%s\n' "$number" "$line$part"
+      number=$((number + 1))
+      line=''
+    done
+    [ -z "$over" ] || break
+    sleep 0.2
+  done
+  [ -z "$line" ] || printf '%d\t%s\n' "$number" "$line"
+  # What was killed with no word may be started again; what somebody stopped may not.
+  status=$(cat "$job/status" 2>/dev/null || echo 142)
+  [ ! -f "$job/stopped" ] || status=130
+  echo "immunax: $mark ended $status"
+}
+
+state() {
+  if alive; then
+    echo "worker $(worker): running, process $(cat "$job/pid")"
+  else
+    echo "worker $(worker): $([ -f "$job/status" ] && echo "ended with $(cat "$job/status")" || echo "nothing runs")"
+  fi
+}
+
+stop() {
+  if alive; then
+    touch "$job/stopped"
+    kill -TERM "$(cat "$job/pid")"
+    while alive; do sleep 0.2; done
+  fi
+  state
+}
+
+case ${1:-} in
+install | run | supervise | follow | state | stop) "$@" ;;
+*)
+  echo "usage: start.sh install gs://BUCKET/wheels | run [NAME=VALUE]... -- COMMAND | follow LINE MARK | state | stop" >&2
+  exit 2
+  ;;
+esac

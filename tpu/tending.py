@@ -1,0 +1,234 @@
+"""One job on one queued resource, from the request to its end: what is taken away is asked for again, and goes on."""
+
+import fcntl
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from immunax.runtime.errors import UserError
+from tpu import hints, queued
+from tpu.calls import Calls, told
+from tpu.hosts import LOST, Hosts
+from tpu.mistakes import AGAIN, OutsideError
+from tpu.queued import ABSENT, ACTIVE, FAILED, SUSPENDED, Found, Request
+from tpu.source import Source
+from tpu.standing import Standing
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often what fails is tried again, and how long is waited.
+
+    Attributes:
+      poll: seconds between questions to the service.
+      tries: failures of one kind in a row that are borne: requests that fail, questions without answer, machines that are
+        silent although the slice is there.
+      sleep: waits some seconds.
+    """
+
+    poll: float
+    tries: int
+    sleep: Callable[[float], None]
+
+
+class Tending:
+    """Has a queued resource, and a job on it.
+
+    Args:
+      calls: programs outside.
+      request: what to ask for.
+      job: its label: a digest of the command, or any other word.
+      standing: is told what is asked for.
+      what: the resource is, with its price, for a line.
+      patience: with all of it.
+    """
+
+    def __init__(
+        self, calls: Calls, request: Request, job: str, standing: Standing, what: str, patience: Patience
+    ) -> None:
+        self._calls, self._request, self._job = calls, request, job
+        self._standing, self._what, self._patience = standing, what, patience
+        self._said = ""
+        self._failures = 0
+
+    def had(self) -> None:
+        """Waits until the slice is there, asking for it where nobody has; one that failed or was taken is asked for anew.
+
+        Raises:
+          UserError: one of this name is there, for another job or of another type.
+          OutsideError: the service refuses, or fails again and again.
+        """
+        supposed = ABSENT
+        while True:
+            found = self._described(supposed)
+            supposed = ACTIVE
+            if found.state == ACTIVE:
+                self._failures = 0
+                return
+            try:
+                if found.state == ABSENT:
+                    self._create()
+                    continue
+                if found.state in (FAILED, SUSPENDED):
+                    self._replaced(found)
+            except OutsideError as error:
+                self._borne(error)
+            self._patience.sleep(self._patience.poll)
+
+    def run(self, hosts: Hosts, source: Source, bucket: str, command: Sequence[str], variables: Sequence[str]) -> int:
+        """Runs a command to its end, through preemptions.
+
+        Args:
+          hosts: of the resource.
+          source: the code.
+          bucket: holds the cache of wheels.
+          command: its arguments.
+          variables: ``NAME=VALUE`` each.
+
+        Returns:
+          Its exit status, which is none of ``AGAIN``.
+
+        Raises:
+          UserError, OutsideError: see :meth:`had`.
+        """
+        silent = 0
+        while True:
+            self.had()
+            try:
+                hosts.install(source, bucket)
+                hosts.start(source, command, variables)
+                status, seen = self._followed(hosts, source)
+            except OutsideError as error:
+                if self._described().state == ACTIVE:
+                    silent += 1
+                    if error.hopeless or silent >= self._patience.tries:
+                        raise
+                told(str(error))
+                status, seen = LOST, 0
+            if status is not None and status not in AGAIN:
+                return status
+            silent = 0 if seen else silent
+            self._patience.sleep(self._patience.poll)
+
+    def deleted(self) -> None:
+        """Gives the slice back.
+
+        Raises:
+          OutsideError: it may stand still.
+        """
+        told(f"deleting {self._request.name}")
+        self._failures = 0
+        while True:
+            try:
+                queued.delete(self._calls, self._request)
+                break
+            except OutsideError as error:
+                self._borne(error)
+                self._patience.sleep(self._patience.poll)
+        self._standing.gone(self._request.name)
+
+    def _followed(self, hosts: Hosts, source: Source) -> tuple[int | None, int]:
+        """The job's end, through connections that are cut, as long as the slice is there."""
+        seen, cuts = 0, 0
+        while True:
+            status, lines = hosts.follow(source, seen)
+            if status is not LOST:
+                if status in AGAIN:
+                    told(f"the command ended with {status}: it is started again")
+                return status, lines
+            found = self._described()
+            if found.state != ACTIVE:
+                return LOST, lines
+            cuts = 0 if lines > seen else cuts + 1
+            if cuts >= self._patience.tries:
+                raise OutsideError(f"{self._request.name}: its first machine does not say how the command stands.")
+            told("the connection to the log was cut; the command goes on, connecting again")
+            seen = lines
+            self._patience.sleep(self._patience.poll)
+
+    def _described(self, supposed: str = ACTIVE) -> Found:
+        for left in reversed(range(self._patience.tries)):
+            try:
+                found = queued.describe(self._calls, self._request, supposed)
+                break
+            except OutsideError as error:
+                if not left or error.hopeless:
+                    raise
+                told(f"{error} (again in {self._patience.poll:g} s)")
+                self._patience.sleep(self._patience.poll)
+        if found.state == ABSENT:
+            self._standing.gone(self._request.name)
+        else:
+            self._check_ours(found)
+            self._standing.may(self._request.name, f"{self._what} ({found.state})", self._request.deletion)
+        if found.state != self._said:
+            self._said = found.state
+            told(
+                f"{self._request.name}: {found.state.lower().replace('_', ' ')}{found.message and f' ({found.message})'}"
+            )
+        return found
+
+    def _check_ours(self, found: Found) -> None:
+        name, shape = self._request.name, self._request.shape
+        if found.type not in (None, shape.type):
+            raise UserError(f"{name} is there already, of type {found.type}, not {shape.type}: choose another name.")
+        if found.job not in (None, queued.ANY_JOB, self._job):
+            raise UserError(
+                f"{name} is there already, for another command: choose another name, or delete it with: "
+                f"{shlex.join(self._request.deletion)}"
+            )
+
+    def _create(self) -> None:
+        self._standing.may(self._request.name, self._what, self._request.deletion)
+        told(f"asking for {self._what}")
+        queued.create(self._calls, self._request, self._job)
+
+    def _replaced(self, found: Found) -> None:
+        """Deletes what is of no more use, so that it can be asked for anew."""
+        if found.state == FAILED:
+            self._borne(hints.outside(f"{self._request.name} failed", found.message, self._request))
+        # Another launcher may have replaced it since.
+        again = self._described()
+        if (again.state, again.made) == (found.state, found.made):
+            told(
+                f"{self._request.name} was {'taken' if found.state == SUSPENDED else 'refused'}: deleting it, to ask anew"
+            )
+            queued.delete(self._calls, self._request)
+            self._standing.gone(self._request.name)
+
+    def _borne(self, error: OutsideError) -> None:
+        """Says what failed, and raises it where it would fail again, or has failed often enough."""
+        self._failures += 1
+        if error.hopeless or self._failures >= self._patience.tries:
+            raise error
+        told(f"{error} (again in {self._patience.poll:g} s)")
+
+
+@contextmanager
+def alone(request: Request) -> Iterator[None]:
+    """Refuses a second launcher of this machine for the same queued resource.
+
+    Args:
+      request: whose name it has.
+
+    Raises:
+      UserError: one is at work.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "immunax-tpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{request.project or 'default'}-{request.zone}-{request.name}.lock"
+    with file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"another launcher, process {lock.read().strip() or '?'}, is at work on {request.name}: wait, or end it."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
