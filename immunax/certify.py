@@ -63,6 +63,7 @@ def main(config: UserConfig) -> None:
     stated = agreed(
         lambda: issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
     )
+    manifest.end(folder)
     _show(stated)
 
 

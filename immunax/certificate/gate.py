@@ -15,11 +15,10 @@ from typing import Any
 
 from immunax.certificate.facts import CERTIFIER, attack_data, template_of
 from immunax.certificate.verify import Check
-from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.exposure import SCOPES
 from immunax.conditions.percent import percent
 from immunax.conditions.policy import Policy
-from immunax.conditions.verdict import Verdict
+from immunax.conditions.verdict import CONDITIONS, Verdict, overall
 from immunax.data.dialog import OWN
 from immunax.runtime import digest
 from immunax.runtime.errors import UserError, nearest

@@ -15,9 +15,8 @@ from immunax.certificate.gate import policy_name, suite_name
 from immunax.certificate.report.page import rendered
 from immunax.certificate.statement import parse
 from immunax.certificate.verify import check, failed
-from immunax.conditions.assess import overall
 from immunax.conditions.exposure import ALL, HELD_OUT, SCOPES
-from immunax.conditions.verdict import Verdict
+from immunax.conditions.verdict import Verdict, overall
 from immunax.data.dialog import OWN
 from immunax.runtime.errors import UserError
 

@@ -11,10 +11,8 @@ from immunax.conditions.resistance import strong
 from immunax.conditions.stability import stability
 from immunax.conditions.trainability import trainability
 from immunax.conditions.unmeasured import unmeasured
-from immunax.conditions.verdict import Outcome, Verdict
+from immunax.conditions.verdict import Verdict
 from immunax.conditions.weak_resistance import weak
-
-CONDITIONS = ("resistance", "stability", "generalization", "trainability")
 
 
 def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, Exposure]) -> tuple[Verdict, ...]:
@@ -38,21 +36,3 @@ def assess(records: Table, cells: Table, policy: Policy, exposure: Mapping[str, 
         *strong(there, policy, exposure, why, edges, "generalization", "cross-domain"),
         *trainability(records, cells, policy),
     )
-
-
-def overall(verdicts: tuple[Verdict, ...], condition: str, scope: str = "all") -> Outcome:
-    """One word for a condition: it fails if one of its claims does, else is unmeasured if one is, and holds if all do.
-
-    Of resistance the claim *strong* counts: weak resistance is a statement about cost, told beside it.
-
-    Args:
-      verdicts: from :func:`assess`.
-      condition: one of :data:`CONDITIONS`.
-      scope: of attacks, for the conditions that are about attacks.
-    """
-    mine = [each for each in verdicts if each.condition == condition and each.scope in (scope, "none")]
-    outcomes = {each.outcome for each in mine if each.claim != "weak"}
-    for word in ("fails", "unmeasured"):
-        if word in outcomes:
-            return word
-    return "holds" if outcomes == {"holds"} else "inconclusive"

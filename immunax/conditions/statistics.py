@@ -62,6 +62,30 @@ def mean(scores: np.ndarray) -> Estimate:
     return ratio(known, np.ones_like(known))
 
 
+def mean_of_runs(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of independent runs, such as seeds, with Student's interval.
+
+    Runs are few, and a bootstrap over three of them covers far less than it says.
+
+    Args:
+      values: ``[N]``, one a run; NaN are left out.
+      confidence: of the interval.
+
+    Returns:
+      Of a single run its value, with an interval of NaN.
+    """
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return NOTHING
+    value = float(known.mean())
+    if len(known) == 1:
+        return Estimate(value, *NOTHING[1:])
+    quantile = scipy.special.stdtrit(len(known) - 1, (1 + confidence) / 2)
+    with np.errstate(invalid="ignore"):  # of an infinite mean
+        half = float(quantile * known.std(ddof=1) / np.sqrt(len(known)))
+    return Estimate(value, value - half, value + half)
+
+
 def crossed_mean(scores: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of a table whose rows and columns are both samples, such as attacks by prompts.
 

@@ -1,7 +1,10 @@
 """What a condition comes to: a statistic, its interval, the threshold, and whether it holds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
+CONDITIONS = ("resistance", "stability", "generalization", "trainability")
 
 Outcome = Literal["holds", "fails", "inconclusive", "unmeasured"]
 """``holds`` and ``fails`` are shown by the data at the policy's confidence. ``unmeasured`` is what lacks an attack that the suite
@@ -37,3 +40,21 @@ class Verdict:
     threshold: float | None
     reason: str
     details: dict[str, Any]
+
+
+def overall(verdicts: Iterable[Verdict], condition: str, scope: str = "all") -> Outcome:
+    """One word for a condition: it fails if one of its claims does, else is unmeasured if one is, and holds if all do.
+
+    Of resistance the claim *strong* counts: weak resistance is a statement about cost, told beside it.
+
+    Args:
+      verdicts: about one model.
+      condition: one of :data:`CONDITIONS`.
+      scope: of attacks, for the conditions that are about attacks.
+    """
+    mine = [each for each in verdicts if each.condition == condition and each.scope in (scope, "none")]
+    outcomes = {each.outcome for each in mine if each.claim != "weak"}
+    for word in ("fails", "unmeasured"):
+        if word in outcomes:
+            return word
+    return "holds" if outcomes == {"holds"} else "inconclusive"

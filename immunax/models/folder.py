@@ -20,8 +20,8 @@ from immunax.models.config import DecoderConfig
 from immunax.models.deciding import TEMPLATES, decides, holds_weights
 from immunax.models.lora import plain
 from immunax.runtime import atomic, digest, together
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, shown
+from immunax.runtime.leader import is_leader
 from immunax.runtime.lfs import refuse_pointer
 from immunax.runtime.untrusted import templates, tokenizers
 from immunax.runtime.untrusted.files import check_plain, read_text

@@ -20,8 +20,8 @@ from immunax.models.families.tensors import Path as Keys
 from immunax.models.families.tensors import Tensor
 from immunax.models.lora import LoraSpec
 from immunax.runtime import atomic, together
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, nearest, shown
+from immunax.runtime.leader import is_leader
 from immunax.runtime.projections import NAMES, PROJECTIONS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

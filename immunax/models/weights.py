@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from immunax.models.finite import finite
 from immunax.runtime import together
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.leader import is_leader
 from immunax.runtime.lfs import refuse_pointer
 from immunax.runtime.untrusted import values
 from immunax.runtime.untrusted.files import is_plain, open_plain

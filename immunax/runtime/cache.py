@@ -24,8 +24,8 @@ from safetensors.numpy import save_file
 from immunax.runtime import atomic, console, digest, lock, together
 from immunax.runtime.atomic import RefusedError
 from immunax.runtime.code import code_digest
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
+from immunax.runtime.leader import is_leader
 from immunax.runtime.placement import fill
 
 _ENTRY = "entry.json"

@@ -6,17 +6,18 @@ piped. Where there is no terminal, a bar becomes a plain line every ten seconds.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.escaped import escaped, taking_all
+from immunax.runtime.leader import is_leader
 
 FILE_WIDTH = 160
 """Columns of a table where there is no terminal."""
@@ -74,7 +75,7 @@ class Bar:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=count, rate=self._rate(), values=self._values)
         elif time.monotonic() - self._printed >= LINE_SECONDS and self._done < self._total:
-            self._line(f"{_span(self._left())} left")
+            self._line(f"{span(self._left())} left")
 
     def _seconds(self) -> float:
         return max(time.monotonic() - self._begin, 1e-9)
@@ -94,11 +95,7 @@ class Bar:
     def finish(self) -> None:
         """Prints the last line where there is no terminal; a bar on a terminal has stayed on the screen."""
         if self._bars is None:
-            self._line(_span(self._seconds()))
-
-
-def _span(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+            self._line(span(self._seconds()))
 
 
 @contextmanager
@@ -146,18 +143,56 @@ def phase(name: str) -> Iterator[None]:
     note(f"{name}: {time.monotonic() - begin:.1f} s")
 
 
+def cell_text(cell: object) -> str:
+    """How a table shows a value, unescaped."""
+    if cell is None:
+        return "–"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table to standard output, from process 0.
+    """Prints a table to standard output, from process 0; see :func:`laid_out`."""
+    _console(stderr=False).print(laid_out(title, columns, rows))
+
+
+def laid_out(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table.
 
     Args:
       title: above the table.
       columns: the headings.
-      rows: one cell a column; numbers are aligned right, floats shown to four digits.
+      rows: one cell a column; numbers are aligned right, floats shown to four digits, None as a dash.
     """
     shown = Table(title=_plain(title), title_justify="left")
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
+    numeric = [all(isinstance(row[i], (int, float, type(None))) for row in rows) for i in range(len(columns))]
     for name, right in zip(columns, numeric, strict=True):
         shown.add_column(_plain(name), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(_plain(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
-    _console(stderr=False).print(shown)
+        shown.add_row(*(_plain(cell_text(cell)) for cell in row))
+    return shown
+
+
+@contextmanager
+def drawn_anew() -> Iterator[Callable[[RenderableType], None] | None]:
+    """A place on standard output that is drawn again and again, for the length of the block.
+
+    Yields:
+      Draws it; None where there is no terminal.
+    """
+    console = _console(stderr=False)
+    if not console.is_terminal:
+        yield None
+        return
+    console.soft_wrap = False  # what is too long for a line would be cut
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda shown: live.update(shown, refresh=True)
+
+
+def line(text: str) -> Text:
+    """A line of such a place, escaped where it has to be."""
+    return _plain(text)
+
+
+def span(seconds: float) -> str:
+    """A length of time, as hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))

@@ -10,12 +10,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from immunax.runtime.errors import UserError
-from immunax.runtime.together import host
 from immunax.runtime.untrusted.files import below, check_plain, open_plain
 
 _BLOCK_BYTES = 1 << 24
@@ -127,6 +124,8 @@ def of_tree(tree: Any) -> str:
     Returns:
       64 hexadecimal digits; independent of sharding and of the order of dictionary keys.
     """
+    import jax  # which the digests of files and of settings do without
+
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = _host(leaf)
@@ -139,6 +138,11 @@ def of_tree(tree: Any) -> str:
 
 
 def _host(leaf: Any) -> np.ndarray:
+    import jax
+    import jax.numpy as jnp
+
+    from immunax.runtime.together import host
+
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     array = np.ascontiguousarray(host(leaf))

@@ -122,14 +122,6 @@ def _own_output() -> None:
     sys.stdout = os.fdopen(own, "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
-def is_leader() -> bool:
-    """Whether this process prints and writes the run's files: process 0, or the only one.
-
-    Touches no device before ``jax.distributed.initialize``, which must come before any use of one.
-    """
-    return not jax.distributed.is_initialized() or global_state.process_id == 0
-
-
 def _place(asked: Distributed) -> _Place | None:
     """Where this process stands; None for a single one, which never waits to find that out."""
     if asked.coordinator is not None and asked.processes is not None and asked.process_id is not None:

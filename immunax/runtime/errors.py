@@ -17,6 +17,10 @@ class UserError(Exception):
         super().__init__(escaped(message))
 
 
+class DivergedError(UserError):
+    """Numbers that are no longer finite: what failed is the run, not the command, and whoever reads many runs counts it apart."""
+
+
 def shown(value: Any, most: int = 80) -> str:
     """A value of a stranger's file as it may stand in a message.
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from immunax.runtime import atomic, manifest
-from immunax.runtime.distributed import is_leader
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError, UserError
 from immunax.runtime.escaped import escaped
+from immunax.runtime.leader import is_leader
 
 FILE = "failure.json"
 
@@ -16,6 +16,8 @@ FILE = "failure.json"
 @contextmanager
 def recorded(folder: Path) -> Iterator[None]:
     """Leaves a line of what is raised within the block, a signal's end apart; an earlier one goes as the block begins.
+
+    The line says apart whether numbers were no longer finite: a run that diverged is a result.
 
     Args:
       folder: of the run.
@@ -32,6 +34,7 @@ def recorded(folder: Path) -> Iterator[None]:
 
 def _note(folder: Path, error: Exception) -> None:
     line = str(error) if isinstance(error, UserError) else escaped(f"{type(error).__name__}: {error}")
+    record = {"line": line, "diverged": isinstance(error, DivergedError), "at": manifest.now()}
     if is_leader():
         with suppress(UserError, OSError), atomic.file(folder / FILE) as temp:  # the disk may be what failed
-            temp.write_text(json.dumps({"line": line, "at": manifest.now()}) + "\n")
+            temp.write_text(json.dumps(record) + "\n")

@@ -9,7 +9,7 @@ from immunax.runtime import digest, names
 
 SEPARATOR = ";;"
 """Between the overrides of a job, as Hydra is told to write them; no value has it."""
-_RESOLVER = "immunax_job"
+RESOLVER = "immunax_job"
 _ONE = "job"
 """What a sweep calls its only job."""
 _LONGEST = 150  # characters; a file system takes 255 bytes
@@ -17,8 +17,8 @@ _LONGEST = 150  # characters; a file system takes 255 bytes
 
 def job_folder() -> str:
     """What Hydra is told that a job's folder is called."""
-    OmegaConf.register_new_resolver(_RESOLVER, lambda text: called(text.split(SEPARATOR)), replace=True)
-    return '"${' + _RESOLVER + ':${hydra:job.override_dirname}}"'
+    OmegaConf.register_new_resolver(RESOLVER, lambda text: called(text.split(SEPARATOR)), replace=True)
+    return '"${' + RESOLVER + ':${hydra:job.override_dirname}}"'
 
 
 def called(overrides: Iterable[str]) -> str:

@@ -24,10 +24,11 @@ from omegaconf.errors import InterpolationResolutionError
 
 from immunax.runtime import code, command_line, digest, failure, lock, manifest, signals, watch
 from immunax.runtime.atomic import disk_error, is_full, is_within
-from immunax.runtime.distributed import Distributed, begin, is_leader
+from immunax.runtime.distributed import Distributed, begin
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import escape_logs, say
 from immunax.runtime.host_devices import make_room
+from immunax.runtime.leader import is_leader
 from immunax.runtime.meeting import EXIT_LOST, LostError
 from immunax.runtime.objective import FIELD, objective
 from immunax.runtime.overrides import ConfigSource, prepare
@@ -37,8 +38,6 @@ from immunax.runtime.together import barrier, processes
 from immunax.runtime.user_config import UserConfig
 
 EXIT_USER = 2
-LOCK = ".lock"
-"""A file in a run's folder that whoever works there has locked."""
 
 _MODEL = {"model": ("hf", "path")}
 _DISTRIBUTED = "distributed"
@@ -234,7 +233,7 @@ def _alone(folder: Path) -> Iterator[None]:
     if not is_leader():
         yield
         return
-    with lock.held(folder / LOCK, wait=False) as ours:
+    with lock.held(folder / lock.FILE, wait=False) as ours:
         if not ours:
             raise UserError(
                 f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."

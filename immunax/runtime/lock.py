@@ -3,11 +3,17 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FILE = ".lock"
+"""A file in a run's folder that whoever works there has locked."""
+
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+_LOOKS, _PAUSE = 5, 0.02
+"""How often, and how many seconds apart, a lock is asked for that is not waited for: :func:`is_held` has it for a moment."""
 
 
 @contextmanager
@@ -26,7 +32,31 @@ def held(path: Path, wait: bool = True) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        yield take(file.fileno(), wait)
+        ours = take(file.fileno(), wait)
+        for _ in range(_LOOKS):
+            if not ours:
+                time.sleep(_PAUSE)
+                ours = take(file.fileno(), wait)
+        yield ours
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock, seen without being in the way of whoever wants it.
+
+    Args:
+      path: of the file that stands for it; where there is none, nobody does.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _TAKEN
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def take(descriptor: int, wait: bool = True) -> bool:

@@ -10,11 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from immunax.runtime import atomic
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
+from immunax.runtime.leader import is_leader
 from immunax.runtime.moved import current
 from immunax.runtime.untrusted import values
 
@@ -53,6 +51,7 @@ def write_manifest(
         return path
     record = {
         "argv": sys.argv,
+        "choices": _choices(),
         "config": dict(config),
         "digests": dict(digests),
         "versions": versions(),
@@ -64,6 +63,20 @@ def write_manifest(
     with atomic.file(path) as temp:
         temp.write_text(json.dumps(record, indent=2, default=str) + "\n")
     return path
+
+
+def end(run_dir: Path | str) -> None:
+    """Notes in a run's manifest that it has ended, where all else that it says stays as it was when the run began.
+
+    Raises:
+      UserError: the manifest cannot be read, the disk is full or may not be written to.
+    """
+    if not is_leader():
+        return
+    path = Path(run_dir) / FILE
+    record = {**values.read_object(path), "ended": now()}
+    with atomic.file(path) as temp:
+        temp.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def read(run_dir: Path | str) -> dict[str, Any]:
@@ -95,6 +108,8 @@ def _version(package: str) -> str | None:
 
 
 def _platform() -> dict[str, Any]:
+    import jax  # which whoever reads the manifests of a thousand runs does without
+
     devices = jax.devices()
     return {
         "system": platform.platform(),
@@ -102,6 +117,18 @@ def _platform() -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
+    }
+
+
+def _choices() -> dict[str, str]:
+    """What was chosen of each group of the configuration, by its name; nothing outside of a command."""
+    from hydra.core.hydra_config import HydraConfig  # whoever reads manifests does without
+
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return {
+        str(group): str(choice)
+        for group, choice in sorted(chosen.items())
+        if not str(group).startswith("hydra/") and choice not in (None, "null")
     }
 
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from immunax.runtime import atomic, digest
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, close_behind
-from immunax.runtime.tensorboard import Events
+from immunax.runtime.leader import is_leader
+
+if TYPE_CHECKING:
+    from immunax.runtime.tensorboard import Events
 
 FILE = "metrics.jsonl"
 _WANDB_ID = 32  # characters of a run's id: as good as unique, and half of what the service allows
@@ -55,8 +57,11 @@ class Metrics:
         self._board: Events | None = None
         with self._told():
             if is_leader():
+                # Its protocol takes a while to import, which whoever reads metrics does without.
+                from immunax.runtime import tensorboard
+
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._board = Events(self._folder / "tensorboard")
+                self._board = tensorboard.Events(self._folder / "tensorboard")
             for tracker in self._trackers:
                 tracker.start(self._folder)
 
@@ -136,18 +141,19 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     lines = Path(path).read_text(errors="replace").splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
-        record = _record(line)
-        if record is not None:
-            records.append(record)
+        found = record(line)
+        if found is not None:
+            records.append(found)
         elif number < len(lines):
             raise UserError(f"{path}, line {number} is no record: the file was edited or damaged; mend or delete it")
     return records
 
 
-def _record(line: str) -> dict[str, Any] | None:
+def record(line: str) -> dict[str, Any] | None:
+    """What one line holds, ``{"phase", "step", "values"}``; None where it is no such record."""
     try:
         found = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(found, dict) and found.keys() >= {"phase", "step", "values"} and isinstance(found["step"], int)
     return found if whole else None

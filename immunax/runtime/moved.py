@@ -33,10 +33,15 @@ def current(node: Any) -> Any:
     if isinstance(node, Mapping):
         kept = {key: value for key, value in node.items() if key != _OF_HYDRA}
         named = {**_START, **kept} if kept.keys() == {"defense", "trainer", "fingerprint"} else kept
-        return {key: _path(value) if key == "_target_" else current(value) for key, value in named.items()}
+        return {key: current_path(value) if key == "_target_" else current(value) for key, value in named.items()}
     return [current(each) for each in node] if isinstance(node, (list, tuple)) else node
 
 
-def _path(target: Any) -> Any:
+def current_path(target: Any) -> Any:
+    """A ``_target_`` as it is written today.
+
+    Args:
+      target: the path of a class, as a record has it.
+    """
     module, _, name = str(target).rpartition(".")
     return f"{MOVED[module]}.{name}" if module in MOVED else target

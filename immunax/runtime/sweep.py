@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.escaped import say
+from immunax.runtime.leader import is_leader
 from immunax.runtime.signals import is_stop
 
 EXIT_BUG = 1

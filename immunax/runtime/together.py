@@ -19,8 +19,8 @@ from jax._src.distributed import global_state
 from jax.sharding import NamedSharding, PartitionSpec
 
 from immunax.runtime import atomic
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError
+from immunax.runtime.leader import is_leader
 
 _FOREVER = 10**9
 """Milliseconds: whoever is silent is found by :mod:`~immunax.runtime.watch`, which knows who it is."""

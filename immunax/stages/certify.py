@@ -19,8 +19,8 @@ from immunax.conditions.policy import Policy
 from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SPECIAL, SUBJECT, TRAINABILITY, UNATTACKED
 from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, memory_maps
-from immunax.runtime.distributed import is_leader
 from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.leader import is_leader
 from immunax.runtime.together import agreed
 from immunax.stages import cells
 from immunax.stages.bench import Bench

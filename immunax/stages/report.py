@@ -16,7 +16,8 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Scores
 from immunax.runtime import atomic, console
-from immunax.runtime.distributed import is_leader
+from immunax.runtime.figures import COLOURS, DOTS_AN_INCH, plain_axes
+from immunax.runtime.leader import is_leader
 from immunax.runtime.metrics import Metrics, json_number
 from immunax.stages.kept import ATTACK
 
@@ -25,7 +26,6 @@ FIGURE = "attack.png"
 _COSTS = {"steps": ".1f", "samples": ".0f", "flops": ".2e"}
 _BEFORE = "before attack"
 _KEPT = "answer tokens kept"
-_COLOURS = ("#b2452f", "#2f6fb2", "#3d8a4e", "#7a4fa0")
 
 
 def deliver(
@@ -274,7 +274,7 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
 
     canvas = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = canvas.subplots(1, 2)
-    for (name, episode), colour in zip(episodes.items(), _COLOURS, strict=False):
+    for (name, episode), colour in zip(episodes.items(), COLOURS, strict=False):
         course = episode.course
         left.plot(np.arange(1, len(course.loss) + 1), course.loss, color=colour, label=name)
         if "refusal" in course.probes:
@@ -285,10 +285,9 @@ def figure(path: Path, title: str, episodes: Mapping[str, Episode]) -> None:
     left.set(xlabel="attack step", ylabel="attack loss (nats per token)")
     right.set(xlabel="attack step", ylabel="refusal rate", ylim=(-0.03, 1.03))
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
+        plain_axes(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(frameon=False)
     canvas.suptitle(title, fontsize=11)
     with atomic.file(path) as temp:
-        canvas.savefig(temp, dpi=150, format="png")
+        canvas.savefig(temp, dpi=DOTS_AN_INCH, format="png")

@@ -13,7 +13,7 @@ from immunax.conditions.fall import shown_fallen
 from immunax.judges.evaluate import Given, Material, Scores, batch_count, given_by, judged
 from immunax.models.model import Model, Params
 from immunax.runtime import console
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError
 from immunax.stages.red_team import RedTeam
 
 
@@ -43,7 +43,7 @@ def red_team(
       :class:`~immunax.conditions.episode.Episode`.
 
     Raises:
-      UserError: the attack's loss is not finite.
+      DivergedError: the attack's loss is not finite.
     """
     evaluation = team.evaluation
     attack_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
@@ -96,7 +96,7 @@ def _fallen(team: RedTeam, probe: dict[str, np.ndarray]) -> bool:
 def _check(point: Point, name: str) -> None:
     finite = np.isfinite(point.losses)
     if not finite.all():
-        raise UserError(
+        raise DivergedError(
             f"the attack on {name} diverged: its loss is {point.losses[~finite][0]} at step {np.argmin(finite) + 1}, and says "
             "nothing of resistance; lower its learning rate or step size."
         )

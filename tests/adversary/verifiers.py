@@ -24,8 +24,7 @@ from immunax.certificate.report import html, model_card
 from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import FILE, canonical, policy_from_json
 from immunax.certificate.verify import CELLS, RECORDS, Check, check, same, tables
-from immunax.conditions.assess import CONDITIONS, overall
-from immunax.conditions.verdict import Verdict
+from immunax.conditions.verdict import CONDITIONS, Verdict, overall
 from immunax.models.deciding import decides
 from immunax.runtime.errors import UserError
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from immunax.conditions import statistics
-from immunax.conditions.statistics import crossed_mean, mean, mean_ratio, rate, ratio
+from immunax.conditions.statistics import crossed_mean, mean, mean_of_runs, mean_ratio, rate, ratio
 
 
 @settings(max_examples=30, deadline=None)
@@ -45,6 +45,23 @@ def test_a_means_bootstrap_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = [(found := mean(rng.exponential(size=40))).low <= 1.0 <= found.high for _ in range(200)]
     assert 0.87 <= np.mean(hits) <= 0.99
+
+
+@pytest.mark.parametrize("runs", [2, 3, 10])
+def test_a_mean_of_few_runs_covers_the_truth_as_often_as_it_says(runs):
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        found = mean_of_runs(rng.normal(1.0, 2.0, runs))
+        covered += found.low <= 1.0 <= found.high
+    assert 0.935 < covered / 2000 < 0.965
+
+
+def test_a_mean_of_runs_is_students_and_of_one_it_has_no_interval():
+    values = np.array([0.2, 0.5, 0.9, np.nan])
+    expected = stats.t.interval(0.9, 2, values[:3].mean(), stats.sem(values[:3]))
+    np.testing.assert_allclose(mean_of_runs(values, 0.9), (values[:3].mean(), *expected), rtol=1e-12)
+    np.testing.assert_equal(tuple(mean_of_runs(np.array([0.5]))), (0.5, np.nan, np.nan))
+    assert np.isnan(mean_of_runs(np.array([np.nan]))).all()
 
 
 def test_a_crossed_mean_resamples_rows_and_columns_apart():

@@ -5,10 +5,11 @@ from certified import EXPOSURE, POLICY, attacked, judged, measured, share, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from immunax.conditions.assess import assess, overall
+from immunax.conditions.assess import assess
 from immunax.conditions.exposure import Exposure
 from immunax.conditions.resistance import strong
 from immunax.conditions.unmeasured import unmeasured
+from immunax.conditions.verdict import overall
 from immunax.conditions.weak_resistance import weak
 
 

@@ -42,10 +42,11 @@ def test_a_phase_says_how_long_it_took(capsys):
 
 
 def test_a_table_goes_to_standard_output(capsys):
-    console.table("Attacks", ["name", "harmful"], [["lora", 0.123456], ["full [x]", 1]])
+    console.table("Attacks", ["name", "harmful"], [["lora", 0.123456], ["full [x]", 1], ["none", None]])
     out = capsys.readouterr().out
     assert "Attacks" in out
-    assert "0.1235" in out
+    assert "│  0.1235 │" in out
+    assert "│       – │" in out
     assert "full [x]" in out
 
 
@@ -55,3 +56,15 @@ def test_only_the_leader_prints(capsys, monkeypatch, show):
     show()
     captured = capsys.readouterr()
     assert captured.out + captured.err == ""
+
+
+def test_a_place_that_is_drawn_anew_is_there_on_a_terminal_alone(capsys, monkeypatch):
+    with console.drawn_anew() as draw:
+        assert draw is None
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with console.drawn_anew() as draw:
+        draw(console.line("first \x1b[2J"))
+        draw(console.line("second"))
+    out = capsys.readouterr().out
+    assert "first \\x1b[2J" in out
+    assert "second" in out

@@ -6,12 +6,13 @@ import sys
 import pytest
 
 from immunax.runtime import distributed
-from immunax.runtime.distributed import Distributed, begin, is_leader
+from immunax.runtime.distributed import Distributed, begin
 from immunax.runtime.errors import UserError
+from immunax.runtime.leader import is_leader
 
 PROGRAM = """
 import sys, jax
-from immunax.runtime.distributed import is_leader
+from immunax.runtime.leader import is_leader
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(coordinator_address=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 print(is_leader())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from immunax.runtime.errors import UserError
-from immunax.runtime.metrics import FILE, Metrics, Mlflow, Wandb, read
+from immunax.runtime.metrics import FILE, Metrics, Mlflow, Wandb, read, record
 
 
 def test_metrics_are_json_lines_and_tensorboard_events(tmp_path):
@@ -21,6 +21,11 @@ def test_metrics_are_json_lines_and_tensorboard_events(tmp_path):
     assert json.loads(lines[0]) == {"phase": "train", "step": 1, "values": {"loss": 0.5, "norm": 2.0}}
     assert json.loads(lines[1], parse_constant=pytest.fail)["values"] == {"loss": None, "norm": None}
     assert sum(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir()) > 100
+
+
+@pytest.mark.parametrize("line", ["", "[" * 100_000, "1" * 5000, "{}", '{"phase": "a", "step": "b", "values": {}}'])
+def test_a_line_that_is_no_record_is_none(line):
+    assert record(line) is None
 
 
 def test_a_resumed_phase_has_no_duplicates_and_leaves_the_others(tmp_path):

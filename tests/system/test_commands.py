@@ -360,6 +360,9 @@ def test_a_mistake_ends_with_one_clear_line(run, trained, home, overrides, messa
     assert message in errors[0]
     assert "Traceback" not in err + out
     assert not (home / "outputs" / "nan" / "model").exists()
+    if any("1e30" in part for part in given):
+        (named,) = [part.removeprefix("run=") for part in given if part.startswith("run=")]
+        assert json.loads((home / "outputs" / named / "failure.json").read_text())["diverged"] is True
 
 
 def test_importing_the_commands_starts_no_device():
@@ -372,7 +375,7 @@ def test_importing_the_commands_starts_no_device():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["verify", "leaderboard"])
+@pytest.mark.parametrize("module", ["verify", "leaderboard", "results"])
 def test_commands_about_strangers_files_take_no_module_from_the_folder_they_are_started_in(tmp_path, module):
     for name in ("yaml", "json", "argparse", "numpy"):
         (tmp_path / f"{name}.py").write_text("print('foreign code')")

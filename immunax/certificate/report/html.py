@@ -11,13 +11,12 @@ from immunax.certificate.report.charts import Line, chart
 from immunax.certificate.report.page import rendered
 from immunax.certificate.reproduce import reproduce
 from immunax.certificate.statement import policy_from_json
-from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.courses import course
 from immunax.conditions.curves import best_so_far, envelope, worst
 from immunax.conditions.points import points
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import DATA_KEPT, REFERENCE, SUBJECT, UNFINISHED, Table
-from immunax.conditions.verdict import Verdict
+from immunax.conditions.verdict import CONDITIONS, Verdict, overall
 from immunax.judges import agreement
 
 FILE = "report.html"

@@ -10,9 +10,8 @@ import yaml
 
 from immunax.certificate.facts import WHOSE, attack_data
 from immunax.certificate.report.markdown import markdown
-from immunax.conditions.assess import CONDITIONS, overall
 from immunax.conditions.percent import percent
-from immunax.conditions.verdict import Verdict
+from immunax.conditions.verdict import CONDITIONS, Verdict, overall
 from immunax.runtime.escaped import escaped
 
 FILE = "MODEL_CARD.md"

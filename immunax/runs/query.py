@@ -1,0 +1,179 @@
+"""Questions to a frame: DuckDB in memory, which sees the columns that a question names, and neither files nor the network.
+
+A condition is the user's own SQL, with the names of columns as :meth:`~immunax.runs.frame.Frame.resolve` takes them: it is
+parsed by DuckDB, the names are put in its tree, and the tree is made text again. What runs say, values and names of columns, is
+never part of a text.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import duckdb
+
+from immunax.runs.frame import Column, Frame, UnknownColumnError
+from immunax.runtime.errors import UserError
+
+_TABLE = "runs"
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "python_enable_replacements": False,
+    "threads": 1,  # rows stay in their order
+}
+
+
+class Condition(NamedTuple):
+    """Which rows count.
+
+    Attributes:
+      sql: an expression; its columns by number.
+      names: that it asks of.
+      text: as the user wrote it; None where he did not.
+    """
+
+    sql: str
+    names: tuple[str, ...]
+    text: str | None
+
+
+EVERY = Condition("true", (), None)
+
+
+@dataclass(frozen=True)
+class Query:
+    """Questions to one frame.
+
+    Attributes:
+      frame: the rows.
+    """
+
+    frame: Frame
+    _connection: duckdb.DuckDBPyConnection = field(default_factory=lambda: _locked(), repr=False)
+    _loaded: dict[str, Column] = field(default_factory=dict, repr=False)
+
+    def where(self, text: str) -> Condition:
+        """A condition of the user's.
+
+        Args:
+          text: SQL, as stands behind WHERE.
+
+        Raises:
+          UserError: it is no condition.
+          UnknownColumnError: it names a column that there is not.
+        """
+        # A line of its own: a comment at its end comments nothing of ours out.
+        tree = self._ask(text, "SELECT json_serialize_sql(?)", [f"SELECT 1 FROM {_TABLE} WHERE (\n{text}\n)"])[0][0]
+        parsed = json.loads(tree)
+        if parsed.get("error"):
+            raise UserError(f"where={text!r}: {parsed.get('error_message')}; write it as SQL behind WHERE.")
+        names: dict[str, None] = {}
+        for node in _references(parsed):
+            said = ".".join(node["column_names"])
+            try:
+                name = self.frame.resolve(said)
+            except UnknownColumnError as error:
+                raise UnknownColumnError(
+                    f"where={text!r}: {error} A text stands in single quotes, as 'tar'."
+                ) from error
+            names[name] = None
+            node["column_names"] = [self._column(name)]
+        whole = self._ask(text, "SELECT json_deserialize_sql(?::JSON)", [json.dumps(parsed)])[0][0]
+        return Condition(whole.partition(" WHERE ")[2], tuple(names), text)
+
+    def rows(
+        self,
+        names: Sequence[str],
+        condition: Condition = EVERY,
+        sort: tuple[str, bool] | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Values of rows.
+
+        Args:
+          names: of columns.
+          condition: which rows.
+          sort: a column, and whether the largest come first; rows that lack it come last. None keeps their order.
+          limit: the most rows.
+
+        Raises:
+          UserError: the condition cannot be computed.
+        """
+        order = "" if sort is None else f"ORDER BY {self._column(sort[0])} {'DESC' if sort[1] else 'ASC'} NULLS LAST"
+        most = "" if limit is None else f"LIMIT {int(limit)}"
+        self._load((*names, *((sort[0],) if sort else ()), *condition.names))
+        what = ", ".join(self._column(name) for name in names)
+        return self._ask(condition.text, f"SELECT {what} FROM {_TABLE} WHERE {condition.sql} {order} {most}")
+
+    def groups(
+        self, keys: Sequence[str], names: Sequence[str], condition: Condition = EVERY
+    ) -> list[tuple[tuple[Any, ...], list[tuple[Any, ...]]]]:
+        """Rows by the values of some columns, in their order.
+
+        Args:
+          keys: the columns; without any there is one group.
+          names: of columns whose values are given.
+          condition: which rows.
+
+        Returns:
+          ``(values of the keys, [values of a row])`` each.
+
+        Raises:
+          UserError: the condition cannot be computed.
+        """
+        self._load((*keys, *names, *condition.names))
+        key = ", ".join(self._column(name) for name in keys)
+        row = ", ".join(self._column(name) for name in names)
+        by = f"GROUP BY {key} ORDER BY {', '.join(f'{self._column(name)} NULLS LAST' for name in keys)}" if keys else ""
+        what = f"{f'{key}, ' if key else ''}list(row({row}))"
+        found = self._ask(condition.text, f"SELECT {what} FROM {_TABLE} WHERE {condition.sql} {by}")
+        return [(each[:-1], [tuple(row) for row in each[-1] or ()]) for each in found]
+
+    def _column(self, name: str) -> str:
+        # By number: names of strangers differ in the case of a letter, which SQL's may not.
+        return f"c{self.frame.names[name]}"
+
+    def _load(self, names: Sequence[str]) -> None:
+        new = {name: self.frame.column(name) for name in names if name not in self._loaded}
+        if not new:
+            return
+        self._loaded.update(new)
+        what = ", ".join(f"unnest(?::{each.type}[]) AS {self._column(name)}" for name, each in self._loaded.items())
+        values = [each.values for each in self._loaded.values()]
+        self._connection.execute(f"CREATE OR REPLACE TABLE {_TABLE} AS SELECT {what}", values)
+
+    def _ask(self, asked: str | None, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(sql, list(values)).fetchall()
+        except duckdb.Error as error:
+            if asked is None:
+                raise
+            raise UserError(f"where={asked!r}: {self._told(error, sql)}") from error
+
+    def _told(self, error: duckdb.Error, sql: str) -> str:
+        line = str(error).partition("\n")[0]
+        texts = []
+        for name, each in self._loaded.items():
+            line = line.replace(f'"{self._column(name)}"', repr(name))
+            if each.type == "VARCHAR" and re.search(rf"\b{self._column(name)}\b", sql.partition(" WHERE ")[2]):
+                texts.append(name)
+        return f"{line}; {', '.join(texts)} holds text, of one run at least" if texts else line
+
+
+def _locked() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(":memory:", config=_SETTINGS)
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _references(node: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a parsed statement that names a column."""
+    if isinstance(node, Mapping):
+        if node.get("type") == "COLUMN_REF":
+            assert isinstance(node, dict)
+            yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _references(each)
