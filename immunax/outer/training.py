@@ -19,7 +19,7 @@ from immunax.inner.trainable import Adapters, Trainable
 from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Scalars, StreamBatch
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError, UserError
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def fit(
       The state after the last step, and that step's scalars; they are finite.
 
     Raises:
-      UserError: the loss is not finite; that step is not logged.
+      DivergedError: the loss is not finite; that step is not logged.
     """
     done, before = int(state.train.step), None
     data = batch(done)
@@ -243,7 +243,7 @@ def fit(
 def _read(step: int, metrics: Scalars) -> dict[str, float]:
     scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if not math.isfinite(scalars["loss"]) or not math.isfinite(scalars["grad_norm"]):
-        raise UserError(
+        raise DivergedError(
             f"the loss is {scalars['loss']} (gradient norm {scalars['grad_norm']}) at outer step {step}: "
             "lower its optimizer.learning_rate."
         )

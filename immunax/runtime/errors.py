@@ -17,6 +17,10 @@ class UserError(Exception):
         super().__init__(escaped(message))
 
 
+class DivergedError(UserError):
+    """A loss that is not finite. The same run would meet it again, so that it is how the run came out."""
+
+
 def shown(value: Any, most: int = 80) -> str:
     """A value of a stranger's file as it may stand in a message.
 
