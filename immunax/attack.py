@@ -10,7 +10,8 @@ from immunax.models.lora import Adapted
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.runtime import console, digest, manifest, mesh
-from immunax.runtime.launch import command, run_directory, run_title
+from immunax.runtime.job import run_directory, run_title
+from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked

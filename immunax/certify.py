@@ -8,7 +8,8 @@ from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.runtime import console, digest, manifest, mesh
-from immunax.runtime.launch import command, configuration_folder, run_directory
+from immunax.runtime.job import run_directory
+from immunax.runtime.launch import command, configuration_folder
 from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.attackers_data import attackers_data, marked

@@ -10,7 +10,8 @@ from immunax.pod.chips import chip_of, compile_only_devices
 from immunax.pod.fit import compile_step
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
-from immunax.runtime.launch import command, run_directory
+from immunax.runtime.job import run_directory
+from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import recipe
 from immunax.stages.defender import defender

@@ -13,7 +13,8 @@ from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.runtime import cache, console, digest, manifest, mesh
-from immunax.runtime.launch import command, run_directory, run_title
+from immunax.runtime.job import run_directory, run_title
+from immunax.runtime.launch import command
 from immunax.runtime.leader import is_leader
 from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig

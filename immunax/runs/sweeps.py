@@ -10,15 +10,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from immunax.runs.find import SWEEP
-from immunax.runtime import jobs
 from immunax.runtime.errors import UserError
+from immunax.runtime.sweeps import names
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import parse_yaml
 
 MOST = 100_000
 """Jobs of one sweep."""
 
-_GRID = "BasicSweeper"
+_GRID = "sweepers.Grid"
 """What runs every job of a grid; others choose as they go."""
 
 
@@ -39,14 +39,15 @@ def jobs_of(folder: Path) -> frozenset[str]:
 
 
 def _names(hydra: Any) -> Iterator[str]:
-    if not str(hydra["sweeper"]["_target_"]).endswith(f".{_GRID}") or jobs.RESOLVER not in hydra["sweep"]["subdir"]:
+    if not str(hydra["sweeper"]["_target_"]).endswith(f".{_GRID}") or names.RESOLVER not in hydra["sweep"]["subdir"]:
         return
     excluded = hydra["job"]["config"]["override_dirname"]["exclude_keys"]
-    overrides = OverridesParser.create().parse_overrides(list(hydra["overrides"]["task"]))
+    given = [f"{name}={value}" for name, value in (hydra["sweeper"].get("params") or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*given, *hydra["overrides"]["task"]])
     # The last of two with one key is the one that counts.
     told = {each.get_key_element(): each for each in overrides if each.key_or_group not in excluded}
     for job in product(*map(_texts, told.values())):
-        yield jobs.called(job)
+        yield names.called(job)
 
 
 def _texts(override: Override) -> Sequence[str]:

@@ -9,9 +9,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from immunax.runtime import jobs, names
+from immunax.runtime import names
 from immunax.runtime.errors import UserError
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
+from immunax.runtime.sweeps import engines
+from immunax.runtime.sweeps import names as job_names
 
 
 class CommandLine(NamedTuple):
@@ -58,6 +60,7 @@ def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> 
         raise UserError(
             f"{prepared.sweeps[0].lstrip('+')}: several values need -m, a run for each; quote a value with a comma"
         )
+    engines.check(prepared.config, sweep)
     arguments = [*options, *prepared.overrides, *_folders(prepared, source, required)]
     return CommandLine(arguments, Path(str(prepared.config.outputs)), prepared.config)
 
@@ -83,8 +86,8 @@ def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequen
         "hydra.job.chdir": "false",
         "hydra.run.dir": "${outputs}/${run}",
         "hydra.sweep.dir": "${outputs}/${run}",
-        "hydra.sweep.subdir": jobs.job_folder(),
-        "hydra.job.config.override_dirname.item_sep": repr(jobs.SEPARATOR),
+        "hydra.sweep.subdir": job_names.job_folder(),
+        "hydra.job.config.override_dirname.item_sep": repr(job_names.SEPARATOR),
         # Those that are added here among them: they would be part of a name that they make.
         "hydra.job.config.override_dirname.exclude_keys": f"[{','.join(map(repr, sorted({*fixed, 'run'})))}]",
     }

@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """Numbers that are no longer finite: what failed is the run, not the command, and whoever reads many runs counts it apart."""
+    """Numbers that are no longer finite. The same run would meet them again: that is how it came out, and is counted apart."""
 
 
 def shown(value: Any, most: int = 80) -> str:

@@ -33,6 +33,9 @@ from immunax.runtime.precedence import of_the_model
 _OWN_NAMES = "template_args"
 """The field of a model whose names no file knows: they are those of its chat template."""
 
+_HYDRAS = ("hydra/launcher", "hydra/sweeper")
+"""Groups of Hydra's that a user chooses from."""
+
 
 @dataclass(frozen=True)
 class ConfigSource:
@@ -89,9 +92,10 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         chosen = {
             id(one) for one in parsed if one.key_or_group in groups and one.package is None and not one.is_delete()
         }
+        known = groups | {group: sorted(_loader().get_group_options(group)) for group in _HYDRAS}
         for one in parsed:
-            if one.key_or_group in groups and not one.is_delete():
-                _check_choices(one, groups)
+            if one.key_or_group in known and not one.is_delete():
+                _check_choices(one, known)
         signed = _sign([one for one in parsed if id(one) in chosen], source, required or ())
         final = [signed.get(id(one), one.input_line or "") for one in parsed]
         brought = _of_the_model(source, final)
@@ -187,9 +191,14 @@ def _compose(source: ConfigSource, overrides: Sequence[str]) -> DictConfig:
     try:
         return compose(source.name, list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        lines = [line.strip() for part in (error, error.__cause__) if part for line in str(part).splitlines()]
-        fix = ["mend that file"] if isinstance(error, YAMLError) else []
-        raise UserError("configuration: " + "; ".join(line for line in [*lines[:3], *fix] if line)) from error
+        raise refused(error) from error
+
+
+def refused(error: Exception) -> UserError:
+    """What Hydra says of a configuration that cannot be composed, in one line."""
+    lines = [line.strip() for part in (error, error.__cause__) if part for line in str(part).splitlines()]
+    fix = ["mend that file"] if isinstance(error, YAMLError) else []
+    return UserError("configuration: " + "; ".join(line for line in [*lines[:3], *fix] if line))
 
 
 def _choices(config: DictConfig) -> dict[str, str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from immunax.runtime import launch, signals
+from immunax.runtime import job, launch, signals
 from immunax.runtime.errors import UserError
-from immunax.runtime.sweep import Failures
+from immunax.runtime.sweeps.failures import Failures
 
 CONF = {
     "config.yaml": (
@@ -51,7 +51,7 @@ def start(tmp_path, monkeypatch):
             act()
             if fail is not None:
                 raise fail
-            jobs.append((config.plain, launch.run_directory()))
+            jobs.append((config.plain, job.run_directory()))
 
         monkeypatch.setattr(sys, "argv", ["command", *argv])
         try:
@@ -88,7 +88,10 @@ def folder(job):
         (["-m", "defense=tar", "trainer.steps=1,x"], "error: trainer.steps=x: expected a number"),
         (["defense=tar", "seed=["], "error: cannot read 'seed=['"),
         (["defense=tar", "seed"], "error: cannot read 'seed'"),
-        (["defense=tar", "hydra/launcher=absent"], "error: configuration: "),
+        (
+            ["defense=tar", "hydra/launcher=basik"],
+            "error: unknown hydra/launcher 'basik'. Did you mean 'basic'? Choices: ",
+        ),
         (["defense=tar", "+attak=shift"], "error: unknown field attak. Did you mean 'attack'? there are:"),
         (["defense=tar", "+modle.size=1"], "error: unknown field modle. Did you mean 'model'?"),
         (["defense=tar", "+experiment.x=1"], "error: no experiment is chosen: add experiment=NAME."),
@@ -228,7 +231,7 @@ def test_a_sweep_goes_on_behind_a_job_that_fails_and_tells_of_it_at_the_end(star
 
 def test_a_note_that_the_disk_took_half_of_is_left_out(tmp_path, capfd):
     failures = Failures.of(tmp_path)
-    with failures.noted(lambda: "one"):
+    with failures.noted(lambda: (tmp_path, "one")):
         raise SystemExit(2)
     with failures.file.open("ab") as out:
         out.write(b'["two", ')

@@ -11,12 +11,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from immunax.runtime.escaped import say
 from immunax.runtime.leader import is_leader
+from immunax.runtime.meeting import EXIT_LOST
 from immunax.runtime.signals import is_stop
 
 EXIT_BUG = 1
+
+
+class Failed(NamedTuple):
+    """A job that failed.
+
+    Attributes:
+      folder: of its run.
+      job: what the end of the sweep calls it.
+      status: its exit status.
+    """
+
+    folder: str
+    job: str
+    status: int
 
 
 @dataclass(frozen=True)
@@ -39,50 +55,66 @@ class Failures:
         return cls(outputs.absolute() / f".failed-{uuid.uuid4().hex}")
 
     @contextmanager
-    def noted(self, job: Callable[[], str]) -> Iterator[None]:
+    def noted(self, job: Callable[[], tuple[Path, str]]) -> Iterator[None]:
         """A job, whose failure is noted instead of raised: an exit status that is not 0, or a bug, whose traceback is printed.
 
         A signal that asks for the end is no failure, and a failure that the disk does not let be noted ends the sweep.
 
         Args:
-          job: gives its name.
+          job: gives the folder of its run, and its name.
         """
         try:
             yield
         except SystemExit as end:
             if end.code in (0, None):
                 return
-            if is_stop(end.code) or not self._note(job(), end.code if isinstance(end.code, int) else EXIT_BUG):
+            if is_stop(end.code) or not self.note(*job(), end.code if isinstance(end.code, int) else EXIT_BUG):
                 raise
         except Exception:
             traceback.print_exc()
-            if not self._note(job(), EXIT_BUG):
+            if not self.note(*job(), EXIT_BUG):
                 raise
 
-    def _note(self, job: str, status: int) -> bool:
+    def note(self, folder: Path, job: str, status: int) -> bool:
+        """Notes a failure; whether the disk took it.
+
+        Args:
+          folder: of the run.
+          job: its name.
+          status: its exit status.
+        """
         try:
             # One write, which the system appends whole beside those of other jobs.
             with self.file.open("ab", buffering=0) as out:
-                line = f"{json.dumps([job, status])}\n".encode()
+                line = f"{json.dumps(Failed(str(folder), job, status))}\n".encode()
                 return out.write(line) == len(line)
         except OSError:
             return False
+
+    def found(self) -> list[Failed]:
+        """Those noted so far."""
+        if not self.file.exists():
+            return []
+        # A disk that was full took half of the last note; its own job has ended the sweep.
+        whole = self.file.read_text().rpartition("\n")[0]
+        return [Failed(*json.loads(line)) for line in whole.splitlines()]
 
     def __enter__(self) -> "Failures":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Tells in one line which jobs failed; the status of the sweep is 1 where one met a bug, else that of the first."""
+        """Tells in one line which jobs failed; the status of the sweep is 1 where one met a bug, else that of the first.
+
+        One that a launcher starts again comes before those of mistakes.
+        """
         if not self.file.exists():
             return
-        # A disk that was full took half of the last note; its own job has ended the sweep.
-        whole = self.file.read_text().rpartition("\n")[0]
-        found = [json.loads(line) for line in whole.splitlines()]
+        found = self.found()
         self.file.unlink()
         if not found:
             return
         if is_leader():
-            say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(job for job, _ in found)}", error=True)
+            say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(each.job for each in found)}", error=True)
         if kind is None:
-            statuses = [status for _, status in found]
-            raise SystemExit(EXIT_BUG if EXIT_BUG in statuses else statuses[0])
+            statuses = [each.status for each in found]
+            raise SystemExit(next((worst for worst in (EXIT_BUG, EXIT_LOST) if worst in statuses), statuses[0]))

@@ -1,6 +1,6 @@
 import pytest
 
-from immunax.runtime.jobs import called
+from immunax.runtime.sweeps.names import called
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,13 @@ _LONGEST = 150  # characters; a file system takes 255 bytes
 
 def job_folder() -> str:
     """What Hydra is told that a job's folder is called."""
-    OmegaConf.register_new_resolver(RESOLVER, lambda text: called(text.split(SEPARATOR)), replace=True)
+    register()
     return '"${' + RESOLVER + ':${hydra:job.override_dirname}}"'
+
+
+def register() -> None:
+    """Makes the name that :func:`job_folder` gives known to this process."""
+    OmegaConf.register_new_resolver(RESOLVER, lambda text: called(text.split(SEPARATOR)), replace=True)
 
 
 def called(overrides: Iterable[str]) -> str:

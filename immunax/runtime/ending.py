@@ -1,0 +1,34 @@
+"""The end of a process: of one that a signal asked for, and of one of several, which the others are told of."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from immunax.runtime import signals, watch
+from immunax.runtime.sweeps.failures import EXIT_BUG
+from immunax.runtime.together import processes
+
+
+@contextmanager
+def ended_with_others() -> Iterator[None]:
+    """Ends the process as what is raised within the block asks for."""
+    try:
+        yield
+    except SystemExit as asked:
+        if processes() > 1 and asked.code not in (0, None):
+            _leave(asked.code if isinstance(asked.code, int) else EXIT_BUG)
+        if signals.is_stop(asked.code):
+            signals.end(asked.code)
+        raise
+    except Exception:
+        if processes() == 1:
+            raise
+        traceback.print_exc()
+        _leave(EXIT_BUG)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends one process of a job with the others: JAX's own end would wait for them."""
+    watch.leave(status)
+    signals.end(status)

@@ -1,0 +1,242 @@
+"""One run as Hydra starts it: alone, or as a job of a sweep, in this process or in a launcher's."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from immunax.runtime import code, digest, failure, lock, manifest, watch
+from immunax.runtime.distributed import Distributed, begin
+from immunax.runtime.errors import UserError
+from immunax.runtime.host_devices import make_room
+from immunax.runtime.leader import is_leader
+from immunax.runtime.objective import FIELD, objective
+from immunax.runtime.one_line import in_one_line
+from immunax.runtime.signals import Leaving
+from immunax.runtime.sweeps import outcome
+from immunax.runtime.sweeps.failures import Failures
+from immunax.runtime.sweeps.outcome import Asked
+from immunax.runtime.together import barrier
+from immunax.runtime.user_config import UserConfig
+
+DISTRIBUTED = "distributed"
+FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=stdout")
+"""What Hydra is told in every process but the leader, which alone writes into a run's folder."""
+
+Task = Callable[[UserConfig], Any]
+
+
+@dataclass
+class Run:
+    """One of several runs that a task does as one.
+
+    Attributes:
+      config: of the run.
+      folder: of the run.
+      title: what tables call it.
+      asked: what is asked of it; None outside a sweep.
+      job: what the end of a sweep calls it.
+      failed: what ended it.
+    """
+
+    config: UserConfig
+    folder: Path
+    title: str
+    asked: Asked | None = None
+    job: str = ""
+    failed: Exception | None = field(default=None, init=False)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is raised within the block ends this run, and none of the others."""
+        try:
+            yield
+        except Exception as error:
+            self.failed = error
+
+
+Together = Callable[[Sequence[Run]], Iterator[Run]]
+"""Does several runs as one, and yields each as soon as it has ended; those that fail it need not yield."""
+
+
+def run_directory() -> Path:
+    """The folder of the current run; only within a command."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def run_title() -> str:
+    """What tables call the current run: its name, with the job's name behind it in a sweep; only within a command."""
+    folder = run_directory()
+    return f"{folder.parent.name}/{folder.name}" if _is_sweep() else folder.name
+
+
+def given(config: DictConfig) -> UserConfig:
+    """What a task gets of a composed configuration.
+
+    Raises:
+      UserError: a value is taken from another that is not there.
+    """
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name not in ("hydra", DISTRIBUTED)])
+    try:
+        return UserConfig(cast(dict[str, Any], OmegaConf.to_container(own, resolve=True)))
+    except InterpolationResolutionError as error:
+        place = str(error.full_key)
+        wanted = str(error).partition("'")[2].partition("'")[0]
+        raise UserError(
+            f"{place} is taken from {wanted}, which this configuration does not have: leave {place.partition('.')[0]} out, or "
+            f"choose a {wanted.partition('.')[0]} that has it"
+        ) from error
+
+
+def join(config: DictConfig) -> None:
+    """Makes this process one of a job's, where a configuration or a launcher says that there are several.
+
+    Raises:
+      UserError: the others are not the same, or nobody is there.
+    """
+    if DISTRIBUTED not in config:
+        return
+    own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    plain = cast(dict[str, Any], OmegaConf.to_container(own))
+    asked = Distributed(**plain.pop(DISTRIBUTED))
+
+    def about() -> dict[str, str]:
+        found = {f"configuration of {name}": digest.of_json(value) for name, value in plain.items()}
+        return found | {"code": code.package_digest(), "version of a library": digest.of_json(manifest.versions())}
+
+    begin(asked, about)
+
+
+class Job:
+    """A task as Hydra and its launchers call it: mistakes are one line, and a job of a sweep that fails is noted.
+
+    Attributes:
+      task: of one configuration.
+      outputs: the folder of runs.
+      failures: of the sweep.
+      together: does several runs as one, where the command can.
+      differ: in which nodes of their configurations those may differ.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        outputs: Path,
+        failures: Failures,
+        together: Together | None = None,
+        differ: Sequence[str] = (),
+    ):
+        update_wrapper(self, task)
+        self.task, self.outputs, self.failures = task, outputs, failures
+        self.together, self.differ = together, tuple(differ)
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Runs the task; the number that a sweeper makes small, where the configuration names one."""
+        if not _is_sweep():
+            return self._run(config)
+        with self.failures.noted(lambda: (run_directory(), _called())):
+            return self._run(config)
+
+    def _run(self, config: DictConfig) -> float | None:
+        # The handlers and the messages here as well as around the command: a launcher may run this in another process.
+        with Leaving(), in_one_line(self.outputs):
+            join(config)
+        with Leaving(), in_one_line(self.outputs), alone(run_directory()), watch.losses():
+            # Jobs of a sweep share this process and its devices, and may have other meshes.
+            make_room(None if _is_sweep() else config.get("mesh"))
+            run = self.prepared(config)
+            with failure.recorded(run.folder, run.asked and run.asked._asdict()):
+                self.task(run.config)
+            barrier()  # none ends, or reads, while another is still at work
+            if run.asked is not None:
+                outcome.ended(run.folder, run.asked)
+            wanted = config.get(FIELD)
+            return None if wanted is None else objective(run.folder, str(wanted))
+
+    def prepared(self, config: DictConfig) -> Run:
+        """The current run.
+
+        Raises:
+          UserError: as :func:`given`.
+        """
+        own = given(config)
+        return Run(own, run_directory(), run_title(), Asked.of(own.plain) if _is_sweep() else None, _called())
+
+    def do_together(self, runs: Sequence[Run]) -> None:
+        """Does jobs of a sweep as one; what ends one of them is noted.
+
+        Args:
+          runs: from :meth:`prepared`.
+        """
+        assert self.together is not None
+        with Leaving(), in_one_line(self.outputs), ExitStack() as stack:
+            free = [run for run in runs if self._noted(run, lambda run=run: stack.enter_context(alone(run.folder)))]
+            make_room()
+            for run in free:
+                failure.forget(run.folder)
+            left = list(free)
+            try:
+                for run in self.together(free):
+                    left.remove(run)
+                    self._end(run)
+            except Exception as error:  # of all that have not ended yet
+                for run in left:
+                    run.failed = run.failed or error
+            for run in left:
+                self._end(run)
+
+    def _end(self, run: Run) -> None:
+        def end() -> None:
+            with failure.recorded(run.folder, run.asked and run.asked._asdict()):
+                if run.failed is not None:
+                    raise run.failed
+            if run.asked is not None:
+                outcome.ended(run.folder, run.asked)
+
+        self._noted(run, end)
+
+    def _noted(self, run: Run, act: Callable[[], Any]) -> bool:
+        """Whether something of a run went well; what did not is told and noted."""
+        done = False
+        with self.failures.noted(lambda: (run.folder, run.job)), in_one_line(self.outputs):
+            act()
+            done = True
+        return done
+
+
+def _called() -> str:
+    """What the end of a sweep calls a job of it."""
+    chosen = [text for text in HydraConfig.get().overrides.task if not text.startswith(("run=", "outputs="))]
+    return f"{run_title()} ({' '.join(chosen)})"
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Refuses to work in a folder where another process does.
+
+    Args:
+      folder: of a run or of a sweep.
+
+    Raises:
+      UserError: another one does, for the length of the block.
+    """
+    if not is_leader():
+        yield
+        return
+    with lock.held(folder / lock.FILE, wait=False) as ours:
+        if not ours:
+            raise UserError(
+                f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."
+            )
+        yield

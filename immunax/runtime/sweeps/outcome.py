@@ -1,0 +1,129 @@
+"""What is known of a run before it is started: its folder says what was asked there and how it ended.
+
+A sweep is a set of runs by content. What has ended with the same configuration and the same inputs is not started again, and
+neither is what has diverged so, which it would do anew. A run that failed is: what it lacked may be there now.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from immunax.runtime import atomic, code, digest, failure, manifest
+from immunax.runtime.errors import UserError
+from immunax.runtime.leader import is_leader
+from immunax.runtime.untrusted import values
+
+FILE = ".ended.json"
+"""In the folder of a job that has ended: what was asked of it."""
+
+FREE = ("outputs", "run", "objective", "mesh")
+"""What a run may be asked for otherwise and still be the same; what else may differ is the command's own to know."""
+
+
+class Asked(NamedTuple):
+    """What a run is asked for, as SHA-256.
+
+    Attributes:
+      config: of its configuration, without what is :data:`FREE`.
+      inputs: of names, sizes and times of the files that its configuration names; whether other files have the same contents, a
+        run that is started finds out.
+      code: of this package and of what it rests on; a run does not become another one by it, but is told of.
+    """
+
+    config: str
+    inputs: str
+    code: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Asked":
+        """Of a configuration.
+
+        Args:
+          config: plain, every interpolation resolved.
+        """
+        own = {name: value for name, value in config.items() if name not in FREE}
+        outputs = Path(str(config.get("outputs", "."))).absolute()
+        files = sorted(file for path in set(_texts(own)) for file in _files(path, outputs))
+        return cls(digest.of_json(own), digest.of_json(files), _code())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+      diverged: it left the numbers that a computer has.
+      line: what it said of that; empty for one that ended well.
+      same_code: whether that was with the code and the libraries of this process.
+    """
+
+    diverged: bool
+    line: str
+    same_code: bool
+
+
+def ended(folder: Path, asked: Asked) -> None:
+    """Notes that a run has ended, all of it.
+
+    Args:
+      folder: of the run.
+      asked: what it was asked for, from before it began.
+    """
+    if is_leader():
+        with atomic.file(folder / FILE) as temp:
+            temp.write_text(json.dumps({"asked": asked._asdict(), "at": manifest.now()}) + "\n")
+
+
+def known(folder: Path, asked: Asked) -> Outcome | None:
+    """How a run ended that was asked for the same; None where it has not, or with other inputs.
+
+    Args:
+      folder: of the run; may be new.
+      asked: of the run.
+    """
+    for file in (FILE, failure.FILE):
+        record = _read(folder / file)
+        before = record.get("asked") or {}
+        if [before.get(name) for name in ("config", "inputs")] != [asked.config, asked.inputs]:
+            continue
+        if file == FILE or record.get("diverged"):
+            return Outcome(file != FILE, str(record.get("line", "")), before.get("code") == asked.code)
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if file.is_file():
+        with suppress(UserError):
+            return values.read_object(file)
+    return {}
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    return digest.of_json([code.package_digest(), manifest.versions()])
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, (Mapping, list)):
+        for each in node.values() if isinstance(node, Mapping) else node:
+            yield from _texts(each)
+
+
+@lru_cache(maxsize=1024)
+def _files(text: str, outputs: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of what a text names, if it is a path; a folder that runs lie in is no input."""
+    try:
+        path = Path(text).expanduser()
+        if not text or not path.exists() or atomic.is_within(outputs, path):
+            return ()
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        stats = [(str(each), each.stat()) for each in files if each.is_file()]
+    except (OSError, RuntimeError, ValueError):
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

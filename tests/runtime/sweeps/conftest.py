@@ -1,0 +1,27 @@
+import runpy
+import sys
+
+import pytest
+import sweeping
+
+from immunax.runtime import signals
+from immunax.runtime.sweeps import outcome
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capfd):
+    """Runs a sweep: its exit status, and what it said."""
+    sweeping.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signals, "end", sys.exit)
+
+    def run(*overrides):
+        monkeypatch.setattr(sys, "argv", ["program.py", "-m", "defense=tar", "run=one", *overrides])
+        outcome._files.cache_clear()  # a line of its own is a process of its own
+        try:
+            runpy.run_path("program.py", run_name="__main__")
+        except SystemExit as end:
+            return end.code, capfd.readouterr().err
+        return 0, capfd.readouterr().err
+
+    return run

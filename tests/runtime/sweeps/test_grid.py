@@ -1,0 +1,132 @@
+"""Sweeps in this process, of runs that do next to nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import sweeping
+
+from immunax.runtime.sweeps import outcome
+from immunax.runtime.sweeps.runs import Runs
+
+
+def starts():
+    return {name: len(found) for name, found in sweeping.pids(Path(), "starts").items()}
+
+
+def test_what_has_ended_is_not_started_again_and_one_line_says_how_much_that_is(sweep):
+    assert sweep("seed=1,2") == (0, "")
+    status, said = sweep("seed=1,2,3", "x=0.5")
+    assert (status, said) == (0, "2 of 3 runs have ended before; to make one anew, delete its folder\n")
+    assert starts() == {"seed=1": 1, "seed=2": 1, "seed=3": 1}
+
+
+def test_the_number_of_a_sweeper_and_the_mesh_make_no_other_run(sweep):
+    sweep("seed=1,2")
+    assert sweep("seed=1,2", "objective=results.y", "+mesh.data=2")[1].startswith("2 of 2 runs have ended before;")
+
+
+def test_another_configuration_is_started_and_so_is_one_whose_inputs_have_changed(sweep):
+    Path("weights").write_text("1")
+    sweep("seed=1,2", "model.path=weights")
+    assert sweep("seed=1,2", "model.path=weights")[1].startswith("2 of 2")
+    Path("weights").write_text("12")
+    sweep("seed=1,2", "model.path=weights")
+    sweep("seed=1,2", "model.path=weights", "seconds=0.01")
+    assert starts() == {"seed=1": 3, "seed=2": 3}
+
+
+def test_what_failed_is_started_again_and_what_diverged_is_told_of(sweep):
+    status, said = sweep("x=0.5,0.85,0.95")
+    assert status == 2
+    assert said.splitlines()[:2] == ["error: failed at 0.85", "error: diverged at 0.95"]
+    assert said.splitlines()[2].startswith("error: 2 of the sweep's jobs failed: one/x=0.85 (")
+    status, said = sweep("x=0.5,0.85,0.95")
+    assert status == 2
+    assert said.startswith("2 of 3 runs have ended before; 1 of them diverged: x=0.95; to make one anew,")
+    assert starts() == {"x=0.5": 1, "x=0.85": 2, "x=0.95": 1}
+    failed = json.loads(Path("outputs/one/x=0.95/failure.json").read_text())
+    assert (failed["line"], failed["diverged"]) == ("diverged at 0.95", True)
+
+
+def test_what_other_code_has_made_stays_and_is_told_of(sweep, monkeypatch):
+    sweep("seed=1,2")
+    monkeypatch.setattr(outcome, "_code", lambda: "other")
+    status, said = sweep("seed=1,2,3")
+    assert status == 0
+    assert "2 of them with other code or libraries than now (such as seed=1)" in said
+    assert starts() == {"seed=1": 1, "seed=2": 1, "seed=3": 1}
+
+
+def test_a_job_may_do_several_runs_one_after_another(sweep):
+    assert sweep("x=0.1,0.2,0.85,0.4,0.6", "hydra.sweeper.pack=2")[0] == 2
+    assert set(sweeping.pids(Path(), "ends")) == {"x=0.1", "x=0.2", "x=0.4", "x=0.6"}
+    shown = Path("outputs/one/x=0.2/.hydra/overrides.yaml").read_text()
+    assert "x=0.2" in shown
+    assert sweep("x=0.1,0.2,0.85,0.4,0.6", "hydra.sweeper.pack=2")[1].startswith("4 of 5 runs have ended before;")
+
+
+def test_runs_are_launched_in_batches_where_that_is_asked_for(sweep, monkeypatch):
+    sizes = []
+    real = Runs._launch
+    monkeypatch.setattr(Runs, "_launch", lambda self, left: sizes.append(len(left)) or real(self, left))
+    assert sweep("seed=range(5)", "hydra.sweeper.max_batch_size=2")[0] == 0
+    assert sizes == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ("hydra/launcher=jolib",),
+            "unknown hydra/launcher 'jolib'. Did you mean 'joblib'? Choices: basic, joblib, ray,",
+        ),
+        (
+            ("hydra/sweeper=optun",),
+            "unknown hydra/sweeper 'optun'. Did you mean 'optuna'? Choices: basic, grid, optuna",
+        ),
+        (("hydra/sweeper=optuna",), "hydra/sweeper=optuna makes a number small: name it, such as objective=results."),
+        (
+            ("x=interval(0,1)",),
+            "x=interval(0,1): a range has no last value in a grid; list some, or add hydra/sweeper=op",
+        ),
+        (
+            ("hydra.sweeper.fuse=true",),
+            "hydra.sweeper.fuse: runs of immunax.attack alone can be one program; leave it out",
+        ),
+        (("hydra.sweeper.fuse=-1",), "hydra.sweeper.fuse=-1: expected true, false, or how many runs at most."),
+        (("hydra.sweeper.pack=0",), "hydra.sweeper.pack=0: expected a whole number, at least 1."),
+        (("hydra.sweeper.max_batch_size=x",), "hydra.sweeper.max_batch_size=x: expected a whole number, at least 1."),
+        (("hydra.sweeper.paks=2",), "configuration: Could not override 'hydra.sweeper.paks'.;"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_line_before_anything_runs(sweep, overrides, line):
+    status, said = sweep("seed=1,2", *overrides)
+    assert (status, said.count("\n")) == (2, 1)
+    assert said.startswith(f"error: {line}")
+    assert not starts()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "module", "extra"),
+    [
+        ("hydra/launcher=joblib", "joblib", "launchers"),
+        ("hydra/launcher=submitit_slurm", "submitit", "launchers"),
+        ("hydra/launcher=ray", "ray", "ray"),
+        ("hydra/sweeper=optuna", "optuna", "launchers"),
+    ],
+)
+def test_an_engine_that_is_not_installed_is_one_line_with_its_extra(sweep, monkeypatch, overrides, module, extra):
+    monkeypatch.setattr("immunax.runtime.sweeps.engines.find_spec", lambda name: None if name == module else name)
+    line = f"error: {overrides} needs {module}, which is not installed: pip install 'immunax[{extra}]'\n"
+    assert sweep("seed=1,2", overrides) == (2, line)
+
+
+def test_a_launcher_starts_no_processes_in_one_of_several_that_are_one_job(sweep, monkeypatch):
+    monkeypatch.setattr("immunax.runtime.sweeps.engines.processes", lambda: 2)
+    status, said = sweep("seed=1,2", "hydra/launcher=joblib")
+    assert (status, said.count("\n")) == (2, 1)
+    assert said.startswith(
+        "error: hydra/launcher=joblib starts processes of its own, and this is one of 2 that run as one"
+    )
+    assert sweep("seed=1,2")[0] == 0

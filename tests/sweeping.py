@@ -1,0 +1,71 @@
+"""A command whose runs do next to nothing, for whatever launches them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from immunax.runtime.launch import configuration_folder
+
+CONF = {
+    "config.yaml": (
+        "defaults: [_self_, override hydra/sweeper: grid]\n"
+        "seed: 0\nseconds: 0.0\nx: 0.5\nmodel: {path: null}\nrun: null\noutputs: outputs\nobjective: null\nmesh: null\n"
+        "distributed: {coordinator: null, processes: null, process_id: null, timeout: 60}\n"
+    ),
+    "defense/tar.yaml": "alpha: 1\n",
+}
+PROGRAM = '''
+import os, time
+from pathlib import Path
+import jax
+from immunax.runtime import job, launch, manifest
+from immunax.runtime.leader import is_leader
+from immunax.runtime.errors import DivergedError, UserError
+
+@launch.command(required=("defense",), folder=Path(__file__).parent / "conf")
+def main(config):
+    """Notes each start, and each end."""
+    folder = job.run_directory()
+    def note(name):
+        with (folder / name).open("a") as out:
+            out.write(f"{os.getpid()}\\n")
+    note("starts")
+    time.sleep(config.seconds)
+    if config.x > 0.9:
+        raise DivergedError(f"diverged at {config.x}")
+    if config.x > 0.8:
+        raise UserError(f"failed at {config.x}")
+    results = {"y": (config.x - 0.3) ** 2, "processes": jax.process_count()}
+    manifest.write_manifest(folder, config.plain, {}, {"results": results, "ended": manifest.now()})
+    if is_leader():
+        note("ends")
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def write(home: Path) -> None:
+    """The command and its configuration, with the launchers and sweepers of the package."""
+    for name, text in CONF.items():
+        path = home / "conf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (home / "conf" / "hydra").symlink_to(configuration_folder() / "hydra")
+    (home / "program.py").write_text(PROGRAM)
+
+
+def start(home: Path, *overrides: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Starts a sweep ``run=one`` in a folder."""
+    command = [sys.executable, "program.py", "-m", "defense=tar", "run=one", *overrides]
+    settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "JAX_PLATFORMS": "cpu", **(variables or {})}
+    settings["XLA_FLAGS"] = ""
+    return subprocess.Popen(command, cwd=home, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def pids(home: Path, name: str) -> dict[str, list[int]]:
+    """By run, the processes that have begun it (``starts``) or ended it (``ends``)."""
+    found = sorted(home.glob(f"outputs/one/*/{name}"))
+    return {file.parent.name: [int(line) for line in file.read_text().split()] for file in found}
