@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """A loss that is not finite. The same run would meet it again, so that it is how the run came out."""
+    """Numbers that are not finite. The same run would meet them again, so that it is how the run came out."""
 
 
 def shown(value: Any, most: int = 80) -> str:
