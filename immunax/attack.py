@@ -1,100 +1,185 @@
 """``python -m immunax.attack model=PATH_OR_ID +attack=NAME``: red-team a checkpoint."""
 
-from pathlib import Path
-
-from jax.sharding import Mesh
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.search import Search
+from immunax.conditions.episode import Episode
 from immunax.models.lora import Adapted
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.runtime import console, digest, manifest, mesh
-from immunax.runtime.job import run_directory, run_title
+from immunax.runtime.job import Run, run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
 from immunax.stages.kept import record_counts
-from immunax.stages.provenance import computed_as_made, lessons, passed_on
-from immunax.stages.red_team import from_config
+from immunax.stages.provenance import Lesson, computed_as_made, lessons, passed_on
+from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
 from immunax.stages.search import search_and_score, show, to_json
 from immunax.stages.setup import Parts, Setup, open_metrics, set_up
 from immunax.stages.subject import called
 from immunax.stages.submitted import with_submitted
-from immunax.stages.under_attack import red_team
+from immunax.stages.under_attack import Assault, populations, red_teams
+
+UNREAD = ("trainer", "red_team")
+"""What a model may bring for ``immunax.train``, and nothing here reads."""
 
 
-@command("attack", required=("attack",), fallbacks={"model": ("hf", "path"), "attack": ("submitted", "file")})
+class Prepared(NamedTuple):
+    """A run that is about to attack.
+
+    Attributes:
+      run: its folder and configuration.
+      team: the attack, and what is asked.
+      digests: SHA-256 of what it reads.
+      record: of its manifest so far.
+    """
+
+    run: Run
+    team: RedTeam
+    digests: dict[str, str]
+    record: dict[str, Any]
+
+
+def attack_all(runs: Sequence[Run]) -> Iterator[Run]:
+    """Attacks one model in several ways, and leaves the records, figure, metrics and manifest of each in its run's folder.
+
+    Args:
+      runs: that differ in their attacks and seeds alone.
+
+    Yields:
+      Each that has ended; what ends one before its time is its own.
+    """
+    started, attacks = manifest.now(), []
+    for run in runs:
+        with run.apart():
+            run.config = computed_as_made(with_submitted(run.config))
+            check_same_run(run.folder, run.config)
+            check_dtype(run.config.export_dtype)
+            if not isinstance(run.config.build("attack"), Search):
+                attacks.append(run)
+                continue
+            _search(run, started)
+        yield run
+    if attacks:
+        yield from _attack(attacks, started)
+
+
+@command(
+    "attack",
+    required=("attack",),
+    fallbacks={"model": ("hf", "path"), "attack": ("submitted", "file")},
+    together=attack_all,
+    differ=("attack", "seed", *UNREAD),
+)
 def main(config: UserConfig) -> None:
     """Attacks one model and leaves its records, figure, metrics and manifest in the run's folder."""
-    folder, started, config = run_directory(), manifest.now(), computed_as_made(with_submitted(config))
-    check_same_run(folder, config)
-    check_dtype(config.export_dtype)
-    attack = config.build("attack")
-    run, devices = _search, mesh.build(config.build("mesh"))
-    if not isinstance(attack, Search):
-        run, devices = _attack, mesh.for_one_model(devices)
-    setup, loaded = set_up(Parts.given(config), devices)
-    taught = lessons(config.model.get("path"))
-    whose = attackers_data(taught, setup.splits, setup.digests["data"], [attack])
-    record = {"started": started, "seed": config.seed, "attack_data": whose, "taught_before": passed_on(taught)}
-    found = run(config, setup, loaded, devices, folder, record)
-    if found is None:
-        return
-    episode, prompts, counts, digests, record = found
-    name = _name(config)
-    episodes = {name: episode}
-    with open_metrics(config, folder) as metrics:
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, prompts, metrics, {name: counts})
-    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
-    manifest.write_manifest(folder, config.plain, digests, record)
+    run = Run(config, run_directory(), run_title())
+    for _ in attack_all([run]):
+        pass
+    if run.failed is not None:
+        raise run.failed
 
 
 def _name(config: UserConfig) -> str:
     return called(config.build("model"), config.build("start"))
 
 
-def _attack(
-    config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
-) -> tuple | None:
+def _attack(runs: Sequence[Run], started: str) -> Iterator[Run]:
+    config = runs[0].config
+    devices = mesh.for_one_model(mesh.build(config.build("mesh")))
+    setup, loaded = set_up(Parts.given(config), devices)
+    taught, prepared = lessons(config.model.get("path")), []
+    for run in runs:
+        with run.apart():
+            prepared += _prepared(run, setup, taught, started)
+    if not prepared:
+        return
+    params, tokenizer = start_model(config.build("start"), setup, loaded), setup.checkpoint.tokenizer
+    assaults = [Assault(each.team, each.run.config.seed, _keeper(each, setup, params)) for each in prepared]
+    parts = populations(assaults, tokenizer, setup.splits)
+    for place, found in red_teams(assaults, parts, setup.model, params, tokenizer, _name(config)):
+        run, team, digests, record = prepared[place]
+        with run.apart():
+            if not isinstance(found, Episode):
+                raise found
+            _deliver(run, found, team.before.dialogs, team.counts, digests, record)
+        yield run
+
+
+def _prepared(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) -> list[Prepared]:
+    """The run, but for one that has ended."""
+    config = run.config
     team = from_config(config, "attack", setup)
     adapters = team.attack.tuning.lora if isinstance(team.attack, FineTuning) else None
     export.check(adapters, config.export_adapter, "+attack=harmful_sft_lora")
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
-    check_same_inputs(folder, digests)
-    if is_finished(folder, config):
+    check_same_inputs(run.folder, digests)
+    if is_finished(run.folder, config):
+        return []
+    record = _record(run, setup, taught, started) | {"data": record_counts(team.counts, team.lengths)}
+    manifest.write_manifest(run.folder, config.plain, digests, record)
+    return [Prepared(run, team, digests, record)]
+
+
+def _record(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) -> dict[str, Any]:
+    whose = attackers_data(taught, setup.splits, setup.digests["data"], [run.config.build("attack")])
+    return {
+        "started": started,
+        "seed": run.config.seed,
+        "attack_data": whose,
+        "taught_before": passed_on(taught),
+    }
+
+
+def _keeper(prepared: Prepared, setup: Setup, params: Params) -> Any:
+    """What exports the adapters that an attack has trained, where that is asked for."""
+    attack, config = prepared.team.attack, prepared.run.config
+    adapters = attack.tuning.lora if isinstance(attack, FineTuning) else None
+    if not config.export_adapter or adapters is None:
         return None
-    record |= {"data": record_counts(team.counts, team.lengths)}
-    manifest.write_manifest(folder, config.plain, digests, record)
-    params = start_model(config.build("start"), setup, loaded)
 
     def keep(attacked: Params) -> None:
-        if config.export_adapter and adapters is not None and isinstance(attacked, Adapted):
+        if isinstance(attacked, Adapted):
             with console.phase("export"):
-                export.export_adapter(folder, setup.checkpoint, adapters, params, attacked.lora, config.export_dtype)
+                folder, kind = prepared.run.folder, config.export_dtype
+                export.export_adapter(folder, setup.checkpoint, adapters, params, attacked.lora, kind)
 
-    tokenizer = setup.checkpoint.tokenizer
-    episode = red_team(team, setup.model, params, tokenizer, _name(config), config.seed, keep=keep)
-    return episode, team.before.dialogs, team.counts, digests, record
+    return keep
 
 
-def _search(
-    config: UserConfig, setup: Setup, loaded: Params, devices: Mesh, folder: Path, record: dict
-) -> tuple | None:
+def _search(run: Run, started: str) -> None:
+    config, devices = run.config, mesh.build(run.config.build("mesh"))
+    setup, loaded = set_up(Parts.given(config), devices)
     export.check(None, config.export_adapter, "one attack, as +attack=harmful_sft_lora, where a search makes many")
-    check_same_inputs(folder, setup.digests)
-    if is_finished(folder, config):
-        return None
-    manifest.write_manifest(folder, config.plain, setup.digests, record)
+    check_same_inputs(run.folder, setup.digests)
+    record = _record(run, setup, lessons(config.model.get("path")), started)
+    if is_finished(run.folder, config):
+        return
+    manifest.write_manifest(run.folder, config.plain, setup.digests, record)
     attack, evaluation = config.build("attack"), config.build("judge")
     params = start_model(config.build("start"), setup, loaded)
     searched = search_and_score(attack, evaluation, setup, params, _name(config), config.seed, devices)
     show(searched.found)
     record |= {"data": searched.data, "search": to_json(searched.found)}
-    return searched.episode, searched.prompts, searched.counts, setup.digests, record
+    _deliver(run, searched.episode, searched.prompts, searched.counts, setup.digests, record)
+
+
+def _deliver(
+    run: Run, episode: Episode, prompts: Any, counts: Any, digests: dict[str, str], record: dict[str, Any]
+) -> None:
+    name = _name(run.config)
+    episodes = {name: episode}
+    with open_metrics(run.config, run.folder) as metrics:
+        title = marked(run.title, record["attack_data"])
+        fell = report.deliver(run.folder, title, episodes, prompts, metrics, {name: counts})
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
+    manifest.write_manifest(run.folder, run.config.plain, digests, record)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 _SUBDIR = "${immunax_job:${hydra:job.override_dirname}}"
-_BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_GRID = "hydra_plugins.immunax_sweeps.sweepers.Grid"
 
 
 def estimate(value: float | None, half: float = 0.1) -> dict[str, float | None]:
@@ -71,7 +71,7 @@ def sweep(folder: Path) -> Path:
 
 
 def write_grid(
-    folder: Path, task: Any, sweeper: str = _BASIC, subdir: str = _SUBDIR, excluded: Any = ("model", "run")
+    folder: Path, task: Any, sweeper: str = _GRID, subdir: str = _SUBDIR, excluded: Any = ("model", "run")
 ) -> None:
     """What Hydra writes down as a sweep begins."""
     said = {

@@ -18,7 +18,7 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.launch import configuration_folder
 from immunax.runtime.overrides import ConfigSource, prepare
-from immunax.runtime.sweeps import names
+from immunax.runtime.sweeps.names import called
 
 _MODEL = {"model": ("hf", "path")}
 _REQUIRED = {"immunax.train": ("defense",), "immunax.attack": ("attack",)}
@@ -62,7 +62,7 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
     for chosen in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
         # What is not swept stays as the user wrote it.
         job = [one if _key(one) in swept else text for one, text in zip(chosen, overrides, strict=True)]
-        folder = names.called([text for text in job if _key(text) in swept]) if swept else None
+        folder = called([text for text in job if _key(text) in swept]) if swept else None
         program = tuple(text for text in job if _key(text) != _FREE)
         if module == _TRAIN and program not in known:
             known[program] = _program(source, program, required)

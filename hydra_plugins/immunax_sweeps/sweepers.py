@@ -1,6 +1,6 @@
 """Sweepers: ``hydra/sweeper=grid``, the default, and ``optuna``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
@@ -24,9 +24,10 @@ class _Runs(Sweeper):
             Plugins.instance().instantiate_launcher(**parts),
         )
 
-    def given(self, arguments: list[str]) -> list[str]:
-        """The overrides of a sweep: those of ``hydra.sweeper.params``, and those of the command line."""
-        return [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+    def run(self, sweep: Callable[..., None], arguments: list[str]) -> None:
+        """Runs a sweep over the overrides of ``hydra.sweeper.params`` and of the command line."""
+        given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        sweep(*self.parts, given, **self.options)
 
 
 class Grid(_Runs):
@@ -36,7 +37,7 @@ class Grid(_Runs):
         """See Hydra's sweeper."""
         from immunax.runtime.sweeps.grid import sweep
 
-        return sweep(*self.parts, self.given(arguments), **self.options)
+        self.run(sweep, arguments)
 
 
 class Optuna(_Runs):
@@ -46,4 +47,4 @@ class Optuna(_Runs):
         """See Hydra's sweeper."""
         from immunax.runtime.sweeps.study import sweep
 
-        return sweep(*self.parts, self.given(arguments), **self.options)
+        self.run(sweep, arguments)

@@ -4,7 +4,7 @@ Members run in turns, as many together as a device can use. A turn is a loop on 
 one program whatever their number; what is found out about attacked weights is found out between them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -174,7 +174,7 @@ class Runner(NamedTuple):
     first_steps: Any
     mesh: Mesh | None
 
-    def run(self, times: int, at_once: int | None = None) -> Iterator[Attacked]:
+    def run(self, times: int, at_once: int | None = None) -> Generator[Attacked, bool | None, None]:
         """See :func:`attacked`.
 
         Args:
@@ -196,7 +196,12 @@ class Runner(NamedTuple):
                 seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
                 losses, norms = (each[: len(real), :end] for each in seen)
                 healthy = diverged_at[: len(real)]
-                yield Attacked(real, end, losses, norms, healthy, self.params, members[1], moving.trained, self.mesh)
+                if (
+                    yield Attacked(
+                        real, end, losses, norms, healthy, self.params, members[1], moving.trained, self.mesh
+                    )
+                ):
+                    break
                 done = end
 
     def needed_bytes(self, chunk: int) -> int:
@@ -223,7 +228,7 @@ class Runner(NamedTuple):
 
 def attacked(
     parts: Sequence[Program], model: Model, params: Params, key: jax.Array, mesh: Mesh | None = None, times: int = 1
-) -> Iterator[Attacked]:
+) -> Generator[Attacked, bool | None, None]:
     """Attacks one set of weights with every member; each equals its attack run alone.
 
     Args:
@@ -236,7 +241,7 @@ def attacked(
 
     Yields:
       The members that run together, after each part of their course. What is found out about them is to be found out before
-      the next ones are asked for, which take the place of their weights.
+      the next ones are asked for, which take the place of their weights. Whoever sends true has seen enough of these.
 
     Raises:
       UserError: not even one member at a time fits the memory, or a dialog is longer than the model's context.

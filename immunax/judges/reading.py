@@ -9,7 +9,7 @@ import numpy as np
 from immunax.data.spelling import Speller, speller
 from immunax.data.thought import MARKERS, after
 from immunax.models.generate import NOT_FINITE
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError
 
 
 class Read(NamedTuple):
@@ -34,12 +34,13 @@ def read(tokenizer: Any, ids: np.ndarray, stop: Sequence[int], closing: str | No
       closing: the marker that closes the thought that the prompts leave open, None where they leave none.
 
     Raises:
-      UserError: the model's logits were not finite: there is no answer to judge; or the vocabulary is of no known kind.
+      DivergedError: the model's logits were not finite: there is no answer to judge.
+      UserError: the vocabulary is of no known kind.
     """
     ids = np.asarray(ids)
     broken = int((ids == NOT_FINITE).any(axis=1).sum())
     if broken:
-        raise UserError(
+        raise DivergedError(
             f"the model's logits are not finite for {broken} of {len(ids)} prompts, and what it says means nothing: its weights "
             "are broken, or its numbers too large for the dtype; check the model, or set compute.dtype=float32."
         )

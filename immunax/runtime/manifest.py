@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import atomic
+from immunax.runtime import atomic, code
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
 from immunax.runtime.moved import current
@@ -55,6 +55,7 @@ def write_manifest(
         "config": dict(config),
         "digests": dict(digests),
         "versions": versions(),
+        "code": codes(path),
         "git": _git(Path(__file__).parent),
         "platform": _platform(),
         "written": now(),
@@ -93,6 +94,18 @@ def read(run_dir: Path | str) -> dict[str, Any]:
     if not isinstance(record.get("config"), dict):
         raise UserError(f"{path} holds no configuration: {fix}.")
     return {**record, "config": current(record["config"])}
+
+
+def codes(path: Path) -> list[str]:
+    """SHA-256 of the package's code at every start of a run, in order, where it changed; this process's last.
+
+    Args:
+      path: of the manifest, which may be new.
+    """
+    before = values.read_object(path).get("code") if path.exists() else None
+    known = before if isinstance(before, list) else []
+    now = code.package_digest()
+    return known if known[-1:] == [now] else [*known, now]
 
 
 def versions() -> dict[str, str | None]:

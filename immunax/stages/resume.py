@@ -43,7 +43,8 @@ def check_same_run(folder: Path, config: UserConfig) -> None:
     """
     if not (folder / manifest.FILE).exists():
         return
-    before = dict(_leaves(manifest.read(folder)["config"]))
+    record = manifest.read(folder)
+    before = dict(_leaves(record["config"]))
     now = dict(_leaves(config.plain))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     changed = [name for name in changed if not any(f"{name}.".startswith(f"{free}.") for free in _FREE)]
@@ -53,6 +54,9 @@ def check_same_run(folder: Path, config: UserConfig) -> None:
             f"{folder} holds a run with {name}={before.get(name)!r}, not {now.get(name)!r}: "
             "choose another run=NAME, or delete that folder."
         )
+    if len(manifest.codes(folder / manifest.FILE)) > len(record.get("code") or [""]):
+        done = "was made" if "ended" in record else "began"
+        console.note(f"{folder} {done} with other code than this; to make it with this one alone, delete it")
 
 
 def check_same_inputs(folder: Path, digests: Mapping[str, str]) -> None:

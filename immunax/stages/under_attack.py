@@ -1,20 +1,79 @@
-"""Attack one model, score it before and after, keep scores and no answers."""
+"""Attack one model, in one way or in several, score it before and after, keep scores and no answers."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from immunax.attacks.attack import FineTuning
+from immunax.attacks.attack import Edit, FineTuning
 from immunax.campaign.course import Point, course, paid
+from immunax.campaign.population import attacked
+from immunax.campaign.programs import Program, programs
 from immunax.conditions.episode import Course, Episode
 from immunax.conditions.fall import shown_fallen
+from immunax.data.dialog import Splits
 from immunax.judges.evaluate import Given, Material, Scores, batch_count, given_by, judged
 from immunax.models.model import Model, Params
 from immunax.runtime import console
-from immunax.runtime.errors import DivergedError
+from immunax.runtime.errors import DivergedError, UserError
 from immunax.stages.red_team import RedTeam
+
+
+class Assault(NamedTuple):
+    """One of several attacks on one model.
+
+    Attributes:
+      team: the attack and what is asked, from :func:`~immunax.stages.red_team.assemble`.
+      seed: of every random key.
+      keep: what else is done with the attacked weights, plain or adapted, before they are scored.
+    """
+
+    team: RedTeam
+    seed: int
+    keep: Callable[[Params], None] | None = None
+
+
+class Together(NamedTuple):
+    """Fine-tunings that run as populations and are asked at the same parts of their courses.
+
+    Attributes:
+      places: which of the attacks these are.
+      parts: their programs.
+      times: in how many parts they are asked.
+    """
+
+    places: tuple[int, ...]
+    parts: tuple[Program, ...]
+    times: int
+
+
+def populations(assaults: Sequence[Assault], tokenizer: Any, splits: Splits) -> list[Together]:
+    """The fine-tunings among some attacks, those of one program in shapes that they share.
+
+    Args:
+      assaults: any attacks; edits stay alone.
+      tokenizer: the model's.
+      splits: the data that the teams were assembled of.
+    """
+    if len(assaults) == 1:
+        return _alone(assaults[0].team)
+    found: dict[int, dict[int, FineTuning]] = {}
+    for place, each in enumerate(assaults):
+        if isinstance(each.team.attack, FineTuning):
+            found.setdefault(each.team.attack.tuning.probes, {})[place] = each.team.attack
+    return [
+        Together(tuple(attacks), programs(list(attacks.values()), tokenizer, splits), times)
+        for times, attacks in found.items()
+    ]
+
+
+def _alone(team: RedTeam) -> list[Together]:
+    """A fine-tuning in the shapes that it has by itself."""
+    attack = team.attack
+    return [Together((0,), (team.material,), attack.tuning.probes)] if isinstance(attack, FineTuning) else []
 
 
 def red_team(
@@ -43,49 +102,150 @@ def red_team(
       :class:`~immunax.conditions.episode.Episode`.
 
     Raises:
-      DivergedError: the attack's loss is not finite.
+      UserError: the attack's loss is not finite, as :class:`~immunax.runtime.errors.DivergedError`, or what it leaves cannot be
+        scored.
     """
-    evaluation = team.evaluation
-    attack_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
-    probe_key, known = jax.random.split(attack_key)[1], None
-    if before is None:
-        first = _given(team, model, params, team.before, before_key, f"evaluate {name}")
-        before = judged(evaluation, tokenizer, team.before, first)
-        known = first if _same(team.before, team.after) else None
-    probes = [_probed(team, model, params, tokenizer, probe_key, known)]
-    last, steps, along = _attacked(team, model, params, tokenizer, name, attack_key)
-    probes += along
-    if keep is not None:
-        keep(last.weights)
-    given = _given(team, model, last.weights, team.after, after_key, f"evaluate attacked {name}")
-    if len(probes) < len(steps):
-        probes.append(_probed(team, model, last.weights, tokenizer, jax.random.fold_in(probe_key, last.step), given))
-    judges = {each: np.stack([scores[each] for scores in probes]) for each in evaluation.judges}
-    after = judged(evaluation, tokenizer, team.after, given)
-    spent = paid(team.attack, team.material, model, params, attack_key, steps)
-    return Episode(before, after, Course(last.losses.astype(np.float64), np.array(steps), judges, *spent))
+    assault = Assault(team, seed, keep)
+    ((_, found),) = red_teams([assault], _alone(team), model, params, tokenizer, name, before)
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
-def _attacked(
-    team: RedTeam, model: Model, params: Params, tokenizer: Any, name: str, key: jax.Array
-) -> tuple[Point, list[int], list[dict[str, np.ndarray]]]:
-    """The last point, the steps that probes are of, and the probes along the way; that of a whole attack's end is not there."""
-    probe_key, times, total = jax.random.split(key)[1], 1, 1
-    if isinstance(team.attack, FineTuning):
-        times, total = team.attack.tuning.probes, team.material.steps
-    steps, last, along = [0], None, []
-    with console.progress(f"attack {name}", total, "step") as bar:
-        for point in course(team.attack, team.material, model, params, key, times):
-            _check(point, name)
-            bar.advance(max(1, point.step - steps[-1]), **({"loss": point.losses[-1]} if point.step else {}))
-            steps, last = [*steps, point.step], point
-            if isinstance(team.attack, FineTuning) and point.step < total:
-                key_here = jax.random.fold_in(probe_key, point.step)
-                along.append(_probed(team, model, point.weights, tokenizer, key_here, None))
-                if _fallen(team, along[-1]):
-                    break
-    assert last is not None
-    return last, steps, along
+def red_teams(
+    assaults: Sequence[Assault],
+    parts: Sequence[Together],
+    model: Model,
+    params: Params,
+    tokenizer: Any,
+    name: str,
+    before: Scores | None = None,
+) -> Iterator[tuple[int, Episode | UserError]]:
+    """Scores one model, attacks it in several ways and scores it after each; what ends one attack ends no other.
+
+    Args:
+      assaults: whose teams evaluate alike.
+      parts: from :func:`populations`.
+      model, params, tokenizer, name: as for :func:`red_team`.
+      before: scores before the attacks, where they are known already.
+
+    Yields:
+      As soon as an attack has ended, its place and what it came to.
+    """
+    several = len(assaults) > 1
+    known: dict[int | None, Given] = {}
+    courses = [_Course(each, model, params, tokenizer, name, before, known) for each in assaults]
+    total = 1 if several or not parts else parts[0].parts[0].steps
+    with nullcontext() if several else console.progress(f"attack {name}", total, "step") as bar:
+        for each, point in _points(courses, parts, model, params):
+            with each.apart():
+                each.meet(point, bar)
+            if each.over and several:
+                yield courses.index(each), each.end()
+    if not several:
+        yield 0, courses[0].end()
+
+
+def _points(
+    courses: Sequence["_Course"], parts: Sequence[Together], model: Model, params: Params
+) -> Iterator[tuple["_Course", Point]]:
+    """Every attack that is not over, after each part of its course."""
+    for each in courses:
+        if isinstance(each.team.attack, Edit):
+            for point in course(each.team.attack, each.team.material, model, params, each.attack_key):
+                yield each, point
+    for population in parts:
+        mine = [courses[place] for place in population.places]
+        keys = jnp.stack([each.attack_key for each in mine])
+        turns = attacked(population.parts, model, params, keys, times=population.times)
+        turn = next(turns, None)
+        while turn is not None:
+            there = [mine[place] for place in turn.places]
+            for index, each in enumerate(there):
+                if not each.over:
+                    yield each, Point(turn.step, turn.losses[index], turn.weights(index))
+            try:
+                turn = turns.send(all(each.over for each in there))
+            except StopIteration:
+                break
+
+
+class _Course:
+    """One attack on its way: what was seen of it so far."""
+
+    def __init__(
+        self,
+        assault: Assault,
+        model: Model,
+        params: Params,
+        tokenizer: Any,
+        name: str,
+        before: Scores | None,
+        known: dict[int | None, Given],
+    ):
+        self.team, self.keep, self.name = assault.team, assault.keep, name
+        self.model, self.tokenizer, self.params = model, tokenizer, params
+        self.attack_key, before_key, self.after_key = jax.random.split(jax.random.key(assault.seed), 3)
+        self.probe_key, self.before, first = jax.random.split(self.attack_key)[1], before, None
+        if before is None:
+            # What is drawn without chance is the same whatever the seed.
+            drawn = assault.seed if self.team.evaluation.decoding.temperature > 0 else None
+            if drawn not in known:
+                known[drawn] = _given(self.team, model, params, self.team.before, before_key, f"evaluate {name}")
+            self.before = judged(self.team.evaluation, tokenizer, self.team.before, known[drawn])
+            first = known[drawn] if _same(self.team.before, self.team.after) else None
+        self.probes = [_probed(self.team, model, params, tokenizer, self.probe_key, first)]
+        self.steps, self.over = [0], False
+        self.last: Point | None = None
+        self.failed: UserError | None = None
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is wrong within the block ends this attack alone."""
+        try:
+            yield
+        except UserError as error:
+            self.failed, self.over = error, True
+
+    def meet(self, point: Point, bar: console.Bar | None) -> None:
+        """Takes a point of the course, which may be the last one.
+
+        Raises:
+          UserError: the attack has diverged, or its weights give no answers.
+        """
+        _check(point, self.name)
+        if bar is not None:
+            bar.advance(max(1, point.step - self.steps[-1]), **({"loss": point.losses[-1]} if point.step else {}))
+        self.steps, self.last = [*self.steps, point.step], point
+        self.over = isinstance(self.team.attack, Edit) or point.step == self.team.material.steps
+        if not self.over:
+            key = jax.random.fold_in(self.probe_key, point.step)
+            self.probes.append(_probed(self.team, self.model, point.weights, self.tokenizer, key, None))
+            self.over = _fallen(self.team, self.probes[-1])
+
+    def end(self) -> Episode | UserError:
+        """What the attack came to, while its weights are there."""
+        if self.failed is None:
+            with self.apart():
+                return self._scored()
+        assert self.failed is not None
+        return self.failed
+
+    def _scored(self) -> Episode:
+        team, last = self.team, self.last
+        assert last is not None
+        assert self.before is not None
+        if self.keep is not None:
+            self.keep(last.weights)
+        title = f"evaluate attacked {self.name}"
+        given = _given(team, self.model, last.weights, team.after, self.after_key, title)
+        if len(self.probes) < len(self.steps):
+            key = jax.random.fold_in(self.probe_key, last.step)
+            self.probes.append(_probed(team, self.model, last.weights, self.tokenizer, key, given))
+        judges = {each: np.stack([scores[each] for scores in self.probes]) for each in team.evaluation.judges}
+        after = judged(team.evaluation, self.tokenizer, team.after, given)
+        spent = paid(team.attack, team.material, self.model, self.params, self.attack_key, self.steps)
+        return Episode(self.before, after, Course(last.losses.astype(np.float64), np.array(self.steps), judges, *spent))
 
 
 def _fallen(team: RedTeam, probe: dict[str, np.ndarray]) -> bool:

@@ -1,7 +1,8 @@
 import pytest
 
+from immunax.runtime import code
 from immunax.runtime.errors import UserError
-from immunax.runtime.manifest import write_manifest
+from immunax.runtime.manifest import read, write_manifest
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.resume import check_same_inputs, check_same_run
 
@@ -19,6 +20,21 @@ def test_another_configuration_is_refused_by_the_name_of_what_differs(tmp_path):
     write_manifest(tmp_path, CONFIG.plain, {})
     with pytest.raises(UserError, match=r"defense\.alpha=1\.0, not 2\.0"):
         check_same_run(tmp_path, CONFIG.with_values({"defense.alpha": 2.0}))
+
+
+def test_a_run_that_goes_on_with_other_code_is_told_of_and_its_manifest_has_both(tmp_path, monkeypatch, capsys):
+    write_manifest(tmp_path, CONFIG.plain, {})
+    check_same_run(tmp_path, CONFIG)
+    assert capsys.readouterr().err == ""
+    (first,) = read(tmp_path)["code"]
+    monkeypatch.setattr(code, "package_digest", lambda: "other")
+    check_same_run(tmp_path, CONFIG)
+    assert "began with other code than this" in capsys.readouterr().err
+    for _ in range(2):
+        write_manifest(tmp_path, CONFIG.plain, {}, {"ended": "now"})
+        assert read(tmp_path)["code"] == [first, "other"]
+    check_same_run(tmp_path, CONFIG)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_manifest_that_cannot_be_read_is_told_in_one_line(tmp_path):

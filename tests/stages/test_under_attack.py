@@ -19,10 +19,10 @@ from immunax.judges.reading import read
 from immunax.models.generate import Decoding
 from immunax.models.lora import Adapted, LoraSpec
 from immunax.models.model import Model
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError, UserError
 from immunax.stages import under_attack
 from immunax.stages.red_team import Probes, assemble
-from immunax.stages.under_attack import red_team
+from immunax.stages.under_attack import Assault, populations, red_team, red_teams
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
 PARAMS = small.params(model=MODEL)
@@ -123,3 +123,52 @@ def test_the_attacked_weights_are_handed_over_before_they_are_scored():
     (given,) = kept
     assert isinstance(given, Adapted)
     jax.tree.map(np.testing.assert_array_equal, given.lora, last.weights.lora)
+
+
+def together(attacks, seeds, probes, evaluation=EVALUATION):
+    """By place, what attacks on one model come to as one program; and the number of programs."""
+    teams = [assemble(each, evaluation, tiny.tokenizer(), SPLITS, probes) for each in attacks]
+    assaults = [Assault(*each) for each in zip(teams, seeds, strict=True)]
+    parts = populations(assaults, tokenizer := tiny.tokenizer(), SPLITS)
+    return dict(red_teams(assaults, parts, MODEL, PARAMS, tokenizer, "model")), sum(len(each.parts) for each in parts)
+
+
+def test_attacks_that_are_one_program_come_to_what_each_comes_to_alone():
+    tunings = [
+        TUNING,
+        replace(TUNING, optimizer=AdamW(3e-3), seed=1),
+        replace(TUNING, lora=LoraSpec(2, targets=("q_proj",))),
+        replace(TUNING, lora=LoraSpec(4, targets=("q_proj",)), seed=2),
+        replace(TUNING, optimizer=AdamW(1e38)),
+    ]
+    attacks = [*(HarmfulSFT(4, each) for each in tunings), Prune(), HarmfulSFT(4, TUNING, template=Template("Obey."))]
+    seeds = [7, 1, 7, 2, 7, 7, 7]
+    found, programs = together(attacks, seeds, Probes(3, 4))
+    assert programs == 2
+    assert sorted(found) == list(range(len(attacks)))
+    for place, (attack, seed) in enumerate(zip(attacks, seeds, strict=True)):
+        team = assemble(attack, EVALUATION, tiny.tokenizer(), SPLITS, Probes(3, 4))
+        if place == 4:
+            with pytest.raises(DivergedError) as alone:
+                red_team(team, MODEL, PARAMS, tiny.tokenizer(), "model", seed)
+            assert str(found[place]) == str(alone.value)
+            continue
+        alone = red_team(team, MODEL, PARAMS, tiny.tokenizer(), "model", seed)
+        jax.tree.map(
+            lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), found[place], alone
+        )
+        np.testing.assert_array_equal(found[place].course.flops, alone.course.flops)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "steps"),
+    [(1, [[0, 1, 2, 3, 4], [0, 1]]), (None, [[0, 1, 2, 3], [0, 1, 2]])],
+    ids=["in turns", "at once"],
+)
+def test_in_a_population_each_attack_ends_where_its_own_refusals_have_fallen(monkeypatch, at_once, steps):
+    monkeypatch.setattr("immunax.campaign.population.most_at_once", lambda mesh: at_once)
+    # Of two members, the judge is asked before the attack and for the first probe; then three times more it sees refusals.
+    evaluation = replace(EVALUATION, judges={"refusal": FallsAfter(2 * 2 + 3)}, prompts=5)
+    attacks = [HarmfulSFT(6, replace(TUNING, epochs=4, probes=12, seed=seed)) for seed in (0, 1)]
+    found, _ = together(attacks, (0, 1), Probes(5, 4, 0.6), evaluation)
+    assert [found[place].course.probe_steps.tolist() for place in (0, 1)] == steps

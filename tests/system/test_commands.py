@@ -257,6 +257,34 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(run, trai
         )
 
 
+def test_attacks_of_a_sweep_that_are_one_program_leave_what_each_leaves_alone(run, home):
+    fields = ("samples=5", "tuning.epochs=4", "tuning.batch_size=5", "tuning.max_length=512", "tuning.probes=2")
+    line = ("-m", "+attack=harmful_sft", "model=model", *SMALL, *(f"attack.{field}" for field in fields), "seed=1,2")
+    rates = "attack.tuning.optimizer.learning_rate"
+    status, _, said = run(home, "attack", *line, f"{rates}=1e-3", "run=apart")
+    assert status == 0, said
+    status, _, said = run(home, "attack", *line, f"{rates}=1e-3,1e39", "run=fused", "hydra.sweeper.fuse=true")
+    assert status == 2
+    assert said.count("load model ...") == 1
+    assert "2 of the sweep's jobs failed" in said
+    for seed in (1, 2):
+        apart, fused = home / f"outputs/apart/seed={seed}", home / f"outputs/fused/learning_rate=0.001+seed={seed}"
+        assert {each.name for each in apart.iterdir()} == {each.name for each in fused.iterdir()}
+        assert f"seed={seed}" in (fused / ".hydra" / "overrides.yaml").read_text()
+        one, other = (
+            [json.loads(text) for text in (folder / "records.jsonl").read_text().splitlines()]
+            for folder in (apart, fused)
+        )
+        nats = [[record.pop("nll", 0.0) for record in records] for records in (one, other)]
+        assert one == other
+        np.testing.assert_allclose(*nats, rtol=1e-4)
+        one, other = (json.loads((folder / "manifest.json").read_text()) for folder in (apart, fused))
+        assert one["digests"] == other["digests"]
+        assert one["config"] == {**other["config"], "run": "apart"}
+        failed = json.loads((home / f"outputs/fused/learning_rate=1e_39+seed={seed}/failure.json").read_text())
+        assert failed["diverged"]
+
+
 def test_an_attack_without_adapters_has_none_to_export(run, home):
     status, _, err = run(
         home, "attack", "+attack=harmful_sft", "model=model", "export_adapter=true", "run=none", *SMALL

@@ -63,6 +63,7 @@ def check(home, engine, runs, kills, seconds, seed=0):
     return said
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_is_started_again_and_none_is_done_twice(tmp_path):
     assert "lost their worker" in check(tmp_path, "joblib", runs=3, kills=1, seconds=1)
 

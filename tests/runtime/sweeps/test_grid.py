@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import sweeping
+from hydra.core.plugins import Plugins
 
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.runs import Runs
@@ -72,6 +73,51 @@ def test_runs_are_launched_in_batches_where_that_is_asked_for(sweep, monkeypatch
     monkeypatch.setattr(Runs, "_launch", lambda self, left: sizes.append(len(left)) or real(self, left))
     assert sweep("seed=range(5)", "hydra.sweeper.max_batch_size=2")[0] == 0
     assert sizes == [2, 2, 1]
+
+
+@pytest.fixture
+def losing(monkeypatch):
+    """Has the launcher lose the last of the jobs that it is given, so many times."""
+
+    def lose(times):
+        real, rounds = Plugins.instantiate_launcher, []
+
+        def instantiate(self, **parts):
+            launcher = real(self, **parts)
+            launch = launcher.launch
+
+            def losing(job_overrides, initial_job_idx):
+                rounds.append(len(job_overrides))
+                return launch(job_overrides[: -1 if len(rounds) <= times else None], initial_job_idx)
+
+            launcher.launch = losing
+            return launcher
+
+        monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate)
+        return rounds
+
+    return lose
+
+
+def test_runs_whose_workers_are_lost_are_launched_again_and_others_are_not(sweep, losing):
+    rounds = losing(2)
+    status, said = sweep("seed=1,2,3")
+    assert status == 0
+    assert rounds == [3, 1, 1]
+    assert said == "1 of the sweep's runs have lost their worker: they go on\n" * 2
+    assert starts() == {"seed=1": 1, "seed=2": 1, "seed=3": 1}
+
+
+def test_a_sweep_that_loses_its_workers_and_ends_nothing_gives_up_with_the_status_of_a_job_to_be_started_again(
+    sweep, losing, monkeypatch
+):
+    monkeypatch.setattr("immunax.runtime.sweeps.runs._PATIENCE", 2)
+    rounds = losing(100)
+    status, said = sweep("seed=1,2")
+    assert (status, rounds) == (142, [2, 1, 1])
+    assert said.splitlines()[-1] == (
+        "error: 1 of the sweep's jobs failed: seed=2 (its worker was lost; start the line again)"
+    )
 
 
 @pytest.mark.parametrize(
