@@ -6,14 +6,14 @@ widest of the runs' own, where they left one.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from immunax.conditions.statistics import Estimate, mean_of_runs
-from immunax.runs.frame import NUMBERS, Frame
+from immunax.runs.frame import Frame
 from immunax.runs.listing import Headed
 from immunax.runs.query import Condition, Query
 from immunax.runs.status import ORDER
@@ -32,7 +32,7 @@ def check_number(frame: Frame, name: str, option: str) -> None:
       UserError: it holds texts or times.
     """
     column = frame.column(name)
-    if column.type not in NUMBERS and any(value is not None for value in column.values):
+    if not column.has_mean:
         raise UserError(
             f"{option}={name}: holds {_KINDS[column.type]}, and no numbers; give another column, or by={name}."
         )
@@ -141,24 +141,6 @@ def _sorted_by(cell: Any) -> Any:
     if isinstance(cell, Mean):
         return None if np.isnan(cell.estimate.value) else cell.estimate.value
     return cell
-
-
-def averaged_over(query: Query, keys: Sequence[str], candidates: Iterable[str], condition: Condition) -> list[str]:
-    """Which columns have several values within a group: what the means are over.
-
-    Args:
-      query: of a frame.
-      keys: the columns that make groups.
-      candidates: columns to ask of.
-      condition: which rows.
-    """
-    names = [name for name in candidates if name not in keys]
-    if not names:
-        return []
-    groups = query.groups(keys, names, condition)
-    return [
-        name for place, name in enumerate(names) if any(len({row[place] for row in rows}) > 1 for _, rows in groups)
-    ]
 
 
 def lacking(query: Query, metric: str, condition: Condition) -> list[str]:

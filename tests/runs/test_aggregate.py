@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from immunax.runs.aggregate import averaged_over, check_number, grouped, in_order, lacking, means, pivot
+from immunax.runs.aggregate import check_number, grouped, in_order, lacking, means, pivot
 from immunax.runs.frame import Frame, Row
 from immunax.runs.query import EVERY, Query
 from immunax.runs.tables import Mean
@@ -90,12 +90,6 @@ def test_a_pivot_too_wide_for_anybody_is_refused():
     asked = query([{"g": "a", "s": number, "x": 1} for number in range(101)])
     with pytest.raises(UserError, match="columns=s: 101 values, more than 100"):
         pivot(asked, {"g": "g"}, {"s": "s"}, "x", EVERY)
-
-
-def test_what_the_means_are_over_is_what_differs_within_a_group():
-    asked = query([{"g": g, "seed": seed, "rate": g, "same": 1} for g in (0, 1) for seed in (0, 1)])
-    assert averaged_over(asked, ["g"], ["g", "seed", "rate", "same"], EVERY) == ["seed"]
-    assert averaged_over(asked, ["g", "seed"], ["g", "seed"], EVERY) == []
 
 
 def test_groups_are_sorted_by_a_heading_with_what_has_no_value_last():
