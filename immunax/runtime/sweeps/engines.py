@@ -247,6 +247,8 @@ def on_ray(work: Work, jobs: Sequence[Numbered], init: Mapping[str, Any], remote
     Raises:
       UserError: there is no such cluster.
     """
+    # Where uv has started this process, Ray would start its workers by it too, each in a copy of this folder.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray  # pyright: ignore[reportMissingImports]
     from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
@@ -256,8 +258,8 @@ def on_ray(work: Work, jobs: Sequence[Numbered], init: Mapping[str, Any], remote
         told = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise UserError(f"hydra/launcher=ray: {told[:300]}") from error
     try:
-        given = ray.put(work)
-        started = [ray.remote(**remote)(_stopped_is_started_again).remote(given, *job) for job in jobs]
+        given, start = ray.put(work), ray.remote(**remote)(_stopped_is_started_again)
+        started = [start.remote(given, *job) for job in jobs]
 
         def ended(job: Any) -> JobReturn:
             try:

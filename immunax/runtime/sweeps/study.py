@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from immunax.runtime import atomic, console, failure
 from immunax.runtime.errors import UserError
-from immunax.runtime.job import Job, alone
+from immunax.runtime.job import DISTRIBUTED, Job, alone
 from immunax.runtime.objective import FIELD, objective
 from immunax.runtime.sweeps.grid import save
 from immunax.runtime.sweeps.outcome import FREE, Outcome
@@ -143,7 +143,8 @@ class Study:
         storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         self._study = optuna.create_study(study_name="study", storage=storage, load_if_exists=True)
         chosen = [f"{name}=..." for name in varied]
-        self._given = sorted([f"{FIELD}={wanted}", *chosen, *(each for each in fixed if _name(each) not in FREE)])
+        kept = [each for each in fixed if _root(each) not in (*FREE, DISTRIBUTED)]
+        self._given = sorted([f"{FIELD}={wanted}", *chosen, *kept])
         before = self._study.user_attrs.get(_GIVEN, self._given)
         if before != self._given:
             differ = sorted(set(before) ^ set(self._given))
@@ -223,8 +224,8 @@ class Study:
         return [*self.fixed, *(f"{name}={value}" for name, value in chosen.items())]
 
 
-def _name(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+def _root(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition(".")[0]
 
 
 def _line(folder: Path) -> str:

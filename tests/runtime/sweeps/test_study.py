@@ -88,5 +88,6 @@ def test_a_folder_has_one_study(sweep):
         status, said = sweep(*STUDY, "x=interval(0,0.7)", "hydra.sweeper.trials=2", *other)
         assert (status, said.count("\n")) == (2, 1)
         assert said.startswith(f"error: outputs/one holds a study that differs in {other[0]}")
+    assert sweep(*STUDY, "x=interval(0,0.7)", "hydra.sweeper.trials=1", "distributed.timeout=5", "+mesh.data=2")[0] == 0
     status, said = sweep("seed=1,2", *STUDY[1:], "hydra.sweeper.trials=2")
     assert (status, said.count("\n")) == (2, 1)
