@@ -82,7 +82,7 @@ KILLS_A_ROUND = 6
 _PATIENCE = 300
 _TIMES = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00)?")
 _DIGESTS = re.compile(rb"[0-9a-f]{64}")
-_NO_RESULT = re.compile(r"(^|/)(\.hydra|checkpoints|tensorboard|xla)/|\.lock$|\.log$|multirun\.yaml$")
+_NO_RESULT = re.compile(r"(^|/)(\.hydra|checkpoints|tensorboard|xla)/|\.lock$|\.log$|multirun\.yaml$|\.ended\.json$")
 
 
 @dataclass
