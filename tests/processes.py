@@ -79,7 +79,18 @@ def python() -> str:
     uv, folder = os.environ.get("UV") or shutil.which("uv"), _ROOT / ".venv-newer"
     if uv is None:
         pytest.skip("several CPU processes need jax 0.11, and there is no uv to install it with")
-    asked = [uv, "sync", "--quiet", "--locked", "--no-default-groups", "--compile-bytecode", "--python", _newer()]
+    asked = [
+        uv,
+        "sync",
+        "--quiet",
+        "--locked",
+        "--no-default-groups",
+        "--extra",
+        "launchers",
+        "--compile-bytecode",
+        "--python",
+        _newer(),
+    ]
     own = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PYTHON")}
     made = subprocess.run(
         asked, cwd=_ROOT, env={**own, "UV_PROJECT_ENVIRONMENT": str(folder)}, capture_output=True, text=True

@@ -57,9 +57,11 @@ def write(home: Path) -> None:
     (home / "program.py").write_text(PROGRAM)
 
 
-def start(home: Path, *overrides: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen:
+def start(
+    home: Path, *overrides: str, variables: Mapping[str, str] | None = None, python: str = sys.executable
+) -> subprocess.Popen:
     """Starts a sweep ``run=one`` in a folder."""
-    command = [sys.executable, "program.py", "-m", "defense=tar", "run=one", *overrides]
+    command = [python, "program.py", "-m", "defense=tar", "run=one", *overrides]
     settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "JAX_PLATFORMS": "cpu", **(variables or {})}
     settings["XLA_FLAGS"] = ""
     return subprocess.Popen(command, cwd=home, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

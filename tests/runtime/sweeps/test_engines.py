@@ -7,10 +7,11 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import processes
 import pytest
 import sweeping
 
-RAY = pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray"))
+RAY = pytest.param("ray", 20, 6, marks=pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray"))
 SLURM = Path(__file__).parents[2] / "slurm"
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
@@ -69,9 +70,11 @@ def test_a_run_whose_worker_is_killed_is_started_again_and_none_is_done_twice(tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["joblib", "submitit_local", "submitit_slurm", RAY])
-def test_twenty_runs_are_each_done_once_while_workers_are_killed_at_random(tmp_path, engine):
-    check(tmp_path, engine, runs=20, kills=6, seconds=2)
+@pytest.mark.parametrize(
+    ("engine", "runs", "kills"), [("joblib", 8, 3), ("submitit_local", 20, 6), ("submitit_slurm", 8, 3), RAY]
+)
+def test_runs_are_each_done_once_while_workers_are_killed_at_random(tmp_path, engine, runs, kills):
+    check(tmp_path, engine, runs=runs, kills=kills, seconds=2)
 
 
 @pytest.mark.slow
@@ -127,7 +130,7 @@ def test_a_run_on_two_nodes_of_slurm_is_two_processes_that_find_each_other(tmp_p
     overrides, variables = settings(tmp_path, "submitit_slurm")
     process = sweeping.start(
         tmp_path, "seed=range(2)", *overrides, "hydra.launcher.parameters.nodes=2", "hydra.launcher.at_once=1",
-        variables=variables,
+        variables=variables, python=processes.python(),
     )  # fmt: skip
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
