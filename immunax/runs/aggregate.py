@@ -6,14 +6,13 @@ widest of the runs' own, where they left one.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from immunax.conditions.statistics import Estimate, mean_of_runs
-from immunax.runs.frame import NUMBERS, Frame
+from immunax.runs.frame import Frame
 from immunax.runs.listing import Headed
 from immunax.runs.query import Condition, Query
 from immunax.runs.status import ORDER
@@ -32,7 +31,7 @@ def check_number(frame: Frame, name: str, option: str) -> None:
       UserError: it holds texts or times.
     """
     column = frame.column(name)
-    if column.type not in NUMBERS and any(value is not None for value in column.values):
+    if not column.has_mean:
         raise UserError(
             f"{option}={name}: holds {_KINDS[column.type]}, and no numbers; give another column, or by={name}."
         )
@@ -57,12 +56,18 @@ def means(query: Query, keys: Sequence[str], metric: str, condition: Condition) 
         values: dict[str, list[float]] = {}
         for row in known:
             values.setdefault(row[0], []).append(float(row[1]))
-        estimate = mean_of_runs(np.array([fmean(each) for each in values.values()]))
+        estimate = mean_of_runs(np.array([_mean(each) for each in values.values()]))
         if ends and len({row[1] for row in known}) == 1:
             lows, highs = ([row[place] for row in known if row[place] is not None] for place in (2, 3))
             estimate = Estimate(estimate.value, min(lows, default=np.nan), max(highs, default=np.nan))
         found[key] = Mean(estimate, len(values), len({row[0] for row in rows}))
     return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the lines or cells of one run; a run has one row mostly."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values[0] if len(values) == 1 else float(np.mean(values))
 
 
 def grouped(query: Query, keys: Headed, metrics: Headed, condition: Condition) -> Table:
@@ -141,24 +146,6 @@ def _sorted_by(cell: Any) -> Any:
     if isinstance(cell, Mean):
         return None if np.isnan(cell.estimate.value) else cell.estimate.value
     return cell
-
-
-def averaged_over(query: Query, keys: Sequence[str], candidates: Iterable[str], condition: Condition) -> list[str]:
-    """Which columns have several values within a group: what the means are over.
-
-    Args:
-      query: of a frame.
-      keys: the columns that make groups.
-      candidates: columns to ask of.
-      condition: which rows.
-    """
-    names = [name for name in candidates if name not in keys]
-    if not names:
-        return []
-    groups = query.groups(keys, names, condition)
-    return [
-        name for place, name in enumerate(names) if any(len({row[place] for row in rows}) > 1 for _, rows in groups)
-    ]
 
 
 def lacking(query: Query, metric: str, condition: Condition) -> list[str]:

@@ -1,12 +1,11 @@
 """From what a user asks to a table or a figure."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from immunax.runs import cells, curves
-from immunax.runs.aggregate import averaged_over, check_number, grouped, in_order, lacking, means, pivot
+from immunax.runs.aggregate import check_number, grouped, in_order, lacking, means, pivot
 from immunax.runs.frame import Frame, Row, UnknownColumnError, columns_of, short
 from immunax.runs.listing import listed, resolved
 from immunax.runs.options import Options
@@ -30,12 +29,14 @@ class Answer(NamedTuple):
       figure: the series and the labels of one; None for a table.
       title: in a few words, what it is of.
       notes: lines that its reader should know.
+      faults: one line for each file that could not be read.
     """
 
     table: Table | None
     figure: tuple[list[Series], Labels] | None
     title: str
     notes: list[str]
+    faults: Sequence[str] = ()
 
 
 def answer(options: Options, runs: Sequence[Run]) -> Answer:
@@ -68,7 +69,7 @@ def answer(options: Options, runs: Sequence[Run]) -> Answer:
         runs, faults = curves.with_last(runs)
         whole = _frame(runs)
         found = _Question(options, whole, whole).answer()
-    return found._replace(notes=[*faults, *found.notes])
+    return found._replace(faults=faults)
 
 
 class _Question:
@@ -134,12 +135,13 @@ class _Question:
         if not frame.rows:
             return counted(0, frame.what)
         told = "status" if "status" in frame.names else next(iter(frame.names))
-        counts = Counter(row[0] for row in self._query.rows((told,), self._condition))
-        part = counts.total() if self._condition is EVERY else f"{counts.total()} of {len(frame.rows)}"
+        counts = self._query.counts(told, self._condition)
+        total = sum(counts.values())
+        part = total if self._condition is EVERY else f"{total} of {len(frame.rows)}"
         title = counted(len(frame.rows), frame.what, part)
         if frame.what != self._whole.what or set(counts) <= {"done"}:
             return title
-        return f"{title}: {', '.join(f'{counts[each]} {each}' for each in ORDER if counts[each])}"
+        return f"{title}: {', '.join(f'{counts[each]} {each}' for each in ORDER if each in counts)}"
 
     def _failures(self) -> list[str]:
         if self._frame.what != self._whole.what or "failure" not in self._frame.names or self._options.out is not None:
@@ -158,7 +160,9 @@ class _Question:
         # Of the rows of one run those that tell them apart come first.
         of_rows = {curves.WHAT: (curves.STEP,), cells.WHAT: cells.SETTINGS}.get(self._frame.what, ())
         candidates = [name for name in (*of_rows, *self._whole.telling_apart()) if name in self._frame.names]
-        over = averaged_over(self._query, keys, dict.fromkeys(candidates), self._condition)
+        over = self._query.varying(
+            keys, [name for name in dict.fromkeys(candidates) if name not in keys], self._condition
+        )
         if over:
             within = ", of each run first" if of_rows else ""
             lines.append(f"means are over {', '.join(short(name) for name in over)}{within}, with {_INTERVALS}")
@@ -167,8 +171,7 @@ class _Question:
     def _phases(self, name: str) -> list[Any]:
         if self._frame.what != curves.WHAT or not self._frame.rows:
             return []
-        rows = self._query.groups((curves.PHASE,), (name,), self._condition)
-        return [key[0] for key, values in rows if any(value[0] is not None for value in values)]
+        return list(self._query.counts(curves.PHASE, self._condition, known=name))
 
     def _check_phase(self, name: str, keys: Sequence[str]) -> None:
         """Steps of different phases have nothing to do with one another."""

@@ -1,7 +1,8 @@
 """Rows of many runs with the columns of all: types, and which columns tell runs apart."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -16,8 +17,11 @@ _SEED = "seed"
 _PREFIXES = ("choices", "config", "results", "metrics")
 """What a name is taken to stand below, in this order, where it is no column's whole name."""
 _SHOWN_CHOICES = 4
-NUMBERS = ("BOOLEAN", "BIGINT", "DOUBLE")
-"""Types that have a mean."""
+_NUMBERS = ("BOOLEAN", "BIGINT", "DOUBLE")
+
+
+COLUMN = "column"
+"""What a row is called that is a column of others."""
 
 
 class UnknownColumnError(UserError):
@@ -36,6 +40,11 @@ class Column(NamedTuple):
     name: str
     type: str
     values: list[Any]
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether it holds numbers, or nothing."""
+        return self.type in _NUMBERS or all(value is None for value in self.values)
 
 
 class Row(NamedTuple):
@@ -82,21 +91,13 @@ class Frame:
         Args:
           name: of :attr:`names`.
         """
-        values = [row.get(name) for row in self.rows]
-        kinds = {type(value) for value in values} - {type(None)}
-        if kinds <= {bool}:
-            return Column(name, "BOOLEAN" if kinds else "VARCHAR", values)
-        if kinds <= {int, float}:
-            whole = kinds == {int} and all(value is None or value in _INTEGERS for value in values)
-            return Column(name, "BIGINT" if whole else "DOUBLE", values if whole else [_float(each) for each in values])
-        if kinds == {datetime}:
-            return Column(name, "TIMESTAMP", values)
-        return Column(name, "VARCHAR", [None if value is None else _text(value) for value in values])
+        return typed(name, [row.get(name) for row in self.rows])
 
     def ends(self, name: str) -> tuple[str, ...]:
-        """The columns of an interval beside a column; none where it has none."""
+        """The columns of an interval beside a column; none where it has none, or where one of the three holds no numbers."""
         found = tuple(f"{name}.{end}" for end in ENDS)
-        return found if all(each in self.names for each in found) else ()
+        there = all(each in self.names for each in found)
+        return found if there and all(self.column(each).has_mean for each in (name, *found)) else ()
 
     def resolve(self, name: str) -> str:
         """The column that a user means.
@@ -138,8 +139,11 @@ class Frame:
           What was chosen of groups first, then fields, the seed last.
         """
         known = [row for row in self.rows if any(name.startswith("config.") for name in row.own)]
-        choices = [name for name in self.names if name.startswith("choices.")]
-        fields = [name for name in self.names if name.startswith("config.") and name not in _PLACES]
+        # A name of one row alone tells nothing apart, and strangers may have any number of them.
+        counts = Counter(name for row in known for name in row.own)
+        shared = [name for name in self.names if counts[name] > 1]
+        choices = [name for name in shared if name.startswith("choices.")]
+        fields = [name for name in shared if name.startswith("config.") and name not in _PLACES]
         found, parts, count = [], [0] * len(known), min(1, len(known))
         for name in ("command", *choices, _SEED, *fields):
             if len({row.own[name] for row in known if name in row.own}) < 2:
@@ -169,22 +173,43 @@ def _without(name: str, prefixes: Sequence[str]) -> str:
     return name
 
 
+def typed(name: str, values: Sequence[Value]) -> Column:
+    """A column of the type that all its values have; of text where they have none in common."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {bool}:
+        return Column(name, "BOOLEAN", list(values))
+    if kinds and kinds <= {int, float}:
+        whole = kinds == {int} and all(value is None or value in _INTEGERS for value in values)
+        return Column(
+            name, "BIGINT" if whole else "DOUBLE", list(values) if whole else [_float(each) for each in values]
+        )
+    if kinds == {datetime}:
+        return Column(name, "TIMESTAMP", list(values))
+    return Column(name, "VARCHAR", [None if value is None else _text(value) for value in values])
+
+
 def columns_of(frame: Frame) -> Frame:
     """A frame of columns in the place of rows: what there is to ask for.
 
     Args:
-      frame: of runs, or of anything.
+      frame: of runs.
     """
-    return Frame([Row(dict(_about(frame.column(name)))) for name in frame.names], "column")
+    values: dict[str, list[Value]] = {name: [] for name in frame.names}
+    for row in frame.rows:
+        for name, value in row.own.items():
+            if value is not None:
+                values[name].append(value)
+    return Frame([Row(_about(typed(name, each))) for name, each in values.items()], COLUMN)
 
 
-def _about(column: Column) -> Iterable[tuple[str, Value]]:
-    values = [value for value in column.values if value is not None]
-    yield "name", column.name
-    yield "type", column.type.lower() if values else "empty"
-    yield "rows", len(values)
-    yield "distinct", len(set(values))
-    yield "example", _text(values[0]) if values else None
+def _about(column: Column) -> dict[str, Value]:
+    return {
+        "name": column.name,
+        "type": column.type.lower() if column.values else "empty",
+        "rows": len(column.values),
+        "distinct": len(set(column.values)),
+        "example": _text(column.values[0]) if column.values else None,
+    }
 
 
 def _float(value: Any) -> float | None:

@@ -133,6 +133,7 @@ def _check(options: Options) -> None:
         "without --watch": (not options.watch, ["every"] if options.every != Options.every else []),
         "with plot=": (options.plot is not None, _set(options, ("by", "columns", "metric", "select", "sort", "limit"))),
         "without plot=": (options.plot is None, _set(options, ("x", "y", "hue", "log"))),
+        "with select=all": (options.select == EVERYTHING, _set(options, ("metric",))),
         "with by= or columns=": (grouped, _set(options, ("select",))),
         "with table=columns": (options.table == "columns", _set(options, ("by", "columns", "metric", "plot"))),
     }

@@ -80,7 +80,7 @@ class Query:
             names[name] = None
             node["column_names"] = [self._column(name)]
         whole = self._ask(text, "SELECT json_deserialize_sql(?::JSON)", [json.dumps(parsed)])[0][0]
-        return Condition(whole.partition(" WHERE ")[2], tuple(names), text)
+        return Condition(f"({whole.partition(' WHERE ')[2]})", tuple(names), text)
 
     def rows(
         self,
@@ -130,6 +130,44 @@ class Query:
         found = self._ask(condition.text, f"SELECT {what} FROM {_TABLE} WHERE {condition.sql} {by}")
         return [(each[:-1], [tuple(row) for row in each[-1] or ()]) for each in found]
 
+    def counts(self, name: str, condition: Condition = EVERY, known: str | None = None) -> dict[Any, int]:
+        """How many rows have each value of a column, in the order of the values.
+
+        Args:
+          name: of the column.
+          condition: which rows.
+          known: of another column, in which rows have to have a value; None for none.
+
+        Raises:
+          UserError: the condition cannot be computed.
+        """
+        self._load((name, *(() if known is None else (known,)), *condition.names))
+        column, there = self._column(name), "" if known is None else f"AND {self._column(known)} IS NOT NULL"
+        by = f"GROUP BY {column} ORDER BY {column} NULLS LAST"
+        sql = f"SELECT {column}, count(*) FROM {_TABLE} WHERE {condition.sql} {there} {by}"
+        return dict(self._ask(condition.text, sql))
+
+    def varying(self, keys: Sequence[str], names: Sequence[str], condition: Condition = EVERY) -> list[str]:
+        """Which columns have several values within a group; none at all is one.
+
+        Args:
+          keys: the columns that make groups.
+          names: the columns that are asked of.
+          condition: which rows.
+
+        Raises:
+          UserError: the condition cannot be computed.
+        """
+        if not names:
+            return []
+        self._load((*keys, *names, *condition.names))
+        columns = [self._column(name) for name in names]
+        within = ", ".join(f"count(DISTINCT {each}) + max(({each} IS NULL)::INT) AS {each}" for each in columns)
+        by = f"GROUP BY {', '.join(map(self._column, keys))}" if keys else ""
+        groups = f"SELECT {within} FROM {_TABLE} WHERE {condition.sql} {by}"
+        (most,) = self._ask(condition.text, f"SELECT {', '.join(f'max({each})' for each in columns)} FROM ({groups})")
+        return [name for name, count in zip(names, most, strict=True) if (count or 0) > 1]
+
     def _column(self, name: str) -> str:
         # By number: names of strangers differ in the case of a letter, which SQL's may not.
         return f"c{self.frame.names[name]}"
@@ -138,10 +176,11 @@ class Query:
         new = {name: self.frame.column(name) for name in names if name not in self._loaded}
         if not new:
             return
+        what = ", ".join(f"unnest(?::{each.type}[]) AS {self._column(name)}" for name, each in new.items())
+        known = f"{_TABLE} POSITIONAL JOIN" if self._loaded else ""
+        sql = f"CREATE OR REPLACE TABLE {_TABLE} AS SELECT * FROM {known} (SELECT {what})"
+        self._connection.execute(sql, [each.values for each in new.values()])
         self._loaded.update(new)
-        what = ", ".join(f"unnest(?::{each.type}[]) AS {self._column(name)}" for name, each in self._loaded.items())
-        values = [each.values for each in self._loaded.values()]
-        self._connection.execute(f"CREATE OR REPLACE TABLE {_TABLE} AS SELECT {what}", values)
 
     def _ask(self, asked: str | None, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         try:

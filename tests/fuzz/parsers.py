@@ -1,5 +1,5 @@
 """Every parser of strangers' files."""
 
-from fuzz import certificates, data, models, specs
+from fuzz import certificates, data, models, runs, specs
 
-PARSERS = (*models.PARSERS, *certificates.PARSERS, *data.PARSERS, *specs.PARSERS)
+PARSERS = (*models.PARSERS, *certificates.PARSERS, *data.PARSERS, *specs.PARSERS, *runs.PARSERS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from immunax.runs.aggregate import averaged_over, check_number, grouped, in_order, lacking, means, pivot
+from immunax.runs.aggregate import check_number, grouped, in_order, lacking, means, pivot
 from immunax.runs.frame import Frame, Row
 from immunax.runs.query import EVERY, Query
 from immunax.runs.tables import Mean
@@ -92,12 +92,6 @@ def test_a_pivot_too_wide_for_anybody_is_refused():
         pivot(asked, {"g": "g"}, {"s": "s"}, "x", EVERY)
 
 
-def test_what_the_means_are_over_is_what_differs_within_a_group():
-    asked = query([{"g": g, "seed": seed, "rate": g, "same": 1} for g in (0, 1) for seed in (0, 1)])
-    assert averaged_over(asked, ["g"], ["g", "seed", "rate", "same"], EVERY) == ["seed"]
-    assert averaged_over(asked, ["g", "seed"], ["g", "seed"], EVERY) == []
-
-
 def test_groups_are_sorted_by_a_heading_with_what_has_no_value_last():
     asked = query([{"g": "a", "x": 1}, {"g": "b"}, {"g": "c", "x": 3}])
     table = grouped(asked, {"g": "g"}, {"x": "x"}, EVERY)
@@ -119,4 +113,6 @@ def test_an_infinite_value_makes_an_infinite_mean_without_a_warning(recwarn):
     found = means(query([{"x": float("inf")}, {"x": 1.0}]), [], "x", EVERY)[()]
     assert isinstance(found, Mean)
     assert found.estimate.value == math.inf
+    lines = [{"run": run, "x": value} for run in "ab" for value in (1e308, 1e308, float("inf"), float("-inf"))]
+    assert math.isnan(means(query(lines, "line"), [], "x", EVERY)[()].estimate.value)
     assert not recwarn.list

@@ -92,3 +92,9 @@ def test_columns_are_rows_too():
         {"name": "a", "type": "bigint", "rows": 2, "distinct": 2, "example": "1"},
         {"name": "b", "type": "varchar", "rows": 1, "distinct": 1, "example": "x"},
     ]
+
+
+def test_an_interval_is_of_three_numbers():
+    rows = ({"a": 1.0, "a.low": 0.5, "a.high": 2, "b": 1, "b.low": 0, "c": 1, "c.low": False, "c.high": "x"},)
+    found = frame(*rows, {"d": "auto", "d.low": 1, "d.high": 2})
+    assert [found.ends(name) for name in "abcd"] == [("a.low", "a.high"), (), (), ()]

@@ -48,6 +48,7 @@ def test_the_folder_of_a_job_is_a_path_though_it_has_an_equals_sign(tmp_path, mo
         ("every=3", "every= means nothing without --watch"),
         ("--watch where=x", "where= means nothing with --watch"),
         ("select=a by=b", "select= means nothing with by= or columns="),
+        ("select=all metric=b", "metric= means nothing with select=all"),
         ("columns=a", "columns=: a pivot shows one number"),
         ("columns=a metric=b,c", "columns=: a pivot shows one number"),
         ("table=columns by=type", "by= means nothing with table=columns"),

@@ -106,6 +106,26 @@ def test_groups_keep_their_rows_in_order(query):
     assert query.groups([], ["run"]) == [((), [("a",), ("b",), ("c",)])]
 
 
+def test_rows_are_counted_by_the_values_of_a_column(query):
+    assert query.counts("choices.defense") == {"lat": 1, "tar": 2}
+    assert query.counts("choices.defense", query.where("seed > 0")) == {"lat": 1, "tar": 1}
+    assert query.counts("choices.defense", known="results.m x.after.refusal") == {"tar": 2}
+    either = query.where("seed = 1 or seed = 2")
+    assert query.counts("choices.defense", either, known="results.m x.after.refusal") == {"tar": 1}
+    assert query.counts("results.m x.after.refusal") == {0.1: 1, 0.5: 1, None: 1}
+
+
+def test_columns_that_vary_within_a_group_are_told(query):
+    names = ["seed", "choices.defense", "results.m x.after.refusal"]
+    assert query.varying(["choices.defense"], names) == ["seed", "results.m x.after.refusal"]
+    assert query.varying([], names) == names
+    assert query.varying([], ["choices.defense"], query.where("defense = 'tar'")) == []
+    assert query.varying([], ["results.m x.after.refusal"], query.where("seed < 2")) == ["results.m x.after.refusal"]
+    assert query.varying(["run"], names) == []
+    assert query.varying([], names, query.where("false")) == []
+    assert query.varying(["seed"], []) == []
+
+
 def test_values_of_any_text_come_back_as_they_are():
     texts = ["a\0b", "'; drop table runs; --", "\\", "\U0001f600", ""]
     query = Query(Frame([Row({"run": text}) for text in texts]))
