@@ -64,6 +64,7 @@ def _answer(options: Options) -> None:
     on_screen = options.out is None and options.plot is None
     limited = replace(options, limit=SHOWN + 1) if on_screen and options.limit is None else options
     told = answer(limited, runs)
+    _note(told.faults)
     if told.figure is not None:
         _draw(options, told)
     elif told.table is not None and options.out is not None:

@@ -77,11 +77,11 @@ def mean_of_runs(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate
     known = values[~np.isnan(values)]
     if not len(known):
         return NOTHING
-    value = float(known.mean())
-    if len(known) == 1:
-        return Estimate(value, *NOTHING[1:])
-    quantile = scipy.special.stdtrit(len(known) - 1, (1 + confidence) / 2)
-    with np.errstate(invalid="ignore"):  # of an infinite mean
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers without end
+        value = float(known.mean())
+        if len(known) == 1:
+            return Estimate(value, *NOTHING[1:])
+        quantile = scipy.special.stdtrit(len(known) - 1, (1 + confidence) / 2)
         half = float(quantile * known.std(ddof=1) / np.sqrt(len(known)))
     return Estimate(value, value - half, value + half)
 

@@ -7,7 +7,6 @@ widest of the runs' own, where they left one.
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -57,12 +56,18 @@ def means(query: Query, keys: Sequence[str], metric: str, condition: Condition) 
         values: dict[str, list[float]] = {}
         for row in known:
             values.setdefault(row[0], []).append(float(row[1]))
-        estimate = mean_of_runs(np.array([fmean(each) for each in values.values()]))
+        estimate = mean_of_runs(np.array([_mean(each) for each in values.values()]))
         if ends and len({row[1] for row in known}) == 1:
             lows, highs = ([row[place] for row in known if row[place] is not None] for place in (2, 3))
             estimate = Estimate(estimate.value, min(lows, default=np.nan), max(highs, default=np.nan))
         found[key] = Mean(estimate, len(values), len({row[0] for row in rows}))
     return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of the lines or cells of one run; a run has one row mostly."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values[0] if len(values) == 1 else float(np.mean(values))
 
 
 def grouped(query: Query, keys: Headed, metrics: Headed, condition: Condition) -> Table:

@@ -29,12 +29,14 @@ class Answer(NamedTuple):
       figure: the series and the labels of one; None for a table.
       title: in a few words, what it is of.
       notes: lines that its reader should know.
+      faults: one line for each file that could not be read.
     """
 
     table: Table | None
     figure: tuple[list[Series], Labels] | None
     title: str
     notes: list[str]
+    faults: Sequence[str] = ()
 
 
 def answer(options: Options, runs: Sequence[Run]) -> Answer:
@@ -67,7 +69,7 @@ def answer(options: Options, runs: Sequence[Run]) -> Answer:
         runs, faults = curves.with_last(runs)
         whole = _frame(runs)
         found = _Question(options, whole, whole).answer()
-    return found._replace(notes=[*faults, *found.notes])
+    return found._replace(faults=faults)
 
 
 class _Question:

@@ -20,6 +20,10 @@ _SHOWN_CHOICES = 4
 _NUMBERS = ("BOOLEAN", "BIGINT", "DOUBLE")
 
 
+COLUMN = "column"
+"""What a row is called that is a column of others."""
+
+
 class UnknownColumnError(UserError):
     """A name that no column has, or several."""
 
@@ -195,7 +199,7 @@ def columns_of(frame: Frame) -> Frame:
         for name, value in row.own.items():
             if value is not None:
                 values[name].append(value)
-    return Frame([Row(_about(typed(name, each))) for name, each in values.items()], "column")
+    return Frame([Row(_about(typed(name, each))) for name, each in values.items()], COLUMN)
 
 
 def _about(column: Column) -> dict[str, Value]:

@@ -7,7 +7,7 @@ from typing import Any
 from immunax.conditions.statistics import Estimate
 from immunax.conditions.verdict import CONDITIONS
 from immunax.runs import cells
-from immunax.runs.frame import Frame, short
+from immunax.runs.frame import COLUMN, Frame, short
 from immunax.runs.options import EVERYTHING, Options
 from immunax.runs.query import Condition, Query
 from immunax.runs.tables import Table
@@ -68,7 +68,7 @@ def _columns(options: Options, frame: Frame, whole: Frame) -> tuple[Headed, Head
     """Columns that are shown as they are, and those that are shown with their intervals."""
     measured = resolved(frame, options.metric)
     for_programs = options.out is not None and options.out.suffix != ".md" and not measured
-    if options.select == EVERYTHING or (for_programs and not options.select) or frame.what == "column":
+    if options.select == EVERYTHING or (for_programs and not options.select) or frame.what == COLUMN:
         return {name: name for name in frame.names}, {}
     if options.select:
         return resolved(frame, options.select), measured

@@ -80,7 +80,7 @@ class Query:
             names[name] = None
             node["column_names"] = [self._column(name)]
         whole = self._ask(text, "SELECT json_deserialize_sql(?::JSON)", [json.dumps(parsed)])[0][0]
-        return Condition(whole.partition(" WHERE ")[2], tuple(names), text)
+        return Condition(f"({whole.partition(' WHERE ')[2]})", tuple(names), text)
 
     def rows(
         self,

@@ -62,7 +62,7 @@ class Reader:
             known = self._known[place.folder] = stamp, _record(place.folder)
         record = known[1]
         found = status(place.folder, record.ended, record.failed)
-        return Run(place, found, {"run": place.name, "status": found, **record.values}, record.faults)
+        return Run(place, found, {"run": plain(place.name), "status": found, **record.values}, record.faults)
 
 
 def read_runs(places: Iterable[Place]) -> list[Run]:
@@ -109,7 +109,7 @@ def _columns(
     overrides = None if said.get("choices") else Overrides.of(folder)
     argv = said.get("argv")
     if isinstance(argv, list) and argv:
-        yield "command", Path(str(argv[0])).stem
+        yield "command", plain(Path(str(argv[0])).stem)
     seed = said.get("seed", config.get("seed", overrides and overrides.values.get("seed")))
     if seed is not None:
         yield "seed", plain(seed)

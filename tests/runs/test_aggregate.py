@@ -113,4 +113,6 @@ def test_an_infinite_value_makes_an_infinite_mean_without_a_warning(recwarn):
     found = means(query([{"x": float("inf")}, {"x": 1.0}]), [], "x", EVERY)[()]
     assert isinstance(found, Mean)
     assert found.estimate.value == math.inf
+    lines = [{"run": run, "x": value} for run in "ab" for value in (1e308, 1e308, float("inf"), float("-inf"))]
+    assert math.isnan(means(query(lines, "line"), [], "x", EVERY)[()].estimate.value)
     assert not recwarn.list

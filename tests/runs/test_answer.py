@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from run_folders import leave, manifest, sweep
 
@@ -126,3 +128,10 @@ def test_where_no_run_has_such_rows_a_line_says_so(tmp_path, table):
     leave(tmp_path / "a", manifest())
     with pytest.raises(UserError, match=f"table={table}: none of 1 run has"):
         ask(read_runs(runs_below([tmp_path]).places), f"table={table}")
+
+
+def test_names_that_are_no_text_are_shown_as_escapes(tmp_path):
+    leave(tmp_path / os.fsdecode(b"run-\xff"), manifest(argv=["\ud800/a\ud800.py"]))
+    leave(tmp_path / "b", manifest())
+    found = ask(read_runs(runs_below([tmp_path]).places), "select=run,command", "sort=-run")
+    assert rows(found) == [["run-\\udcff", "a\\ud800"], ["b", "train"]]

@@ -110,6 +110,8 @@ def test_rows_are_counted_by_the_values_of_a_column(query):
     assert query.counts("choices.defense") == {"lat": 1, "tar": 2}
     assert query.counts("choices.defense", query.where("seed > 0")) == {"lat": 1, "tar": 1}
     assert query.counts("choices.defense", known="results.m x.after.refusal") == {"tar": 2}
+    either = query.where("seed = 1 or seed = 2")
+    assert query.counts("choices.defense", either, known="results.m x.after.refusal") == {"tar": 1}
     assert query.counts("results.m x.after.refusal") == {0.1: 1, 0.5: 1, None: 1}
 
 
