@@ -1,6 +1,7 @@
 import runpy
 import sys
 
+import absl.logging
 import pytest
 import sweeping
 
@@ -14,6 +15,8 @@ def sweep(tmp_path, monkeypatch, capfd):
     sweeping.write(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signals, "end", sys.exit)
+    # Hydra closes every handler of logs, and absl's then closes the stream that it was imported with, which is pytest's.
+    monkeypatch.setattr(absl.logging.PythonHandler, "close", lambda handler: None)
 
     def run(*overrides):
         monkeypatch.setattr(sys, "argv", ["program.py", "-m", "defense=tar", "run=one", *overrides])
