@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -307,3 +308,5 @@ def test_the_image_runs_the_command_itself_as_process_one():
         for word in line.split()[1:-1]
     }
     assert {f"!{each}" for each in copied} <= set(kept)
+    packages = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {*packages["packages"], *packages["force-include"]} <= copied
