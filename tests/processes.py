@@ -18,18 +18,17 @@ _ROOT = Path(__file__).parent.parent
 DEVICES = 2
 """Of each process."""
 
-
-SMALL = (
-    "model=model",
+JUDGED = (
     "data.items=40",
     "judge.prompts=4",
     "judge.examples=4",
     "judge.max_length=500",
     "judge.decoding.max_new_tokens=4",
     "judge.batch_size=4",
-    "probes.prompts=4",
     "probes.max_new_tokens=4",
 )
+"""The smallest amounts of data and of what is asked of a model."""
+SMALL = ("model=model", *JUDGED, "probes.prompts=4")
 TRAIN = (
     "train",
     "+defense=rep_noise",

@@ -13,21 +13,12 @@ import numpy as np
 import pytest
 import tiny_model
 import warm
-from processes import environment
+from processes import JUDGED, environment
 
 from immunax.models.hub import resolve
 from immunax.runtime.metrics import read
 
-SMALL = (
-    "data.items=40",
-    "judge.prompts=4",
-    "judge.examples=4",
-    "judge.max_length=500",
-    "judge.decoding.max_new_tokens=4",
-    "judge.batch_size=4",
-    "probes.prompts=2",
-    "probes.max_new_tokens=4",
-)
+SMALL = (*JUDGED, "probes.prompts=2")
 TRAIN = (
     *SMALL,
     "trainer.max_length=256",

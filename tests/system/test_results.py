@@ -6,16 +6,11 @@ import sys
 
 import pytest
 import tiny_model
-from processes import environment
+from processes import JUDGED, environment
 
 SMALL = (
-    "data.items=40",
-    "judge.prompts=4",
-    "judge.examples=4",
-    "judge.max_length=500",
-    "judge.decoding.max_new_tokens=4",
+    *JUDGED,
     "probes.prompts=2",
-    "probes.max_new_tokens=4",
     "attack.tuning.epochs=2",
     "attack.tuning.max_length=256",
 )
