@@ -1,37 +1,44 @@
-"""Host memory to load a bfloat16 checkpoint, beside the size of its file.
+"""Host memory to load a bfloat16 checkpoint and to write it again, beside what the process's devices hold of it.
 
-    uv run python benchmarks/loading.py [--layers 30]
+    uv run python benchmarks/loading.py [--layers 30] [--widen 1] [--processes 2]
 
-The checkpoint is made on the fly: SmolLM2-135M's shape with random weights, as ``transformers`` would write it. Each way of
-loading runs in a process of its own. Its memory is the peak of the resident set less what the process had before, the
-libraries loaded and JAX started; on a CPU the arrays themselves are in it.
+The checkpoint is made on the fly: SmolLM2-135M's shape, widened as asked, with random rows, as ``transformers`` would write it.
+Each way runs in processes of its own. Memory is the peak of the resident set less what the process had before, the libraries
+loaded and JAX started; on a CPU the arrays themselves are in it. Several CPU processes take jax 0.11 or later.
 """
 
 import argparse
 import json
+import math
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-WAYS = ("whole tree, then to the device", "float32", "bfloat16", "float32 on 8 devices", "bfloat16 on 8 devices")
+DEVICES = 8
+WHOLE = "whole tree, then to the device"
+WAYS = (WHOLE, "float32", "bfloat16", f"float32 on {DEVICES} devices", f"bfloat16 on {DEVICES} devices")
 
 
-def write_checkpoint(folder: Path, layers: int) -> None:
-    """A bfloat16 folder of random weights."""
+def write_checkpoint(folder: Path, layers: int, widen: int) -> None:
+    """A bfloat16 folder of random weights, of which this process never holds more than one tensor."""
     import jax
     import numpy as np
 
-    from immunax.models import hub
+    from immunax.models import hf_config, hub
     from immunax.models.model import Model
 
     loaded = hub.resolve("smollm2").load()
-    config = replace(loaded.config, n_layers=layers)
+    wider = {name: widen * getattr(loaded.config, name) for name in ("d_model", "d_ff", "n_heads", "n_kv_heads")}
+    config = replace(loaded.config, n_layers=layers, **wider)
     rng, shapes = np.random.default_rng(0), jax.eval_shape(Model(config).init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
-    made = replace(loaded, config=config, hf_config={**loaded.hf_config, "num_hidden_layers": layers})
+    params = jax.tree.map(
+        lambda leaf: np.broadcast_to(rng.standard_normal(leaf.shape[-1], np.float32), leaf.shape), shapes
+    )
+    made = replace(loaded, config=config, hf_config={**loaded.hf_config, **hf_config.build_config(config, {})})
     hub.export(folder, made, params, "bfloat16")
 
 
@@ -72,9 +79,10 @@ def whole_tree(folder: Path):
 
 
 def measure(way: str, folder: Path) -> dict[str, float]:
-    """Bytes beside the start: at the peak, and of what stays."""
+    """Bytes beside the start: at the peak of loading and of writing, and what this process's devices hold."""
     import jax
 
+    from immunax.models import hub
     from immunax.models.hub import ModelSource
     from immunax.runtime.mesh import MeshSpec, build
 
@@ -85,34 +93,78 @@ def measure(way: str, folder: Path) -> dict[str, float]:
     PreTrainedTokenizerFast.from_pretrained(folder)  # warm: the tokenizer's memory is no matter of the loader
     before = resident(peak=False)
     forget_peak()
-    dtype = way.split()[0]
-    params = whole_tree(folder) if way == WAYS[0] else ModelSource(str(folder)).load(devices, dtype).params
-    jax.block_until_ready(params)
-    return {"peak": resident(peak=True) - before, "arrays": sum(leaf.nbytes for leaf in jax.tree.leaves(params))}
+    source, dtype = ModelSource(str(folder)), way.split()[0]
+    if way == WHOLE:
+        params = whole_tree(folder)
+        return {"load": resident(peak=True) - before, "held": held(params)}
+    made = source.load(devices, dtype)
+    found = {"load": resident(peak=True) - before, "held": held(made.params)}
+    forget_peak()
+    hub.export(folder.parent / "written", made, made.params, dtype)
+    return {**found, "write": resident(peak=True) - before}
+
+
+def held(params) -> int:
+    """Bytes of the different parts that this process's devices hold; a CPU's devices share those that are the same."""
+    import jax
+
+    parts = (
+        {str(part.index): part.data.nbytes for part in leaf.addressable_shards} for leaf in jax.tree.leaves(params)
+    )
+    return sum(size for leaf in parts for size in leaf.values())
+
+
+def join(port: int, processes: int, process: int) -> None:
+    """Makes this process one of several."""
+    from immunax.runtime.distributed import Distributed, begin
+
+    begin(Distributed(f"localhost:{port}", processes, process), dict)
+
+
+def run(way: str, folder: Path, processes: int) -> list[dict[str, float]]:
+    """What each of the processes that load a folder together measures."""
+    flags = f"--xla_force_host_platform_device_count={DEVICES // processes}" if "devices" in way else ""
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, __file__, "--processes", str(processes), "--one", way, str(folder), str(port)]
+    started = [
+        subprocess.Popen([*command, str(each)], env=env, stdout=subprocess.PIPE, text=True) for each in range(processes)
+    ]
+    return [json.loads(each.communicate()[0]) for each in started]
 
 
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--widen", type=int, default=1, help="times the widths of SmolLM2-135M")
+    parser.add_argument("--processes", type=int, default=1, help="that the devices are shared out to")
+    parser.add_argument("--way", action="append", choices=WAYS, help="one of them; may be given several times")
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.one[0], Path(options.one[1]))))
+        way, folder, port, process = options.one
+        join(int(port), options.processes, int(process))
+        print(json.dumps(measure(way, Path(folder))))
         return
+    ways = options.way or [way for way in WAYS if options.processes == 1 or "devices" in way]
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp) / "model"
-        write_checkpoint(folder, options.layers)
+        write_checkpoint(folder, options.layers, options.widen)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        print(f"file: {size / 2**20:.0f} MiB\n\n| way | peak, MiB | of the file | beside the arrays, of the file |")
-        print("| --- | ---: | ---: | ---: |")
-        for way in WAYS:
-            flags = "--xla_force_host_platform_device_count=8" if "devices" in way else ""
-            env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-            command = [sys.executable, __file__, "--one", way, str(folder)]
-            found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout)
-            beside = (found["peak"] - found["arrays"]) / size
-            print(f"| {way} | {found['peak'] / 2**20:.0f} | {found['peak'] / size:.2f} | {beside:.2f} |")
+        print(f"file: {size / 2**20:.0f} MiB; processes: {options.processes}\n")
+        print("| way | held, MiB | peak of loading, MiB | of held | of the file | peak of writing, of held |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        for way in ways:
+            worst = max(run(way, folder, options.processes), key=lambda each: each["load"] / each["held"])
+            load, write = (worst.get(each, math.nan) / worst["held"] for each in ("load", "write"))
+            print(
+                f"| {way} | {worst['held'] / 2**20:.0f} | {worst['load'] / 2**20:.0f} | {load:.2f} | {worst['load'] / size:.2f} "
+                f"| {write:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ others.
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import count
@@ -24,7 +24,7 @@ from immunax.runtime.leader import is_leader
 
 _FOREVER = 10**9
 """Milliseconds: whoever is silent is found by :mod:`~immunax.runtime.watch`, which knows who it is."""
-_BLOCK_BYTES = 1 << 27
+_BLOCK_BYTES = 1 << 24
 
 _names = count()
 
@@ -141,23 +141,54 @@ def host(array: Any) -> np.ndarray:
     """A whole array in this process's memory, wherever its parts lie.
 
     Args:
-      array: of JAX or NumPy; one that lies on the devices of several processes is sent through them block by block.
+      array: of JAX or NumPy; one that lies on the devices of several processes is sent through them block by block, and is split
+        by the names of a mesh.
     """
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
-    rows = max(1, _BLOCK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))
-    whole = np.empty(array.shape, array.dtype)
-    everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())  # pyright: ignore
-    for first in range(0, array.shape[0], rows):
-        size = min(rows, array.shape[0] - first)
-        whole[first : first + size] = _block(everywhere, size, array, first)
+    return _sent(array)
+
+
+def _sent(array: jax.Array) -> np.ndarray:
+    sharding = array.sharding
+    assert isinstance(sharding, NamedSharding)
+    axes = tuple(_axes(sharding.spec))
+    local, ways = sharding.shard_shape(array.shape), math.prod(sharding.mesh.shape[axis] for axis in axes)
+    rows = max(1, _BLOCK_BYTES // (ways * math.prod(local[1:]) * array.dtype.itemsize))
+    whole, windows = np.empty(array.shape, array.dtype), _windows(sharding, axes, array.shape)
+    for first in range(0, local[0], rows):
+        size = min(rows, local[0] - first)
+        for window, block in zip(windows, np.asarray(_blocks(sharding, axes, size, array, first)), strict=True):
+            whole[window][first : first + size] = block
     return whole
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _block(everywhere: NamedSharding, size: int, array: jax.Array, first: int) -> jax.Array:
-    part = jax.lax.dynamic_slice_in_dim(array, first, size)
-    return jax.lax.with_sharding_constraint(part, everywhere)
+def _axes(spec: PartitionSpec) -> Iterator[str]:
+    """The mesh's axes that an array is split over."""
+    for each in spec:
+        yield from () if each is None else (each,) if isinstance(each, str) else each
+
+
+def _windows(sharding: NamedSharding, axes: Sequence[str], shape: Sequence[int]) -> list[Any]:
+    """The part of an array that each device along some axes of its mesh holds, the last axis fastest."""
+    names, held = sharding.mesh.axis_names, sharding.devices_indices_map(tuple(shape))
+    order = [names.index(axis) for axis in axes]
+    # Devices along the other axes hold the same.
+    devices = np.moveaxis(np.asarray(sharding.mesh.devices), order, range(len(order)))
+    return [held[device] for device in devices.reshape(*devices.shape[: len(order)], -1)[..., 0].flat]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _blocks(sharding: NamedSharding, axes: tuple[str, ...], size: int, array: jax.Array, first: int) -> jax.Array:
+    """Some rows of every device's part, on all of them: sliced before they are sent, so that no device holds all of the array."""
+
+    def own(part: jax.Array, first: int) -> jax.Array:
+        return jax.lax.all_gather(jax.lax.dynamic_slice_in_dim(part, first, size), axes)
+
+    everywhere = PartitionSpec()
+    return jax.shard_map(
+        own, mesh=sharding.mesh, in_specs=(sharding.spec, everywhere), out_specs=everywhere, check_vma=False
+    )(array, first)
 
 
 def _client() -> Any:

@@ -1,0 +1,275 @@
+"""Disturbs runs of two processes at random moments, starts them again until they end, and compares them with undisturbed ones.
+
+    uv run python -m tests.faults --faults 100 --out experiments/processes/faults.json
+
+A fault is one of :data:`FAULTS`: either process is killed, asked to stop or stopped in its tracks, both are killed and a file of
+the newest checkpoint is torn, or the disk fills up (a small one of memory is mounted for that, which takes root; without it that
+fault is left out). It prints a line a fault, and writes one JSON: faults by kind, ``lost_steps`` computed again, ``wrong``
+(a process that ended otherwise than it should, in words) and ``differing_bits`` of all that the runs leave. The exit status is 1
+where one of the last two is not 0.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import processes
+import tiny_model
+from kills import differing_bits, results
+from processes import Ended
+
+from immunax.runtime.meeting import EXIT_LOST
+from immunax.runtime.metrics import read
+from immunax.runtime.signals import EXIT_TERMINATED
+
+STEPS, EVERY = 24, 4
+COMMAND = (
+    *processes.TRAIN,
+    "mesh.data=2",
+    "mesh.fsdp=2",
+    f"trainer.steps={STEPS}",
+    f"trainer.checkpoint_every={EVERY}",
+    "run=one",
+)
+COUNT = 2
+FAULTS_A_ROUND = 5
+_TIMEOUT = 20.0
+"""Seconds that a process may be silent."""
+_PATIENCE = 600
+_DISK_BYTES = 1 << 28
+_FROM = re.compile(r"resuming from step (\d+)")
+_PORT = re.compile(rb"(?<=localhost:)\d+")
+
+
+@dataclass
+class Tally:
+    """What was seen.
+
+    Attributes:
+      starts: of both processes.
+      faults: by kind; those that came before the run had ended.
+      lost_steps: by kind of fault, those that the next start computed again.
+      wrong: in words, one each.
+      differing_bits: of all rounds.
+    """
+
+    starts: int = 0
+    faults: Counter = field(default_factory=Counter)
+    lost_steps: Counter = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    differing_bits: int = 0
+
+
+Job = list[subprocess.Popen]
+Fault = Callable[[Job, Path, random.Random], list[Ended]]
+"""Disturbs a job that is at work in a folder, and waits for its end."""
+
+
+def _kill(job: Job, home: Path, chance: random.Random) -> list[Ended]:
+    chance.choice(job).kill()
+    return processes.ends(job, _PATIENCE)
+
+
+def _terminate(job: Job, home: Path, chance: random.Random) -> list[Ended]:
+    chance.choice(job).terminate()
+    return processes.ends(job, _PATIENCE)
+
+
+def _hang(job: Job, home: Path, chance: random.Random) -> list[Ended]:
+    hung = chance.choice(job)
+    hung.send_signal(signal.SIGSTOP)
+    for each in job:
+        if each is not hung:
+            with suppress(subprocess.TimeoutExpired):
+                each.wait(_PATIENCE)
+    hung.kill()
+    return processes.ends(job, _PATIENCE)
+
+
+def _tear(job: Job, home: Path, chance: random.Random) -> list[Ended]:
+    for each in job:
+        each.kill()
+    found = processes.ends(job, _PATIENCE)
+    steps = [each for each in home.glob("outputs/one/checkpoints/*") if each.name.isdecimal()]
+    if steps:
+        newest = max(steps, key=lambda each: int(each.name))
+        torn = chance.choice(sorted(each for each in newest.rglob("*") if each.is_file()))
+        raw = torn.read_bytes()
+        torn.write_bytes(raw[: chance.randrange(len(raw))] if raw else b"\0")
+    return found
+
+
+def _fill(job: Job, home: Path, chance: random.Random) -> list[Ended]:
+    filler = home / "outputs" / "filler"
+    with suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    found = processes.ends(job, _PATIENCE)
+    filler.unlink()
+    return found
+
+
+FAULTS: Mapping[str, Fault] = {"kill": _kill, "SIGTERM": _terminate, "hang": _hang, "torn": _tear, "full disk": _fill}
+
+
+def mistakes(kind: str, ended: Sequence[Ended]) -> list[str]:
+    """What processes did otherwise than they should.
+
+    Args:
+      kind: of the fault; empty for none.
+      ended: all of the job.
+    """
+    statuses, said = [each.status for each in ended], "".join(each.err for each in ended)
+    tracebacks = ["a traceback"] if "Traceback" in said else []
+    killed = -signal.SIGKILL
+    right: dict[str, Callable[[], bool]] = {
+        "": lambda: False,
+        "kill": lambda: sorted(statuses) == [killed, EXIT_LOST] and said.count("error: ") == 1,
+        "hang": lambda: sorted(statuses) == [killed, EXIT_LOST] and said.count("error: ") == 1,
+        # Before the interpreter has read the first of our modules, a signal ends it as any other program.
+        "SIGTERM": lambda: statuses == [EXIT_TERMINATED] * COUNT or sorted(statuses) == [-signal.SIGTERM, EXIT_LOST],
+        "torn": lambda: statuses == [killed] * COUNT,
+        "full disk": lambda: statuses == [2] * COUNT and said.count("error: ") == 1 and "the disk is full" in said,
+    }
+    # Whoever has done its work when the fault comes has ended well.
+    fine = set(statuses) <= {0, killed if kind in ("kill", "hang", "torn") else 0} or right[kind]()
+    return tracebacks + ([] if fine else [f"{kind or 'undisturbed'}: ended with {statuses}: {said[-3000:]}"])
+
+
+def _done(home: Path) -> int:
+    metrics = home / "outputs" / "one" / "metrics.jsonl"
+    found = [each["step"] for each in read(metrics) if each["phase"] == "train"] if metrics.exists() else []
+    return max(found, default=0)
+
+
+def _start(home: Path) -> Job:
+    return processes.start(home, COUNT, *COMMAND, timeout=_TIMEOUT)
+
+
+def left(home: Path) -> dict[str, bytes]:
+    """What a run has left, but for the port where its processes met."""
+    return {name: _PORT.sub(b"PORT", raw) for name, raw in results(home).items()}
+
+
+def undisturbed(home: Path) -> float:
+    """Runs the command to its end; its seconds."""
+    begin = time.monotonic()
+    if wrong := mistakes("", processes.ends(_start(home), _PATIENCE)):
+        raise SystemExit(wrong[0])
+    return time.monotonic() - begin
+
+
+def disturbed(home: Path, kinds: Sequence[str], seconds: float, chance: random.Random, tally: Tally) -> None:
+    """One round: each start of a run meets a fault, and the last one none."""
+    before, last = 0, ""
+    for kind in [*kinds, ""]:
+        job = _start(home)
+        tally.starts += 1
+        moment = time.monotonic() + chance.uniform(0, seconds)
+        while kind and time.monotonic() < moment and any(each.poll() is None for each in job):
+            time.sleep(0.01)
+        came = kind if any(each.poll() is None for each in job) else ""
+        ended = FAULTS[came](job, home, chance) if came else processes.ends(job, _PATIENCE)
+        tally.faults[came] += bool(came)
+        tally.wrong += mistakes(came, ended)
+        if (resumed := _FROM.search(ended[0].err)) is not None or before:
+            lost = before - (int(resumed[1]) if resumed else 0)
+            tally.lost_steps[last] += max(0, lost)
+        before, last = _done(home), came
+        print(f"{came or 'none'}: {[each.status for each in ended]}, {before} steps done", flush=True)
+        if all(each.status == 0 for each in ended):
+            return
+
+
+def kinds(count: int, possible: Sequence[str], chance: random.Random) -> list[str]:
+    """So many faults in a random order, each kind as often as the others."""
+    found = [possible[each % len(possible)] for each in range(count)]
+    chance.shuffle(found)
+    return found
+
+
+def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: bool) -> Tally:
+    """Disturbs runs.
+
+    Args:
+      place: an empty folder to work in.
+      count: faults.
+      seed: of moments, kinds and places.
+      possible: kinds.
+      disk: whether a small disk can be mounted.
+    """
+    chance, tally, programs = random.Random(seed), Tally(), place / "xla"
+    programs.mkdir(parents=True)
+    for _ in range(2):  # seconds and results of the second count, which compiles nothing
+        with _home(place / "whole", programs, False) as whole:
+            seconds = undisturbed(whole)
+            shutil.copytree(whole / "cache" / "xla", programs, dirs_exist_ok=True)
+            expected = left(whole)
+    print(f"undisturbed: {seconds:.0f} s", flush=True)
+    ahead = kinds(count, possible, chance)
+    while ahead:
+        with _home(place / "disturbed", programs, disk) as home:
+            met = tally.faults.total()
+            disturbed(home, ahead[:FAULTS_A_ROUND], seconds, chance, tally)
+            # A run that has ended before its fault came meets that one in the next round.
+            ahead = ahead[tally.faults.total() - met :]
+            apart = differing_bits(expected, left(home))
+            tally.differing_bits += sum(apart.values())
+            print(f"{tally.faults.total()} of {count}; differing: {apart}", flush=True)
+    return tally
+
+
+@contextmanager
+def _home(path: Path, programs: Path, disk: bool) -> Iterator[Path]:
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(programs, path / "cache" / "xla")
+    tiny_model.write(path / "model")
+    outputs = path / "outputs"
+    outputs.mkdir()
+    if disk:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(outputs)], check=True)
+    try:
+        yield path
+    finally:
+        if disk:
+            subprocess.run(["umount", str(outputs)], check=True)
+
+
+def main() -> int:
+    """The command; see above."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Disturb runs and compare results.")
+    parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--kinds", nargs="+", default=list(FAULTS), choices=list(FAULTS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("faults.json"))
+    options = parser.parse_args()
+    disk = os.geteuid() == 0 and "full disk" in options.kinds
+    possible = [each for each in options.kinds if disk or each != "full disk"]
+    with tempfile.TemporaryDirectory(prefix="faults-") as place:
+        tally = campaign(Path(place), options.faults, options.seed, possible, disk)
+    from immunax.runtime import manifest
+
+    record = {**vars(tally), "seed": options.seed, "versions": manifest.versions(), "at": manifest.now()}
+    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps({name: record[name] for name in ("starts", "faults", "lost_steps", "differing_bits")}))
+    return int(bool(tally.wrong or tally.differing_bits))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
