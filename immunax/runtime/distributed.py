@@ -6,20 +6,24 @@ another while they run (:mod:`~immunax.runtime.watch`), and process 0, the leade
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jaxlib.version
 from jax._src import clusters, hardware_utils
+from jax._src.clusters.cloud_tpu_cluster import get_tpu_env_value
 from jax._src.distributed import global_state
 
 from immunax.runtime.errors import UserError
-from immunax.runtime.meeting import meet
+from immunax.runtime.escaped import say
+from immunax.runtime.meeting import Host, meet
+from immunax.runtime.parts import Part, environment, grid_of, members
 from immunax.runtime.watch import Watch
 
 _DISORDERLY = 0, 10
+_PORTS = 1 << 16
 _PATIENCE = 10
 """How much longer than we do JAX waits for a silent process, which it ends the job for in a hundred lines."""
 
@@ -55,7 +59,7 @@ class Distributed:
                 f"distributed.processes={self.processes}."
             )
         host, colon, port = str(self.coordinator).rpartition(":")
-        if not (host and colon and port.isdecimal() and 0 < int(port) < 1 << 16):
+        if not (host and colon and port.isdecimal() and 0 < int(port) < _PORTS):
             raise UserError(f"distributed.coordinator={self.coordinator}: expected host:port.")
 
 
@@ -65,25 +69,36 @@ class _Place(NamedTuple):
     index: int
 
 
-_hosts: tuple[str, ...] = ()
+_share: tuple[int, int] | None = None
+_joined = False
 
 
-def begin(asked: Distributed, about: Callable[[], Mapping[str, str]]) -> None:
+def begin(asked: Distributed, about: Callable[[], Mapping[str, str]], part: Part | None = None) -> None:
     """Makes this process one of a job, where there are several; once, and before any use of a device.
 
     Args:
       asked: of the user.
       about: gives digests of what has to be the same in all of them, by what a message calls it.
+      part: of them that computes together; all by default.
 
     Raises:
-      UserError: the others are not the same, or nobody is there.
+      UserError: the others are not the same, nobody is there, or they do not make so many parts.
+      SystemExit: this process is in another part, and has nothing to do.
     """
-    global _hosts
-    place = None if jax.distributed.is_initialized() else _place(asked)
+    global _joined
+    place = None if _joined else _place(asked)
     if place is None or place.count == 1:
+        if part is not None and part.count > 1 and not _joined:
+            raise UserError(f"mesh.part: there is one process, which {part.count} parts cannot share; leave it out.")
         return
-    _refuse_disorder()
-    _hosts = meet(*place, about(), asked.timeout)
+    if part is None or place.count > part.count:
+        _refuse_disorder()
+    hosts = meet(*place, about(), asked.timeout)
+    _joined = True
+    if part is not None:
+        place, hosts = _within(part, place, hosts, asked.timeout)
+        if place.count == 1:
+            return
     # Programs of two threads would go out in an order of their own in each process.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _own_output()
@@ -93,7 +108,34 @@ def begin(asked: Distributed, about: Callable[[], Mapping[str, str]]) -> None:
         heartbeat_timeout_seconds=int(asked.timeout * _PATIENCE) + 1,
         shutdown_timeout_seconds=int(asked.timeout) + 1,
     )
-    Watch(global_state.client, place.index, _hosts, asked.timeout).start()
+    Watch(global_state.client, place.index, [each.name for each in hosts], asked.timeout).start()
+
+
+def share() -> tuple[int, int] | None:
+    """Which of how many parts this process is in, where they share out the runs of a sweep."""
+    return _share
+
+
+def _within(part: Part, place: _Place, hosts: Sequence[Host], seconds: float) -> tuple[_Place, Sequence[Host]]:
+    """The place of this process in its part, whose own have met there."""
+    global _share
+    tpu = _is_tpu_host(os.environ)
+    grid = grid_of(get_tpu_env_value("TOPOLOGY") or os.environ.get("TPU_TOPOLOGY") if tpu else None, place.count)
+    parts = members(grid, part.count)
+    mine = next(number for number, each in enumerate(parts) if place.index in each)
+    if part.index not in (None, mine):
+        told = f"process {place.index} is in part {mine} of {part.count}, and mesh.part={part.index}/{part.count} is another"
+        say(told, error=True)
+        raise SystemExit(0)
+    _share = None if part.index is not None else (mine, part.count)
+    own, index = [hosts[each] for each in parts[mine]], parts[mine].index(place.index)
+    if tpu:
+        os.environ.update(environment(grid, part.count, [each.address for each in own], index))
+    if len(own) == 1:
+        return _Place(place.coordinator, 1, 0), own
+    port = int(place.coordinator.rpartition(":")[2]) + 1 + mine
+    inner = _Place(f"{own[0].address}:{port if port < _PORTS else port - part.count - 1}", len(own), index)
+    return inner, meet(*inner, {}, seconds)
 
 
 def _refuse_disorder() -> None:

@@ -19,6 +19,7 @@ from immunax.runtime.host_devices import make_room
 from immunax.runtime.leader import is_leader
 from immunax.runtime.objective import FIELD, objective
 from immunax.runtime.one_line import in_one_line
+from immunax.runtime.parts import Part
 from immunax.runtime.signals import Leaving
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.failures import Failures
@@ -111,7 +112,17 @@ def join(config: DictConfig) -> None:
         found = {f"configuration of {name}": digest.of_json(value) for name, value in plain.items()}
         return found | {"code": code.package_digest(), "version of a library": digest.of_json(manifest.versions())}
 
-    begin(asked, about)
+    begin(asked, about, part_of(config))
+
+
+def part_of(config: DictConfig) -> Part | None:
+    """What part of a job's processes a configuration is for; None for all.
+
+    Raises:
+      UserError: it says no part.
+    """
+    said = OmegaConf.select(config, "mesh.part")
+    return None if said is None else Part.read(said)
 
 
 class Job:

@@ -4,12 +4,13 @@ JAX's own meeting ends a job of which a process is missing in a hundred lines th
 the same port: process 0 listens, every other one sends a line of JSON and gets one back.
 """
 
+import ipaddress
 import json
 import socket
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from immunax.runtime.errors import UserError, shown
 
@@ -21,6 +22,18 @@ EXIT_LOST = 142
 """As of a process that an alarm ended (128 + SIGALRM): another process of the job is not there, is silent, or is gone."""
 
 
+class Host(NamedTuple):
+    """Where a process is.
+
+    Attributes:
+      name: as it calls itself.
+      address: as process 0 reaches it.
+    """
+
+    name: str
+    address: str
+
+
 class LostError(UserError):
     """Another process of the job is not there: not the user's mistake, so that a launcher may start the job again."""
 
@@ -30,7 +43,7 @@ def called(index: int, host: str | None) -> str:
     return f"process {index}" if host is None else f"process {index} on {host}"
 
 
-def meet(address: str, count: int, index: int, about: Mapping[str, str], seconds: float) -> tuple[str, ...]:
+def meet(address: str, count: int, index: int, about: Mapping[str, str], seconds: float) -> tuple[Host, ...]:
     """Waits until every process is there.
 
     Args:
@@ -41,7 +54,7 @@ def meet(address: str, count: int, index: int, about: Mapping[str, str], seconds
       seconds: that all have to come.
 
     Returns:
-      The name of every process's host.
+      Every process's host.
 
     Raises:
       LostError: one has not come.
@@ -52,7 +65,7 @@ def meet(address: str, count: int, index: int, about: Mapping[str, str], seconds
     own = {"process": index, "count": count, "host": socket.gethostname(), "about": dict(about)}
     deadline = time.monotonic() + seconds
     if index == 0:
-        return _received(int(port), own, count, deadline, seconds)
+        return _received(int(port), {**own, "address": host}, count, deadline, seconds)
     answer = _sent(host.strip("[]"), int(port), own, deadline)
     if answer is None:
         raise LostError(
@@ -61,10 +74,10 @@ def meet(address: str, count: int, index: int, about: Mapping[str, str], seconds
         )
     if "status" in answer:
         raise SystemExit(answer["status"])
-    return tuple(answer["hosts"])
+    return tuple(Host(*each) for each in answer["hosts"])
 
 
-def _received(port: int, own: dict[str, Any], count: int, deadline: float, seconds: float) -> tuple[str, ...]:
+def _received(port: int, own: dict[str, Any], count: int, deadline: float, seconds: float) -> tuple[Host, ...]:
     there = {0: own}
     with ExitStack() as stack:
         waiting = []
@@ -83,15 +96,22 @@ def _received(port: int, own: dict[str, Any], count: int, deadline: float, secon
                 if said is not None:
                     waiting.append(connection)
                     _check(own, said, there)
-                    there[said["process"]] = said
+                    there[said["process"]] = {**said, "address": _address(connection)}
         except UserError as error:
             for connection in waiting:
                 _say(connection, {"status": EXIT_LOST if isinstance(error, LostError) else 2})
             raise
-        hosts = [there[each]["host"] for each in range(count)]
+        hosts = tuple(Host(there[each]["host"], there[each]["address"]) for each in range(count))
         for connection in waiting:
             _say(connection, {"hosts": hosts})
-    return tuple(hosts)
+    return hosts
+
+
+def _address(connection: socket.socket) -> str:
+    """Of the other end, as an address is written before a port."""
+    found = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None) or found
+    return f"[{mapped}]" if mapped.version == 6 else str(mapped)
 
 
 def _server(port: int) -> socket.socket:

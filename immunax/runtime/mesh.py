@@ -43,6 +43,7 @@ class MeshSpec:
 
     Attributes:
       attack, data, fsdp, tensor: sizes; one of them may be -1, for whatever devices the others leave.
+      part: of a job's processes, which the run takes in place of all: ``I/N``, see :class:`~immunax.runtime.parts.Part`.
       topology: the TPU slice that the sizes are for, such as ``v5e:16x16``; ``immunax.compile`` compiles for it.
     """
 
@@ -50,6 +51,7 @@ class MeshSpec:
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    part: str | None = None
     topology: str | None = None
 
 

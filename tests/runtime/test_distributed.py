@@ -9,6 +9,7 @@ from immunax.runtime import distributed
 from immunax.runtime.distributed import Distributed, begin
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
+from immunax.runtime.parts import Part
 
 PROGRAM = """
 import sys, jax
@@ -104,3 +105,10 @@ def test_a_cpu_that_sends_out_of_order_is_refused_before_anybody_is_met(version,
         else pytest.raises(MetError)
     ):
         begin(Distributed("localhost:1", 2, 0), dict)
+
+
+def test_one_process_is_in_no_part(monkeypatch):
+    monkeypatch.setattr(distributed, "_place", lambda asked: None)
+    with pytest.raises(UserError, match="there is one process, which 2 parts cannot share"):
+        begin(Distributed(), dict, Part(0, 2))
+    begin(Distributed(), dict, Part(0, 1))

@@ -7,9 +7,10 @@ from contextlib import suppress
 import pytest
 
 from immunax.runtime.errors import UserError
-from immunax.runtime.meeting import LostError, meet
+from immunax.runtime.meeting import Host, LostError, meet
 
 SAME = {"configuration of model": "1", "code": "2"}
+HERE = (Host(socket.gethostname(), "localhost"), *[Host(socket.gethostname(), "127.0.0.1")] * 2)
 
 
 @pytest.fixture
@@ -35,11 +36,11 @@ def met(address, *each, seconds=5.0, first=lambda: None):
 
 
 def test_all_hear_of_all(address):
-    assert met(address, (0, SAME), (1, SAME), (2, SAME)) == [(socket.gethostname(),) * 3] * 3
+    assert met(address, (0, SAME), (1, SAME), (2, SAME)) == [HERE] * 3
 
 
 def test_the_first_one_may_come_last(address):
-    assert met(address, (2, SAME), (1, SAME), (0, SAME)) == [(socket.gethostname(),) * 3] * 3
+    assert met(address, (2, SAME), (1, SAME), (0, SAME)) == [HERE] * 3
 
 
 def test_who_does_not_come_is_named_by_the_first_one_and_ends_the_others(address):
@@ -77,7 +78,7 @@ def test_whoever_else_comes_by_is_no_process(address, said):
                 connection.sendall(said)
                 return
 
-    assert met(address, (0, SAME), (1, SAME), (2, SAME), first=stranger) == [(socket.gethostname(),) * 3] * 3
+    assert met(address, (0, SAME), (1, SAME), (2, SAME), first=stranger) == [HERE] * 3
 
 
 def test_a_port_that_is_taken_is_told(address):

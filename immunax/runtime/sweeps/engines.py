@@ -22,11 +22,12 @@ from omegaconf import DictConfig, open_dict
 from immunax.runtime import signals
 from immunax.runtime.ending import ended_with_others
 from immunax.runtime.errors import UserError
-from immunax.runtime.job import FOLLOWER, join
+from immunax.runtime.job import FOLLOWER, join, part_of
 from immunax.runtime.leader import is_leader
 from immunax.runtime.meeting import LostError
 from immunax.runtime.objective import FIELD
 from immunax.runtime.one_line import in_one_line
+from immunax.runtime.parts import EACH, Part
 from immunax.runtime.sweeps import names
 from immunax.runtime.together import processes
 
@@ -55,6 +56,9 @@ def check(config: DictConfig, sweep: bool) -> None:
       UserError: its engine is not installed, there is nothing to launch, or nothing for a sweeper to go by.
     """
     choices = config.hydra.runtime.choices
+    part = part_of(config)
+    if part is not None:
+        _check_part(part, choices, sweep)
     for group in ("hydra/launcher", "hydra/sweeper"):
         module, extra = NEEDS.get(str(config.hydra[group.partition("/")[2]].get("_target_")), ("hydra", ""))
         if find_spec(module) is None:
@@ -68,6 +72,19 @@ def check(config: DictConfig, sweep: bool) -> None:
             f"hydra/sweeper=optuna makes a number small: name it, such as {FIELD}=results.immunized.after.refusal "
             "(- before it: large)."
         )
+
+
+def _check_part(part: Part, choices: DictConfig, sweep: bool) -> None:
+    if part.index is None and not sweep:
+        raise UserError(
+            f"mesh.part={EACH}/{part.count} shares out the runs of a sweep: add -m, or name the part of this one run, as "
+            f"mesh.part=0/{part.count}."
+        )
+    for group, own in {"hydra/launcher": "basic", "hydra/sweeper": "grid"}.items():
+        if sweep and choices[group] != own:
+            raise UserError(
+                f"mesh.part shares out a grid that its own processes run: leave {group}={choices[group]} out."
+            )
 
 
 def check_alone(config: DictConfig) -> None:

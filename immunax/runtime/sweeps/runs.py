@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from immunax.runtime import console, digest
+from immunax.runtime.distributed import share
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import Job, given
 from immunax.runtime.meeting import EXIT_LOST
@@ -95,7 +96,7 @@ class Runs:
           batch: overrides of each run.
 
         Returns:
-          Each run with how it ended; None for one that failed or was lost.
+          Each run with how it ended; None for one that failed or was lost, or that another part of the job has to do.
 
         Raises:
           UserError: the overrides of a run do not go together, before any is launched; or the launcher refuses.
@@ -103,7 +104,8 @@ class Runs:
         wanted = [self._wanted(tuple(overrides)) for overrides in batch]
         ended = self._known(wanted)
         distinct = list(dict.fromkeys(wanted))
-        left = [run for run in distinct if run not in ended]
+        first, step = share() or (0, 1)
+        left = [run for run in distinct[first::step] if run not in ended]
         _tell(distinct, ended)
         size = self.options.max_batch_size or max(1, len(left))
         for place in range(0, len(left), size):
