@@ -7,7 +7,7 @@ or written. Whatever a stranger's file says, each check is one line.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from immunax.certificate.shipped import told as as_shipped
 from immunax.certificate.signing import make_key, public_key
 from immunax.certificate.statement import parse, policy_from_json
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
+from immunax.runtime import escaped
 from immunax.runtime.errors import UserError, refused
-from immunax.runtime.escaped import escape_logs, say
+from immunax.runtime.escaped import escape_logs
+from immunax.runtime.leader import is_leader
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_yaml
 
@@ -45,10 +47,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--chat-template", type=Path, help="file of the template that the model was asked with, if any")
     parser.add_argument("--data", type=Path, help="folder of the data's files, for a replay")
+    parser.add_argument(
+        "--mesh", default="", help="devices that a replay is spread over, such as fsdp=4,tensor=2 or fsdp=-1"
+    )
+    parser.add_argument(
+        "--coordinator", help="of a replay by several processes: host:port of the first, see docs/processes.md"
+    )
+    parser.add_argument("--processes", type=int, help="how many there are")
+    parser.add_argument("--process-id", type=int, help="which one this is, from 0")
     parser.add_argument("--policy", type=Path, help="YAML of thresholds and requirements: a release gate")
     parser.add_argument("--make-key", type=Path, metavar="PATH", help="make a key pair for signing, and exit")
     options = parser.parse_args(arguments)
     escape_logs()
+    if options.replay > 0:
+        return _together(options, lambda: _main(options))
+    return _main(options)
+
+
+def _together(options: argparse.Namespace, act: Callable[[], int]) -> int:
+    """Acts in every process of a job, where this is one; the first alone speaks."""
+    from immunax.runtime import code, digest, manifest, watch
+    from immunax.runtime.distributed import Distributed, begin
+    from immunax.runtime.ending import ended_with_others
+    from immunax.runtime.host_devices import make_room
+    from immunax.runtime.one_line import in_one_line
+    from immunax.runtime.together import processes
+
+    same = {name: str(value) for name, value in vars(options).items() if name != "process_id"}
+    about = {
+        "command": digest.of_json(same),
+        "code": code.package_digest(),
+        "library": digest.of_json(manifest.versions()),
+    }
+    with ended_with_others(), in_one_line():
+        begin(Distributed(options.coordinator, options.processes, options.process_id), lambda: about)
+        make_room()
+        with watch.losses():
+            status = act()
+        if status == EXIT_USER and processes() > 1:
+            raise SystemExit(status)  # which ends the others, who may not have met the same
+        return status
+
+
+def _main(options: argparse.Namespace) -> int:
     try:
         if options.make_key is not None:
             say(f"private key {options.make_key}, public key {make_key(options.make_key)}")
@@ -57,8 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError("no certificate: give the path of certificate.json.")
         return _audit(options)
     except (UserError, OSError) as error:
-        say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
+        escaped.say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
         return EXIT_USER
+
+
+def say(text: str) -> None:
+    """Prints a line, of several processes in the first."""
+    if is_leader():
+        escaped.say(text)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -85,7 +132,9 @@ def _audit(options: argparse.Namespace) -> int:
 
         files = replay.Files(options.model, options.reference, options.data, options.chat_template)
         tolerance = replay.ELSEWHERE if options.other_device else replay.HERE
-        replayed = replay.replay(options.certificate.parent, stated, options.replay, files, tolerance, policy)
+        replayed = replay.replay(
+            options.certificate.parent, stated, options.replay, files, tolerance, policy, replay.mesh_of(options.mesh)
+        )
         _show(replayed)
         if failed(replayed):
             return EXIT_FAILED

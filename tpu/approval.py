@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tpu import check, names, package, prices
 from tpu.calls import told
-from tpu.job import Job
+from tpu.job import Job, parts_of
 from tpu.mistakes import NotFitError
 from tpu.package import Run
 from tpu.prices import Price
@@ -38,7 +38,7 @@ def approved(
       UserError: the command is wrong, or cannot be checked.
     """
     # What costs no time comes first.
-    price = _price(options, shape, capacity)
+    price, parts = _price(options, shape, capacity), parts_of(job)
     forecast = None
     if options.dry_run:
         told("not checked, as nothing is run")
@@ -46,11 +46,11 @@ def approved(
         interpreter = package.python(options.python)
         runs = package.runs(interpreter, job) if runs is None else runs
         forecast = check.check(
-            interpreter, runs, shape, options.slices, options.hours, names.positive("--checks", options.checks)
+            interpreter, runs, shape, options.slices, options.hours, names.positive("--checks", options.checks), parts
         )
-        told(f"fits {shape.type}")
+        told(f"fits {shape.type}" if parts == 1 else f"{parts} runs at once fit {shape.type}")
     elif options.hours is not None:
-        forecast = check.Forecast(1 if runs is None else len(runs), options.hours, "as given")
+        forecast = check.Forecast(1 if runs is None else len(runs), options.hours, "as given", parts)
     if price is None:
         told("no price: give --zone or --price")
         return Price(0.0, "")
@@ -58,7 +58,7 @@ def approved(
         told(f"{price.told}: ${price.hour:,.2f} an hour")
         return price
     told(forecast.line(price, at_once))
-    cost = forecast.runs * forecast.hours * price.hour
+    cost = forecast.taken * price.hour
     if options.budget is not None and cost > options.budget:
         raise NotFitError(f"--budget {options.budget:g}: at least ${cost:,.2f} is predicted.")
     return price

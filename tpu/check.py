@@ -16,7 +16,7 @@ from tpu.job import Job, named_shape
 from tpu.mistakes import EXIT_NOT_FIT, NotFitError
 from tpu.package import Run
 from tpu.prices import Price
-from tpu.slices import ROOT, Shape
+from tpu.slices import ROOT, Shape, part_of
 
 _HOUR = 3600.0
 _KEPT = ("memory", "seconds", "bound", "fits", "refusal", "devices")
@@ -28,13 +28,20 @@ class Forecast:
 
     Attributes:
       runs: how many.
-      hours: of each, in turn.
+      hours: of each.
       told: how they are known.
+      parts: of the slices, which have as many runs at once.
     """
 
     runs: int
     hours: float
     told: str
+    parts: int = 1
+
+    @property
+    def taken(self) -> float:
+        """Hours that the slices of one run are taken for by all of them, one after another."""
+        return -(-self.runs // self.parts) * self.hours
 
     def line(self, price: Price, slices: int) -> str:
         """How long, and how dear.
@@ -43,14 +50,16 @@ class Forecast:
           price: of all slices that one run takes, an hour.
           slices: runs side by side.
         """
-        total = self.runs * self.hours
+        shared = f", {self.parts} at once," if self.parts > 1 else ""
         return (
-            f"{self.runs} run{'s'[: self.runs > 1]} of {self.hours:.3g} hours {self.told}: {total:.3g} hours of {price.told}, "
-            f"${total * price.hour:,.2f}; {total / slices:.3g} hours on the clock with {slices} at a time"
+            f"{self.runs} run{'s'[: self.runs > 1]} of {self.hours:.3g} hours{shared} {self.told}: {self.taken:.3g} hours of "
+            f"{price.told}, ${self.taken * price.hour:,.2f}; {self.taken / slices:.3g} hours on the clock with {slices} at a time"
         )
 
 
-def check(interpreter: str, runs: Sequence[Run], shape: Shape, slices: int, given: float | None, most: int) -> Forecast:
+def check(
+    interpreter: str, runs: Sequence[Run], shape: Shape, slices: int, given: float | None, most: int, parts: int = 1
+) -> Forecast:
     """Compiles each program of a command for its slice.
 
     Args:
@@ -60,6 +69,7 @@ def check(interpreter: str, runs: Sequence[Run], shape: Shape, slices: int, give
       slices: that compute together.
       given: hours a run, as the user knows them; they go before what is predicted.
       most: programs that are compiled; of a sweep of fields many have the same shapes.
+      parts: of the slice, each with a run of its own.
 
     Returns:
       The hours: training steps alone, as fast as the compiled program can be; an attack or a certificate has none.
@@ -81,13 +91,13 @@ def check(interpreter: str, runs: Sequence[Run], shape: Shape, slices: int, give
     if len(chosen) < len(programs):
         told(f"of {len(programs)} programs the first {most} are compiled; --checks N for more")
     took = [
-        _compiled(interpreter, arguments, shape, f"{number} of {len(chosen)}")
+        _compiled(interpreter, arguments, part_of(shape, parts), f"{number} of {len(chosen)}")
         for number, arguments in enumerate(chosen, 1)
     ]
     hours = sum(took) / len(took)
     if given is not None:
-        return Forecast(len(runs), given, "as given")
-    return Forecast(len(runs), hours, "at least (training steps at the compiler's bound, nothing else)")
+        return Forecast(len(runs), given, "as given", parts)
+    return Forecast(len(runs), hours, "at least (training steps at the compiler's bound, nothing else)", parts)
 
 
 def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, which: str) -> float:

@@ -156,6 +156,10 @@ def sweep(options: argparse.Namespace) -> int:
     if on_slices:
         job.check_outputs(given)
     sweeps.name_of(given)
+    if job.parts_of(given) > 1:
+        raise UserError(
+            "mesh.part: an engine gives each run a slice of its own; leave it out, or have one slice run the sweep."
+        )
     # Hosts of one's own are of any shape.
     shape = job.shape_of(given, options.type_) if on_slices or not options.unchecked else None
     at_once = positive("--at-once", options.at_once)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from immunax.runtime.errors import UserError, nearest, shown
+from immunax.runtime.parts import Part
 from tpu import slices
 from tpu.slices import ROOT, Shape
 
@@ -85,21 +86,39 @@ def shape_of(job: Job, type_: str | None) -> Shape:
     Raises:
       UserError: neither says it, or they contradict one another.
     """
-    meant = named_shape(job)
+    meant, parts = named_shape(job), parts_of(job)
+    if meant is not None and parts > 1:
+        meant = slices.of_parts(meant, parts)
     asked = None if type_ is None else slices.of_type(type_)
     if meant is None and asked is None:
         raise UserError(
             "which slice? Give mesh=v5e_16 to the command, or --type v5litepod-16 with mesh=fsdp or another."
         )
     if meant is not None and asked is not None and meant.type != asked.type:
-        raise UserError(f"--type {type_}: the command's mesh is for {meant.type} ({meant.mesh}); give one of both.")
+        of_parts = f", of which it takes {parts} parts" if parts > 1 else ""
+        raise UserError(
+            f"--type {type_}: the command's mesh is for {meant.type} ({meant.mesh}{of_parts}); give one of both."
+        )
     found = meant or asked
     assert found is not None
     return found
 
 
+def parts_of(job: Job) -> int:
+    """In how many parts a command shares a slice out, each with a run of its own.
+
+    Args:
+      job: the command.
+
+    Raises:
+      UserError: ``mesh.part`` says none.
+    """
+    said = job.value("mesh.part")
+    return 1 if said in (None, "null") else Part.read(said).count
+
+
 def named_shape(job: Job) -> Shape | None:
-    """The slice that a command's own mesh is for; None where that is for any.
+    """The slice, or the part of one, that a command's own mesh is for; None where that is for any.
 
     Args:
       job: the command.

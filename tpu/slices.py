@@ -120,13 +120,53 @@ def of_type(text: str) -> Shape:
     Raises:
       UserError: there is no such type.
     """
-    shapes = [Shape(each, topology) for each in GENERATIONS.values() for topology in each.topologies]
+    shapes = [shape for each in GENERATIONS.values() for shape in _shapes(each)]
     found = next((shape for shape in shapes if shape.type == text), None)
     if found is None:
         prefix = text.rpartition("-")[0]
         near = [shape.type for shape in shapes if shape.generation.prefix == prefix] or [shape.type for shape in shapes]
         raise UserError(f"--type {text}: expected one of {', '.join(near)}.")
     return found
+
+
+def of_parts(part: Shape, count: int) -> Shape:
+    """The slice that so many parts make.
+
+    Args:
+      part: shape of each.
+      count: how many.
+
+    Raises:
+      UserError: there is no slice of so many chips.
+    """
+    known = _shapes(part.generation)
+    found = next((each for each in known if each.chips == count * part.chips), None)
+    if found is None:
+        sizes = ", ".join(str(each.chips // part.chips) for each in known if each.chips % part.chips == 0)
+        raise UserError(f"mesh.part: no {part.generation.name} slice has {count} parts of {part.mesh}; it has {sizes}.")
+    return found
+
+
+def part_of(whole: Shape, count: int) -> Shape:
+    """One of so many equal parts of a slice; the slice itself where it is one.
+
+    Args:
+      whole: the slice.
+      count: of its parts.
+
+    Raises:
+      UserError: it has not so many.
+    """
+    if count == 1:
+        return whole
+    found = next((each for each in _shapes(whole.generation) if each.chips * count == whole.chips), None)
+    if found is None:
+        raise UserError(f"mesh.part: {whole.type} does not make {count} equal parts; choose another number.")
+    return found
+
+
+def _shapes(generation: Generation) -> list[Shape]:
+    return [Shape(generation, topology) for topology in generation.topologies]
 
 
 def of_mesh(name: str) -> Shape | None:

@@ -1,15 +1,17 @@
 """Runs some cells of a certificate again, and compares all that is found with all that was stated."""
 
-import secrets
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from immunax.attacks.merge import Merge
 from immunax.certificate.comparison import Cell as Rows
-from immunax.certificate.comparison import Difference, Tolerance, difference, escaping, together
+from immunax.certificate.comparison import Difference, Tolerance, difference, together
 from immunax.certificate.inputs import Found, model_fault, reference_fault, undefended_fault
 from immunax.certificate.statement import policy_from_json
 from immunax.certificate.verify import Check, tables
@@ -24,10 +26,12 @@ from immunax.models.speech import SHIPPED
 from immunax.runtime import console, digest
 from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError, shown
+from immunax.runtime.mesh import AXES, MeshSpec, build
 from immunax.stages.bench import Bench, bench
 from immunax.stages.cells import Cell, Measured, groups
 from immunax.stages.certify import with_undefended
 from immunax.stages.costs import fault as cost_fault
+from immunax.stages.drawn import chance, drawn
 from immunax.stages.guard import Start
 from immunax.stages.measure import measure
 from immunax.stages.planned import Weights
@@ -80,6 +84,7 @@ def replay(
     files: Files,
     tolerance: Tolerance = HERE,
     gate: Policy | None = None,
+    devices: Mesh | None = None,
 ) -> list[Check]:
     """Runs cells of the certified model and, where its files are given, of the reference.
 
@@ -92,6 +97,7 @@ def replay(
       files: of the verifier.
       tolerance: the verifier's: whoever made the certificate has no say in how far it may lie from the truth.
       gate: the policy of a release gate, whose verdicts rest on cells of their own.
+      devices: what weights and examples are spread over; None is one device.
 
     Returns:
       A check a cell, one of all of them together, and one for everything that could not be replayed.
@@ -103,7 +109,7 @@ def replay(
     suite = admit(config.get("suite"), Suite, f"{_CONFIG} (suite)")
     evaluation = admit(config.get("judge"), Evaluation, f"{_CONFIG} (judge)")
     asked = _asked(config, stated, files)
-    setup, loaded = set_up(asked.parts)
+    setup, loaded = set_up(asked.parts, devices)
     faults = _inputs(stated, setup, suite)
     if faults:
         return faults
@@ -129,10 +135,30 @@ def replay(
             return [Check("replay of merge", "failed", fault)]
         base = None if known is None or fault is not None else Weights(known.params, known.weights)
     suite = with_undefended(suite, base)
-    shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"])
+    shared = bench(
+        suite, evaluation, setup.checkpoint.tokenizer, setup.splits, stated["predicate"]["seed"], setup.devices
+    )
     policies = policy_from_json(stated["predicate"]["policy"]), *([] if gate is None else [gate])
     scene = _Scene(shared, setup.model, weights, policies, Measured(*tables(folder)), tolerance)
     return [*found, *_replayed(scene, _planned(stated, scene), count)]
+
+
+def mesh_of(text: str) -> Mesh:
+    """The mesh of a command line.
+
+    Args:
+      text: axes and sizes, such as ``fsdp=4,tensor=2``; empty for one device.
+
+    Raises:
+      UserError: there is no such axis, or so many devices there are not.
+    """
+    found = {}
+    for each in filter(None, text.split(",")):
+        axis, _, size = each.partition("=")
+        if axis not in AXES or not re.fullmatch(r"-?\d+", size):
+            raise UserError(f"--mesh {text}: expected sizes of {', '.join(AXES)}, as fsdp=4,tensor=2 or fsdp=-1.")
+        found[axis] = int(size)
+    return build(MeshSpec(**found))
 
 
 def _planned(stated: Mapping[str, Any], scene: _Scene) -> list[Cell]:
@@ -172,7 +198,7 @@ def _replayed(scene: _Scene, planned: Sequence[Cell], count: int) -> list[Check]
     told = fault or "samples, steps and FLOPs of fine-tunings and edits follow from their configuration"
     found.append(Check("replay of costs", "failed" if fault else "passed", told))
     first = list(dict.fromkeys(name for policy in scene.policies for name in deciding(*scene.known, policy)))
-    chosen = _drawn(able, first, count)
+    chosen = drawn(able, first, count)
     differences = []
     with console.progress("replay", len(chosen), "cell") as bar:
         for cell in chosen:
@@ -181,32 +207,9 @@ def _replayed(scene: _Scene, planned: Sequence[Cell], count: int) -> list[Check]
             bar.advance(1)
     found.append(_check("replay together", together(differences, scene.tolerance), scene.tolerance))
     found.append(
-        Check("replay drawn", "not checked" if len(chosen) < len(able) else "passed", _told(able, first, chosen))
+        Check("replay drawn", "not checked" if len(chosen) < len(able) else "passed", chance(able, first, chosen))
     )
     return found
-
-
-def _drawn(able: Sequence[Cell], first: Sequence[str], count: int) -> list[Cell]:
-    """Deciding cells, then others by chance."""
-    named = {cell.name: cell for cell in able}
-    ahead = [named[name] for name in first if name in named][:count]
-    others = [cell for cell in able if cell.name not in set(first)]
-    return [*ahead, *secrets.SystemRandom().sample(others, min(count - len(ahead), len(others)))]
-
-
-def _told(able: Sequence[Cell], first: Sequence[str], chosen: Sequence[Cell]) -> str:
-    """What was not run, and how likely a forgery of it would have passed."""
-    ahead = {cell.name for cell in able} & set(first)
-    decided = sum(cell.name in ahead for cell in chosen)
-    others, drawn = len(able) - len(ahead), len(chosen) - decided
-    line = f"{decided} of {len(ahead)} cells that the verdicts rest on, and {drawn} of {others} others"
-    if decided < len(ahead):
-        return f"{line}; raise --replay to {len(ahead)} at least, and what is not run is not checked"
-    shares = [
-        f"{escaping(others, drawn, forged):.0%} of those with {forged}" for forged in (1, 3, 10) if forged <= others
-    ]
-    escape = f"; of certificates with one or more of these others forged would have passed: {', '.join(shares)}"
-    return line + (escape if drawn < others else "")
 
 
 def _again(scene: _Scene, cell: Cell) -> Difference:

@@ -25,16 +25,16 @@ SHORT = (
 )
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, devices: int) -> dict[str, str]:
     settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "220"}
-    settings["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"
+    settings["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {quick.FLAGS}"
     return settings
 
 
 @pytest.fixture(scope="module")
 def run():
     commands = warm.Commands()
-    yield lambda home, module, *arguments: commands.run(home, environment(home), module, *arguments)
+    yield lambda home, module, *arguments, devices=1: commands.run(home, environment(home, devices), module, *arguments)
     commands.close()
 
 
@@ -108,7 +108,7 @@ def test_cells_of_files_and_of_their_reference_are_replayed_and_other_files_are_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     asked = ("outputs/files/certificate.json", "--model", "model", "--replay", "12", "--reference")
-    checked = run(tmp_path, "verify", *asked, "start")
+    checked = run(tmp_path, "verify", *asked, "start", "--mesh", "fsdp=2,tensor=2", devices=4)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert (
         checked.stdout.count("passed       replay subject-")
@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_repeats_no_cell_and_gives_the_same_certificate(run
     shutil.copytree(home / "cache" / "xla", tmp_path / "cache" / "xla")
     command = [sys.executable, "-m", "immunax.certify", *SHORT, "run=killed"]
     killed = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=tmp_path, env=environment(tmp_path, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     cells = tmp_path / "outputs" / "killed" / "cells"
     deadline = time.monotonic() + 300

@@ -221,3 +221,32 @@ def test_a_plan_asks_the_compiler_itself(outside):
     assert status == 0, err
     assert "fits v5litepod-16" in err
     assert package.python(None)
+
+
+def test_parts_of_a_slice_are_checked_as_slices_of_their_size_and_share_its_hours(outside, interpreter):
+    words = ("immunax.train", "-m", "mesh=v5e_16", "mesh.part=each/16", "+defense=tar", "seed=0,1,2", OUT)
+    status, out, err = plan(outside, interpreter, *words)
+    assert status == 0, err
+    assert "16 runs at once fit v5litepod-256" in out + err
+    assert "3 runs of 1 hours, 16 at once, at least" in out + err
+    assert ": 1 hours of 256 chips at " in out + err
+    answering(interpreter, devices=256)
+    assert (
+        "the command's mesh has 256 devices, v5litepod-16 has 16"
+        in plan(outside, interpreter, *words, "+defense=lat")[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("mesh=v5e_16", "mesh.part=each/3"), "no v5e slice has 3 parts of v5e:4x4; it has 1, 2, 4, 8, 16."),
+        (("mesh=v5e_16", "mesh.part=3"), "mesh.part=3: expected I/N"),
+        (("mesh=fsdp", "mesh.part=0/3"), "mesh.part: v5litepod-16 does not make 3 equal parts"),
+    ],
+)
+def test_parts_that_a_slice_does_not_have_are_told_before_anything_is_compiled(outside, interpreter, words, told):
+    flags = (*PLACE, *(("--type", "v5litepod-16") if "mesh=fsdp" in words else ()))
+    status, _, err = plan(outside, interpreter, "immunax.train", *words, "+defense=tar", OUT, flags=flags)
+    assert status == 2
+    assert told in err
