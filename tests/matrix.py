@@ -4,7 +4,8 @@
 
 Each process has two CPU devices, and the one process as many as all together; nothing but compiled programs is shared. It prints
 a line a case, and writes one JSON: the largest difference of logged numbers, weights, results, trials and rows of tables. All but
-that of weights are shares of the larger number, or of 1. The exit status is 1 where one is beyond 1e-5 or a verdict differs.
+that of weights are shares of the larger number, or of 1. Cases that are in the JSON already are passed over. The exit status is 1
+where one is beyond 1e-5 or a verdict differs.
 """
 
 import argparse
@@ -134,7 +135,14 @@ def run(name: str, count: int, home: Path) -> dict[str, Any]:
             raise SystemExit(f"{name}: process {index} of {count} ends with {each.status}: {each.err}")
     seconds = {"one": round(between - begin, 1), "several": round(time.monotonic() - between, 1)}
     differences = compared(home / "outputs" / "one", home / "outputs" / "several")
-    return {"case": name, "processes": count, "differences": differences, "seconds": seconds}
+    versions = json.loads((home / "outputs" / "several" / "manifest.json").read_text())["versions"]
+    return {
+        "case": name,
+        "processes": count,
+        "differences": differences,
+        "seconds": seconds,
+        "jax": versions["jax"],
+    }
 
 
 def main() -> None:
@@ -144,9 +152,10 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=CASES, help="one of them; may be given several times")
     parser.add_argument("--processes", action="append", type=int, help="2 and 4 by default")
     options = parser.parse_args()
-    results = []
+    results = json.loads(options.out.read_text()) if options.out is not None and options.out.exists() else []
+    done = {(each["case"], each["processes"]) for each in results}
     for count in options.processes or (2, 4):
-        for name in options.case or CASES:
+        for name in (each for each in options.case or CASES if (each, count) not in done):
             with tempfile.TemporaryDirectory() as folder:
                 results.append(run(name, count, Path(folder)))
             print(json.dumps(results[-1]), flush=True)
