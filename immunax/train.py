@@ -12,7 +12,7 @@ from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
-from immunax.runtime import cache, console, digest, manifest, mesh
+from immunax.runtime import cache, console, digest, goodput, manifest, mesh
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.leader import is_leader
@@ -49,7 +49,8 @@ def main(config: UserConfig) -> None:
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
-    data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
+    with goodput.spending("prepare"):
+        data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     check_same_inputs(folder, digests)
     if is_finished(folder, config, (MODEL,), CHECKPOINTS):
@@ -64,6 +65,7 @@ def main(config: UserConfig) -> None:
     faced = sorted({*trained_against(defense), *(name for lesson in taught for name in lesson.against)})
     record |= {"trained_against": faced, "attack_data": whose, "taught_before": passed_on(taught)}
     manifest.write_manifest(folder, config.plain, digests, record)
+    goodput.record(folder)
     start = start_model(config.build("start"), setup, loaded)
     base = loaded if defense.reference == "base" else None
     del loaded
@@ -73,17 +75,20 @@ def main(config: UserConfig) -> None:
         if outcome.stopped is not None:
             console.note(f"stopped and saved; the same command goes on from there (run={run_title()})")
             sys.exit(outcome.stopped)
-        with console.phase("export"):
+        with console.phase("export"), goodput.spending("save"):
             kind = config.export_dtype, config.export_adapter
             export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)
         episodes = {START: _start_episode(config, setup, team, start)}
+        goodput.keep()  # in the cache
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
         counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
+        with goodput.spending("save"):
+            fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
     made = agreed(lambda: digest.of_folder(folder / MODEL))
     weights = {f"model/{name}": value for name, value in made.items()}
-    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell)}
+    record |= {"goodput": goodput.summary(folder), "ended": manifest.now()}
     manifest.write_manifest(folder, config.plain, {**digests, **weights}, record)
     _tidy(folder, config)
 

@@ -12,7 +12,7 @@ from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.feed import Feed, feed
-from immunax.runtime import console
+from immunax.runtime import console, goodput
 from immunax.runtime.mesh import data_ways, shard, shard_batch
 from immunax.stages.kept import record_counts
 
@@ -79,7 +79,7 @@ def minimise(
     data = feed(tokenizer, split, defense.mixture, training, data_ways(devices))
     record_counts(data.counts, dict.fromkeys(data.counts, f"max_length={training.max_length}"))
     state, batch = begin(model, params, defense, training, data, devices)
-    with console.progress(title, training.steps, "step") as bar:
+    with goodput.spending("prepare"), console.progress(title, training.steps, "step") as bar:
 
         def log(step: int, scalars: dict[str, float]) -> None:
             bar.advance(loss=scalars["loss"])

@@ -13,7 +13,7 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
 from immunax.models.model import Params
-from immunax.runtime import console
+from immunax.runtime import console, goodput
 from immunax.runtime.metrics import json_number
 from immunax.stages.kept import ATTACK, record_counts
 from immunax.stages.red_team import check_lengths, tell_language
@@ -71,7 +71,7 @@ def search_and_score(
     lengths |= dict.fromkeys(before.counts, f"judge.max_length={evaluation.max_length}")
     data = record_counts({**counts, **prepared.counts, **before.counts}, lengths)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
-    with console.phase(f"search attacks on {name}"):
+    with console.phase(f"search attacks on {name}"), goodput.spending("attack"):
         found = run_search(prepared, setup.model, params, search_key, mesh)
     with console.phase(f"evaluate {name}"):
         first = evaluate(evaluation, setup.model, params, tokenizer, before, before_key)

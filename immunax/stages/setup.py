@@ -15,7 +15,7 @@ from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense
 from immunax.outer.training import Training
-from immunax.runtime import cache, console, digest, manifest, memory_maps, mesh
+from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh
 from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
@@ -145,9 +145,9 @@ def set_up(parts: Parts, devices: Mesh | None = None) -> tuple[Setup, Params]:
     cache.enable_compilation_cache()
     parts.compute.settle()
     memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
-    with console.phase("load data"):
+    with console.phase("load data"), goodput.spending("load"):
         splits = parts.data.splits()
-    with console.phase("load model"):
+    with console.phase("load model"), goodput.spending("load"):
         checkpoint = load(parts.model, devices)
     digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
     model = parts.compute.model(checkpoint.config)

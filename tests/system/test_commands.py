@@ -173,6 +173,34 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
     assert [entry.name for entry in (home / "outputs" / "asked" / "checkpoints").iterdir() if entry.name.isdigit()]
 
 
+def test_a_run_that_was_killed_tells_of_both_starts_and_of_the_steps_that_were_in_vain(run, trained, home):
+    longer = (*TRAIN, "trainer.steps=40", "trainer.checkpoint_every=30", "run=twice")
+    process = start(home, "train", "+defense=rep_noise", "model=model", *longer)
+    folder = home / "outputs" / "twice"
+    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.exists() or len(metrics.read_text().splitlines()) < 10):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    logged = [line["step"] for line in read(metrics) if line["phase"] == "train"]
+    saved = max((int(each.name) for each in (folder / "checkpoints").iterdir() if each.name.isdigit()), default=0)
+    status, _, err = run(home, "train", "+defense=rep_noise", "model=model", *longer)
+    assert status == 0, err
+    found = json.loads((folder / "manifest.json").read_text())["goodput"]
+    assert (found["starts"], found["redone_steps"]) == (2, max(logged) - saved)
+    assert sum(found["seconds"].values()) == pytest.approx(found["wall"])
+    assert min(found["seconds"].values()) >= 0
+    useful = sum(found["seconds"][name] for name in ("step", "attack", "evaluate"))
+    assert found["share"] == pytest.approx(useful / found["wall"], abs=1e-4)
+    for name in ("step", "attack", "evaluate", "compile", "load", "save", "startup"):
+        assert found["seconds"][name] > 0, name
+    assert found["compile_saved"] > 0
+    [line] = [line for line in err.splitlines() if line.startswith("goodput: ")]
+    assert f"{found['share']:.0%} of " in line
+    assert "2 starts" in line
+    assert f"{found['redone_steps']} steps taken again" in line
+
+
 def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that_is_asked(run, trained, home):
     folder = home / "outputs" / "alone"
     shutil.copytree(trained[0], folder)
@@ -236,6 +264,9 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(run, trai
     found = json.loads((folder / "manifest.json").read_text())
     assert found["results"]
     assert found["attack_data"] == whose
+    spent = found["goodput"]["seconds"]
+    assert sum(spent.values()) == pytest.approx(found["goodput"]["wall"])
+    assert min(spent["attack"], spent["evaluate"], spent["load"]) > 0 == spent["step"]
     assert len(found["taught_before"]) == model.startswith("outputs/main")
     assert ("(attack data shared)" in out) == (whose == "shared")
     assert (folder / "adapter").exists() == (folder / "start").exists() == adapters
