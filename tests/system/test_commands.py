@@ -66,7 +66,7 @@ def run():
 @pytest.fixture(scope="module")
 def trained(home):
     """The main job, run once."""
-    process = start(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN)
+    process = start(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN, "trainer.keep=all")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return home / "outputs" / "main", out, err
@@ -206,14 +206,19 @@ def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that
     shutil.copytree(trained[0], folder)
     before = (folder / "manifest.json").read_bytes()
     again = ("+defense=rep_noise", "model=model", "run=alone", *TRAIN)
-    for more, kept in (((), True), (("keep_checkpoints=false", "trainer.keep_last=5"), False)):
+    for more, kept in (
+        (("trainer.keep=all",), {"4", "6"}),
+        (("trainer.keep=last", "trainer.keep_last=5"), {"6"}),
+        ((), set()),
+    ):
         status, out, err = run(home, "train", *again, *more)
         assert (status, out) == (0, ""), err
         assert re.search(
             r"^ended at 20\S+: the results are in \S+/alone; to make them anew, delete it$", err, re.MULTILINE
         )
         assert (folder / "manifest.json").read_bytes() == before
-        assert (folder / "checkpoints").exists() == kept
+        assert {each.name for each in (folder / "checkpoints").glob("[0-9]*")} == kept
+    assert not (folder / "checkpoints").exists()
     status, _, err = run(home, "train", *again, "export_dtype=bfloat16")
     assert status == 2
     assert "finished run without its checkpoints, which export_dtype=bfloat16 would be made from" in err
@@ -221,6 +226,30 @@ def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that
 
     left, exported = load(resolve(str(folder))), resolve(str(folder / "model")).load()
     np.testing.assert_array_equal(left.params["norm"]["scale"], exported.params["norm"]["scale"])
+
+
+def test_a_run_that_is_to_leave_numbers_alone_leaves_no_weights_and_no_model_for_others(run, trained, home):
+    line = ("+defense=rep_noise", "model=model", "run=numbers", *TRAIN, "trainer.keep=results")
+    status, _, err = run(home, "train", *line)
+    assert status == 0, err
+    folder = home / "outputs" / "numbers"
+    assert not list(folder.rglob("*.safetensors"))
+    assert not (folder / "checkpoints").exists()
+    assert "export ..." not in err
+    before = json.loads((folder / "manifest.json").read_text())
+    assert before["results"].keys() == {"start model", "immunized"}
+    status, out, err = run(home, "train", *line)
+    assert (status, out) == (0, ""), err
+    assert "ended at " in err
+    status, _, err = run(home, "attack", "+attack=harmful_sft", "model=outputs/numbers", *SMALL)
+    assert status == 2
+    assert err.splitlines()[-1].endswith(
+        "outputs/numbers leaves no weights (trainer.keep=results): make it again under another run=NAME with "
+        "trainer.keep=export, or give another model."
+    )
+    status, _, err = run(home, "train", *line, "trainer.keep=export")
+    assert status == 2
+    assert "finished run without its checkpoints, which model/ would be made from" in err
 
 
 def test_a_signal_outside_the_training_loop_ends_a_command_in_one_line(home):
