@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from immunax.attacks.attack import FineTuning
+from immunax.campaign.programs import Program
 from immunax.campaign.search import Search
 from immunax.conditions.episode import Episode
 from immunax.models.lora import Adapted
@@ -16,7 +17,7 @@ from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
-from immunax.stages.kept import record_counts
+from immunax.stages.kept import record_counts, record_programs
 from immunax.stages.provenance import Lesson, computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
@@ -123,6 +124,7 @@ def _prepared(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) 
     if is_finished(run.folder, config):
         return []
     record = _record(run, setup, taught, started) | {"data": record_counts(team.counts, team.lengths)}
+    record["tokens"] = record_programs([team.material] if isinstance(team.material, Program) else [])
     manifest.write_manifest(run.folder, config.plain, digests, record)
     _account(run)
     return [Prepared(run, team, digests, record)]
@@ -173,7 +175,7 @@ def _search(run: Run, started: str) -> None:
     params = start_model(config.build("start"), setup, loaded)
     searched = search_and_score(attack, evaluation, setup, params, _name(config), config.seed, devices)
     show(searched.found)
-    record |= {"data": searched.data, "search": to_json(searched.found)}
+    record |= {"data": searched.data, "tokens": searched.tokens, "search": to_json(searched.found)}
     _deliver(run, searched.episode, searched.prompts, searched.counts, setup.digests, record)
 
 

@@ -17,6 +17,7 @@ from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import exposed, run_suite
 from immunax.stages.issue import issue, keys
+from immunax.stages.kept import tokens_by_family
 from immunax.stages.planned import Weights
 from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
@@ -68,7 +69,7 @@ def main(config: UserConfig) -> None:
         lambda: issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
     )
     _show(stated)
-    manifest.end(folder, {"goodput": goodput.summary(folder)})
+    manifest.end(folder, {"tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
 
 
 def _show(stated: Mapping[str, Any]) -> None:

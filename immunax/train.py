@@ -23,7 +23,7 @@ from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.identity import identity
-from immunax.stages.kept import record_counts
+from immunax.stages.kept import help_with_rows, record_counts, record_tokens
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
@@ -60,6 +60,9 @@ def main(config: UserConfig) -> None:
         "started": started,
         "seed": config.seed,
         "data": _data_counts(data, team, training.max_length),
+        "tokens": record_tokens(
+            "a step of the defense", data.tokens, help_with_rows(defense.mixture, mesh.data_ways(devices))
+        ),
     }
     taught = lessons(config.model.get("path"))
     whose = attackers_data(taught, setup.splits, setup.digests["data"], [team.attack])

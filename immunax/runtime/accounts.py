@@ -45,6 +45,7 @@ class Start:
       segments: what was kept, in order.
       saved: seconds of compiling that the compile cache has saved, less those of reading it.
       again: steps that it took and an earlier start had taken before it.
+      tokens: by what computed them, how many were real, and how many there were with padding.
     """
 
     began: float
@@ -52,6 +53,7 @@ class Start:
     segments: list[Segment] = field(default_factory=list)
     saved: float = 0.0
     again: int = 0
+    tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def wall(self) -> float:
@@ -159,6 +161,13 @@ def told(starts: Sequence[Start]) -> dict[str, Any]:
     }
 
 
+def tokens_told(starts: Sequence[Start]) -> dict[str, tuple[int, int]]:
+    """Real tokens, and all with padding, by what computed them, over all starts."""
+    names = dict.fromkeys(name for each in starts for name in each.tokens)
+    pairs = {name: [each.tokens[name] for each in starts if name in each.tokens] for name in names}
+    return {name: (sum(real for real, _ in each), sum(shape for _, shape in each)) for name, each in pairs.items()}
+
+
 def as_json(start: Start) -> dict[str, Any]:
     """A start as :func:`from_json` reads it."""
     segments = [[each.step, dict(each.seconds)] for each in start.segments]
@@ -177,6 +186,7 @@ def from_json(said: Any) -> Start:
             Segment(None if step is None else int(step), {name: float(seconds[name]) for name in USEFUL})
             for step, seconds in said["segments"]
         ]
-        return Start(float(said["began"]), spent, segments, float(said["saved"]), int(said["again"]))
-    except (KeyError, TypeError, ValueError) as error:
+        tokens = {str(name): (int(real), int(shape)) for name, (real, shape) in said["tokens"].items()}
+        return Start(float(said["began"]), spent, segments, float(said["saved"]), int(said["again"]), tokens)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError("it is no account of a run's starts") from error

@@ -159,6 +159,29 @@ def resumed(step: int | None = None, again: int = 0) -> None:
         _now.ledger.start.again += again
 
 
+def count_tokens(name: str, real: int, shape: int) -> None:
+    """Notes what is computed.
+
+    Args:
+      name: of what computes it.
+      real: tokens of examples.
+      shape: tokens with padding.
+    """
+    if _now is not None:
+        with _now.lock:
+            tokens = _now.ledger.start.tokens
+            before = tokens.get(name, (0, 0))
+            tokens[name] = before[0] + real, before[1] + shape
+
+
+def tokens(folder: Path) -> dict[str, tuple[int, int]]:
+    """What :func:`count_tokens` was told of by all starts of a run, by name; nothing where no accounts are kept."""
+    if _now is None or folder not in _now.earlier:
+        return {}
+    with _now.lock:
+        return accounts.tokens_told(_now.starts(folder))
+
+
 def summary(folder: Path) -> dict[str, Any] | None:
     """The goodput of a run until now, as :func:`~immunax.runtime.accounts.told` gives it, for its manifest; said in one line.
 

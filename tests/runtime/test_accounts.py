@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from immunax.runtime.accounts import CATEGORIES, Ledger, Start, as_json, from_json, told
+from immunax.runtime.accounts import CATEGORIES, Ledger, Start, as_json, from_json, tokens_told, told
 from immunax.runtime.errors import UserError
 
 
@@ -71,7 +71,9 @@ def test_what_was_not_kept_is_taken_out_of_what_was_useful(clock):
     ledger.enter("evaluate")
     clock.wait(7)
     ledger.settle()
+    ledger.start.tokens["attack"] = 3, 4
     start = from_json(json.loads(json.dumps(as_json(ledger.start))))
+    assert tokens_told([start, ledger.start, Start(0.0)]) == {"attack": (6, 8)}
     start.lose(10)
     assert spent(start) == {"step": 15, "redone": 22}
     start.lose(10)  # said again by a later start
