@@ -4,19 +4,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from immunax.attacks.attack import FineTuning
+from immunax.campaign.programs import Program
 from immunax.campaign.search import Search
 from immunax.conditions.episode import Episode
 from immunax.models.lora import Adapted
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
-from immunax.runtime import console, digest, manifest, mesh
+from immunax.runtime import console, digest, goodput, manifest, mesh
 from immunax.runtime.job import Run, run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked
 from immunax.stages.guard import start_model
-from immunax.stages.kept import record_counts
+from immunax.stages.kept import record_counts, record_programs
 from immunax.stages.provenance import Lesson, computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
@@ -123,7 +124,9 @@ def _prepared(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) 
     if is_finished(run.folder, config):
         return []
     record = _record(run, setup, taught, started) | {"data": record_counts(team.counts, team.lengths)}
+    record["tokens"] = record_programs([team.material] if isinstance(team.material, Program) else [])
     manifest.write_manifest(run.folder, config.plain, digests, record)
+    _account(run)
     return [Prepared(run, team, digests, record)]
 
 
@@ -137,6 +140,11 @@ def _record(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) ->
     }
 
 
+def _account(run: Run) -> None:
+    goodput.record(run.folder)
+    goodput.resumed()  # from nothing: an attack is made in one go
+
+
 def _keeper(prepared: Prepared, setup: Setup, params: Params) -> Any:
     """What exports the adapters that an attack has trained, where that is asked for."""
     attack, config = prepared.team.attack, prepared.run.config
@@ -146,7 +154,7 @@ def _keeper(prepared: Prepared, setup: Setup, params: Params) -> Any:
 
     def keep(attacked: Params) -> None:
         if isinstance(attacked, Adapted):
-            with console.phase("export"):
+            with console.phase("export"), goodput.spending("save"):
                 folder, kind = prepared.run.folder, config.export_dtype
                 export.export_adapter(folder, setup.checkpoint, adapters, params, attacked.lora, kind)
 
@@ -162,11 +170,12 @@ def _search(run: Run, started: str) -> None:
     if is_finished(run.folder, config):
         return
     manifest.write_manifest(run.folder, config.plain, setup.digests, record)
+    _account(run)
     attack, evaluation = config.build("attack"), config.build("judge")
     params = start_model(config.build("start"), setup, loaded)
     searched = search_and_score(attack, evaluation, setup, params, _name(config), config.seed, devices)
     show(searched.found)
-    record |= {"data": searched.data, "search": to_json(searched.found)}
+    record |= {"data": searched.data, "tokens": searched.tokens, "search": to_json(searched.found)}
     _deliver(run, searched.episode, searched.prompts, searched.counts, setup.digests, record)
 
 
@@ -177,8 +186,10 @@ def _deliver(
     episodes = {name: episode}
     with open_metrics(run.config, run.folder) as metrics:
         title = marked(run.title, record["attack_data"])
-        fell = report.deliver(run.folder, title, episodes, prompts, metrics, {name: counts})
-    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
+        with goodput.spending("save"):
+            fell = report.deliver(run.folder, title, episodes, prompts, metrics, {name: counts})
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell)}
+    record |= {"goodput": goodput.summary(run.folder), "ended": manifest.now()}
     manifest.write_manifest(run.folder, run.config.plain, digests, record)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
-from immunax.runtime import console, digest, manifest, mesh
+from immunax.runtime import console, digest, goodput, manifest, mesh
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command, configuration_folder
 from immunax.runtime.together import agreed
@@ -17,6 +17,7 @@ from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore
 from immunax.stages.certify import exposed, run_suite
 from immunax.stages.issue import issue, keys
+from immunax.stages.kept import tokens_by_family
 from immunax.stages.planned import Weights
 from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
@@ -36,10 +37,13 @@ def main(config: UserConfig) -> None:
     check_same_inputs(folder, setup.digests)
     if not (folder / manifest.FILE).exists():
         manifest.write_manifest(folder, config.plain, setup.digests, {"started": manifest.now()})
-    certified = subject(asked, setup, loaded)
-    signed_by = keys(config, certified)
-    other = reference(asked, certified, setup)
-    base = undefended(asked, certified, setup, loaded)
+    goodput.record(folder)
+    goodput.resumed()  # from the cells that are done
+    with goodput.spending("load"):
+        certified = subject(asked, setup, loaded)
+        signed_by = keys(config, certified)
+        other = reference(asked, certified, setup)
+        base = undefended(asked, certified, setup, loaded)
     suite, evaluation, policy = config.build("suite"), config.build("judge"), config.build("policy")
     if certified.record is None:
         attacks = [path.stem for path in (configuration_folder() / "attack").glob("*.yaml")]
@@ -64,8 +68,8 @@ def main(config: UserConfig) -> None:
     stated = agreed(
         lambda: issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
     )
-    manifest.end(folder)
     _show(stated)
+    manifest.end(folder, {"tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
 
 
 def _show(stated: Mapping[str, Any]) -> None:

@@ -3,11 +3,13 @@
 import json
 import sys
 
+from immunax.data.packing import total
 from immunax.pod import report as pod_report
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
 from immunax.pod.chips import chip_of, compile_only_devices
 from immunax.pod.fit import compile_step
+from immunax.pod.real_tokens import largest
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import run_directory
@@ -15,6 +17,7 @@ from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import recipe
 from immunax.stages.defender import defender
+from immunax.stages.kept import LOW, help_with_rows, real_tokens
 from immunax.stages.setup import check_context
 
 EXIT_NOT_FIT = 3
@@ -38,8 +41,14 @@ def main(config: UserConfig) -> None:
     check_context(model, {"trainer.max_length": training.max_length})
     with console.phase(f"compile for {spec.topology}"):
         fit = compile_step(model, defense, training, devices, chip)
-    record = pod_report.to_json(fit, chip, devices)
-    pod_report.show(folder.name, fit, chip, devices)
+    ways = mesh.data_ways(devices)
+    rows = largest(defense.mixture, ways)
+    record = pod_report.to_json(fit, chip, devices, rows)
+    pod_report.show(folder.name, fit, chip, devices, rows)
+    if total(rows.values()).share < LOW:
+        console.note(
+            real_tokens(f"a step on {devices.size} devices, at most", rows, help_with_rows(defense.mixture, ways))
+        )
     if not fit.fits:
         batch = abstract_batch(defense.mixture, training, devices)
         state = abstract_state(model, defense, training, batch, devices)

@@ -1,7 +1,6 @@
 """``python -m immunax.train +defense=NAME`` or ``+recipe=NAME``: immunize a model, attack it, and show what the attack does."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
-from immunax.runtime import cache, console, digest, manifest, mesh
+from immunax.outer.training import RESULTS
+from immunax.runtime import cache, console, digest, goodput, manifest, mesh
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
-from immunax.runtime.leader import is_leader
 from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, recipe, report
@@ -24,7 +23,7 @@ from immunax.stages.defend import defend
 from immunax.stages.defender import defender
 from immunax.stages.guard import start_model
 from immunax.stages.identity import identity
-from immunax.stages.kept import record_counts
+from immunax.stages.kept import help_with_rows, record_counts, record_tokens
 from immunax.stages.provenance import computed_as_made, lessons, passed_on
 from immunax.stages.red_team import RedTeam, from_config
 from immunax.stages.resume import check_same_inputs, check_same_run, is_finished
@@ -46,24 +45,31 @@ def main(config: UserConfig) -> None:
     tokenizer = setup.checkpoint.tokenizer
     defense, training = defender(config), config.build("trainer")
     export.check(training.lora, config.export_adapter, "trainer=lora")
+    export.check_kept(training, config.export_adapter)
+    weightless = training.keep == RESULTS
     attack = "attack" if "attack" in config else "red_team"
     check_context(setup.model, {"trainer.max_length": training.max_length})
     team = from_config(config, attack, setup)
-    data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
+    with goodput.spending("prepare"):
+        data = feed(tokenizer, setup.splits.train, defense.mixture, training, mesh.data_ways(devices))
     digests = {**setup.digests, "attack data": digest.of_tree(team.data)}
     check_same_inputs(folder, digests)
-    if is_finished(folder, config, (MODEL,), CHECKPOINTS):
-        return _tidy(folder, config)
+    if is_finished(folder, config, () if weightless else (MODEL,), CHECKPOINTS):
+        return export.leave(folder, training.keep)
     record: dict[str, Any] = {
         "started": started,
         "seed": config.seed,
         "data": _data_counts(data, team, training.max_length),
+        "tokens": record_tokens(
+            "a step of the defense", data.tokens, help_with_rows(defense.mixture, mesh.data_ways(devices))
+        ),
     }
     taught = lessons(config.model.get("path"))
     whose = attackers_data(taught, setup.splits, setup.digests["data"], [team.attack])
     faced = sorted({*trained_against(defense), *(name for lesson in taught for name in lesson.against)})
     record |= {"trained_against": faced, "attack_data": whose, "taught_before": passed_on(taught)}
     manifest.write_manifest(folder, config.plain, digests, record)
+    goodput.record(folder)
     start = start_model(config.build("start"), setup, loaded)
     base = loaded if defense.reference == "base" else None
     del loaded
@@ -73,25 +79,23 @@ def main(config: UserConfig) -> None:
         if outcome.stopped is not None:
             console.note(f"stopped and saved; the same command goes on from there (run={run_title()})")
             sys.exit(outcome.stopped)
-        with console.phase("export"):
-            kind = config.export_dtype, config.export_adapter
-            export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)
+        if not weightless:
+            with console.phase("export"), goodput.spending("save"):
+                kind = config.export_dtype, config.export_adapter
+                export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)
         episodes = {START: _start_episode(config, setup, team, start)}
+        goodput.keep()  # in the cache
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)
         counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
-        fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
-    made = agreed(lambda: digest.of_folder(folder / MODEL))
+        with goodput.spending("save"):
+            fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
+    made = {} if weightless else agreed(lambda: digest.of_folder(folder / MODEL))
     weights = {f"model/{name}": value for name, value in made.items()}
-    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell), "ended": manifest.now()}
+    record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell)}
+    record |= {"goodput": goodput.summary(folder), "ended": manifest.now()}
     manifest.write_manifest(folder, config.plain, {**digests, **weights}, record)
-    _tidy(folder, config)
-
-
-def _tidy(folder: Path, config: UserConfig) -> None:
-    """Removes the checkpoints of a finished run where the export alone is to stay."""
-    if is_leader() and not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
-        shutil.rmtree(folder / CHECKPOINTS)
+    export.leave(folder, training.keep)
 
 
 def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:

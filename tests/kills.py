@@ -82,7 +82,9 @@ KILLS_A_ROUND = 6
 _PATIENCE = 300
 _TIMES = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00)?")
 _DIGESTS = re.compile(rb"[0-9a-f]{64}")
-_NO_RESULT = re.compile(r"(^|/)(\.hydra|checkpoints|tensorboard|xla)/|\.lock$|\.log$|multirun\.yaml$|\.ended\.json$")
+_NO_RESULT = re.compile(
+    r"(^|/)(\.hydra|checkpoints|tensorboard|xla)/|\.lock$|\.log$|multirun\.yaml$|\.ended\.json$|goodput\.json$"
+)
 
 
 @dataclass
@@ -144,7 +146,7 @@ def finished(home: Path) -> dict[str, int]:
 
 
 def results(home: Path) -> dict[str, bytes]:
-    """Everything a command left, by path, without times and without digests of what holds times."""
+    """Everything a command left, by path, without times, what they went into, and digests of what holds times."""
     found = {}
     for path in sorted(home.rglob("*")):
         name = str(path.relative_to(home))
@@ -152,6 +154,10 @@ def results(home: Path) -> dict[str, bytes]:
             raw = path.read_bytes()
             if path.name in ("manifest.json", "certificate.json", "report.html", "MODEL_CARD.md"):
                 raw = _TIMES.sub(b"TIME", raw)
+            if path.name == "manifest.json":
+                said = json.loads(raw)
+                said.pop("goodput", None)
+                raw = json.dumps(said).encode()
             if path.name in ("report.html", "MODEL_CARD.md"):
                 raw = _DIGESTS.sub(b"DIGEST", raw)
             if path.name == "certificate.json":

@@ -27,7 +27,6 @@ _TRAIN = "immunax.train"
 _NOT_COMPILED = (
     "outputs",
     "run",
-    "keep_checkpoints",
     "export_dtype",
     "export_adapter",
     "objective",

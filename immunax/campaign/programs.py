@@ -18,9 +18,10 @@ import optax
 
 from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.campaign.members import MemberData, drawn, seeded
+from immunax.data.batches import Batch
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
-from immunax.data.packing import few
+from immunax.data.packing import Tokens, few
 from immunax.inner.optimizers import OF_RATES, Optimizer
 from immunax.inner.state import Trace, TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
@@ -123,6 +124,13 @@ class Program:
         skipped = shared and begin == 0 and self.alike[member] != member
         return [each for batch in self.examples[member][begin + skipped : end] for each in batch]
 
+    @property
+    def tokens(self) -> Tokens:
+        """Of all members' batches, over the steps that are taken."""
+        read = [each for each in jax.tree.leaves(self.batches, is_leaf=_is_batch) if _is_batch(each)]
+        segments = [each.segment_ids[:, : self.steps] for each in read]
+        return Tokens(sum(int((each > 0).sum()) for each in segments), sum(each.size for each in segments))
+
     def at_start(self, model: Model, params: Params) -> "Program":
         """The same members, their batches with what the loss reads of the weights before the attack."""
         return replace(self, batches=self.attacks[0].at_start(model, params, self.batches, self.steps))
@@ -221,6 +229,10 @@ def _distinct(kind: FineTuning, batches: Sequence[Sequence[Any]]) -> tuple[int, 
         seen.update(kind.sequences(example) for example in batch)
         counts.append(len(seen))
     return tuple(counts)
+
+
+def _is_batch(node: Any) -> bool:
+    return isinstance(node, Batch)
 
 
 def _stacked(trees: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from immunax.data.chat import Encoded
 
@@ -24,6 +25,40 @@ class Layout:
     rows: int
     length: int
     answers: int
+
+
+class Tokens(NamedTuple):
+    """Of batches of a static shape.
+
+    Attributes:
+      real: of examples.
+      shape: of the whole shape: the rest is padding, which costs as much.
+    """
+
+    real: int
+    shape: int
+
+    @property
+    def share(self) -> float:
+        """Of real ones; 1 where there are none at all."""
+        return self.real / self.shape if self.shape else 1.0
+
+
+def total(parts: Iterable[Tokens]) -> Tokens:
+    """Of several streams together, each as much as it takes of what is computed."""
+    found = list(parts)
+    return Tokens(sum(each.real for each in found), sum(each.shape for each in found))
+
+
+def filled(batches: Iterable[Sequence[Encoded]], layout: Layout) -> Tokens:
+    """What batches hold in a layout.
+
+    Args:
+      batches: of examples.
+      layout: the static shape of each.
+    """
+    sizes = [sum(len(example.tokens) for example in batch) for batch in batches]
+    return Tokens(sum(sizes), len(sizes) * layout.rows * layout.length)
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -21,6 +21,7 @@ from immunax.judges.likelihood import Likelihood, by_example, in_rows
 from immunax.judges.reading import read
 from immunax.models.generate import Decoding
 from immunax.models.model import Model, Params
+from immunax.runtime import goodput
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import under
 
@@ -152,7 +153,8 @@ def _padded(
 
 def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str | None]) -> dict[str, np.ndarray]:
     """Every judge's scores ``[P]`` of P answers, see :func:`~immunax.judges.judge.collect`."""
-    return {name: collect(name, each, dialogs, texts) for name, each in evaluation.judges.items()}
+    with goodput.spending("evaluate"):
+        return {name: collect(name, each, dialogs, texts) for name, each in evaluation.judges.items()}
 
 
 def batch_count(evaluation: Evaluation, material: Material) -> int:

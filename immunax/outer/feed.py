@@ -13,7 +13,7 @@ from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
 from immunax.data.dialog import Dialog, Split
 from immunax.data.emptied import emptied
 from immunax.data.order import Batches, InTurn, Stream
-from immunax.data.packing import Layout, fit_packed, fit_padded
+from immunax.data.packing import Layout, Tokens, filled, fit_packed, fit_padded
 from immunax.outer.defense import Mixture, StreamBatch
 from immunax.outer.simulation import SimulationFeed, simulation_feed
 from immunax.outer.training import Training
@@ -29,6 +29,7 @@ class Feed:
       layouts: the static shape of each stream's batches.
       lay: by stream, :func:`~immunax.data.batches.pack`, or ``pad`` for paired ones.
       counts: how many dialogs of each stream were kept, cut and dropped.
+      tokens: of all batches of a run, by stream.
       simulation: data of simulated attacks, or None.
       accumulate: batches of the mixture that an outer step takes.
     """
@@ -37,6 +38,7 @@ class Feed:
     layouts: dict[str, Layout]
     lay: Mapping[str, Callable[[list[Encoded], Layout], Batch]]
     counts: dict[str, Counts]
+    tokens: dict[str, Tokens]
     simulation: SimulationFeed | None = None
     accumulate: int = 1
 
@@ -104,12 +106,14 @@ def feed(tokenizer: Any, split: Split, mixture: Mixture, training: Training, div
         length = max(layout.length for layout in fitted.values())
         layouts |= {name: replace(layout, length=length) for name, layout in fitted.items()}
     lay = dict.fromkeys(alone, lay_alone) | dict.fromkeys(paired, pad)
+    tokens = {name: filled(batches[name], layout) for name, layout in layouts.items()}
     if mixture.simulation is None:
-        return Feed(streams, layouts, lay, counts, accumulate=training.accumulate)
+        return Feed(streams, layouts, lay, counts, tokens, accumulate=training.accumulate)
     simulated, counts["simulation"] = simulation_feed(
         tokenizer, split, mixture.simulation, steps, max_length, seed, divisor
     )
-    return Feed(streams, layouts, lay, counts, simulated, training.accumulate)
+    tokens |= {f"simulation_{name}": each for name, each in simulated.tokens.items()}
+    return Feed(streams, layouts, lay, counts, tokens, simulated, training.accumulate)
 
 
 def _topics(dialogs: Sequence[Dialog], topics: Sequence[str]) -> list[list[Dialog]]:

@@ -1,6 +1,6 @@
 """The data of an attack that a defense simulates: what the attacker trains on, and what the defender checks him with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from immunax.data.batches import Batch, pack, pad, stack
 from immunax.data.chat import Counts, Encoded, encode_all, encode_pairs
 from immunax.data.dialog import Split
 from immunax.data.order import Stream
-from immunax.data.packing import Layout, fit_packed, fit_padded
+from immunax.data.packing import Layout, Tokens, filled, fit_packed, fit_padded
 from immunax.runtime.errors import UserError
 
 
@@ -69,6 +69,7 @@ class SimulationFeed:
       safe: the safe answers to the same prompts in the same order, or None.
       retain: harmless examples, or None.
       attack_layout, check_layout: static shapes.
+      tokens: of all batches of a run, of ``attack`` and of ``checks``.
     """
 
     simulation: Simulation
@@ -77,6 +78,7 @@ class SimulationFeed:
     retain: Stream | None
     attack_layout: Layout
     check_layout: Layout
+    tokens: Mapping[str, Tokens]
 
     @property
     def longest(self) -> int:
@@ -152,9 +154,10 @@ def simulation_feed(
     if safe_stream is None:
         check_layout = fit_packed(checks, divisor)
     else:
-        safe_checks = [part for batch in safe_stream.batches(range(steps)) for part in _cut(batch, simulation)[1]]
-        check_layout = fit_padded([*checks, *safe_checks], divisor)
-    return SimulationFeed(simulation, stream, safe_stream, retain_stream, layout, check_layout), counts
+        checks += [part for batch in safe_stream.batches(range(steps)) for part in _cut(batch, simulation)[1]]
+        check_layout = fit_padded(checks, divisor)
+    tokens = {"attack": filled(attacks, layout), "checks": filled(checks, check_layout)}
+    return SimulationFeed(simulation, stream, safe_stream, retain_stream, layout, check_layout, tokens), counts
 
 
 def _attack_parts(examples: Sequence[Encoded], simulation: Simulation) -> list[Sequence[Encoded]]:

@@ -21,6 +21,9 @@ from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Scalars, StreamBatch
 from immunax.runtime.errors import DivergedError, UserError
 
+RESULTS, EXPORT, LAST, ALL = KEEPS = ("results", "export", "last", "all")
+"""What a finished run leaves beside its records: no weights; its export; the newest checkpoint too; every one that there is."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -36,8 +39,9 @@ class Training:
       accumulate: batches of the defense's mixture that a step takes the mean loss over, one after the other.
       lora: adapters that are trained in place of what the defense trains by itself, or None; they are merged at the end.
       checkpoint_every: outer steps between checkpoints; there is always one after the last step.
-      keep_last, keep_best: how many checkpoints stay: the most recent, of which a damaged one gives way to the one
-        before it, and those of least loss.
+      keep_last, keep_best: how many checkpoints there are along the way: the most recent, of which a damaged one gives way to the
+        one before it, and those of least loss.
+      keep: what a finished run leaves: one of :data:`KEEPS`.
     """
 
     steps: int = 20
@@ -50,6 +54,7 @@ class Training:
     checkpoint_every: int = 10
     keep_last: int = 2
     keep_best: int = 0
+    keep: str = EXPORT
 
     def __post_init__(self):
         if self.turns is not None:
@@ -58,6 +63,13 @@ class Training:
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise UserError(f"trainer.{name}={getattr(self, name)}: expected at least {number}.")
+        if self.keep not in KEEPS:
+            raise UserError(f"trainer.keep={self.keep!r}: expected one of {', '.join(KEEPS)}.")
+        if self.keep_best and self.keep != ALL:
+            raise UserError(
+                f"trainer.keep_best={self.keep_best}: the best checkpoints stay with trainer.keep=all alone; set that, or "
+                "trainer.keep_best=0."
+            )
 
     def trainable(self, model: Model, defense: Defense) -> Trainable:
         """What a run of this training trains."""

@@ -1,9 +1,11 @@
 """How the fit of a train step is shown, and what is kept of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jax.sharding import Mesh
 
+from immunax.data.packing import Tokens, total
 from immunax.pod.chips import Chip
 from immunax.pod.fit import Fit, roofline
 from immunax.runtime import console
@@ -11,7 +13,7 @@ from immunax.runtime import console
 _GIB = 2**30
 
 
-def to_json(fit: Fit, chip: Chip, devices: Mesh) -> dict[str, Any]:
+def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens]) -> dict[str, Any]:
     """All numbers: bytes, FLOPs and seconds; ``None`` where the compiler did not come so far."""
     seconds = dict(roofline(fit, chip, devices.size))
     counted = fit.traffic
@@ -27,14 +29,15 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh) -> dict[str, Any]:
         "device_hbm_traffic": counted and counted.hbm_bytes,
         "device_sent": counted and {f"{kind} {axes}": size for (kind, axes), size in sorted(counted.sent.items())},
         "device_sent_by_axis": counted and counted.by_axis(),
+        "real_tokens": {name: each.share for name, each in {**rows, "all": total(rows.values())}.items()},
         "seconds": seconds,
         "bound": max(seconds, key=lambda part: seconds[part]) if counted else None,
         "refusal": fit.refusal or None,
     }
 
 
-def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
-    """Prints the table of one step."""
+def show(title: str, fit: Fit, chip: Chip, devices: Mesh, rows_real: Mapping[str, Tokens]) -> None:
+    """Prints the table of one step; ``rows_real`` is of :func:`~immunax.pod.real_tokens.largest`."""
     memory, counted = fit.memory, fit.traffic
     share = f"{100 * memory.peak / chip.hbm_bytes:.0f}% of {chip.hbm_bytes / _GIB:.0f} GiB"
     rows = [
@@ -44,6 +47,11 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
         ("peak", _gib(memory.peak), share if fit.fits else f"does not fit {chip.hbm_bytes / _GIB:.0f} GiB"),
         ("FLOPs", f"{fit.flops / 1e12:.4g} TFLOP", f"of the step on all {devices.size} devices, by its mathematics"),
         ("recomputed", f"{fit.recomputed / 1e12:.4g} TFLOP", "that compute.remat adds"),
+        (
+            "real tokens",
+            f"at most {total(rows_real.values()).share:.1%}",
+            "of those computed, where every example fills its row",
+        ),
     ]
     if counted is not None:
         seconds = roofline(fit, chip, devices.size)

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from immunax.runtime import code, digest, failure, lock, manifest, watch
+from immunax.runtime import code, digest, failure, goodput, lock, manifest, watch
 from immunax.runtime.distributed import Distributed, begin
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
@@ -163,7 +163,8 @@ class Job:
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
             run = self.prepared(config)
-            with failure.recorded(run.folder, run.asked and run.asked._asdict()):
+            # A job of a sweep comes behind others in its process, whose time is theirs.
+            with goodput.kept(not _is_sweep()), failure.recorded(run.folder, run.asked and run.asked._asdict()):
                 self.task(run.config)
             barrier()  # none ends, or reads, while another is still at work
             if run.asked is not None:
@@ -194,6 +195,7 @@ class Job:
                 failure.forget(run.folder)
             left = list(free)
             try:
+                stack.enter_context(goodput.kept(False))
                 for run in self.together(free):
                     left.remove(run)
                     self._end(run)

@@ -66,8 +66,12 @@ def write_manifest(
     return path
 
 
-def end(run_dir: Path | str) -> None:
+def end(run_dir: Path | str, extra: Mapping[str, Any]) -> None:
     """Notes in a run's manifest that it has ended, where all else that it says stays as it was when the run began.
+
+    Args:
+      run_dir: the run's folder.
+      extra: further entries.
 
     Raises:
       UserError: the manifest cannot be read, the disk is full or may not be written to.
@@ -75,7 +79,7 @@ def end(run_dir: Path | str) -> None:
     if not is_leader():
         return
     path = Path(run_dir) / FILE
-    record = {**values.read_object(path), "ended": now()}
+    record = {**values.read_object(path), **extra, "ended": now()}
     with atomic.file(path) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -65,19 +65,24 @@ class Metrics:
             for tracker in self._trackers:
                 tracker.start(self._folder)
 
-    def resume(self, phase: str, step: int) -> None:
+    def resume(self, phase: str, step: int) -> int:
         """Drops what a phase logged after a step, so that doing those steps again leaves no duplicates.
 
         Args:
           phase: the phase that resumes.
           step: the last step that the restored state has done.
+
+        Returns:
+          How many records it dropped.
         """
         path = self._folder / FILE
         if not is_leader() or not path.exists():
-            return
-        kept = [record for record in read(path) if record["phase"] != phase or record["step"] <= step]
+            return 0
+        found = read(path)
+        kept = [record for record in found if record["phase"] != phase or record["step"] <= step]
         with atomic.file(path) as temp:
             temp.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        return len(found) - len(kept)
 
     def log(self, step: int, phase: str, values: Mapping[str, Any]) -> None:
         """Keeps the numbers of one step.

@@ -18,7 +18,7 @@ from immunax.conditions.exposure import Exposure, exposures
 from immunax.conditions.policy import Policy
 from immunax.conditions.records import OWN_TEMPLATE, REFERENCE, SPECIAL, SUBJECT, TRAINABILITY, UNATTACKED
 from immunax.models.model import Model, Params
-from immunax.runtime import cache, console, memory_maps
+from immunax.runtime import cache, console, goodput, memory_maps
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.leader import is_leader
 from immunax.runtime.together import agreed
@@ -183,6 +183,7 @@ def _run_all(shared: Bench, model: Model, planned: Sequence[Group], store: CellS
             held = partial(store.holds_all, [(cell, group.identity) for cell in group.cells])
             if not gaps.hold(group.first) and not agreed(held):
                 _run(shared, model, group, store, gaps)
+                goodput.keep()
             bar.advance(len(group.cells))
             memory_maps.release_if_crowded()
 
@@ -217,7 +218,8 @@ def _measured(shared: Bench, model: Model, group: Group) -> list[Measured]:
         return [cells.read(folder / path) for path in paths]
 
     def make() -> list[Measured]:
-        return measure(shared, model, group.weights.params, group.cells)
+        with goodput.spending("attack"):
+            return measure(shared, model, group.weights.params, group.cells)
 
     return cache.get_or_make("cells", group.key, make, read, write, group.code)
 

@@ -10,7 +10,7 @@ from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense
 from immunax.outer.feed import Feed
-from immunax.runtime import console, watch
+from immunax.runtime import console, goodput, watch
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
@@ -60,16 +60,20 @@ def defend(
     Raises:
       UserError: the loss is not finite, a checkpoint is of another run, all are damaged, or the disk is full.
     """
-    state, batch = begin(model, params, defense, training, data, devices, base)
+    with goodput.spending("prepare"):
+        state, batch = begin(model, params, defense, training, data, devices, base)
     with (
         Preemption() as preemption,
+        goodput.spending("save"),  # its end waits for the last of them
         Checkpoints(directory, training.keep_last, training.keep_best, metric="loss") as checkpoints,
     ):
         done = 0
-        if found := checkpoints.restore_newest(state):
+        with goodput.spending("restore"):
+            found = checkpoints.restore_newest(state)
+        if found:
             done, state = found
             console.note(f"resuming from step {done} of {training.steps}")
-        metrics.resume("train", done)
+        goodput.resumed(done, again=metrics.resume("train", done))
         with console.progress("immunize", training.steps, "step") as bar:
             bar.advance(done)
 
@@ -83,10 +87,11 @@ def defend(
 
             while done < training.steps and not preemption.stops(done):
                 # Under the mesh the step says how its activations are split, see runtime/mesh.py.
-                with jax.set_mesh(devices):
+                with goodput.spending("step"), jax.set_mesh(devices):
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
                 done = int(state.train.step)
                 checkpoints.save(done, state, scalars)
+                goodput.keep(done)
         stopped = preemption.status()
     params = jax.block_until_ready(outer.released(model, defense, training, state))
     return Defended(params, outer.adapters(model, defense, training, state), stopped)

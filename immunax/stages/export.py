@@ -1,5 +1,6 @@
-"""What a run leaves for others: the model, and its adapters with what they belong to."""
+"""What a run leaves for others: the model, and its adapters with what they belong to; and what it does not leave."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ from immunax.models import hub, peft
 from immunax.models.hub import Checkpoint
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Params
-from immunax.outer.training import Training
+from immunax.outer.training import ALL, LAST, RESULTS, Training
 from immunax.runtime.errors import UserError
+from immunax.runtime.leader import is_leader
 from immunax.stages.defend import Defended
-from immunax.stages.setup import MODEL
+from immunax.stages.setup import CHECKPOINTS, MODEL
 
 START, ADAPTER = "start", "adapter"
 """Folders of a run beside :data:`~immunax.stages.setup.MODEL`."""
@@ -29,6 +31,36 @@ def check(adapters: LoraSpec | None, wanted: bool, instead: str) -> None:
     """
     if wanted and adapters is None:
         raise UserError(f"export_adapter=true: no adapters are trained; choose {instead}, or set it to false.")
+
+
+def check_kept(training: Training, adapter: bool) -> None:
+    """Refuses to export the adapters of a run that leaves no weights.
+
+    Raises:
+      UserError: they are wanted.
+    """
+    if adapter and training.keep == RESULTS:
+        raise UserError(
+            f"export_adapter=true: with trainer.keep={RESULTS} a run leaves no weights; set one of the two otherwise."
+        )
+
+
+def leave(folder: Path, keep: str) -> None:
+    """Removes the checkpoints of a run that has ended and that are not to stay; never what it has exported.
+
+    Args:
+      folder: the run's, whose manifest says that it has ended.
+      keep: as :attr:`~immunax.outer.training.Training.keep`.
+    """
+    checkpoints = folder / CHECKPOINTS
+    if not is_leader() or keep == ALL or not checkpoints.is_dir():
+        return
+    if keep != LAST:
+        shutil.rmtree(checkpoints)
+        return
+    steps = [each for each in checkpoints.iterdir() if each.name.isdecimal()]
+    for each in sorted(steps, key=lambda step: int(step.name))[:-1]:
+        shutil.rmtree(each)
 
 
 def export_run(

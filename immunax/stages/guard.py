@@ -6,7 +6,7 @@ from pathlib import Path
 from immunax.models.model import Params
 from immunax.outer.defense import Defense
 from immunax.outer.training import Training
-from immunax.runtime import cache, digest
+from immunax.runtime import cache, digest, goodput
 from immunax.runtime.errors import UserError
 from immunax.runtime.manifest import versions
 from immunax.stages.fingerprint import Fingerprint
@@ -63,7 +63,8 @@ def start_model(start: Start, setup: Setup, loaded: Params) -> Params:
     def read(folder: Path) -> Params:
         return cache.read_arrays(folder, setup.devices)
 
-    params = cache.get_or_make("guard", key, make, read, cache.write_arrays, [_implant, defense, training])
+    with goodput.spending("load"):
+        params = cache.get_or_make("guard", key, make, read, cache.write_arrays, [_implant, defense, training])
     if start.fingerprint is not None:
         start.fingerprint.check(setup, params)
     return params

@@ -14,6 +14,7 @@ from immunax.runtime.errors import UserError
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.exam import kept, task_rows
+from immunax.stages.kept import count_tokens
 from immunax.stages.population import assemble_population, attack_and_score, costs, used
 
 
@@ -43,6 +44,7 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     asked = _material(evaluation, tokenizer, splits)
     attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
     team = assemble_population([attack], evaluation, tokenizer, splits, asked)
+    count_tokens(cell.family, team.parts)
     [member] = attack_and_score(team, model, params, tokenizer, shared.seed, shared.mesh, task.measured)
     before = evaluate(evaluation, model, params, tokenizer, asked, jax.random.key(shared.seed))
     steps, spent = costs(team.parts, 0, model, len(member.course))

@@ -22,7 +22,7 @@ from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.exam import check_answered, kept, numbered, rows
 from immunax.stages.harmless_task import learned
-from immunax.stages.kept import tell_programs
+from immunax.stages.kept import count_tokens, tell_programs
 from immunax.stages.population import assemble_population, attack_and_score, costs, used
 
 
@@ -84,6 +84,7 @@ def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cel
     asked, others = voice.asked.material, shared.others(group[0])
     team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, asked, others)
     tell_programs(group[0].family, team.parts)
+    count_tokens(group[0].family, team.parts)
     times = shared.suite.measured
     members = attack_and_score(team, model, params, voice.tokenizer, shared.seed, shared.mesh, times)
     found = []
@@ -118,6 +119,7 @@ def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measur
     voice = shared.voice(cell)
     prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits, shared.others(cell))
     tell_programs(cell.family, prepared.parts)
+    count_tokens(cell.family, prepared.parts)
     search_key, exam_key = jax.random.split(jax.random.key(shared.seed))
     found = run_search(prepared, model, params, search_key, shared.mesh)
     asked = voice.asked.material

@@ -7,14 +7,15 @@ import jax
 from jax.sharding import Mesh
 
 from immunax.data.dialog import Split
+from immunax.data.packing import total
 from immunax.inner.context import check_longest
 from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.feed import Feed, feed
-from immunax.runtime import console
+from immunax.runtime import console, goodput
 from immunax.runtime.mesh import data_ways, shard, shard_batch
-from immunax.stages.kept import record_counts
+from immunax.stages.kept import LOW, help_with_rows, real_tokens, record_counts
 
 
 def begin(
@@ -78,8 +79,10 @@ def minimise(
     """
     data = feed(tokenizer, split, defense.mixture, training, data_ways(devices))
     record_counts(data.counts, dict.fromkeys(data.counts, f"max_length={training.max_length}"))
+    if total(data.tokens.values()).share < LOW:
+        console.note(real_tokens(title, data.tokens, help_with_rows(defense.mixture, data_ways(devices))))
     state, batch = begin(model, params, defense, training, data, devices)
-    with console.progress(title, training.steps, "step") as bar:
+    with goodput.spending("prepare"), console.progress(title, training.steps, "step") as bar:
 
         def log(step: int, scalars: dict[str, float]) -> None:
             bar.advance(loss=scalars["loss"])

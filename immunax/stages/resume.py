@@ -20,10 +20,10 @@ _FREE = (
     "bundle_key",
     "policy",
     "trained_against",
-    "keep_checkpoints",
     "mesh",
     "objective",
     "trainer.checkpoint_every",
+    "trainer.keep",
     "trainer.keep_last",
     "trainer.keep_best",
 )
@@ -35,8 +35,8 @@ def check_same_run(folder: Path, config: UserConfig) -> None:
 
     Args:
       folder: of the run; may be new.
-      config: composed; where the outputs lie, who tracks them, how weights are exported, how many checkpoints are kept and on
-        which devices it runs may differ; so may the policy and the key of a certificate, which rests on the same records.
+      config: composed; where the outputs lie, who tracks them, how weights are exported, what is kept and on which
+        devices it runs may differ; so may the policy and the key of a certificate, which rests on the same records.
 
     Raises:
       UserError: it differs, or the manifest cannot be read.

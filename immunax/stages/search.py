@@ -13,9 +13,9 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
 from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
 from immunax.models.model import Params
-from immunax.runtime import console
+from immunax.runtime import console, goodput
 from immunax.runtime.metrics import json_number
-from immunax.stages.kept import ATTACK, record_counts
+from immunax.stages.kept import ATTACK, record_counts, record_programs
 from immunax.stages.red_team import check_lengths, tell_language
 from immunax.stages.setup import Setup
 
@@ -31,6 +31,7 @@ class Searched(NamedTuple):
       prompts: the judged prompts.
       data: how much of the data was used, by stream, JSON-able: of a population's attacks, the one that lost most.
       counts: what became of the dialogs of the attack found, and of those whose given answers are weighed.
+      tokens: that all members would compute, JSON-able.
     """
 
     episode: Episode
@@ -38,6 +39,7 @@ class Searched(NamedTuple):
     prompts: tuple[Dialog, ...]
     data: Mapping[str, Any]
     counts: Mapping[str, Counts]
+    tokens: Mapping[str, Any]
 
 
 def search_and_score(
@@ -70,8 +72,9 @@ def search_and_score(
     lengths |= dict.fromkeys(prepared.counts, f"tuning.max_length={longest}")
     lengths |= dict.fromkeys(before.counts, f"judge.max_length={evaluation.max_length}")
     data = record_counts({**counts, **prepared.counts, **before.counts}, lengths)
+    tokens = record_programs(prepared.parts)
     search_key, before_key, after_key = jax.random.split(jax.random.key(seed), 3)
-    with console.phase(f"search attacks on {name}"):
+    with console.phase(f"search attacks on {name}"), goodput.spending("attack"):
         found = run_search(prepared, setup.model, params, search_key, mesh)
     with console.phase(f"evaluate {name}"):
         first = evaluate(evaluation, setup.model, params, tokenizer, before, before_key)
@@ -82,7 +85,7 @@ def search_and_score(
     steps, paid = np.array([0, len(found.loss)]), (np.array([0.0, samples]), np.array([0.0, found.budget.flops]))
     course = Course(np.asarray(found.loss, np.float64), steps, probes, *paid)
     won = {} if found.best is None else {ATTACK: _by_place(prepared)[found.best.member]}
-    return Searched(Episode(first, last, course), found, before.dialogs, data, {**won, **before.counts})
+    return Searched(Episode(first, last, course), found, before.dialogs, data, {**won, **before.counts}, tokens)
 
 
 def _by_place(prepared: PreparedSearch) -> dict[int, Counts]:

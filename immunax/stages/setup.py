@@ -1,6 +1,7 @@
 """From a composed configuration to the objects of a run."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +15,8 @@ from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense
-from immunax.outer.training import Training
-from immunax.runtime import cache, console, digest, manifest, memory_maps, mesh
+from immunax.outer.training import RESULTS, Training
+from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh
 from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
@@ -145,9 +146,9 @@ def set_up(parts: Parts, devices: Mesh | None = None) -> tuple[Setup, Params]:
     cache.enable_compilation_cache()
     parts.compute.settle()
     memory_maps.release_if_crowded()  # for a sweep, whose jobs are one process
-    with console.phase("load data"):
+    with console.phase("load data"), goodput.spending("load"):
         splits = parts.data.splits()
-    with console.phase("load model"):
+    with console.phase("load model"), goodput.spending("load"):
         checkpoint = load(parts.model, devices)
     digests = {**checkpoint.digests, "data": digest.of_json(asdict(splits))}
     model = parts.compute.model(checkpoint.config)
@@ -168,6 +169,11 @@ def load(source: ModelRecipe, devices: Mesh | None = None, behind: tuple[Path, .
     folder = _run(source)
     if folder is None or not isinstance(source, ModelSource):
         return source.load(devices)
+    if not any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS)):
+        raise UserError(
+            f"run {folder} leaves no weights (trainer.keep={RESULTS}): make it again under another run=NAME with "
+            "trainer.keep=export, or give another model."
+        )
     if (folder / MODEL).is_dir():
         return replace(source, path=str(folder / MODEL)).load(devices)
     devices = mesh.alone() if devices is None else devices
@@ -229,8 +235,17 @@ def _run(source: ModelRecipe) -> Path | None:
     if not isinstance(source, ModelSource):
         return None
     folder = Path(source.path).expanduser().resolve()
+    if not (folder / manifest.FILE).is_file():
+        return None
     left = any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS))
-    return folder if left and (folder / manifest.FILE).is_file() else None
+    return folder if left or _is_weightless(folder) else None
+
+
+def _is_weightless(folder: Path) -> bool:
+    """Whether a run was not to leave any weights; a manifest may be another program's."""
+    with suppress(UserError, KeyError, TypeError):
+        return manifest.read(folder)["config"]["trainer"]["keep"] == RESULTS
+    return False
 
 
 def near(source: ModelRecipe, where: str) -> ModelRecipe:

@@ -101,7 +101,9 @@ def exported(config: UserConfig) -> UserConfig:
         return config
     folder = Path(path).expanduser() / MODEL
     if not folder.is_dir():
-        raise UserError(f"run {path} has no folder {MODEL!r} yet: let it train to its end, or give another model.")
+        raise UserError(
+            f"run {path} has no folder {MODEL!r}: let it train to its end (with trainer.keep=export), or give another model."
+        )
     return config.with_values({"model.path": str(folder)})
 
 

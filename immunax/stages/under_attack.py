@@ -17,7 +17,7 @@ from immunax.conditions.fall import shown_fallen
 from immunax.data.dialog import Splits
 from immunax.judges.evaluate import Given, Material, Scores, batch_count, given_by, judged
 from immunax.models.model import Model, Params
-from immunax.runtime import console
+from immunax.runtime import console, goodput
 from immunax.runtime.errors import DivergedError, UserError
 from immunax.stages.red_team import RedTeam
 
@@ -152,20 +152,24 @@ def _points(
     """Every attack that is not over, after each part of its course."""
     for each in courses:
         if isinstance(each.team.attack, Edit):
-            for point in course(each.team.attack, each.team.material, model, params, each.attack_key):
+            points = course(each.team.attack, each.team.material, model, params, each.attack_key)
+            for point in goodput.spent_on("attack", points):
                 yield each, point
     for population in parts:
         mine = [courses[place] for place in population.places]
         keys = jnp.stack([each.attack_key for each in mine])
         turns = attacked(population.parts, model, params, keys, times=population.times)
-        turn = next(turns, None)
+        with goodput.spending("attack"):
+            turn = next(turns, None)
         while turn is not None:
             there = [mine[place] for place in turn.places]
             for index, each in enumerate(there):
                 if not each.over:
                     yield each, Point(turn.step, turn.losses[index], turn.weights(index))
+            enough = all(each.over for each in there)
             try:
-                turn = turns.send(all(each.over for each in there))
+                with goodput.spending("attack"):
+                    turn = turns.send(enough)
             except StopIteration:
                 break
 

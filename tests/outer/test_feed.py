@@ -6,8 +6,10 @@ import pytest
 import tiny
 
 from immunax.data.dialog import Split, ask
+from immunax.data.packing import total
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
+from immunax.outer.simulation import Simulation
 from immunax.outer.training import Training
 from immunax.runtime.errors import UserError
 
@@ -29,6 +31,25 @@ def test_pairs_share_their_prompt_and_their_shape_row_by_row():
             np.testing.assert_array_equal(safe[: first + 1], harmful[: first + 1])
         assert (batch.safe.tokens != batch.harmful.tokens).any()
         assert batch.retain.answer_weight.sum() > 0
+
+
+@pytest.mark.parametrize("divisor", [1, 8])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_tokens_of_a_run_are_those_of_its_batches(divisor, accumulate):
+    simulation = Simulation(2, 1, 2, 1, paired=True, mixed=True)
+    mixture = Mixture(safe=2, harmful=2, retain=3, paired=True, simulation=simulation)
+    training = Training(steps=2, accumulate=accumulate)
+    data = feed(tiny.tokenizer(), SPLIT, mixture, training, divisor)
+    batches = [data.batch(step) for step in range(2)]
+    parts = {name: [(getattr(each, name),) for each in batches] for name in ("safe", "harmful", "retain")}
+    parts["simulation_attack"] = [(each.simulation.harmful, each.simulation.retain) for each in batches]
+    parts["simulation_checks"] = [(each.simulation.checks, each.simulation.safe_checks) for each in batches]
+    assert data.tokens.keys() == parts.keys()
+    for name, found in parts.items():
+        segments = [batch.segment_ids for each in found for batch in each]
+        assert data.tokens[name].real == sum((each > 0).sum() for each in segments), name
+        assert data.tokens[name].shape == sum(each.size for each in segments), name
+    assert (total(data.tokens.values()).share < 0.5) == (divisor == 8)
 
 
 def test_every_step_has_one_shape_and_is_a_function_of_its_number():

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from immunax.data.packing import Tokens, total
 from immunax.defenses.mlac import Mlac
 from immunax.defenses.rep_noise import RepNoise
 from immunax.defenses.safety_tuning import SafetyTuning
@@ -22,6 +23,7 @@ from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
 from immunax.pod.chips import CHIPS
 from immunax.pod.fit import compile_step, device_bytes, refused_memory
+from immunax.pod.real_tokens import largest
 from immunax.pod.report import show, to_json
 from immunax.runtime.mesh import MeshSpec, build, shard
 
@@ -29,6 +31,7 @@ MODEL = Model(DecoderConfig("llama", 64, 16, 32, 2, 4, 4, 8, 32), remat="full")
 MESH = build(MeshSpec(data=1, fsdp=4, tensor=2))
 TRAINING = Training(steps=3, max_length=8, optimizer=AdamW(learning_rate=1e-2))
 TAR = Tar(Attacker(Sgd()), mixture=Mixture(retain=4, simulation=Simulation(2, 4, 1, 4, paired=True)))
+ROWS = {"retain": Tokens(2, 4)}
 REP_NOISE = RepNoise(mixture=Mixture(safe=4, harmful=4, retain=4, paired=True))
 
 
@@ -106,8 +109,9 @@ def test_a_step_fits_only_if_its_own_share_of_the_memory_is_at_most_all_of_it(ca
     for least, fits in ((peak, True), (peak * 100 // 104, False)):
         small = replace(chip, hbm_bytes=least)
         fit = compile_step(MODEL, defense, TRAINING, MESH, small)
-        assert to_json(fit, small, MESH)["fits"] == fits
-        show("a step", fit, small, MESH)
+        assert to_json(fit, small, MESH, ROWS)["fits"] == fits
+        assert to_json(fit, small, MESH, ROWS)["real_tokens"] == {"retain": 0.5, "all": 0.5}
+        show("a step", fit, small, MESH, ROWS)
         shown = capsys.readouterr().out
         assert ("100% of" in shown, "does not fit" in shown) == (fits, not fits)
         assert "104%" not in shown
@@ -167,3 +171,25 @@ def test_states_alive_in_an_inner_loop_follow_its_estimator():
     assert FirstOrder().states_alive(16, 4) == 1
     assert MixedMode().states_alive(16, 4) == 4 + 4
     assert MixedMode(remat="steps").states_alive(16, 4) == 16
+
+
+def test_the_rows_that_a_mesh_forces_are_those_of_the_compiled_batch():
+    mixture = Mixture(safe=3, harmful=3, retain=5, simulation=Simulation(4, 1, 2, 6, paired=True, mixed=True))
+    ways = 4
+    found = largest(mixture, ways)
+    assert {name: tuple(each) for name, each in found.items()} == {
+        "safe": (3, 4),
+        "harmful": (3, 4),
+        "retain": (5, 8),
+        "simulation_attack": (8, 32),
+        "simulation_checks": (24, 32),
+    }
+    batch = abstract_batch(mixture, TRAINING, MESH)
+    computed = sum(leaf.size for leaf in jax.tree.leaves(jax.tree.map(lambda each: each.tokens, batch, is_leaf=_laid)))
+    assert total(found.values()).shape * TRAINING.max_length == computed
+    assert total(largest(REP_NOISE.mixture, 64).values()).share == 4 / 64
+    assert total(largest(REP_NOISE.mixture, 2).values()).share == 1
+
+
+def _laid(node):
+    return hasattr(node, "tokens")

@@ -36,8 +36,9 @@ def test_a_run_that_ends_keeps_what_its_manifest_said_as_it_began(tmp_path):
     path = write_manifest(tmp_path, {"seed": 3}, {}, {"started": now()})
     began = json.loads(path.read_text())
     assert "ended" not in began
-    end(tmp_path)
+    end(tmp_path, {"goodput": {"share": 0.5}})
     ended = json.loads(path.read_text())
+    assert ended.pop("goodput") == {"share": 0.5}
     assert ended.pop("ended") >= began["started"]
     assert ended == began
 

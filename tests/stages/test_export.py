@@ -54,6 +54,37 @@ def test_the_adapter_says_how_it_was_trained_and_where_its_base_is(written):
     assert (written[0] / export.ADAPTER / settings["base_model_name_or_path"] / "config.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("keep", "left"), [("all", {"9", "10", "other"}), ("last", {"10", "other"}), ("export", None), ("results", None)]
+)
+def test_of_checkpoints_the_newest_by_number_or_all_or_none_stay(tmp_path, keep, left):
+    for name in ("checkpoints/9/a", "checkpoints/10/a", "checkpoints/other/a", "model/a"):
+        (tmp_path / name).mkdir(parents=True)
+    for _ in range(2):
+        export.leave(tmp_path, keep)
+        there = tmp_path / "checkpoints"
+        assert ((there.exists() and {each.name for each in there.iterdir()}) or None) == left
+        assert (tmp_path / "model" / "a").exists()
+
+
+def test_another_process_than_the_leader_removes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "is_leader", lambda: False)
+    (tmp_path / "checkpoints").mkdir()
+    export.leave(tmp_path, "export")
+    assert (tmp_path / "checkpoints").exists()
+
+
+def test_what_a_finished_run_leaves_is_asked_for_without_contradiction():
+    with pytest.raises(UserError, match=r"trainer\.keep='best': expected one of results, export, last, all"):
+        Training(keep="best")
+    with pytest.raises(UserError, match=r"keep_best=1: the best checkpoints stay with trainer\.keep=all alone"):
+        Training(keep_best=1)
+    assert Training(keep_best=1, keep="all").keep == "all"
+    with pytest.raises(UserError, match=r"with trainer\.keep=results a run leaves no weights"):
+        export.check_kept(Training(keep="results"), adapter=True)
+    export.check_kept(Training(keep="results"), adapter=False)
+
+
 def test_adapters_that_no_run_will_have_are_refused_before_it():
     with pytest.raises(UserError, match="trainer=lora"):
         export.check(None, True, "trainer=lora")

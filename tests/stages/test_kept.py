@@ -7,10 +7,20 @@ from immunax.attacks.tuning import Tuning
 from immunax.conditions.records import UNFINISHED
 from immunax.data.chat import Counts
 from immunax.data.dialog import Split, Splits, ask
+from immunax.data.packing import Tokens
 from immunax.judges.evaluate import Evaluation, Scores, held_out
+from immunax.outer.defense import Mixture
+from immunax.runtime import goodput
 from immunax.runtime.errors import UserError
 from immunax.stages.exam import Exam, rows
-from immunax.stages.kept import record_counts, tell_programs
+from immunax.stages.kept import (
+    count_tokens,
+    help_with_rows,
+    record_counts,
+    record_tokens,
+    tell_programs,
+    tokens_by_family,
+)
 from immunax.stages.population import assemble_population, used
 from immunax.stages.red_team import Probes, assemble
 
@@ -29,6 +39,45 @@ def test_what_is_lost_is_one_line_a_stream_and_what_is_whole_is_none(capsys):
         "harmful: 2 of 3 dialogs are used, 1 of them cut to trainer.max_length=8 and 1 left out; 25% of the answers' tokens "
         "are kept"
     )
+
+
+def test_real_tokens_are_one_line_with_advice_where_they_are_few(capsys):
+    mixture = Mixture(safe=4, retain=4)
+    for ways, real, advised in (
+        (64, 9, "raise the examples of defense.mixture to 64"),
+        (1, 9, "trainer.max_length"),
+        (64, 90, None),
+    ):
+        tokens = {"safe": Tokens(real, 100), "retain": Tokens(3 * real, 300)}
+        found = record_tokens("a step", tokens, help_with_rows(mixture, ways))
+        assert found["all"] == {"real": 4 * real, "shape": 400, "share": real / 100}
+        line = " ".join(capsys.readouterr().err.split())
+        assert line.startswith(f"a step: {real}.0% of the tokens computed are real (safe {real}.0%, retain {real}.0%)")
+        assert (advised or "padding") in line
+        assert (";" in line) == (advised is not None)
+    assert record_tokens("nothing", {}, "") == {}
+    assert capsys.readouterr().err == ""
+
+
+def test_the_tokens_of_a_program_are_those_of_its_batches_and_are_added_up_by_family(tmp_path, capsys):
+    evaluation = Evaluation(prompts=2, examples=4, max_length=60)
+    attacks = [HarmfulSFT(count, Tuning(max_length=200, batch_size=5, epochs=1)) for count in (10, 5)]
+    parts = assemble_population(attacks, evaluation, tiny.tokenizer(), SPLITS).parts
+    assert len(parts) == 2
+    for part in parts:
+        sizes = [size for member in part.examples for batch in member for size, _ in batch]
+        width = part.batches.tokens.shape
+        assert part.tokens == (sum(sizes), width[0] * part.steps * width[2] * width[3])
+    with goodput.kept(whole_process=False):
+        goodput.record(tmp_path)
+        for _ in range(2):
+            count_tokens("harmful_sft", parts)
+        found = tokens_by_family(tmp_path)
+    assert found["harmful_sft"]["real"] == 2 * sum(part.tokens.real for part in parts)
+    assert found["all"] == found["harmful_sft"]
+    capsys.readouterr()
+    count_tokens("harmful_sft", [])
+    assert capsys.readouterr().err == ""
 
 
 def test_an_attack_that_loses_samples_is_counted_by_those_that_it_trains_on(capsys):

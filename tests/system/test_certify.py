@@ -55,6 +55,9 @@ def test_a_certificate_states_verifies_and_is_replayed(run, certified):
     folder = home / "outputs" / "whole"
     names = {each.name for each in folder.iterdir()}
     assert {"certificate.json", "certificate.dsse.json", "report.html", "MODEL_CARD.md", "records.parquet"} <= names
+    told = json.loads((folder / "manifest.json").read_text())["goodput"]
+    assert sum(told["seconds"].values()) == pytest.approx(told["wall"])
+    assert min(told["seconds"]["attack"], told["seconds"]["evaluate"]) > 0
     said = json.loads((folder / "certificate.json").read_text())["predicate"]
     run_once = {"harmful_sft": 6, "harmful_sft_lora": 4, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2}
     # Under two templates, one seed at each further learning rate, of which there are none, one or two.

@@ -66,7 +66,7 @@ def run():
 @pytest.fixture(scope="module")
 def trained(home):
     """The main job, run once."""
-    process = start(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN)
+    process = start(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN, "trainer.keep=all")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return home / "outputs" / "main", out, err
@@ -173,19 +173,52 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
     assert [entry.name for entry in (home / "outputs" / "asked" / "checkpoints").iterdir() if entry.name.isdigit()]
 
 
+def test_a_run_that_was_killed_tells_of_both_starts_and_of_the_steps_that_were_in_vain(run, trained, home):
+    longer = (*TRAIN, "trainer.steps=40", "trainer.checkpoint_every=30", "run=twice")
+    process = start(home, "train", "+defense=rep_noise", "model=model", *longer)
+    folder = home / "outputs" / "twice"
+    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and (not metrics.exists() or len(metrics.read_text().splitlines()) < 10):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    logged = [line["step"] for line in read(metrics) if line["phase"] == "train"]
+    saved = max((int(each.name) for each in (folder / "checkpoints").iterdir() if each.name.isdigit()), default=0)
+    status, _, err = run(home, "train", "+defense=rep_noise", "model=model", *longer)
+    assert status == 0, err
+    found = json.loads((folder / "manifest.json").read_text())["goodput"]
+    assert (found["starts"], found["redone_steps"]) == (2, max(logged) - saved)
+    assert sum(found["seconds"].values()) == pytest.approx(found["wall"])
+    assert min(found["seconds"].values()) >= 0
+    useful = sum(found["seconds"][name] for name in ("step", "attack", "evaluate"))
+    assert found["share"] == pytest.approx(useful / found["wall"], abs=1e-4)
+    for name in ("step", "attack", "evaluate", "compile", "load", "save", "startup"):
+        assert found["seconds"][name] > 0, name
+    assert found["compile_saved"] > 0
+    [line] = [line for line in err.splitlines() if line.startswith("goodput: ")]
+    assert f"{found['share']:.0%} of " in line
+    assert "2 starts" in line
+    assert f"{found['redone_steps']} steps taken again" in line
+
+
 def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that_is_asked(run, trained, home):
     folder = home / "outputs" / "alone"
     shutil.copytree(trained[0], folder)
     before = (folder / "manifest.json").read_bytes()
     again = ("+defense=rep_noise", "model=model", "run=alone", *TRAIN)
-    for more, kept in (((), True), (("keep_checkpoints=false", "trainer.keep_last=5"), False)):
+    for more, kept in (
+        (("trainer.keep=all",), {"4", "6"}),
+        (("trainer.keep=last", "trainer.keep_last=5"), {"6"}),
+        ((), set()),
+    ):
         status, out, err = run(home, "train", *again, *more)
         assert (status, out) == (0, ""), err
         assert re.search(
             r"^ended at 20\S+: the results are in \S+/alone; to make them anew, delete it$", err, re.MULTILINE
         )
         assert (folder / "manifest.json").read_bytes() == before
-        assert (folder / "checkpoints").exists() == kept
+        assert {each.name for each in (folder / "checkpoints").glob("[0-9]*")} == kept
+    assert not (folder / "checkpoints").exists()
     status, _, err = run(home, "train", *again, "export_dtype=bfloat16")
     assert status == 2
     assert "finished run without its checkpoints, which export_dtype=bfloat16 would be made from" in err
@@ -193,6 +226,30 @@ def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that
 
     left, exported = load(resolve(str(folder))), resolve(str(folder / "model")).load()
     np.testing.assert_array_equal(left.params["norm"]["scale"], exported.params["norm"]["scale"])
+
+
+def test_a_run_that_is_to_leave_numbers_alone_leaves_no_weights_and_no_model_for_others(run, trained, home):
+    line = ("+defense=rep_noise", "model=model", "run=numbers", *TRAIN, "trainer.keep=results")
+    status, _, err = run(home, "train", *line)
+    assert status == 0, err
+    folder = home / "outputs" / "numbers"
+    assert not list(folder.rglob("*.safetensors"))
+    assert not (folder / "checkpoints").exists()
+    assert "export ..." not in err
+    before = json.loads((folder / "manifest.json").read_text())
+    assert before["results"].keys() == {"start model", "immunized"}
+    status, out, err = run(home, "train", *line)
+    assert (status, out) == (0, ""), err
+    assert "ended at " in err
+    status, _, err = run(home, "attack", "+attack=harmful_sft", "model=outputs/numbers", *SMALL)
+    assert status == 2
+    assert err.splitlines()[-1].endswith(
+        "outputs/numbers leaves no weights (trainer.keep=results): make it again under another run=NAME with "
+        "trainer.keep=export, or give another model."
+    )
+    status, _, err = run(home, "train", *line, "trainer.keep=export")
+    assert status == 2
+    assert "finished run without its checkpoints, which model/ would be made from" in err
 
 
 def test_a_signal_outside_the_training_loop_ends_a_command_in_one_line(home):
@@ -236,6 +293,9 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(run, trai
     found = json.loads((folder / "manifest.json").read_text())
     assert found["results"]
     assert found["attack_data"] == whose
+    spent = found["goodput"]["seconds"]
+    assert sum(spent.values()) == pytest.approx(found["goodput"]["wall"])
+    assert min(spent["attack"], spent["evaluate"], spent["load"]) > 0 == spent["step"]
     assert len(found["taught_before"]) == model.startswith("outputs/main")
     assert ("(attack data shared)" in out) == (whose == "shared")
     assert (folder / "adapter").exists() == (folder / "start").exists() == adapters

@@ -27,12 +27,16 @@ def test_a_step_that_fits_is_reported_with_its_memory_traffic_and_bound(tmp_path
     assert done.returncode == 0, done.stderr
     assert "16 GiB" in done.stdout
     assert "bounds the step" in done.stdout
+    assert "at most 12.5%" in done.stdout
+    assert "12.5% of the tokens computed are real" in done.stderr
+    assert "raise the examples of defense.mixture to 16" in done.stderr
     record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
     assert record["fits"]
     assert record["devices"] == 16
     # Nothing of this step is left to one device: together they multiply what the mathematics asks for.
     assert record["device_flops"] * 16 == pytest.approx(record["flops"] + record["recomputed_flops"], rel=0.05)
     assert record["device_sent_by_axis"]["fsdp"] > 0
+    assert record["real_tokens"] == {"safe": 0.125, "harmful": 0.125, "retain": 0.125, "all": 0.125}
     assert record["bound"] in record["seconds"]
     manifest = json.loads((tmp_path / "outputs" / "fit" / "manifest.json").read_text())
     assert manifest["results"] == record

@@ -200,7 +200,7 @@ def test_a_sweep_comes_to_jobs_that_are_named_by_what_differs():
 
 def test_an_odd_value_is_left_as_it_was_written():
     lora = "defense.attacker.lora={_target_: immunax.models.lora.LoraSpec, rank: 8}"
-    words = ["+defense=tar", lora, "keep_checkpoints=false", "trainer=pod", "compute.remat=full"]
+    words = ["+defense=tar", lora, "export_dtype=bfloat16", "trainer=pod", "compute.remat=full"]
     (one,) = composed.composed("immunax.train", words)
     assert (one["folder"], one["overrides"]) == (None, words)
     assert one["compile"] == ["+defense=tar", lora, "trainer=pod", "compute.remat=full", "mesh=single"]
