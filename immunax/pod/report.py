@@ -1,12 +1,14 @@
 """How the fit of a train step is shown, and what is kept of it."""
 
+import math
 from typing import Any
 
 from jax.sharding import Mesh
 
 from immunax.pod.chips import Chip
-from immunax.pod.fit import Fit, roofline
+from immunax.pod.fit import Fit, roofline, utilization
 from immunax.runtime import console
+from immunax.runtime.slices import slice_sizes
 
 _GIB = 2**30
 
@@ -27,6 +29,9 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh) -> dict[str, Any]:
         "device_hbm_traffic": counted and counted.hbm_bytes,
         "device_sent": counted and {f"{kind} {axes}": size for (kind, axes), size in sorted(counted.sent.items())},
         "device_sent_by_axis": counted and counted.by_axis(),
+        "slices": math.prod(slice_sizes(devices).values()),
+        "device_sent_over_dcn_by_axis": counted and counted.by_axis_over_dcn(),
+        "mfu_at_most": utilization(fit, chip, devices.size) if counted else None,
         "seconds": seconds,
         "bound": max(seconds, key=lambda part: seconds[part]) if counted else None,
         "refusal": fit.refusal or None,
@@ -53,11 +58,28 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
             ("HBM traffic", _gib(counted.hbm_bytes), "of each device"),
             *((f"sent over {axes}", _gib(size), _kinds(fit, axes)) for axes, size in sorted(counted.by_axis().items())),
             *(
+                (f"sent over {axes}", _gib(size), "to other slices")
+                for axes, size in sorted(counted.by_axis_over_dcn().items())
+            ),
+            *([("collectives over attack", _over_attack(fit), "")] if devices.shape["attack"] > 1 else []),
+            *(
                 (f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "")
                 for part, time in seconds.items()
+                if time
+            ),
+            (
+                "MFU at most",
+                f"{100 * utilization(fit, chip, devices.size):.0f}%",
+                "products of the mathematics at the bound",
             ),
         ]
     console.table(title, ["", "per device", ""], rows)
+
+
+def _over_attack(fit: Fit) -> str:
+    """Members never speak where the program has no collective along ``attack``; its replica groups prove it."""
+    sent = fit.traffic.over("attack") if fit.traffic else {}
+    return ", ".join(f"{kind} {_gib(size)}" for (kind, _), size in sorted(sent.items())) or "none"
 
 
 def _kinds(fit: Fit, axes: str) -> str:
