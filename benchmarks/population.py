@@ -181,6 +181,8 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     flops = training_flops(each.model.config, sizes, each.spec)
     devices = 1 if way.mesh is None else way.mesh.size
     beside = first.needed_bytes(plan(members, devices, way.at_once or most_at_once(way.mesh)).chunk)
+    if beside is None:
+        raise SystemExit("the members do not fit the memory together")
     memory = devices * (beside + sum(leaf.nbytes for leaf in jax.tree.leaves(each.params)))
     return Ready(run, batches, plain, flops, memory)
 

@@ -127,6 +127,10 @@ class FineTuning(Attack, ABC):
         """A batch as its loss reads it, arrays of a layout from :meth:`fit`."""
         return pack(batch, layout)
 
+    def longest(self) -> Any:
+        """An example as long as one may be, all of it answer but a token, for asking what a step takes at most."""
+        return Encoded((0,), (0,) * (self.tuning.max_length - 1))
+
     def sequences(self, example: Any) -> tuple[Encoded, ...]:
         """The sequences that an example makes the model read, which its cost is counted by."""
         return (example,)

@@ -106,6 +106,10 @@ class ReverseDPO(FineTuning):
         safe, harmful = (pad(side, layout) for side in zip(*batch, strict=True))
         return Pairs(safe, harmful, np.zeros(layout.rows, np.float32))
 
+    def longest(self) -> Pair:
+        """Both sides at their longest."""
+        return Pair(*[super().longest()] * 2)
+
     def sequences(self, example: Pair) -> tuple[Encoded, ...]:
         """Both answers; the model before the attack reads them once more at no charge."""
         return tuple(example)

@@ -14,6 +14,7 @@ from immunax.inner.trainable import WHOLE, AdapterBase, Adapters, Layers, Traina
 from immunax.models import lora
 from immunax.models.lora import Dropout, LoraSpec
 from immunax.models.model import Params
+from immunax.runtime.mesh import split_parameters
 
 
 class MemberData(NamedTuple):
@@ -104,7 +105,7 @@ def _adapters(
         parts.append(lora.widen(fresh, max(ranks)))
         places += chosen
     order = np.argsort(places)
-    adapters = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
+    adapters = split_parameters(jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts), stacked=True)
     if not any(spec.dropout for spec in specs):
         return adapters, None
     return adapters, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(dropout_of, keys, specs))

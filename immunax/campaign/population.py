@@ -24,6 +24,7 @@ from immunax.inner.population import map_members, plan
 from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
+from immunax.runtime.mesh import data_ways, mesh_of, under
 from immunax.runtime.together import host
 
 
@@ -192,7 +193,7 @@ class Runner(NamedTuple):
             done = 0 if self.own.first_step is None else 1
             for time in range(1, times + 1):
                 end = steps * time // times
-                state = moving, trace = _advance(self._stretch, self.mesh, state, members, (self.params, done, end))
+                state = moving, trace = advance(self._stretch, self.mesh, state, members, (self.params, done, end))
                 seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
                 losses, norms = (each[: len(real), :end] for each in seen)
                 healthy = diverged_at[: len(real)]
@@ -204,14 +205,14 @@ class Runner(NamedTuple):
                     break
                 done = end
 
-    def needed_bytes(self, chunk: int) -> int:
+    def needed_bytes(self, chunk: int) -> int | None:
         """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""
         members = _some((self.part.batches, self.own), 0, chunk * self._ways)
         shared = self.params, 0, 0
         begun = _begin.lower(self._start, self.mesh, members, (self.params, self.first_steps))
         state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
-        program = _advance.lower(self._stretch, self.mesh, state, members, shared).compile()
-        return needed_bytes(program, (members, shared))
+        program = advance.lower(self._stretch, self.mesh, state, members, shared)
+        return needed_bytes(program.compile, (members, shared))
 
     @property
     def _ways(self) -> int:
@@ -236,7 +237,7 @@ def attacked(
       model: static.
       params: plain weights; untouched.
       key: the member of seed s gets ``fold_in(key, s)``; or ``[A]``, one for each attack.
-      mesh: members are spread over its axis ``attack``.
+      mesh: members are spread over its axis ``attack``; by default the one that the weights lie on.
       times: into how many equal parts their course is cut; the largest divisor of the steps up to it is used.
 
     Yields:
@@ -247,8 +248,11 @@ def attacked(
       UserError: not even one member at a time fits the memory, or a dialog is longer than the model's context.
     """
     check_context(model, "a dialog that the attack trains on", [part.batches for part in parts])
-    for part in (each.at_start(model, params) for each in parts):
-        own, first_steps = share_first_steps(part, model, params, part.own(params, key), mesh)
+    mesh = mesh_of(params) if mesh is None else mesh
+    for part in (each.in_rows(data_ways(mesh)).at_start(model, params) for each in parts):
+        with under(params):
+            own = part.own(params, key)
+        own, first_steps = share_first_steps(part, model, params, own, mesh)
         yield from Runner(part, model, params, own, first_steps, mesh).run(segments(part.steps, times))
 
 
@@ -260,8 +264,10 @@ def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 def _some(members: Any, begin: int, width: int) -> Any:
     """Some of the members; where there are fewer, copies of the last one."""
-    last = len(jax.tree.leaves(members)[0]) - 1
-    return _chosen(members, np.minimum(np.arange(begin, begin + width), last))
+    count = len(jax.tree.leaves(members)[0])
+    if (begin, width) == (0, count):
+        return members
+    return _chosen(members, np.minimum(np.arange(begin, begin + width), count - 1))
 
 
 @jax.jit
@@ -275,5 +281,6 @@ def _begin(start: Start, mesh: Mesh | None, members: Any, shared: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _advance(stretch: Stretch, mesh: Mesh | None, state: Any, members: Any, shared: Any) -> Any:
+def advance(stretch: Stretch, mesh: Mesh | None, state: Any, members: Any, shared: Any) -> Any:
+    """A stretch of steps of the members of a turn; what :class:`Stretch` gives of each."""
     return map_members(stretch, (state, *members), shared, mesh=mesh)

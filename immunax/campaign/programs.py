@@ -18,7 +18,7 @@ import optax
 
 from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.campaign.members import MemberData, drawn, seeded
-from immunax.data.batches import Batch
+from immunax.data.batches import Batch, in_rows
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.packing import Tokens, few
@@ -28,6 +28,9 @@ from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, 
 from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+
+Encodings = tuple[list[list[Any]], Counts]
+"""The examples of each batch of one attack, and what became of its dialogs."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,10 @@ class Program:
         segments = [each.segment_ids[:, : self.steps] for each in read]
         return Tokens(sum(int((each > 0).sum()) for each in segments), sum(each.size for each in segments))
 
+    def in_rows(self, ways: int) -> "Program":
+        """The same members, their batches in rows that so many devices can share."""
+        return replace(self, batches=in_rows(self.batches, ways, 2))
+
     def at_start(self, model: Model, params: Params) -> "Program":
         """The same members, their batches with what the loss reads of the weights before the attack."""
         return replace(self, batches=self.attacks[0].at_start(model, params, self.batches, self.steps))
@@ -168,11 +175,24 @@ def programs(
     Raises:
       UserError: as the attacks' ``dialogs``.
     """
-    encoded, numbers = _encoded(attacks, tokenizer, splits), _numbers(attacks)
     beside = []
     for other in others:
         with suppress(UserError):  # what cannot be encoded with it is told where that is tried
             beside.append(_encoded(attacks, other, splits))
+    return sort(attacks, _encoded(attacks, tokenizer, splits), beside)
+
+
+def sort(
+    attacks: Sequence[FineTuning], encoded: Sequence[Encodings], beside: Sequence[Sequence[Encodings]] = ()
+) -> tuple[Program, ...]:
+    """Sorts encoded attacks into programs.
+
+    Args:
+      attacks: in any order.
+      encoded: of each, the examples of its batches, and what became of its dialogs.
+      beside: what is encoded in other ways, for which batches are to have the same shapes.
+    """
+    numbers = _numbers(attacks)
     groups: dict[tuple[ProgramForm, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
@@ -200,7 +220,7 @@ def _program(
     steps: int,
     places: list[int],
     attacks: list[FineTuning],
-    encoded: list[tuple[list[list[Any]], Counts]],
+    encoded: Sequence[Encodings],
     beside: list[list[Any]],
 ) -> Program:
     kind, (batches, counts) = attacks[0], zip(*encoded, strict=True)
@@ -250,8 +270,8 @@ def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> list[tuple[list[list[Any]], Counts]]:
-    known: dict[Any, tuple[list[list[Any]], Counts]] = {}
+def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> list[Encodings]:
+    known: dict[Any, Encodings] = {}
     found = []
     for attack in attacks:
         tuning = attack.tuning

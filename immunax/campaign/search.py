@@ -22,7 +22,7 @@ from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
 from immunax.campaign.members import MemberData
 from immunax.campaign.programs import Program, ProgramForm, programs
-from immunax.data.batches import Batch, pack
+from immunax.data.batches import Batch, in_rows, pack
 from immunax.data.chat import Counts, Encoded, encode_all
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import fit_packed
@@ -32,6 +32,7 @@ from immunax.inner.losses import mean_answer_loss
 from immunax.inner.state import HEALTHY, Trace, TrainState
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import data_ways, mesh_of, under
 
 
 @dataclass(frozen=True)
@@ -233,21 +234,26 @@ def run_search(
       model: static.
       params: plain weights; untouched.
       key: the member of seed s gets ``fold_in(key, s)``.
-      mesh: members are sharded over its axis ``attack``.
+      mesh: members are sharded over its axis ``attack``; by default the one that the weights lie on.
 
     Raises:
       UserError: the members do not fit the memory, or a dialog is longer than the model's context.
     """
+    mesh = mesh_of(params) if mesh is None else mesh
     read = [part.batches for part in prepared.parts], prepared.harmful, prepared.retain
     check_context(model, "a dialog that the search reads", read)
-    search, settings = prepared.search, prepared.search.settings()
-    limit = _retain_loss(model, params, prepared.retain) - np.log(search.keep)
+    search, settings, ways = prepared.search, prepared.search.settings(), data_ways(mesh)
+    harmful, retain = in_rows((prepared.harmful, prepared.retain), ways, 1)
+    with under(params):
+        limit = _retain_loss(model, params, retain) - np.log(search.keep)
     trials: list[Trial] = []
     budget, found = Budget(0, 0, 0.0), []
-    for part in (each.at_start(model, params) for each in prepared.parts):
+    for part in (each.in_rows(ways).at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
-        own, first_steps = share_first_steps(part, model, params, part.own(params, key, prepared.harmful), mesh)
-        shared = Shared(params, first_steps, prepared.retain, limit)
+        with under(params):
+            own = part.own(params, key, harmful)
+        own, first_steps = share_first_steps(part, model, params, own, mesh)
+        shared = Shared(params, first_steps, retain, limit)
         best, seen = halve(SearchMember(part.form, model), rungs, part.batches, own, shared, mesh=mesh)
         trials += _trials(part, seen, settings)
         measured = [(prepared.harmful[place], prepared.retain) for place in part.places]

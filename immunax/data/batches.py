@@ -102,3 +102,20 @@ def _lay(rows: Sequence[Sequence[Encoded]], layout: Layout) -> Batch:
             weight[row, answered:last] = 1.0
             start, answered = stop, last
     return Batch(tokens, segments, positions, index, label, weight)
+
+
+def in_rows(batches: Any, multiple: int, axis: int) -> Any:
+    """Batches with empty rows behind the others, so that a mesh can split them; a loss passes over rows without an answer.
+
+    Args:
+      batches: a pytree of arrays whose axis ``axis`` counts rows.
+      multiple: that the rows become.
+      axis: B.
+    """
+
+    def one(leaf: Any) -> Any:
+        missing = -leaf.shape[axis] % multiple
+        empty = [(0, missing if place == axis else 0) for place in range(leaf.ndim)]
+        return np.pad(leaf, empty) if missing else leaf
+
+    return jax.tree.map(one, batches)

@@ -133,16 +133,17 @@ def halve(
         stretch = jax.tree.map(lambda leaf, rung=rung, at=places: leaf[at, rung.begin : rung.end], batches)
         mine = stretch, jax.tree.map(lambda leaf, at=places: leaf[at], own)
         inputs = state, mine, shared
-        program = compile_turns(_rung, inputs, rung.members, mesh=mesh, donate=0, member=member)
+        program = compile_turns(rung_of, inputs, rung.members, mesh=mesh, donate=0, member=member)
         state, *scalars = program(*inputs)
         seen.append(Ranked(rung, places, *jax.tree.map(host, scalars)))
         best = _better(best, seen[-1], state.trained)
     return best, tuple(seen)
 
 
-def _rung(
+def rung_of(
     state: TrainState | None, mine: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None
 ) -> tuple[TrainState, Any, jax.Array, Merit]:
+    """A rung of all its members; see :func:`halve`."""
     after, trace, merit = map_members(member, (state, *mine), shared, mesh=mesh, chunk=chunk)
     allowed = merit.allowed & jnp.isfinite(merit.value) & ~after.diverged
     return after, trace, after.diverged_at, Merit(merit.value, allowed)

@@ -81,7 +81,7 @@ def compile_turns(
         return compiled(function, *inputs, donate=donate, mesh=mesh, chunk=chunk, **static)
 
     most = each if at_once is None else min(at_once, each)
-    return program(most_that_fit(lambda chunk: needed_bytes(program(chunk), inputs), most, available))
+    return program(most_that_fit(lambda chunk: needed_bytes(lambda: program(chunk), inputs), most, available))
 
 
 def most_at_once(mesh: Mesh | None = None) -> int | None:
@@ -95,11 +95,11 @@ def most_at_once(mesh: Mesh | None = None) -> int | None:
     return 1 if device.platform == "cpu" and whole else None
 
 
-def most_that_fit(needed: Callable[[int], int], most: int, available: int | None = None) -> int:
+def most_that_fit(needed: Callable[[int], int | None], most: int, available: int | None = None) -> int:
     """How many members of a turn fit, by a straight line through turns of one and of the most, checked at its end.
 
     Args:
-      needed: bytes of each device that a turn of so many takes.
+      needed: bytes of each device that a turn of so many takes; None where the compiler refuses it.
       most: how many are wanted.
       available: bytes of each device that may be used; ``SHARE`` of what is free by default.
 
@@ -107,16 +107,21 @@ def most_that_fit(needed: Callable[[int], int], most: int, available: int | None
       UserError: not even one fits.
     """
     available, all_of_them = usable_bytes() if available is None else available, needed(most)
-    if all_of_them <= available:
+    while all_of_them is None and most > 1:
+        most = (most + 1) // 2
+        all_of_them = needed(most)
+    if all_of_them is not None and all_of_them <= available:
         return most
     one = all_of_them if most == 1 else needed(1)
-    if one > available:
+    if one is None or all_of_them is None or one > available:
+        shown = "more" if one is None else f"about {one / 2**20:.0f} MiB"
         raise UserError(
-            f"a population needs about {one / 2**20:.0f} MiB of each device with one member at a time, and "
+            f"a population needs {shown} of each device with one member at a time, and "
             f"{available / 2**20:.0f} MiB are free: attack with fewer members, with adapters (tuning.lora), or a smaller model."
         )
     found = 1 + (available - one) * (most - 1) // max(1, all_of_them - one)
-    return found if found > 1 and needed(found) <= available else 1
+    there = needed(found) if found > 1 else None
+    return 1 if there is None or there > available else found
 
 
 def peak_bytes(program: Any) -> int:
@@ -125,11 +130,25 @@ def peak_bytes(program: Any) -> int:
     return analysis.argument_size_in_bytes + _made_bytes(analysis)
 
 
-def needed_bytes(program: Any, inputs: Any) -> int:
-    """What a compiled program needs on each device beside those of its inputs that lie there already."""
+def needed_bytes(program: Callable[[], Any], inputs: Any) -> int | None:
+    """What a program needs on each device beside those of its inputs that lie there already.
+
+    Args:
+      program: compiles it.
+      inputs: of it.
+
+    Returns:
+      Bytes; None where the compiler finds that it does not fit, as that of an accelerator does.
+    """
+    try:
+        compiled = program()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
     arrays = [leaf for leaf in jax.tree.leaves(inputs) if isinstance(leaf, jax.Array)]
     there = sum(leaf.addressable_shards[0].data.nbytes for leaf in arrays)
-    analysis = program.memory_analysis()
+    analysis = compiled.memory_analysis()
     return max(0, analysis.argument_size_in_bytes - there) + _made_bytes(analysis)
 
 

@@ -1,21 +1,21 @@
 """Many runs as one program: mapped on a device, sharded over the mesh axis ``attack``, chunked where memory is short.
 
-Everything here is a map over a leading axis of A members. ``vmap`` runs them together on a device; over a mesh,
-``shard_map`` gives each device along ``attack`` its part, and leaves the axes ``data``, ``fsdp`` and ``tensor`` to the
-compiler; a chunk size runs each part in turns. No member reads another, so none can change another by a bit.
+Everything here is a map over a leading axis of A members. ``vmap`` runs them together on a device; a chunk size runs them in
+turns. Over a mesh whose only axis is ``attack``, ``shard_map`` gives each device its part. Where weights or examples are split
+too, one ``vmap`` over all parts, its axis laid on ``attack``, leaves the rest to the compiler: what a member asks for within,
+such as rows over ``fsdp``, is then heard, and a layer's weights are gathered when it is computed. No member reads another, so
+none can change another by a bit.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from immunax.runtime.errors import UserError
-
-PARTITIONER_ABORTS = jax.__version_info__ >= (0, 12)
-"""Whether XLA cannot compile members over weights that both ``fsdp`` and ``tensor`` split."""
+from immunax.runtime.mesh import split_parameters
 
 Member = Callable[[Any, Any], Any]
 """``member(own, shared) -> result``: one member as a pure function of what is its own and what all share."""
@@ -61,46 +61,54 @@ def map_members(member: Member, own: Any, shared: Any, *, mesh: Mesh | None = No
 
     Returns:
       The results, with leading axis A.
-
-    Raises:
-      UserError: the mesh has axes ``attack``, ``fsdp`` and ``tensor`` at once, which jax 0.12 cannot compile.
     """
     count = jax.tree.leaves(own)[0].shape[0]
     ways, turns, size = plan(count, 1 if mesh is None else mesh.shape["attack"], chunk)
 
-    def together(own: Any, shared: Any) -> Any:
-        # One alone is not mapped: a loop whose end is its own would carry everything through a choice at every turn.
-        if size > 1:
-            return jax.vmap(member, in_axes=(0, None))(own, shared)
-        return jax.tree.map(lambda leaf: leaf[None], member(jax.tree.map(lambda leaf: leaf[0], own), shared))
-
     def part(own: Any, shared: Any) -> Any:
-        if turns == 1:
-            return together(own, shared)
-        chunks = jax.tree.map(lambda leaf: leaf.reshape(turns, size, *leaf.shape[1:]), own)
-        results = jax.lax.map(lambda chunk: together(chunk, shared), chunks)
-        return jax.tree.map(lambda leaf: leaf.reshape(turns * size, *leaf.shape[2:]), results)
+        return _in_turns(partial(_together, member, shared, size, None), own, 1, turns)
 
-    if mesh is not None and ways > 1:
-        _check(mesh)
-        split, whole = PartitionSpec("attack"), PartitionSpec()
-        # Each device's scans start from values that are the same on all and end in ones that differ, which the check
-        # of varying axes refuses.
-        part = jax.shard_map(
-            part, mesh=mesh, in_specs=(split, whole), out_specs=split, axis_names={"attack"}, check_vma=False
-        )
-    results = part(_padded(own, count, ways * turns * size), shared)
+    own = _padded(own, count, ways * turns * size)
+    if mesh is None or mesh.size == 1:
+        results = part(own, shared)
+    elif mesh.size == ways:
+        results = _apart(part, mesh)(own, shared)
+    else:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            own = split_parameters(own, stacked=True)
+            results = _in_turns(partial(_together, member, shared, ways * size, "attack"), own, ways, turns)
+            results = split_parameters(results, stacked=True)
     return jax.tree.map(lambda leaf: leaf[:count], results)
 
 
-def _check(mesh: Mesh) -> None:
-    # XLA's partitioner ends the process there ("spmd_partitioner_util.cc: Check failed"): a lookup in a table that is split both
-    # ways, within a part of the devices. Seen with jax 0.12.0.1, not with 0.10.2.
-    if PARTITIONER_ABORTS and min(mesh.shape["fsdp"], mesh.shape["tensor"]) > 1:
-        raise UserError(
-            f"mesh.attack={mesh.shape['attack']} mesh.fsdp={mesh.shape['fsdp']} mesh.tensor={mesh.shape['tensor']}: jax "
-            f"{jax.__version__} cannot compile members over weights that are split both ways; set mesh.fsdp=1 or mesh.tensor=1."
-        )
+def _together(member: Member, shared: Any, count: int, axis: str | None, own: Any) -> Any:
+    # One alone is not mapped: a loop whose end is its own would carry everything through a choice at every turn.
+    if count > 1:
+        return jax.vmap(member, in_axes=(0, None), spmd_axis_name=axis)(own, shared)
+    return jax.tree.map(lambda leaf: leaf[None], member(jax.tree.map(lambda leaf: leaf[0], own), shared))
+
+
+def _apart(part: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    split, whole = PartitionSpec("attack"), PartitionSpec()
+    # Each device's scans start from values that are the same on all and end in ones that differ, which the check of
+    # varying axes refuses.
+    return jax.shard_map(part, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
+
+
+def _in_turns(turn: Callable[[Any], Any], own: Any, ways: int, turns: int) -> Any:
+    """``turn`` of as many members of each part as a turn takes, turn by turn."""
+    if turns == 1:
+        return turn(own)
+
+    def turned(leaf: jax.Array) -> jax.Array:
+        parts = leaf.reshape(ways, turns, -1, *leaf.shape[1:])
+        return jnp.moveaxis(parts, 1, 0).reshape(turns, -1, *leaf.shape[1:])
+
+    def back(leaf: jax.Array) -> jax.Array:
+        parts = leaf.reshape(turns, ways, -1, *leaf.shape[2:])
+        return jnp.moveaxis(parts, 0, 1).reshape(-1, *leaf.shape[2:])
+
+    return jax.tree.map(back, jax.lax.map(turn, jax.tree.map(turned, own)))
 
 
 def _padded(own: Any, count: int, places: int) -> Any:

@@ -22,18 +22,22 @@ class Chip:
       hbm_bytes: main memory.
       hbm_bandwidth: bytes a second between it and the chip.
       ici_bandwidth: bytes a second that the chip can send over all its links together, half the bidirectional bandwidth.
+      dcn_bandwidth: bytes a second that it can send to other slices, its share of its host's network.
     """
 
     flops: float
     hbm_bytes: int
     hbm_bandwidth: float
     ici_bandwidth: float
+    dcn_bandwidth: float
 
 
+# Data centre network: of a pod of 256 chips 6.4 Tbit/s on v5e's page and 25.6 on v6e's (2 and 8 times 100 Gbit/s a host of 8
+# chips); of a chip 50 Gbit/s on v5p's.
 CHIPS = {
-    "v5e": Chip(197e12, 16 * 2**30, 819e9, 400e9 / 2),  # cloud.google.com/tpu/docs/v5e
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 2),  # cloud.google.com/tpu/docs/v5p
-    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 800e9 / 2),  # cloud.google.com/tpu/docs/v6e
+    "v5e": Chip(197e12, 16 * 2**30, 819e9, 400e9 / 2, 6.4e12 / 8 / 256),  # cloud.google.com/tpu/docs/v5e
+    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 2, 50e9 / 8),  # cloud.google.com/tpu/docs/v5p
+    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 800e9 / 2, 25.6e12 / 8 / 256),  # cloud.google.com/tpu/docs/v6e
 }
 """By version. A mesh named after a v5p slice counts TensorCores, two a chip; v5e and v6e have one."""
 
@@ -59,11 +63,12 @@ def chip_of(topology: str) -> Chip:
     return CHIPS[found[1]]
 
 
-def compile_only_devices(topology: str) -> Sequence[Any]:
+def compile_only_devices(topology: str, slices: int = 1) -> Sequence[Any]:
     """Devices that programs can be compiled for and not run on; this process then uses its CPU for all else.
 
     Args:
-      topology: such as ``v5e:16x16``.
+      topology: of each slice, such as ``v5e:16x16``.
+      slices: how many.
 
     Raises:
       UserError: it is unknown, or the TPU compiler is not installed.
@@ -75,7 +80,7 @@ def compile_only_devices(topology: str) -> Sequence[Any]:
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
     try:
-        return topologies.get_topology_desc(topology, platform="tpu").devices
+        return topologies.get_topology_desc(topology, platform="tpu", num_slices=slices).devices
     except Exception as error:  # libtpu's own, of a type that jax does not export
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"mesh.topology={topology}: libtpu knows no such slice ({reason[:160]}).") from error

@@ -1,7 +1,7 @@
 """Does a train step fit a slice of TPUs, and what bounds it? Asked of XLA's own compiler, with no TPU present."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from immunax.pod.abstract_step import abstract_batch, abstract_state, trace_step
 from immunax.pod.chips import Chip
 from immunax.pod.traffic import Traffic, traffic
 from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.slices import slice_sizes
 
 _TEMPORARIES = re.compile(r"total memory required for HLO temporaries \(([\d.]+)([KMGT]?)\)")
 _TOTAL = re.compile(r"Used ([\d.]+)([KMGT]?) of")
@@ -74,19 +75,36 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
     """
     batch = abstract_batch(defense.mixture, training, devices)
     state = abstract_state(model, defense, training, batch, devices)
-    traced = trace_step(model, defense, training, state, batch, devices)
-    kept = matmul_flops(trace_step(replace(model, remat="none"), defense, training, state, batch, devices).jaxpr)
-    flops = matmul_flops(traced.jaxpr)
-    arguments = device_bytes((state, batch))
+
+    def traced(remat: str) -> Any:
+        return trace_step(replace(model, remat=remat), defense, training, state, batch, devices)
+
+    return compile_traced(traced, model.remat, (state, batch), devices, chip)
+
+
+def compile_traced(
+    traced: Callable[[str], Any], remat: str, inputs: Any, devices: Mesh, chip: Chip, turns: int | None = None
+) -> Fit:
+    """Compiles a traced function for a mesh of devices that need not exist.
+
+    Args:
+      traced: of what layers make again, as ``jitted.trace(...)`` gives it.
+      remat: what they do in the program that is asked about.
+      inputs: shapes, sharded.
+      devices, chip: as for :func:`compile_step`.
+      turns: of a loop whose length is an input; the compiled one counts as one turn.
+    """
+    program = traced(remat)
+    kept, flops = (matmul_flops(each.jaxpr, turns) for each in (traced("none"), program))
     with jax.set_mesh(devices):
-        lowered = traced.lower()
+        lowered = program.lower()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         refusal = next(line.strip() for line in str(error).splitlines() if "RESOURCE_EXHAUSTED" in line)
-        return Fit(refused_memory(arguments, refusal), False, kept, flops - kept, refusal=refusal)
+        return Fit(refused_memory(device_bytes(inputs), refusal), False, kept, flops - kept, refusal=refusal)
     found = compiled.memory_analysis()
     # The sum of arguments, outputs and temporaries counts what is never alive at once, and passes the memory of a step that fits.
     memory = Memory(
@@ -95,7 +113,7 @@ def compile_step(model: Model, defense: Defense, training: Training, devices: Me
         found.temp_size_in_bytes,
         found.peak_memory_in_bytes,
     )
-    counted = traffic(hlo.parse(compiled.as_text()), dict(devices.shape))
+    counted = traffic(hlo.parse(compiled.as_text()), dict(devices.shape), slice_sizes(devices))
     passed = f"the compiled step takes {memory.peak} bytes of the {chip.hbm_bytes} that a device has"
     fits = memory.peak <= chip.hbm_bytes
     return Fit(memory, fits, kept, flops - kept, counted, "" if fits else passed)
@@ -148,4 +166,11 @@ def roofline(fit: Fit, chip: Chip, devices: int) -> Mapping[str, float]:
         "compute": counted.flops / chip.flops,
         "HBM": counted.hbm_bytes / chip.hbm_bandwidth,
         "interconnect": sum(counted.sent.values()) / chip.ici_bandwidth,
+        "DCN": sum(counted.sent_over_dcn.values()) / chip.dcn_bandwidth,
     }
+
+
+def utilization(fit: Fit, chip: Chip, devices: int) -> float:
+    """The share of the peak that the mathematics of a program takes, where it is as fast as its bound: recomputed products are
+    none of it."""
+    return fit.flops / devices / chip.flops / max(roofline(fit, chip, devices).values())

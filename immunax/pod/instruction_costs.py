@@ -22,6 +22,7 @@ _FREE = {
     ),
     *(f"{name}-done" for name in COLLECTIVES),
 }
+_ALIASES = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -77,7 +78,9 @@ def hbm_bytes(instruction: Instruction, computation: Computation, program: HloPr
     written = sum(_hbm(array) for array in instruction.arrays)
     read = [sum(_hbm(array) for array in arrays) for arrays in operands]
     if instruction.opcode == "fusion":
-        return _fusion_bytes(program.computations[instruction.called()["calls"]], written, read)
+        if in_pieces(instruction):
+            written, read = _beside_the_collective(instruction, operands)
+        return _fusion_bytes(program.computations[instruction.called()["calls"]], written, read, program)
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * written
     if instruction.opcode in ("dynamic-update-slice", "scatter"):
@@ -89,12 +92,33 @@ def _hbm(array: Array) -> int:
     return array.bytes if array.space == 0 else 0
 
 
-def _fusion_bytes(inner: Computation, written: float, read: Sequence[float]) -> float:
+def in_pieces(instruction: Instruction) -> bool:
+    """Whether a fusion holds one piece of a collective, whose buffers it passes on."""
+    return instruction.called().get("calls", "").startswith("async_collective_fusion")
+
+
+def moved_bytes(collective: Instruction, home: Computation) -> float:
+    """What a collective reads from and writes to main memory."""
+    read = sum(_hbm(array) for name in collective.operands if name in home for array in home[name].arrays)
+    return read + sum(_hbm(array) for array in collective.arrays)
+
+
+def _beside_the_collective(instruction: Instruction, operands: Sequence[Sequence[Array]]) -> tuple[float, list[float]]:
+    """What a fusion writes, and reads of each operand, but for the buffers that it passes on."""
+    passed = [(int(made), int(taken)) for made, taken in _ALIASES.findall(instruction.attributes)]
+    made, taken = ({pair[side] for pair in passed} for side in (0, 1))
+    written = sum(_hbm(array) for place, array in enumerate(instruction.arrays) if place not in made)
+    return written, [
+        0 if place in taken else sum(_hbm(array) for array in arrays) for place, arrays in enumerate(operands)
+    ]
+
+
+def _fusion_bytes(inner: Computation, written: float, read: Sequence[float], program: HloProgram) -> float:
     """A fusion reads of an operand only what it slices from it, and writes of an operand that it updates only the update."""
     parameters = {int(each.attributes): each.name for each in inner.values() if each.opcode == "parameter"}
     total = written
     for number, size in enumerate(read):
-        parts = list(_touched(parameters[number], inner)) if number in parameters else []
+        parts = list(_touched(parameters[number], inner, program)) if number in parameters else []
         total += size if None in parts or not parts else min(size, sum(part for part in parts if part is not None))
     for each in inner.values():
         if each.opcode == "dynamic-update-slice" and each.arrays[0].bytes <= written:
@@ -102,13 +126,18 @@ def _fusion_bytes(inner: Computation, written: float, read: Sequence[float]) -> 
     return max(total, 0.0)
 
 
-def _touched(name: str, inner: Computation) -> Iterator[float | None]:
+def _touched(name: str, inner: Computation, program: HloProgram) -> Iterator[float | None]:
     """Bytes that each instruction within a fusion needs of one of its values; None for all of them."""
     for user in inner.values():
         if name not in user.operands:
             continue
         if user.opcode == "bitcast":
-            yield from _touched(user.name, inner)
+            yield from _touched(user.name, inner, program)
+        elif user.opcode == "fusion":
+            within = program.computations[user.called()["calls"]]
+            for each in within.values():
+                if each.opcode == "parameter" and user.operands[int(each.attributes)] == name:
+                    yield from _touched(each.name, within, program)
         elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
             yield user.arrays[0].bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:

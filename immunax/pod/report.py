@@ -1,5 +1,6 @@
 """How the fit of a train step is shown, and what is kept of it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,14 +8,22 @@ from jax.sharding import Mesh
 
 from immunax.data.packing import Tokens, total
 from immunax.pod.chips import Chip
-from immunax.pod.fit import Fit, roofline
+from immunax.pod.fit import Fit, roofline, utilization
 from immunax.runtime import console
+from immunax.runtime.slices import slice_sizes
 
 _GIB = 2**30
 
 
-def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens]) -> dict[str, Any]:
-    """All numbers: bytes, FLOPs and seconds; ``None`` where the compiler did not come so far."""
+def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens] | None = None) -> dict[str, Any]:
+    """All numbers: bytes, FLOPs and seconds; ``None`` where the compiler did not come so far, or it is not known.
+
+    Args:
+      fit: of a program.
+      chip: that it is for.
+      devices: the mesh.
+      rows: of :func:`~immunax.pod.real_tokens.largest`.
+    """
     seconds = dict(roofline(fit, chip, devices.size))
     counted = fit.traffic
     return {
@@ -29,15 +38,24 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens]) -> 
         "device_hbm_traffic": counted and counted.hbm_bytes,
         "device_sent": counted and {f"{kind} {axes}": size for (kind, axes), size in sorted(counted.sent.items())},
         "device_sent_by_axis": counted and counted.by_axis(),
-        "real_tokens": {name: each.share for name, each in {**rows, "all": total(rows.values())}.items()},
+        "real_tokens": rows and {name: each.share for name, each in {**rows, "all": total(rows.values())}.items()},
+        "slices": math.prod(slice_sizes(devices).values()),
+        "device_sent_over_dcn_by_axis": counted and counted.by_axis_over_dcn(),
+        "mfu_at_most": utilization(fit, chip, devices.size) if counted else None,
         "seconds": seconds,
         "bound": max(seconds, key=lambda part: seconds[part]) if counted else None,
         "refusal": fit.refusal or None,
     }
 
 
-def show(title: str, fit: Fit, chip: Chip, devices: Mesh, rows_real: Mapping[str, Tokens]) -> None:
-    """Prints the table of one step; ``rows_real`` is of :func:`~immunax.pod.real_tokens.largest`."""
+def show(title: str, fit: Fit, chip: Chip, devices: Mesh, real: Mapping[str, Tokens] | None = None) -> None:
+    """Prints the table of one program.
+
+    Args:
+      title: of the table.
+      fit, chip, devices: as for :func:`to_json`.
+      real: its ``rows``.
+    """
     memory, counted = fit.memory, fit.traffic
     share = f"{100 * memory.peak / chip.hbm_bytes:.0f}% of {chip.hbm_bytes / _GIB:.0f} GiB"
     rows = [
@@ -47,12 +65,10 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh, rows_real: Mapping[str
         ("peak", _gib(memory.peak), share if fit.fits else f"does not fit {chip.hbm_bytes / _GIB:.0f} GiB"),
         ("FLOPs", f"{fit.flops / 1e12:.4g} TFLOP", f"of the step on all {devices.size} devices, by its mathematics"),
         ("recomputed", f"{fit.recomputed / 1e12:.4g} TFLOP", "that compute.remat adds"),
-        (
-            "real tokens",
-            f"at most {total(rows_real.values()).share:.1%}",
-            "of those computed, where every example fills its row",
-        ),
     ]
+    if real:
+        most = f"at most {total(real.values()).share:.1%}"
+        rows.append(("real tokens", most, "of those computed, where every example fills its row"))
     if counted is not None:
         seconds = roofline(fit, chip, devices.size)
         bound = max(seconds, key=lambda part: seconds[part])
@@ -61,11 +77,28 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh, rows_real: Mapping[str
             ("HBM traffic", _gib(counted.hbm_bytes), "of each device"),
             *((f"sent over {axes}", _gib(size), _kinds(fit, axes)) for axes, size in sorted(counted.by_axis().items())),
             *(
+                (f"sent over {axes}", _gib(size), "to other slices")
+                for axes, size in sorted(counted.by_axis_over_dcn().items())
+            ),
+            *([("collectives over attack", _over_attack(fit), "")] if devices.shape["attack"] > 1 else []),
+            *(
                 (f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "")
                 for part, time in seconds.items()
+                if time
+            ),
+            (
+                "MFU at most",
+                f"{100 * utilization(fit, chip, devices.size):.0f}%",
+                "products of the mathematics at the bound",
             ),
         ]
     console.table(title, ["", "per device", ""], rows)
+
+
+def _over_attack(fit: Fit) -> str:
+    """Members never speak where the program has no collective along ``attack``; its replica groups prove it."""
+    sent = fit.traffic.over("attack") if fit.traffic else {}
+    return ", ".join(f"{kind} {_gib(size)}" for (kind, _), size in sorted(sent.items())) or "none"
 
 
 def _kinds(fit: Fit, axes: str) -> str:

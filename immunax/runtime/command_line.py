@@ -36,7 +36,7 @@ def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> 
     Args:
       argv: as the user wrote it.
       source: where the configuration is.
-      required: groups that the user must choose from.
+      required: groups that the user must choose from; ``a|b`` is one of several.
 
     Raises:
       UserError: something of it is wrong.
@@ -102,7 +102,9 @@ def _key(override: str) -> str:
 def _name(prepared: PreparedOverrides, source: ConfigSource, required: Sequence[str], swept: set[str]) -> str:
     """What a run is called by itself: its choice of the required groups and of the model, and its seed, but for what is swept."""
     config, choices = prepared.config, prepared.config.hydra.runtime.choices
-    what = ("recipe",) if choices.get("recipe") not in (None, "null") else required
+    # Of alternatives, the one that the user has chosen.
+    named = (next(name for name in group.split("|") if choices.get(name) not in (None, "null")) for group in required)
+    what = ("recipe",) if choices.get("recipe") not in (None, "null") else tuple(named)
     parts = {group: str(choices.get(group)) for group in (*what, "model")} | {"seed": str(config.get("seed"))}
     for group, (_, field) in (source.fallbacks or {}).items():
         given = f"{group}.{field}"

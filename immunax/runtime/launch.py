@@ -73,7 +73,7 @@ def command(
 
     Args:
       config_name: of the primary configuration file.
-      required: groups the user must choose from, such as ``("defense",)``.
+      required: groups the user must choose from, such as ``("defense",)``; ``a|b`` is one of several.
       folder: of the YAML files; ``configuration_folder()`` by default.
       fallbacks: ``{group: (choice, field)}``, see ``overrides.Source``; a path or hub name for ``model`` by default.
       together: does several runs as one, for a command whose runs can be one program.

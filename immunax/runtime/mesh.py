@@ -19,6 +19,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from immunax.runtime.errors import UserError
 from immunax.runtime.projections import READERS, WRITERS
+from immunax.runtime.slices import by_slice, layout
 
 AXES = ("attack", "data", "fsdp", "tensor")
 
@@ -45,6 +46,7 @@ class MeshSpec:
       attack, data, fsdp, tensor: sizes; one of them may be -1, for whatever devices the others leave.
       part: of a job's processes, which the run takes in place of all: ``I/N``, see :class:`~immunax.runtime.parts.Part`.
       topology: the TPU slice that the sizes are for, such as ``v5e:16x16``; ``immunax.compile`` compiles for it.
+      slices: how many such slices; None for as many as the devices are of. See :mod:`~immunax.runtime.slices`.
     """
 
     attack: int = 1
@@ -53,6 +55,7 @@ class MeshSpec:
     tensor: int = 1
     part: str | None = None
     topology: str | None = None
+    slices: int | None = None
 
 
 def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
@@ -66,13 +69,17 @@ def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
       A mesh with the axes of ``AXES``, in that order, sharded by the compiler (``AxisType.Auto``).
 
     Raises:
-      UserError: a size is not positive, or the sizes do not multiply to a number of devices that the run has.
+      UserError: a size is not positive, the sizes do not multiply to a number of devices that the run has, or they do not lie on
+        its slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = _sizes(spec, len(devices))
+    sizes, types = _sizes(spec, len(devices)), (AxisType.Auto,) * len(AXES)
     used = devices[: math.prod(sizes)]
+    groups = by_slice(used, spec.slices)
+    if len(groups) > 1:
+        return Mesh(layout(groups, dict(zip(AXES, sizes, strict=True))), AXES, axis_types=types)
     # make_mesh knows the topology of a pod and puts the last axis on the nearest neighbours.
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=used)
+    return jax.make_mesh(sizes, AXES, axis_types=types, devices=used)
 
 
 def alone() -> Mesh:
@@ -169,12 +176,12 @@ def shardings(tree: Any, mesh: Mesh, stacked: bool = False) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def sharded(shapes: Any, mesh: Mesh) -> Any:
-    """Shapes of weights, and of what follows them, each with its sharding by the mesh's table."""
+def sharded(shapes: Any, mesh: Mesh, stacked: bool = False) -> Any:
+    """Shapes of weights, and of what follows them, each with its sharding by the mesh's table; see :func:`shardings`."""
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         shapes,
-        shardings(shapes, mesh),
+        shardings(shapes, mesh, stacked),
     )
 
 
@@ -218,21 +225,30 @@ def shard_batch(batch: Any, mesh: Mesh, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: _place(leaf, split), batch)
 
 
+def mesh_of(params: Any) -> Mesh | None:
+    """The mesh that weights lie on, where that is of several devices.
+
+    Args:
+      params: any pytree of arrays.
+    """
+    meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in jax.tree.leaves(params))
+    return next((each for each in meshes if isinstance(each, Mesh) and each.size > 1), None)
+
+
 def under(params: Any) -> AbstractContextManager[Any]:
     """The mesh that weights lie on as ``jax.set_mesh`` has it, where that is of several devices: a program then splits its rows.
 
     Args:
       params: any pytree of arrays.
     """
-    meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in jax.tree.leaves(params))
-    mesh = next((each for each in meshes if isinstance(each, Mesh) and each.size > 1), None)
+    mesh = mesh_of(params)
     return nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
 def _traced_under() -> AbstractMesh | None:
     """The mesh of ``jax.set_mesh``, where requests to the compiler can be made.
 
-    None within a ``shard_map``, as of a population over ``attack``: XLA's partitioner aborts on a request there.
+    None within a ``shard_map``, as of a population whose devices each have members of their own and whole weights.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty or mesh.manual_axes else mesh
@@ -262,18 +278,35 @@ def split_rows(values: jax.Array, axis: int = 0) -> jax.Array:
     return jax.lax.with_sharding_constraint(values, PartitionSpec(*axes))
 
 
-def split_parameters(tree: Any) -> Any:
+def split_width(values: jax.Array) -> jax.Array:
+    """The same values, with the request to the compiler to split their last axis over ``fsdp``, and their first over ``data``.
+
+    What is looked up in a table that is split so lies so, and is then sent where its rows belong.
+
+    Args:
+      values: within a jitted function; as they are where there is no mesh, or the axis does not divide.
+    """
+    mesh = _traced_under()
+    if mesh is None or mesh.shape["fsdp"] == 1 or values.shape[-1] % mesh.shape["fsdp"]:
+        return values
+    rows = "data" if values.shape[0] % mesh.shape["data"] == 0 else None
+    return jax.lax.with_sharding_constraint(values, PartitionSpec(rows, *[None] * (values.ndim - 2), "fsdp"))
+
+
+def split_parameters(tree: Any, stacked: bool = False) -> Any:
     """The same parameters, with the request to the compiler to keep them, and their gradient, as the table says.
 
     Args:
       tree: parameters within a jitted function; as they are where there is no mesh.
+      stacked: every leaf has a leading population axis.
     """
     mesh = _traced_under()
     if mesh is None or math.prod(mesh.shape.values()) == 1:
         return tree
 
     def one(path: tuple[Any, ...], leaf: Any) -> Any:
-        return jax.lax.with_sharding_constraint(leaf, partition_spec([_name(key) for key in path], leaf.shape, mesh))
+        spec = partition_spec([_name(key) for key in path], leaf.shape, mesh, stacked)
+        return jax.lax.with_sharding_constraint(leaf, spec)
 
     return jax.tree_util.tree_map_with_path(one, tree)
 

@@ -76,8 +76,8 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
     Args:
       source: where the configuration is.
       overrides: as written, with or without ``+`` before a group.
-      required: groups of which one choice must be named; None for a configuration that is only shown, and may have
-        gaps.
+      required: groups of which one choice must be named, ``a|b`` being one of several; None for a configuration that is
+        only shown, and may have gaps.
 
     Returns:
       The overrides as Hydra takes them, and what they compose.
@@ -275,7 +275,8 @@ def _check_job(source: ConfigSource, overrides: Sequence[str], required: Sequenc
     chosen = [one for one in parsed if one.key_or_group in groups or one.package is not None or one.is_delete()]
     base = _compose(source, [one.input_line or "" for one in chosen])
     for group in required or ():
-        if _choices(base).get(group) in (None, "null"):
+        if all(_choices(base).get(name) in (None, "null") for name in group.split("|")):
+            group = group.partition("|")[0]
             whole = "recipe" in _choices(base)
             hint = f" recipe=NAME chooses one too: {', '.join(groups['recipe'])}" if whole else ""
             raise UserError(f"name one {group}: {group}=NAME. Choices: {', '.join(groups.get(group, []))}{hint}")

@@ -24,7 +24,7 @@ from immunax.campaign.programs import programs
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import Adafactor, AdamW
-from immunax.inner.population import PARTITIONER_ABORTS, map_members
+from immunax.inner.population import map_members
 from immunax.inner.tamper_resistance import preference_loss
 from immunax.inner.trainable import Projections
 from immunax.models.lora import Adapted, LoraSpec, init, widen
@@ -211,7 +211,7 @@ def test_the_programs_of_an_attack_are_found_in_the_cache_at_the_second_start(tm
             _run(_attacks(FULL)[:1])
         assert "/jax/compilation_cache/cache_hits" in seen
         assert "/jax/compilation_cache/cache_misses" not in seen
-        assert list(tmp_path.glob("jit__advance-*"))
+        assert list(tmp_path.glob("jit_advance-*"))
     finally:
         jax.monitoring.unregister_event_listener(listen)
         for name, value in zip(names, before, strict=True):
@@ -346,10 +346,6 @@ def test_a_member_with_an_absurd_learning_rate_is_marked_and_its_neighbours_do_n
 @pytest.mark.parametrize("sizes", [{"fsdp": 4}, {"data": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2}])
 def test_members_over_attack_and_weights_over_fsdp_and_tensor_give_what_one_device_gives(sizes):
     mesh = build(MeshSpec(attack=2, **sizes))
-    if PARTITIONER_ABORTS and sizes == {"fsdp": 2, "tensor": 2}:
-        with pytest.raises(UserError, match="set mesh"):
-            _run(_attacks(ADAPTERS), shard(PARAMS, mesh), mesh)
-        return
     attacks = _attacks(ADAPTERS)
     one, spread = _run(attacks), _run(attacks, shard(PARAMS, mesh), mesh)
     np.testing.assert_allclose(spread.losses, one.losses, rtol=1e-5)

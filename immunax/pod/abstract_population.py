@@ -1,0 +1,147 @@
+"""A population's programs from shapes alone: what searches and certificates run, without weights, data or a tokenizer."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from immunax.attacks.attack import FineTuning
+from immunax.campaign.population import Start, Stretch, advance
+from immunax.campaign.programs import Encodings, Program, sort
+from immunax.campaign.search import SearchMember, Shared
+from immunax.data.chat import Counts
+from immunax.data.dialog import Split, Splits, ask
+from immunax.inner.halving import Rung, rung_of
+from immunax.inner.population import map_members
+from immunax.models.model import Model
+from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import sharded
+
+_DIALOGS = 4096
+"""Of every stream, that an attack may choose from where there are no data."""
+
+
+class AbstractPopulation(NamedTuple):
+    """The members of one program as shapes, on a mesh.
+
+    Attributes:
+      part: the attacks.
+      members: A.
+      params: plain weights.
+      own: their batches, and what else is each one's own, ``[A, ...]``.
+    """
+
+    part: Program
+    members: int
+    params: Any
+    own: tuple[Any, Any]
+
+
+def planned(attacks: Sequence[FineTuning], ways: int) -> tuple[Program, ...]:
+    """Attacks as programs, every example at its longest: those that real data can be no more than.
+
+    Args:
+      attacks: in any order.
+      ways: devices that share the rows of a batch.
+
+    Raises:
+      UserError: how many dialogs one takes is not said by its fields.
+    """
+    return tuple(part.in_rows(ways) for part in sort(attacks, [_encoded(attack) for attack in attacks]))
+
+
+def _encoded(attack: FineTuning) -> Encodings:
+    if attack.samples is None:
+        raise UserError("attack.samples is null, all that the data have, and shapes know no data: give their number.")
+    stream = tuple(ask(f"question {number}", "answer") for number in range(_DIALOGS))
+    splits, example = Splits(Split(), Split(stream, stream, stream)), attack.longest()
+    batches = [
+        batch
+        for dialogs, epochs in attack.phases(splits)
+        for batch in replace(attack.tuning, epochs=epochs).batches([example] * len(dialogs))
+    ]
+    return batches, Counts(0, 0, 0)
+
+
+def abstract_population(
+    part: Program, model: Model, devices: Mesh, members: int, asked: Sequence[Any] = ()
+) -> AbstractPopulation:
+    """Members of a program as shapes.
+
+    Args:
+      part: from :func:`planned`.
+      model: static.
+      devices: the mesh; its devices need not exist.
+      members: A, whatever their number in ``part``: the last ones are copies in shape.
+      asked: what each is examined on, by the place of every attack; or nothing.
+    """
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    own = jax.eval_shape(partial(_own, part, asked), params, jax.random.key(0))
+    many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), (part.batches, own))
+    return AbstractPopulation(part, members, sharded(params, devices), sharded(many, devices, stacked=True))
+
+
+def _own(part: Program, asked: Sequence[Any], params: Any, key: jax.Array) -> Any:
+    return part.own(params, key, asked)
+
+
+def stretch_inputs(population: AbstractPopulation, model: Model, devices: Mesh) -> tuple[Any, Any, Any]:
+    """What a stretch of steps takes: states, members, and what all read, its number of steps among it.
+
+    Args:
+      population: shapes; its members are a multiple of the mesh's ``attack``.
+      model: static.
+      devices: the mesh.
+    """
+    part, _, params, own = population
+    start = partial(map_members, Start(part.form, model))
+    state = sharded(jax.eval_shape(start, own, (params, None)), devices, stacked=True)
+    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(devices, PartitionSpec()))
+    return state, own, (params, number, number)
+
+
+def trace_stretch(population: AbstractPopulation, model: Model, devices: Mesh, inputs: tuple[Any, Any, Any]) -> Any:
+    """The very stretch of steps that members of a certificate run together; its loop is of as many steps as it is told.
+
+    Args:
+      population, model, devices: as for :func:`stretch_inputs`.
+      inputs: from there.
+    """
+    return advance.trace(Stretch(population.part.form, model), devices, *inputs)
+
+
+def rung_inputs(population: AbstractPopulation, rung: Rung, retain: Any, devices: Mesh) -> tuple[None, Any, Shared]:
+    """What the first rung of a search takes.
+
+    Args:
+      population: shapes, with what each member is examined on.
+      rung: the first.
+      retain: harmless examples, shapes.
+      devices: the mesh.
+    """
+    batches, own = population.own
+    cut = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0], rung.end, *leaf.shape[2:]), leaf.dtype), batches
+    )
+    limit = jax.ShapeDtypeStruct((), jnp.float32)
+    whole = sharded((retain, limit), devices)
+    return None, (sharded(cut, devices, stacked=True), own), Shared(population.params, None, *whole)
+
+
+def trace_rung(
+    population: AbstractPopulation, model: Model, devices: Mesh, inputs: tuple[None, Any, Shared], chunk: int
+) -> Any:
+    """The very first rung that a search runs, its merit included.
+
+    Args:
+      population, devices: as for :func:`rung_inputs`.
+      model: static.
+      inputs: from there.
+      chunk: members that run together on a part of the devices.
+    """
+    member = SearchMember(population.part.form, model)
+    return jax.jit(partial(rung_of, member=member, mesh=devices, chunk=chunk), donate_argnums=0).trace(*inputs)
