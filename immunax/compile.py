@@ -18,10 +18,12 @@ from immunax.pod.chips import Chip, chip_of, compile_only_devices
 from immunax.pod.fit import compile_step, roofline
 from immunax.pod.population_fit import PopulationFit, compile_attacks, compile_search
 from immunax.pod.real_tokens import largest
+from immunax.pod.sharing import Sharing, whole
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command
+from immunax.runtime.parts import Part
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import recipe
 from immunax.stages.defender import defender
@@ -49,6 +51,17 @@ def main(config: UserConfig) -> None:
     model = config.build("compute").model(config.build("model").shape(), "tpu")
     asked = _step if "defense" in config else _populations
     record = asked(config, model, devices, chip, folder.name)
+    if spec.part is not None and record["fits"]:
+        part = Part.read(spec.part)
+        larger = whole(spec, part)
+        wide = mesh.build(larger, compile_only_devices(str(larger.topology)))
+        title = f"{folder.name} on all of {larger.topology}"
+        other = asked(config, model, wide, chip, title) if part.count > 1 else record
+        sharing = Sharing(
+            part.count, record["run_seconds"], part.count * other["run_seconds"] if other["fits"] else None
+        )
+        record["sharing"] = sharing._asdict() | {"topology": larger.topology, "whole": other}
+        console.note(sharing.told())
     with atomic.file(folder / FILE) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
     manifest.write_manifest(folder, config.plain, {}, {"started": started, "results": record, "ended": manifest.now()})
