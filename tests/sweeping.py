@@ -1,13 +1,20 @@
 """A command whose runs do next to nothing, for whatever launches them."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from immunax.runtime.launch import configuration_folder
 
+SLURM = Path(__file__).parent / "slurm"
+"""Stand-ins of its commands."""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 CONF = {
     "config.yaml": (
         "defaults: [_self_, override hydra/sweeper: grid]\n"
@@ -71,3 +78,59 @@ def pids(home: Path, name: str) -> dict[str, list[int]]:
     """By run, the processes that have begun it (``starts``) or ended it (``ends``)."""
     found = sorted(home.glob(f"outputs/one/*/{name}"))
     return {file.parent.name: [int(line) for line in file.read_text().split()] for file in found}
+
+
+def settings(home: Path, engine: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Overrides and variables of an engine."""
+    if engine != "submitit_slurm":
+        at_once = "+hydra.launcher.init.num_cpus=2" if engine == "ray" else "hydra.launcher.at_once=2"
+        return (f"hydra/launcher={engine}", at_once), {"RAY_AUTH_MODE": "disabled"}
+    (home / "slurm").mkdir()
+    variables = {"PATH": f"{SLURM}:{os.environ['PATH']}", "SLURM_STUB": str(home / "slurm")}
+    return ("hydra/launcher=submitit_slurm", "hydra.launcher.at_once=2"), variables
+
+
+class Disturbed(NamedTuple):
+    """A sweep whose workers were killed: what it said, by run the processes that began and ended it, and how many were killed."""
+
+    said: str
+    starts: dict[str, list[int]]
+    ends: dict[str, list[int]]
+    killed: int
+
+
+def disturbed(
+    home: Path, engine: str, runs: int, kills: int, seconds: float, chance: random.Random, patience: float = 300
+) -> Disturbed:
+    """A sweep of some runs, of whose workers some are killed while they run.
+
+    Args:
+      home: where.
+      engine: that launches them.
+      runs: how many.
+      kills: as many at most.
+      seconds: of each run.
+      chance: which, when and by which signal.
+      patience: seconds that the sweep may take behind the last kill.
+    """
+    write(home)
+    overrides, variables = settings(home, engine)
+    process = start(home, f"seed=range({runs})", f"seconds={seconds}", *overrides, variables=variables)
+    killed = set()
+    while len(killed) < kills and process.poll() is None:
+        begun, ended = pids(home, "starts"), pids(home, "ends")
+        # A worker outlives a run that it was asked to stop: which start of the run it was counts.
+        running = {(name, len(found), found[-1]) for name, found in begun.items() if name not in ended} - killed
+        if not running:
+            time.sleep(0.05)
+            continue
+        time.sleep(chance.uniform(0, seconds / 2))
+        chosen = chance.choice(sorted(running))
+        try:
+            os.kill(chosen[-1], chance.choice(SIGNALS))
+            killed.add(chosen)
+        except ProcessLookupError:
+            continue
+    out, err = process.communicate(timeout=patience)
+    assert process.returncode == 0, err
+    return Disturbed(f"{out}\n{err}", pids(home, "starts"), pids(home, "ends"), len(killed))

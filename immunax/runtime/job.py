@@ -102,7 +102,7 @@ def join(config: DictConfig) -> None:
     Raises:
       UserError: the others are not the same, or nobody is there.
     """
-    if DISTRIBUTED not in config:
+    if config.get(DISTRIBUTED) is None:  # the command is for one process
         return
     own = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
     plain = cast(dict[str, Any], OmegaConf.to_container(own))

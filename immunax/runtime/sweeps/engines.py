@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict
 from immunax.runtime import signals
 from immunax.runtime.ending import ended_with_others
 from immunax.runtime.errors import UserError
-from immunax.runtime.job import FOLLOWER, join, part_of
+from immunax.runtime.job import DISTRIBUTED, FOLLOWER, join, part_of
 from immunax.runtime.leader import is_leader
 from immunax.runtime.meeting import LostError
 from immunax.runtime.objective import FIELD
@@ -57,7 +57,7 @@ def check(config: DictConfig, sweep: bool) -> None:
     """
     choices = config.hydra.runtime.choices
     part = part_of(config)
-    if part is not None:
+    if part is not None and config.get(DISTRIBUTED) is not None:
         _check_part(part, choices, sweep)
     for group in ("hydra/launcher", "hydra/sweeper"):
         module, extra = NEEDS.get(str(config.hydra[group.partition("/")[2]].get("_target_")), ("hydra", ""))

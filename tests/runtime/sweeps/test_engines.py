@@ -5,58 +5,22 @@ import random
 import signal
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import processes
 import pytest
 import sweeping
 
 RAY = pytest.param("ray", 20, 6, marks=pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray"))
-SLURM = Path(__file__).parents[2] / "slurm"
-SIGNALS = (signal.SIGKILL, signal.SIGTERM)
-
-
-def settings(home, engine):
-    """Overrides and variables of an engine."""
-    if engine != "submitit_slurm":
-        at_once = "+hydra.launcher.init.num_cpus=2" if engine == "ray" else "hydra.launcher.at_once=2"
-        return (f"hydra/launcher={engine}", at_once), {"RAY_AUTH_MODE": "disabled"}
-    (home / "slurm").mkdir()
-    variables = {"PATH": f"{SLURM}:{os.environ['PATH']}", "SLURM_STUB": str(home / "slurm")}
-    return ("hydra/launcher=submitit_slurm", "hydra.launcher.at_once=2"), variables
-
-
-def disturbed(home, engine, runs, kills, seconds, chance):
-    """A sweep of some runs, of whose workers some are killed while they run; what it said, and by run the starts and ends."""
-    sweeping.write(home)
-    overrides, variables = settings(home, engine)
-    process = sweeping.start(home, f"seed=range({runs})", f"seconds={seconds}", *overrides, variables=variables)
-    killed = set()
-    while len(killed) < kills and process.poll() is None:
-        begun, ended = sweeping.pids(home, "starts"), sweeping.pids(home, "ends")
-        # A worker outlives a run that it was asked to stop: which start of the run it was counts.
-        running = {(name, len(found), found[-1]) for name, found in begun.items() if name not in ended} - killed
-        if not running:
-            time.sleep(0.05)
-            continue
-        time.sleep(chance.uniform(0, seconds / 2))
-        chosen = chance.choice(sorted(running))
-        try:
-            os.kill(chosen[-1], chance.choice(SIGNALS))
-            killed.add(chosen)
-        except ProcessLookupError:
-            continue
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return f"{out}\n{err}", sweeping.pids(home, "starts"), sweeping.pids(home, "ends"), len(killed)
 
 
 def check(home, engine, runs, kills, seconds, seed=0):
-    said, starts, ends, killed = disturbed(home, engine, runs, kills, seconds, random.Random(seed))
+    said, starts, ends, killed = sweeping.disturbed(home, engine, runs, kills, seconds, random.Random(seed))
     assert killed == kills
     assert {name: len(found) for name, found in ends.items()} == {f"seed={number}": 1 for number in range(runs)}
     assert sum(map(len, starts.values())) > runs
-    overrides, variables = settings(home, engine) if engine != "submitit_slurm" else (("hydra/launcher=joblib",), {})
+    overrides, variables = (
+        sweeping.settings(home, engine) if engine != "submitit_slurm" else (("hydra/launcher=joblib",), {})
+    )
     again = sweeping.start(home, f"seed=range({runs})", f"seconds={seconds}", *overrides, variables=variables)
     _, err = again.communicate(timeout=120)
     assert f"{runs} of {runs} runs have ended before" in err
@@ -95,7 +59,7 @@ def batch(home):
 
 def test_an_array_of_slurm_is_requeued_where_a_run_is_stopped_and_signalled_before_its_end(tmp_path):
     sweeping.write(tmp_path)
-    overrides, variables = settings(tmp_path, "submitit_slurm")
+    overrides, variables = sweeping.settings(tmp_path, "submitit_slurm")
     more = ("hydra.sweeper.pack=2", "+hydra.launcher.parameters.slurm_partition=spot", "hydra.launcher.at_once=1")
     process = sweeping.start(tmp_path, "seed=range(4)", "seconds=1", *overrides, *more, variables=variables)
     while not (begun := sweeping.pids(tmp_path, "starts")):
@@ -127,7 +91,7 @@ def test_an_array_of_slurm_is_requeued_where_a_run_is_stopped_and_signalled_befo
 @pytest.mark.slow
 def test_a_run_on_two_nodes_of_slurm_is_two_processes_that_find_each_other(tmp_path):
     sweeping.write(tmp_path)
-    overrides, variables = settings(tmp_path, "submitit_slurm")
+    overrides, variables = sweeping.settings(tmp_path, "submitit_slurm")
     process = sweeping.start(
         tmp_path, "seed=range(2)", *overrides, "hydra.launcher.parameters.nodes=2", "hydra.launcher.at_once=1",
         variables=variables, python=processes.python(),
