@@ -50,17 +50,17 @@ def main(config: UserConfig) -> None:
     devices = mesh.build(spec, compile_only_devices(spec.topology, spec.slices or 1))
     model = config.build("compute").model(config.build("model").shape(), "tpu")
     asked = _step if "defense" in config else _populations
-    record = asked(config, model, devices, chip, folder.name)
+    record = asked(config, model, devices, chip, spec.topology, folder.name)
     if spec.part is not None and record["fits"]:
         part = Part.read(spec.part)
         larger = whole(spec, part)
-        wide = mesh.build(larger, compile_only_devices(str(larger.topology)))
-        title = f"{folder.name} on all of {larger.topology}"
-        other = asked(config, model, wide, chip, title) if part.count > 1 else record
+        topology = str(larger.topology)
+        wide, title = mesh.build(larger, compile_only_devices(topology)), f"{folder.name} on all of {topology}"
+        other = asked(config, model, wide, chip, topology, title) if part.count > 1 else record
         sharing = Sharing(
             part.count, record["run_seconds"], part.count * other["run_seconds"] if other["fits"] else None
         )
-        record["sharing"] = sharing._asdict() | {"topology": larger.topology, "whole": other}
+        record["sharing"] = sharing._asdict() | {"topology": topology, "whole": other}
         console.note(sharing.told())
     with atomic.file(folder / FILE) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
@@ -77,11 +77,11 @@ def _check_one(config: UserConfig) -> None:
         raise UserError("members: a defense has none; leave it out, or name an attack.")
 
 
-def _step(config: UserConfig, model: Model, devices: Mesh, chip: Chip, title: str) -> dict[str, Any]:
+def _step(config: UserConfig, model: Model, devices: Mesh, chip: Chip, topology: str, title: str) -> dict[str, Any]:
     """A train step."""
     defense, training = defender(config), config.build("trainer")
     check_context(model, {"trainer.max_length": training.max_length})
-    with console.phase(f"compile for {config.mesh.topology}"):
+    with console.phase(f"compile for {topology}"):
         fit = compile_step(model, defense, training, devices, chip)
     ways = mesh.data_ways(devices)
     rows = largest(defense.mixture, ways)
@@ -103,11 +103,13 @@ def _step(config: UserConfig, model: Model, devices: Mesh, chip: Chip, title: st
     return record
 
 
-def _populations(config: UserConfig, model: Model, devices: Mesh, chip: Chip, title: str) -> dict[str, Any]:
+def _populations(
+    config: UserConfig, model: Model, devices: Mesh, chip: Chip, topology: str, title: str
+) -> dict[str, Any]:
     """The programs of an attack, a search or a suite."""
     found: dict[str, list[PopulationFit]] = {}
     for name, attack in _named(config):
-        with console.phase(f"compile {name} for {config.mesh.topology}"):
+        with console.phase(f"compile {name} for {topology}"):
             found[name] = _compiled(attack, config, model, devices, chip)
     programs = [(name, each) for name, fits in found.items() for each in fits]
     if not programs:
