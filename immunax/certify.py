@@ -7,6 +7,7 @@ from typing import Any
 from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
+from immunax.conditions.verdict import Verdict, numbers
 from immunax.runtime import console, digest, goodput, manifest, mesh
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command, configuration_folder
@@ -69,7 +70,8 @@ def main(config: UserConfig) -> None:
         lambda: issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
     )
     _show(stated)
-    manifest.end(folder, {"tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
+    said = {"certificate": numbers(Verdict(**each) for each in stated["predicate"]["verdicts"])}
+    manifest.end(folder, {**said, "tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
 
 
 def _show(stated: Mapping[str, Any]) -> None:
