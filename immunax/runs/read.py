@@ -16,6 +16,7 @@ from immunax.runs.find import Place
 from immunax.runs.flatten import MOST, CrowdedError, Value, flat, moment, plain
 from immunax.runs.overrides import Overrides
 from immunax.runs.status import Status, status
+from immunax.runs.verdicts import NAME as CERTIFICATE
 from immunax.runs.verdicts import verdict_columns
 from immunax.runtime import accounts, failure, goodput, manifest
 from immunax.runtime.errors import UserError
@@ -130,7 +131,8 @@ def _columns(
             yield from flat(overrides.values, "config")
     yield from _about(said.get("results"))
     for part in (*_FIRST, *(name for name in said if name not in (*_FIRST, *_TOLD))):
-        if part in said:
+        # What a certificate says of itself is all that it says; its run's manifest has a part of that.
+        if part in said and (part != CERTIFICATE or stated is None):
             yield from flat(said[part], part)
     if stated is not None:
         yield from verdict_columns(stated)
