@@ -7,6 +7,7 @@ from typing import Any
 from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
+from immunax.conditions.verdict import Verdict, numbers
 from immunax.runtime import console, digest, goodput, manifest, mesh
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command, configuration_folder
@@ -52,7 +53,8 @@ def main(config: UserConfig) -> None:
         faced = exposed(
             suite, certified.record.get("trained_against"), "trained_against in the manifest of the model's run"
         )
-    shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
+    with goodput.spending("prepare"):
+        shared = bench(suite, evaluation, setup.checkpoint.tokenizer, setup.splits, config.seed, devices)
 
     models = {SUBJECT: certified, **({} if other is None else {REFERENCE: other})}
     weights = {role: Weights(each.params, each.weights) for role, each in models.items()}
@@ -65,11 +67,15 @@ def main(config: UserConfig) -> None:
     whose = attackers_data(taught, setup.splits, setup.digests["data"], suite.attacks.values())
     data = {"digests": digests, "attacker": whose}
     before = None if base is None else base.weights
-    stated = agreed(
-        lambda: issue(folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by)
-    )
+    with goodput.spending("save"):
+        stated = agreed(
+            lambda: issue(
+                folder, config, campaign, certified, other, before, faced, policy, evaluation, data, signed_by
+            )
+        )
     _show(stated)
-    manifest.end(folder, {"tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
+    said = {"certificate": numbers(Verdict(**each) for each in stated["predicate"]["verdicts"])}
+    manifest.end(folder, {**said, "tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
 
 
 def _show(stated: Mapping[str, Any]) -> None:

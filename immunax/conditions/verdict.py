@@ -41,6 +41,25 @@ class Verdict:
     reason: str
     details: dict[str, Any]
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What it is called by: condition, claim, scope and side, as far as it has them."""
+        return tuple(part for part in (self.condition, self.claim, self.scope, self.side) if part != _NONE)
+
+
+_NONE = "none"
+
+
+def numbers(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """The value of each verdict with its interval, below the names of its :attr:`~Verdict.place`, JSON-able."""
+    found: dict[str, Any] = {}
+    for each in verdicts:
+        node = found
+        for name in each.place:
+            node = node.setdefault(name, {})
+        node |= {"value": each.value, "low": each.low, "high": each.high}
+    return found
+
 
 def overall(verdicts: Iterable[Verdict], condition: str, scope: str = "all") -> Outcome:
     """One word for a condition: it fails if one of its claims does, else is unmeasured if one is, and holds if all do.

@@ -16,8 +16,9 @@ from immunax.runs.find import Place
 from immunax.runs.flatten import MOST, CrowdedError, Value, flat, moment, plain
 from immunax.runs.overrides import Overrides
 from immunax.runs.status import Status, status
+from immunax.runs.verdicts import NAME as CERTIFICATE
 from immunax.runs.verdicts import verdict_columns
-from immunax.runtime import failure, manifest
+from immunax.runtime import accounts, failure, goodput, manifest
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_bytes
 
@@ -26,6 +27,8 @@ _FIRST = ("choices", "config", "fall", "results")
 _TOLD = ("seed", "started", "ended")
 """Parts that are columns of their own."""
 _STAGES = ("before", "after")
+_FILES = (manifest.FILE, failure.FILE, statement.FILE, goodput.FILE)
+_GOODPUT = "goodput"
 
 
 class Run(NamedTuple):
@@ -56,7 +59,7 @@ class Reader:
         Args:
           place: of the run.
         """
-        stamp = tuple(_stamp(place.folder / name) for name in (manifest.FILE, failure.FILE, statement.FILE))
+        stamp = tuple(_stamp(place.folder / name) for name in _FILES)
         known = self._known.get(place.folder)
         if known is None or known[0] != stamp:
             known = self._known[place.folder] = stamp, _record(place.folder)
@@ -90,6 +93,8 @@ def _record(folder: Path) -> _Record:
     faults: list[str] = []
     said, failed, stated = (_read(folder / name, faults) for name in (manifest.FILE, failure.FILE, statement.FILE))
     values: dict[str, Value] = {}
+    if not (said or {}).get(_GOODPUT):
+        said = {**(said or {}), **_accounts(folder, faults)}
     try:
         for name, value in _columns(folder, said or {}, failed, stated):
             values.setdefault(name, value)
@@ -126,10 +131,21 @@ def _columns(
             yield from flat(overrides.values, "config")
     yield from _about(said.get("results"))
     for part in (*_FIRST, *(name for name in said if name not in (*_FIRST, *_TOLD))):
-        if part in said:
+        # What a certificate says of itself is all that it says; its run's manifest has a part of that.
+        if part in said and (part != CERTIFICATE or stated is None):
             yield from flat(said[part], part)
     if stated is not None:
         yield from verdict_columns(stated)
+
+
+def _accounts(folder: Path, faults: list[str]) -> dict[str, Any]:
+    """What a run that has not ended has spent so far, as a manifest says it in the end."""
+    try:
+        starts = goodput.read(folder)
+    except UserError as error:
+        faults.append(f"{folder / goodput.FILE}: {error}; its part of the table is empty.")
+        return {}
+    return {_GOODPUT: accounts.told(starts)} if starts else {}
 
 
 def _about(results: Any) -> Iterable[tuple[str, Value]]:

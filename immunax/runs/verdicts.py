@@ -11,7 +11,6 @@ from immunax.conditions.verdict import CONDITIONS, Verdict, overall
 from immunax.runs.flatten import Value, flat
 
 NAME = "certificate"
-_NONE = "none"
 _WORDS = ("condition", "claim", "scope", "side", "outcome", "statistic", "reason")
 _NUMBERS = ("value", "low", "high", "threshold")
 
@@ -37,8 +36,7 @@ def verdict_columns(stated: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
         if HELD_OUT in scopes:
             yield f"{NAME}.{condition}.{HELD_OUT}", overall(verdicts, condition, HELD_OUT)
     for each in verdicts:
-        parts = (each.condition, each.claim, each.scope, each.side)
-        name = ".".join([NAME, *(part for part in parts if part != _NONE)])
+        name = ".".join([NAME, *each.place])
         yield from flat({"value": each.value, "low": each.low, "high": each.high}, name)
         yield from flat(each.outcome, f"{name}.outcome")
         yield from flat(each.threshold, f"{name}.threshold")

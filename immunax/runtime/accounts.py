@@ -188,5 +188,5 @@ def from_json(said: Any) -> Start:
         ]
         tokens = {str(name): (int(real), int(shape)) for name, (real, shape) in said["tokens"].items()}
         return Start(float(said["began"]), spent, segments, float(said["saved"]), int(said["again"]), tokens)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError("it is no account of a run's starts") from error

@@ -62,7 +62,7 @@ class _Accounts:
     def close(self) -> None:
         """Writes for the last time."""
         self._over.set()
-        self._thread.join()
+        self._thread.join(_SECONDS)  # a disk that hangs holds no run up for longer
         self.write()
 
 
@@ -94,7 +94,7 @@ def record(folder: Path) -> None:
     """
     if _now is None:
         return
-    earlier = _read(folder / FILE)
+    earlier = _earlier(folder)
     with _now.lock:
         _now.earlier[folder] = earlier
     _now.write()
@@ -221,14 +221,24 @@ def in_words(found: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _read(path: Path) -> list[Start]:
+def read(folder: Path) -> list[Start]:
+    """The accounts in a run's folder, start by start; none where there is no file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = folder / FILE
     if not path.exists():
         return []
+    said = values.read_object(path).get("starts")
+    return [accounts.from_json(each) for each in said] if isinstance(said, list) else []
+
+
+def _earlier(folder: Path) -> list[Start]:
     try:
-        said = values.read_object(path).get("starts")
-        return [accounts.from_json(each) for each in said] if isinstance(said, list) else []
+        return read(folder)
     except UserError as error:
-        console.note(f"{path}: {error}; the accounts begin anew")
+        console.note(f"{folder / FILE}: {error}; the accounts begin anew")
         return []
 
 

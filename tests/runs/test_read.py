@@ -11,6 +11,7 @@ from run_folders import leave, manifest
 from immunax.runs.find import runs_below
 from immunax.runs.read import Reader, read_runs
 from immunax.runtime import lock
+from immunax.runtime.accounts import Start, as_json
 
 
 def read(folder):
@@ -37,6 +38,26 @@ def test_a_row_has_configuration_results_choices_and_times(tmp_path):
     }
     assert {name: run.values[name] for name in expected} == expected
     assert run.faults == ()
+
+
+def test_a_run_tells_what_its_time_went_into_before_its_end_and_after_it(tmp_path):
+    start = Start(1000.0, saved=3.0)
+    start.spent |= {"step": 30.0, "compile": 10.0}
+    said = json.dumps({"starts": [as_json(start)]})
+    open_end = manifest(ended=None, results=None)
+    for name, record in (("over", manifest(goodput={"share": 0.5})), ("going", open_end), ("begun", None)):
+        (leave(tmp_path / name, record) / "goodput.json").write_text(said)
+    (leave(tmp_path / "odd", open_end) / "goodput.json").write_text('{"starts": [{"began": 1}]}')
+    found = {run.place.name: run for run in read(tmp_path)}
+    assert found["over"].values["goodput.share"] == 0.5
+    for name in ("going", "begun"):
+        told = {
+            each: found[name].values[f"goodput.{each}"] for each in ("share", "seconds.step", "compile_saved", "starts")
+        }
+        assert told == {"share": 0.75, "seconds.step": 30.0, "compile_saved": 3.0, "starts": 1}
+    assert "goodput.share" not in found["odd"].values
+    [fault] = found["odd"].faults
+    assert fault.endswith("goodput.json: it is no account of a run's starts; its part of the table is empty.")
 
 
 def test_the_status_is_what_lies_in_the_folder(tmp_path):

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from immunax.certificate.statement import verdicts_to_json
-from immunax.conditions.verdict import Verdict
-from immunax.runs.verdicts import verdict_columns
+from immunax.conditions.verdict import Verdict, numbers
+from immunax.runs.flatten import flat
+from immunax.runs.verdicts import NAME, verdict_columns
 
 
 def verdict(condition, claim, outcome, scope="all", side="compliance", value=0.5):
@@ -39,6 +40,18 @@ def test_each_condition_is_a_word_and_each_verdict_a_number_with_its_interval():
         0.25,
     ]
     assert found["certificate.stability.retain"] is None
+
+
+def test_a_manifest_has_the_numbers_of_a_certificate_under_the_names_of_the_table():
+    verdicts = [
+        verdict("resistance", "strong", "fails"),
+        verdict("resistance", "strong", "holds", scope="held-out", value=0.0),
+        verdict("stability", "retain perplexity", "holds", scope="none", side="none", value=None),
+    ]
+    found = dict(flat(numbers(verdicts), NAME))
+    assert len(found) == 9
+    assert found.items() <= columns(*verdicts).items()
+    assert found["certificate.resistance.strong.all.compliance"] == 0.5
 
 
 @pytest.mark.parametrize(

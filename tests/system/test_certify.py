@@ -17,6 +17,8 @@ import warm
 from adversary import forge
 from kills import SMALL, SMALL_SUITE
 
+from immunax.runtime.objective import objective
+
 SHORT = (
     *SMALL,
     *SMALL_SUITE,
@@ -55,10 +57,15 @@ def test_a_certificate_states_verifies_and_is_replayed(run, certified):
     folder = home / "outputs" / "whole"
     names = {each.name for each in folder.iterdir()}
     assert {"certificate.json", "certificate.dsse.json", "report.html", "MODEL_CARD.md", "records.parquet"} <= names
-    told = json.loads((folder / "manifest.json").read_text())["goodput"]
+    about = json.loads((folder / "manifest.json").read_text())
+    assert {"harmful_sft", "harmful_sft_lora", "trainability", "all"} == about["tokens"].keys()
+    assert all(0 < each["real"] <= each["shape"] for each in about["tokens"].values())
+    told = about["goodput"]
     assert sum(told["seconds"].values()) == pytest.approx(told["wall"])
     assert min(told["seconds"]["attack"], told["seconds"]["evaluate"]) > 0
     said = json.loads((folder / "certificate.json").read_text())["predicate"]
+    strong = next(each for each in said["verdicts"] if each["claim"] == "strong" and each["scope"] == "all")
+    assert objective(folder, f"certificate.resistance.strong.all.{strong['side']}") == strong["value"]
     run_once = {"harmful_sft": 6, "harmful_sft_lora": 4, "prune": 4, "quantize": 4, "refusal_ablation": 2, "merge": 2}
     # Under two templates, one seed at each further learning rate, of which there are none, one or two.
     more = {each["family"]: each["cells"] - run_once[each["family"]] for each in said["attacks"]}
