@@ -85,8 +85,8 @@ def _stretches(part: Program, model: Model, devices: Mesh, chip: Chip, copies: i
 
         return population, compile_traced(traced, model.remat, inputs, devices, chip, turns=1)
 
-    chunk = _most(tried, plan(members, ways).chunk, chip)
-    return PopulationFit(members, chunk * ways, -(-members // (chunk * ways)), part.steps, tried(chunk)[1])
+    _, turns, chunk = plan(members, ways, _most(tried, plan(members, ways).chunk, chip))
+    return PopulationFit(members, chunk * ways, turns, part.steps, tried(chunk)[1])
 
 
 def _most(tried: Callable[[int], tuple[AbstractPopulation, Fit]], most: int, chip: Chip) -> int:
