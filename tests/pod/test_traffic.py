@@ -154,3 +154,46 @@ ENTRY %main (x: bf16[8,3,4], y: bf16[8,4,5]) -> bf16[8,3,5] {
     counted = traffic(parse(text), SHAPE)
     assert counted.flops == 2 * 8 * 3 * 4 * 5
     assert counted.hbm_bytes == 2 * (np.prod((8, 3, 4)) + np.prod((8, 4, 5)) + np.prod((8, 3, 5)))
+
+
+def test_a_fusion_pays_for_what_it_slices_however_deep_and_not_for_what_it_hands_on():
+    text = """HloModule async
+
+%slice (s: bf16[32,8], i: s32[]) -> bf16[8] {
+  %s = bf16[32,8]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %d = bf16[1,8]{1,0} dynamic-slice(%s, %i), dynamic_slice_sizes={1,8}
+  ROOT %b = bf16[8]{0} bitcast(%d)
+}
+
+%update (u: f32[32,8], v: f32[1,8], k: s32[]) -> f32[32,8] {
+  %u = f32[32,8]{1,0} parameter(0)
+  %v = f32[1,8]{1,0} parameter(1)
+  %k = s32[] parameter(2)
+  ROOT %w = f32[32,8]{1,0} dynamic-update-slice(%u, %v, %k, %k)
+}
+
+%around (p: bf16[32,8], q: s32[], r: bf16[64], t: f32[32,8], z: f32[1,8]) -> (bf16[8], bf16[64], f32[32,8]) {
+  %p = bf16[32,8]{1,0} parameter(0)
+  %q = s32[]{:S(6)} parameter(1)
+  %r = bf16[64]{0} parameter(2)
+  %t = f32[32,8]{1,0} parameter(3)
+  %z = f32[1,8]{1,0} parameter(4)
+  %one = bf16[8]{0} fusion(%p, %q), kind=kLoop, calls=%slice
+  %half = bf16[8]{0} negate(%one)
+  %new = f32[32,8]{1,0} fusion(%t, %z, %q), kind=kLoop, calls=%update
+  ROOT %all = (bf16[8]{0}, bf16[64]{0}, f32[32,8]{1,0}) tuple(%half, %r, %new)
+}
+
+ENTRY %main (x: bf16[32,8], j: s32[], y: bf16[64], o: f32[32,8], n: f32[1,8]) -> (bf16[8], bf16[64], f32[32,8]) {
+  %x = bf16[32,8]{1,0} parameter(0)
+  %j = s32[]{:S(6)} parameter(1)
+  %y = bf16[64]{0} parameter(2)
+  %o = f32[32,8]{1,0} parameter(3)
+  %n = f32[1,8]{1,0} parameter(4)
+  ROOT %f = (bf16[8]{0}, bf16[64]{0}, f32[32,8]{1,0}) fusion(%x, %j, %y, %o, %n), kind=kOutput, calls=%around
+}
+"""
+    sliced, updated = 8 * 2, 8 * 4
+    # A row is read and a row is written; of what is updated, the new row is read and written.
+    assert traffic(parse(text), SHAPE).hbm_bytes == 2 * sliced + 2 * updated
