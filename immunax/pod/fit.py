@@ -149,3 +149,14 @@ def roofline(fit: Fit, chip: Chip, devices: int) -> Mapping[str, float]:
         "HBM": counted.hbm_bytes / chip.hbm_bandwidth,
         "interconnect": sum(counted.sent.values()) / chip.ici_bandwidth,
     }
+
+
+def step_seconds(fit: Fit, chip: Chip, devices: int) -> float:
+    """The least time of a step: its largest part, or its products and then the collectives that it waits for.
+
+    Args:
+      fit, chip, devices: as for :func:`roofline`.
+    """
+    parts = roofline(fit, chip, devices)
+    waited = 0.0 if fit.traffic is None else fit.traffic.waited / chip.ici_bandwidth
+    return max(*parts.values(), parts["compute"] + waited)

@@ -5,7 +5,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from immunax.pod.chips import Chip
-from immunax.pod.fit import Fit, roofline
+from immunax.pod.fit import Fit, roofline, step_seconds
 from immunax.runtime import console
 
 _GIB = 2**30
@@ -27,7 +27,10 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh) -> dict[str, Any]:
         "device_hbm_traffic": counted and counted.hbm_bytes,
         "device_sent": counted and {f"{kind} {axes}": size for (kind, axes), size in sorted(counted.sent.items())},
         "device_sent_by_axis": counted and counted.by_axis(),
+        "device_waited": counted and counted.waited,
         "seconds": seconds,
+        "step_seconds": step_seconds(fit, chip, devices.size) if counted else None,
+        "mfu": fit.flops / devices.size / chip.flops / step_seconds(fit, chip, devices.size) if counted else None,
         "bound": max(seconds, key=lambda part: seconds[part]) if counted else None,
         "refusal": fit.refusal or None,
     }
@@ -48,6 +51,8 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
     if counted is not None:
         seconds = roofline(fit, chip, devices.size)
         bound = max(seconds, key=lambda part: seconds[part])
+        step = step_seconds(fit, chip, devices.size)
+        share = fit.flops / devices.size / chip.flops / step
         rows += [
             ("FLOPs", f"{counted.flops / 1e12:.4g} TFLOP", "that each device computes"),
             ("HBM traffic", _gib(counted.hbm_bytes), "of each device"),
@@ -56,6 +61,8 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh) -> None:
                 (f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "")
                 for part, time in seconds.items()
             ),
+            ("waited for", _gib(counted.waited), "of what is sent, with nothing computed meanwhile"),
+            ("step", f"{step:.4g} s", f"at the least; MFU at most {100 * share:.0f}%"),
         ]
     console.table(title, ["", "per device", ""], rows)
 

@@ -6,7 +6,7 @@ each instruction as often as it runs. Of a conditional the branch that moves mos
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -25,16 +25,19 @@ class Traffic:
       flops: of matrix products, recomputed and replicated ones too.
       hbm_bytes: read from and written to main memory by instructions; what a fusion keeps on the chip is not counted.
       sent: bytes sent to other devices, by (collective, mesh axes), such as ``("all-gather", "fsdp")``.
+      waited: of these the bytes that the device waits for, by collectives that the compiler has put beside no other work.
     """
 
     flops: float = 0.0
     hbm_bytes: float = 0.0
     sent: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    waited: float = 0.0
 
     def add(self, other: "Traffic", times: int = 1) -> None:
         """Counts another piece of the program, run so many times."""
         self.flops += times * other.flops
         self.hbm_bytes += times * other.hbm_bytes
+        self.waited += times * other.waited
         for key, size in other.sent.items():
             self.sent[key] += times * size
 
@@ -56,12 +59,22 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int]) -> Traffic:
 
     @cache
     def inside(name: str) -> Traffic:
-        total, computation, seen = Traffic(), program.computations[name], set()
+        total, computation = Traffic(), program.computations[name]
+        collectives: dict[str, list[tuple[Instruction, Computation]]] = defaultdict(list)
         for instruction in computation.values():
-            _count(instruction, computation, total, seen)
+            _add_called(instruction, computation, total)
+            total.hbm_bytes += hbm_bytes(instruction, computation, program)
+            for each, home in _products_and_collectives(instruction, computation, program):
+                if each.opcode in ("dot", "convolution"):
+                    total.flops += product_flops(each, home)
+                else:
+                    channel = _CHANNEL.search(each.attributes)
+                    collectives[channel[1] if channel else f"{instruction.name} {each.name}"].append((each, home))
+        for pieces in collectives.values():
+            _add_collective(pieces, total)
         return total
 
-    def _count(instruction: Instruction, computation: Computation, total: Traffic, seen: set) -> None:
+    def _add_called(instruction: Instruction, computation: Computation, total: Traffic) -> None:
         called = instruction.called()
         if instruction.opcode == "while":
             total.add(inside(called["body"]), program.trips(instruction, computation))
@@ -70,19 +83,16 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int]) -> Traffic:
         elif instruction.opcode in ("call", "async-start"):
             for name in called.values():
                 total.add(inside(name))
-        total.hbm_bytes += hbm_bytes(instruction, computation, program)
-        for each, home in _products_and_collectives(instruction, computation, program):
-            if each.opcode in ("dot", "convolution"):
-                total.flops += product_flops(each, home)
-                continue
-            # A TPU lays pieces of one collective into several fusions; they share its channel.
-            channel = _CHANNEL.search(each.attributes)
-            if channel is None or channel[1] not in seen:
-                seen.add(channel[1] if channel else None)
-                kind = _kind(each, home)
-                members, axes = group(each.attributes, mesh_shape)
-                if members > 1:
-                    total.sent[kind, axes] += sent_bytes(kind, each, home, members)
+
+    def _add_collective(pieces: Sequence[tuple[Instruction, Computation]], total: Traffic) -> None:
+        # A TPU lays pieces of one collective into several fusions, beside products; they share its channel.
+        each, home = pieces[0]
+        kind = _kind(each, home)
+        members, axes = group(each.attributes, mesh_shape)
+        if members > 1:
+            size = sent_bytes(kind, each, home, members)
+            total.sent[kind, axes] += size
+            total.waited += size if len(pieces) == 1 and not each.opcode.endswith("-start") else 0
 
     return inside(program.entry)
 

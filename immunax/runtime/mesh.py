@@ -257,7 +257,17 @@ def split_rows(values: jax.Array, axis: int = 0) -> jax.Array:
         return values
     axes: list[Any] = [None] * values.ndim
     axes[axis] = ("data", "fsdp")
-    return jax.lax.with_sharding_constraint(values, PartitionSpec(*axes))
+    return laid(values, *axes)
+
+
+def laid(values: jax.Array, *axes: Any) -> jax.Array:
+    """:func:`split_rows` by name: an axis over the mesh axis or axes named for it, whole for None or where they do not divide."""
+    mesh = _traced_under()
+    if mesh is None or math.prod(mesh.shape.values()) == 1:
+        return values
+    ways = [math.prod(mesh.shape[each] for each in np.atleast_1d(names)) if names else 1 for names in axes]
+    fits = [names if size % way == 0 else None for names, size, way in zip(axes, values.shape, ways, strict=True)]
+    return jax.lax.with_sharding_constraint(values, PartitionSpec(*fits))
 
 
 def split_parameters(tree: Any) -> Any:

@@ -136,10 +136,13 @@ ENTRY %main (x: f32[8], y: f32[2]) -> f32[4] {
   ROOT %s = f32[4]{0} fusion(%x), kind=kCustom, calls=%scatter
 }
 """
-    assert dict(traffic(parse(text), SHAPE).sent) == {
+    counted = traffic(parse(text), SHAPE)
+    assert dict(counted.sent) == {
         ("all-gather", "tensor"): 8 * 4,
         ("reduce-scatter", "tensor"): 8 * 4 / 2,
     }
+    # What lies in pieces goes on its way beside other work; what is one instruction is waited for.
+    assert counted.waited == 8 * 4 / 2
 
 
 def test_a_batched_product_written_as_a_convolution_counts_no_padding():
