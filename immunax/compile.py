@@ -14,7 +14,7 @@ from immunax.pod import report as pod_report
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
 from immunax.pod.chips import Chip, chip_of, compile_only_devices
-from immunax.pod.fit import compile_step, roofline
+from immunax.pod.fit import compile_step, step_seconds
 from immunax.pod.population_fit import PopulationFit, compile_attacks, compile_search
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
@@ -68,7 +68,7 @@ def _step(config: UserConfig, model: Model, devices: Mesh, chip: Chip, title: st
     with console.phase(f"compile for {config.mesh.topology}"):
         fit = compile_step(model, defense, training, devices, chip)
     record = pod_report.to_json(fit, chip, devices)
-    record["run_seconds"] = training.steps * max(roofline(fit, chip, devices.size).values())
+    record["run_seconds"] = training.steps * step_seconds(fit, chip, devices.size)
     pod_report.show(title, fit, chip, devices)
     if not fit.fits:
         batch = abstract_batch(defense.mixture, training, devices)

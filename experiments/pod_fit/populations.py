@@ -98,7 +98,7 @@ def main() -> None:
 def table(results: dict) -> str:
     """The README's table, of what is recorded."""
     titles = "model | mesh | attack x fsdp x tensor | members | batch of each | at once | temporaries | peak"
-    titles += " | compute | HBM | interconnect | DCN | over attack | MFU at most"
+    titles += " | compute | HBM | interconnect | DCN | over attack | step | MFU at most"
     lines = [f"| {titles} |", "|" + " --- |" * (titles.count("|") + 1)]
     lines += [f"| {' | '.join(_cells(case, results[case.name]))} |" for case in CASES if case.name in results]
     return "\n".join(lines)
@@ -117,8 +117,8 @@ def _cells(case: Case, found: dict) -> list[str]:
     return [
         *(case.model, mesh, f"{case.attack} x {case.fsdp} x {case.tensor}", str(case.members)),
         *(f"{case.batch} x {case.length}", str(program["together"]), *sizes, *times),
-        "none" if not over else f"{over / 2**20:.3g} MiB",
-        f"{100 * found['mfu_at_most']:.0f}%",
+        *("none" if not over else f"{over / 2**20:.3g} MiB", f"{found['step_seconds']:.3g} s"),
+        f"{100 * found['mfu']:.0f}%",
     ]
 
 

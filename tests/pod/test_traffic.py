@@ -136,10 +136,13 @@ ENTRY %main (x: f32[8], y: f32[2]) -> f32[4] {
   ROOT %s = f32[4]{0} fusion(%x), kind=kCustom, calls=%scatter
 }
 """
-    assert dict(traffic(parse(text), SHAPE).sent) == {
+    counted = traffic(parse(text), SHAPE)
+    assert dict(counted.sent) == {
         ("all-gather", "tensor"): 8 * 4,
         ("reduce-scatter", "tensor"): 8 * 4 / 2,
     }
+    # What lies in pieces goes on its way beside other work; what is one instruction is waited for.
+    assert counted.waited == 8 * 4 / 2
 
 
 def test_a_batched_product_written_as_a_convolution_counts_no_padding():
@@ -211,33 +214,50 @@ def test_a_collective_laid_between_the_turns_of_a_small_loop_runs_once_where_a_p
     assert dict(spread.sent) == {("all-gather", "fsdp+tensor"): 3 * 8 * 4}
     # With nothing outside, the loop gathers at every turn.
     assert dict(within.sent) == {("all-gather", "fsdp+tensor"): 4 * 3 * 8 * 4}
+    assert (spread.waited, within.waited) == (0, 4 * 3 * 8 * 4)
     # A fusion reads and writes 8 numbers beside the gather, which moves its shard and its whole once; the counter is 12 bytes.
     assert spread.hbm_bytes == 5 * 2 * 32 + (32 + 128) + 4 * 12
     assert within.hbm_bytes == 4 * (2 * 32 + 32 + 128 + 12)
 
 
-def test_a_fusion_within_a_fusion_reads_of_a_stack_only_what_it_slices():
-    text = """HloModule nested
+def test_a_fusion_pays_for_what_it_slices_however_deep_and_not_for_what_it_hands_on():
+    text = """HloModule async
 
-%inner (s: f32[32,64], i: s32[]) -> f32[64] {
-  %s = f32[32,64]{1,0} parameter(0)
+%slice (s: bf16[32,8], i: s32[]) -> bf16[8] {
+  %s = bf16[32,8]{1,0} parameter(0)
   %i = s32[] parameter(1)
-  %k = s32[] constant(0)
-  %d = f32[1,64]{1,0} dynamic-slice(%s, %i, %k), dynamic_slice_sizes={1,64}
-  ROOT %b = f32[64]{0} bitcast(%d)
+  %d = bf16[1,8]{1,0} dynamic-slice(%s, %i), dynamic_slice_sizes={1,8}
+  ROOT %b = bf16[8]{0} bitcast(%d)
 }
 
-%outer (t: f32[32,64], j: s32[]) -> f32[64] {
-  %t = f32[32,64]{1,0} parameter(0)
-  %j = s32[] parameter(1)
-  %f = f32[64]{0} fusion(%t, %j), kind=kLoop, calls=%inner
-  ROOT %a = f32[64]{0} add(%f, %f)
+%update (u: f32[32,8], v: f32[1,8], k: s32[]) -> f32[32,8] {
+  %u = f32[32,8]{1,0} parameter(0)
+  %v = f32[1,8]{1,0} parameter(1)
+  %k = s32[] parameter(2)
+  ROOT %w = f32[32,8]{1,0} dynamic-update-slice(%u, %v, %k, %k)
 }
 
-ENTRY %main (x: f32[32,64], n: s32[]) -> f32[64] {
-  %x = f32[32,64]{1,0} parameter(0)
-  %n = s32[] parameter(1)
-  ROOT %g = f32[64]{0} fusion(%x, %n), kind=kOutput, calls=%outer
+%around (p: bf16[32,8], q: s32[], r: bf16[64], t: f32[32,8], z: f32[1,8]) -> (bf16[8], bf16[64], f32[32,8]) {
+  %p = bf16[32,8]{1,0} parameter(0)
+  %q = s32[]{:S(6)} parameter(1)
+  %r = bf16[64]{0} parameter(2)
+  %t = f32[32,8]{1,0} parameter(3)
+  %z = f32[1,8]{1,0} parameter(4)
+  %one = bf16[8]{0} fusion(%p, %q), kind=kLoop, calls=%slice
+  %half = bf16[8]{0} negate(%one)
+  %new = f32[32,8]{1,0} fusion(%t, %z, %q), kind=kLoop, calls=%update
+  ROOT %all = (bf16[8]{0}, bf16[64]{0}, f32[32,8]{1,0}) tuple(%half, %r, %new)
+}
+
+ENTRY %main (x: bf16[32,8], j: s32[], y: bf16[64], o: f32[32,8], n: f32[1,8]) -> (bf16[8], bf16[64], f32[32,8]) {
+  %x = bf16[32,8]{1,0} parameter(0)
+  %j = s32[]{:S(6)} parameter(1)
+  %y = bf16[64]{0} parameter(2)
+  %o = f32[32,8]{1,0} parameter(3)
+  %n = f32[1,8]{1,0} parameter(4)
+  ROOT %f = (bf16[8]{0}, bf16[64]{0}, f32[32,8]{1,0}) fusion(%x, %j, %y, %o, %n), kind=kOutput, calls=%around
 }
 """
-    assert traffic(parse(text), SHAPE).hbm_bytes == pytest.approx(64 * 4 * 2, abs=8)
+    sliced, updated = 8 * 2, 8 * 4
+    # A row is read and a row is written; of what is updated, the new row is read and written.
+    assert traffic(parse(text), SHAPE).hbm_bytes == 2 * sliced + 2 * updated
