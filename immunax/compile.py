@@ -15,7 +15,7 @@ from immunax.pod import report as pod_report
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
 from immunax.pod.chips import Chip, chip_of, compile_only_devices
-from immunax.pod.fit import compile_step, roofline
+from immunax.pod.fit import compile_step, step_seconds
 from immunax.pod.population_fit import PopulationFit, compile_attacks, compile_search
 from immunax.pod.real_tokens import largest
 from immunax.pod.sharing import Sharing, whole
@@ -91,7 +91,7 @@ def _step(config: UserConfig, model: Model, devices: Mesh, chip: Chip, topology:
         console.note(
             real_tokens(f"a step on {devices.size} devices, at most", rows, help_with_rows(defense.mixture, ways))
         )
-    record["run_seconds"] = training.steps * max(roofline(fit, chip, devices.size).values())
+    record["run_seconds"] = training.steps * step_seconds(fit, chip, devices.size)
     if not fit.fits:
         batch = abstract_batch(defense.mixture, training, devices)
         state = abstract_state(model, defense, training, batch, devices)

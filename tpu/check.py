@@ -19,7 +19,7 @@ from tpu.prices import Price
 from tpu.slices import ROOT, Shape, part_of
 
 _HOUR = 3600.0
-_KEPT = ("memory", "seconds", "bound", "fits", "refusal", "devices")
+_KEPT = ("memory", "seconds", "bound", "fits", "refusal", "devices", "run_seconds")
 
 
 @dataclass(frozen=True)
@@ -72,38 +72,38 @@ def check(
       parts: of the slice, each with a run of its own.
 
     Returns:
-      The hours: training steps alone, as fast as the compiled program can be; an attack or a certificate has none.
+      The hours: steps of trainings and of fine-tuning attacks alone, as fast as the compiled program can be.
 
     Raises:
       NotFitError: one does not fit.
-      UserError: it cannot be compiled, or is no training.
+      UserError: it cannot be compiled, or has no steps.
     """
     programs = {json.dumps(run.compile): run.compile for run in runs if run.compile is not None}
     if not programs:
         raise UserError(
-            "immunax.compile knows trainings alone: whether this command fits cannot be checked; give --unchecked and --hours."
-        )
-    if slices > 1:
-        raise UserError(
-            "immunax.compile knows one slice: whether several fit cannot be checked; give --unchecked and --hours."
+            "immunax.compile knows trainings, attacks and certificates: whether this command fits cannot be checked; give "
+            "--unchecked and --hours."
         )
     chosen = list(programs.values())[:most]
     if len(chosen) < len(programs):
         told(f"of {len(programs)} programs the first {most} are compiled; --checks N for more")
     took = [
-        _compiled(interpreter, arguments, part_of(shape, parts), f"{number} of {len(chosen)}")
+        _compiled(interpreter, arguments, part_of(shape, parts), slices, f"{number} of {len(chosen)}")
         for number, arguments in enumerate(chosen, 1)
     ]
     hours = sum(took) / len(took)
     if given is not None:
         return Forecast(len(runs), given, "as given", parts)
-    return Forecast(len(runs), hours, "at least (training steps at the compiler's bound, nothing else)", parts)
+    return Forecast(len(runs), hours, "at least (steps at the compiler's bound, nothing else)", parts)
 
 
-def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, which: str) -> float:
-    """Hours of a run's training steps, at the compiler's bound."""
-    if named_shape(Job("immunax.compile", tuple(arguments))) is None:
+def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, slices: int, which: str) -> float:
+    """Hours of a run's steps, at the compiler's bound."""
+    job = Job("immunax.compile", tuple(arguments))
+    if named_shape(job) is None:
         arguments = [*arguments, f"mesh.topology={shape.mesh}"]
+    if slices > 1 and job.value("mesh.slices") is None:
+        arguments = [*arguments, f"mesh.slices={slices}"]
     kept = _folder() / f"{_digest(arguments)}.json"
     if kept.exists():
         record = json.loads(kept.read_text())
@@ -114,11 +114,12 @@ def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, which: s
         kept.write_text(json.dumps(record))
     if not record["fits"]:
         raise NotFitError(f"does not fit {shape.type}: {record['refusal']} {record['advice']}")
-    if record["devices"] != shape.chips:
+    if record["devices"] != slices * shape.chips:
+        several = f"{slices} slices of {shape.type} have" if slices > 1 else f"{shape.type} has"
         raise UserError(
-            f"the command's mesh has {record['devices']} devices, {shape.type} has {shape.chips}: change mesh.*."
+            f"the command's mesh has {record['devices']} devices, {several} {slices * shape.chips}: change mesh.*."
         )
-    return record["steps"] * max(record["seconds"].values()) / _HOUR
+    return record["run_seconds"] / _HOUR
 
 
 def _asked(interpreter: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -130,9 +131,8 @@ def _asked(interpreter: str, arguments: Sequence[str]) -> dict[str, Any]:
                 f"immunax.compile {' '.join(arguments)}: {lines[-1] if lines else f'ended with {done.returncode}'}"
             )
         record = json.loads(Path(folder, "fit", "compile.json").read_text())
-        config = json.loads(Path(folder, "fit", "manifest.json").read_text())["config"]
     advice = next((line for line in lines if "help most" in line), "")
-    return {name: record[name] for name in _KEPT} | {"steps": config["trainer"]["steps"], "advice": advice}
+    return {name: record[name] for name in _KEPT} | {"advice": advice}
 
 
 def _folder() -> Path:

@@ -22,18 +22,20 @@ from immunax.runtime.sweeps.names import called
 
 _MODEL = {"model": ("hf", "path")}
 _REQUIRED = {"immunax.train": ("defense",), "immunax.attack": ("attack",)}
-_TRAIN = "immunax.train"
+# What immunax.compile has a mesh, a trainer or a suite of its own for: what the command itself would choose is given to it.
+_ITS_OWN = {
+    "immunax.train": ("mesh", "trainer"),
+    "immunax.attack": ("mesh", "trainer"),
+    "immunax.certify": ("mesh", "trainer", "suite"),
+}
 # What immunax.compile does not know, or what says where to write.
 _NOT_COMPILED = (
-    "outputs",
-    "run",
-    "export_dtype",
-    "export_adapter",
-    "objective",
-    "tracker",
-    "hydra",
+    *("outputs", "run", "export_dtype", "export_adapter", "objective", "tracker", "hydra"),
+    *("policy", "reference", "trained_against", "key", "bundle_key"),
 )
-_ITS_OWN, _REMAT = ("mesh", "trainer"), "compute.remat"
+_PART = "mesh.part"
+"""A run's program is that of its part, whatever else is on the slice."""
+_REMAT = "compute.remat"
 _FREE = "seed"
 """Changes numbers, and never a program."""
 
@@ -46,8 +48,8 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
       overrides: its arguments, several values among them.
 
     Returns:
-      For each job ``folder`` (its name within the sweep; None of a command that is no sweep), ``overrides``, and of a training
-      ``compile``, the arguments of ``immunax.compile`` for its step; else None.
+      For each job ``folder`` (its name within the sweep; None of a command that is no sweep), ``overrides``, and of a training,
+      an attack or a certificate ``compile``, the arguments of ``immunax.compile`` for its programs; else None.
 
     Raises:
       UserError: something of it is wrong.
@@ -63,8 +65,8 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
         job = [one if _key(one) in swept else text for one, text in zip(chosen, overrides, strict=True)]
         folder = called([text for text in job if _key(text) in swept]) if swept else None
         program = tuple(text for text in job if _key(text) != _FREE)
-        if module == _TRAIN and program not in known:
-            known[program] = _program(source, program, required)
+        if module in _ITS_OWN and program not in known:
+            known[program] = _program(source, program, required, _ITS_OWN[module])
         found.append({"folder": folder, "overrides": job, "compile": known.get(program)})
     names = [record["folder"] for record in found]
     twice = next((name for name in names if name is not None and names.count(name) > 1), None)
@@ -73,22 +75,30 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _program(source: ConfigSource, overrides: Sequence[str], required: tuple[str, ...]) -> list[str]:
+def _program(
+    source: ConfigSource, overrides: Sequence[str], required: tuple[str, ...], own: tuple[str, ...]
+) -> list[str]:
     given = {_key(text) for text in overrides}
     choosing = tuple(text for text in overrides if "." not in _key(text) or _key(text) == _REMAT)
-    choices, remat = _chosen(source, choosing, required)
-    kept = [text for text in overrides if _key(text).partition(".")[0].partition("/")[0] not in _NOT_COMPILED]
-    # immunax.compile has its own mesh, trainer and remat, for a pod; what is asked is whether this very command fits.
-    kept += [f"{group}={choices[group]}" for group in _ITS_OWN if group not in given]
+    choices, remat = _chosen(source, choosing, required, own)
+    kept = [
+        text
+        for text in overrides
+        if _key(text).partition(".")[0].partition("/")[0] not in _NOT_COMPILED and _key(text) != _PART
+    ]
+    # What is asked is whether this very command fits.
+    kept += [f"{group}={choices[group]}" for group in own if group not in given]
     return kept if _REMAT in given else [*kept, f"{_REMAT}={remat}"]
 
 
 @cache
-def _chosen(source: ConfigSource, overrides: tuple[str, ...], required: tuple[str, ...]) -> tuple[dict[str, str], str]:
+def _chosen(
+    source: ConfigSource, overrides: tuple[str, ...], required: tuple[str, ...], own: tuple[str, ...]
+) -> tuple[dict[str, str], str]:
     """What those overrides choose that no field can change: the same for most jobs of a sweep, and a second's work."""
     config = prepare(replace(source, fallbacks=_MODEL), overrides, required).config
     choices = config.hydra.runtime.choices
-    return {group: str(choices[group]) for group in _ITS_OWN}, str(config.compute.remat)
+    return {group: str(choices[group]) for group in own}, str(config.compute.remat)
 
 
 def _key(text: str) -> str:

@@ -86,11 +86,12 @@ def table(results: dict) -> str:
 def _cells(found: dict) -> list[str]:
     memory, seconds = found["memory"], found["seconds"]
     sizes = [memory[part] / 2**30 for part in ("arguments", "temporaries", "peak")]
-    times = [f"{seconds[part]:.3g} s" for part in ("compute", "HBM", "interconnect")]
-    bound = max(range(3), key=lambda place: float(times[place].split()[0]))
+    parts = ("compute", "HBM", "interconnect")
+    times = {part: f"{seconds[part]:.3g} s" if part in seconds else "–" for part in parts}
+    bound = max(seconds, key=lambda part: seconds[part])
     times[bound] = f"**{times[bound]}**"
     share = f"{100 * memory['peak'] / found['hbm_bytes']:.0f}%"
-    return [*(f"{size:.2f} GiB" for size in sizes), share, f"{found['flops'] / 1e15:.4g}", *times]
+    return [*(f"{size:.2f} GiB" for size in sizes), share, f"{found['flops'] / 1e15:.4g}", *times.values()]
 
 
 if __name__ == "__main__":

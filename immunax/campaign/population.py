@@ -24,7 +24,7 @@ from immunax.inner.population import map_members, plan
 from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
-from immunax.runtime.mesh import data_ways, mesh_of, under
+from immunax.runtime.mesh import data_ways, mesh_of, shard, under
 from immunax.runtime.together import host
 
 
@@ -184,11 +184,10 @@ class Runner(NamedTuple):
         """
         steps, count = self.part.steps, len(self.part.places)
         most = plan(count, self._ways, at_once or most_at_once(self.mesh)).chunk
-        width = self._ways * most_that_fit(self.needed_bytes, most)
-        # On the device once: a turn then asks for its members by number, in one program.
-        everything = jax.device_put((self.part.batches, self.own))
+        # Equal turns: a last one of few members would take as long as any.
+        width = self._ways * plan(count, self._ways, most_that_fit(self.needed_bytes, most)).chunk
         for place in range(0, count, width):
-            members, real = _some(everything, place, width), self.part.places[place : place + width]
+            members, real = self._turn(place, width), self.part.places[place : place + width]
             state = _begin(self._start, self.mesh, members, (self.params, self.first_steps))
             done = 0 if self.own.first_step is None else 1
             for time in range(1, times + 1):
@@ -207,12 +206,18 @@ class Runner(NamedTuple):
 
     def needed_bytes(self, chunk: int) -> int | None:
         """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""
-        members = _some((self.part.batches, self.own), 0, chunk * self._ways)
+        members = self._turn(0, chunk * self._ways)
         shared = self.params, 0, 0
         begun = _begin.lower(self._start, self.mesh, members, (self.params, self.first_steps))
         state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
         program = advance.lower(self._stretch, self.mesh, state, members, shared)
         return needed_bytes(program.compile, (members, shared))
+
+    def _turn(self, begin: int, width: int) -> tuple[Any, MemberData]:
+        """The batches of a turn's members, which alone are on the devices, and what else is theirs."""
+        batches = jax.tree.map(lambda leaf: leaf[_places(leaf, begin, width)], self.part.batches)
+        placed = jax.device_put(batches) if self.mesh is None else shard(batches, self.mesh, stacked=True)
+        return placed, _some(self.own, begin, width)
 
     @property
     def _ways(self) -> int:
@@ -264,10 +269,13 @@ def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 def _some(members: Any, begin: int, width: int) -> Any:
     """Some of the members; where there are fewer, copies of the last one."""
-    count = len(jax.tree.leaves(members)[0])
-    if (begin, width) == (0, count):
-        return members
-    return _chosen(members, np.minimum(np.arange(begin, begin + width), count - 1))
+    places = _places(jax.tree.leaves(members)[0], begin, width)
+    whole = np.array_equal(places, np.arange(len(jax.tree.leaves(members)[0])))
+    return members if whole else _chosen(members, places)
+
+
+def _places(leaf: Any, begin: int, width: int) -> np.ndarray:
+    return np.minimum(np.arange(begin, begin + width), len(leaf) - 1)
 
 
 @jax.jit

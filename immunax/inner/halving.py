@@ -17,6 +17,7 @@ from immunax.inner.memory import compile_turns
 from immunax.inner.population import Member, map_members
 from immunax.inner.state import TrainState
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import shard
 from immunax.runtime.together import host
 
 
@@ -131,6 +132,7 @@ def halve(
             rows = seen[-1].order()[: rung.members]
             places, state = places[rows], _survivors(state, rows)
         stretch = jax.tree.map(lambda leaf, rung=rung, at=places: leaf[at, rung.begin : rung.end], batches)
+        stretch = stretch if mesh is None else shard(stretch, mesh, stacked=True)
         mine = stretch, jax.tree.map(lambda leaf, at=places: leaf[at], own)
         inputs = state, mine, shared
         program = compile_turns(rung_of, inputs, rung.members, mesh=mesh, donate=0, member=member)

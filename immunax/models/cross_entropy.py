@@ -15,10 +15,13 @@ import jax.numpy as jnp
 
 from immunax.models.soft_cap import cap_slope
 from immunax.models.unembedding import Unembedding
-from immunax.runtime.mesh import data_ways, split_rows
+from immunax.runtime.mesh import data_ways, laid, split_rows
 
 CHUNK = 256
 """Hidden states projected at once: 50 MB of float32 logits for a vocabulary of 49,152, and matrices still near peak."""
+
+_WIDER = 4
+"""So many times the chunk of each device's where examples are split: each chunk may gather the matrix and sum its gradient."""
 
 
 def gather_columns(values: jax.Array, index: jax.Array) -> jax.Array:
@@ -198,8 +201,10 @@ def weighted_nll(
 
 def _forward(hidden, unembedding, labels, weights, chunk):
     hidden, matrix, wants_matrix = hidden.value, unembedding.matrix.value, unembedding.matrix.perturbed
-    unembedding = Unembedding(matrix, unembedding.cap)
+    # Gathered once, and not by every chunk.
+    unembedding = Unembedding(laid(matrix, None, "tensor"), unembedding.cap)
     shape = labels.value.shape
+    ways, _ = _ways(shape)
     parts = tuple(_cut(values, shape, chunk) for values in (hidden, labels.value, weights.value))
 
     def step(carry, part):
@@ -210,14 +215,25 @@ def _forward(hidden, unembedding, labels, weights, chunk):
         d_logits = d_logits.at[jnp.arange(len(row)), target].add(-scale)
         d_logits = (d_logits * cap_slope(logits, unembedding.cap)).astype(matrix.dtype)
         if wants_matrix:
-            d_matrix = d_matrix + jnp.matmul(row.T, d_logits, preferred_element_type=jnp.float32)
-        return (total + jnp.vdot(scale, losses), d_matrix), d_logits @ matrix.T
+            d_matrix = of_each_device(d_matrix + _outer(row, d_logits, ways))
+        return (total + jnp.vdot(scale, losses), d_matrix), d_logits @ unembedding.matrix.T
 
-    empty: Any = jnp.zeros(matrix.shape, jnp.float32) if wants_matrix else None
+    def of_each_device(sums: jax.Array) -> jax.Array:
+        return laid(sums, ("data", "fsdp"), None, "tensor") if ways > 1 else sums
+
+    empty: Any = of_each_device(jnp.zeros((ways, *matrix.shape), jnp.float32)) if wants_matrix else None
     (total, d_matrix), d_rows = jax.lax.scan(step, (jnp.float32(0), empty), parts)
     d_hidden = _join(d_rows, shape).astype(hidden.dtype)
-    d_unembedding = Unembedding(d_matrix.astype(matrix.dtype), unembedding.cap) if wants_matrix else None
-    return total, (d_hidden, d_unembedding)
+    if not wants_matrix:
+        return total, (d_hidden, None)
+    d_matrix = laid(d_matrix.sum(axis=0), "fsdp", "tensor").astype(matrix.dtype)
+    return total, (d_hidden, Unembedding(d_matrix, unembedding.cap))
+
+
+def _outer(rows: jax.Array, d_logits: jax.Array, ways: int) -> jax.Array:
+    """``rows.T @ d_logits`` of each device's rows, ``[ways, D, V]``; over devices they are summed once, behind the last chunk."""
+    blocks = (each.reshape(ways, -1, each.shape[-1]) for each in (rows, d_logits))
+    return jnp.einsum("wrd,wrv->wdv", *blocks, preferred_element_type=jnp.float32)
 
 
 def _backward(chunk, gradients, cotangent):
@@ -232,12 +248,12 @@ weighted_nll.defvjp(_forward, _backward, symbolic_zeros=True)
 def _cut(values: jax.Array, shape: tuple[int, ...], chunk: int) -> jax.Array:
     """``[*shape, ...]`` to ``[parts, chunk, ...]``, zeros behind the end; undone by :func:`_join`.
 
-    Under a mesh each chunk takes ``chunk`` rows of every device's examples, which are its own block of the last axis but
-    one of ``shape``: a chunk that lay on one device would let all others wait.
+    Under a mesh each chunk takes rows of every device's examples, which are its own block of the last axis but one of
+    ``shape``: a chunk that lay on one device would let all others wait.
     """
     ways, before = _ways(shape)
     each, inner = math.prod(shape) // ways, values.shape[len(shape) :]
-    parts = -(-each // chunk)
+    parts = -(-each // (chunk if ways == 1 else _WIDER * chunk))
     blocks = values.reshape(before, ways, -1, *inner).swapaxes(0, 1).reshape(ways, each, *inner)
     padded = jnp.pad(blocks, ((0, 0), (0, parts * -(-each // parts) - each), *[(0, 0)] * len(inner)))
     return split_rows(padded.reshape(ways, parts, -1, *inner).swapaxes(0, 1).reshape(parts, -1, *inner), 1)

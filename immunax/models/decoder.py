@@ -18,7 +18,7 @@ from immunax.models.attention import attention, causal_attention
 from immunax.models.config import DecoderConfig
 from immunax.models.lora import dropped
 from immunax.models.steered import UNPERTURBED, Perturbation
-from immunax.runtime.mesh import split_rows, split_width
+from immunax.runtime.mesh import laid, split_rows
 
 ATTENDED = "attended"
 """What attention gives: small beside its scores, which its gradient makes again, so ``dots`` keeps it."""
@@ -236,8 +236,9 @@ class Decoder(nn.Module):
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
         )(c, self.dtype, self.capture, name="layers")
-        # In two steps: the compiler would otherwise look rows up that other members ask for.
-        embedded = split_width(table(tokens)).astype(self.dtype)
+        # The table is split by width over fsdp, the stream by rows over data and fsdp. Told of the step between, XLA exchanges
+        # along fsdp; left alone where both axes are in use, it sends the whole stream's gradient to every device.
+        embedded = laid(table(tokens).astype(self.dtype), "data", None, "fsdp")
         if not perturbation.empty:
             embedded = embedded.astype(jnp.promote_types(self.dtype, jnp.float32))
         if prompt is not None:

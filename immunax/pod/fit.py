@@ -170,7 +170,12 @@ def roofline(fit: Fit, chip: Chip, devices: int) -> Mapping[str, float]:
     }
 
 
-def utilization(fit: Fit, chip: Chip, devices: int) -> float:
-    """The share of the peak that the mathematics of a program takes, where it is as fast as its bound: recomputed products are
-    none of it."""
-    return fit.flops / devices / chip.flops / max(roofline(fit, chip, devices).values())
+def step_seconds(fit: Fit, chip: Chip, devices: int) -> float:
+    """The least time of a step: its largest part, or its products and then the collectives that it waits for.
+
+    Args:
+      fit, chip, devices: as for :func:`roofline`.
+    """
+    parts = roofline(fit, chip, devices)
+    waited = 0.0 if fit.traffic is None else fit.traffic.waited / chip.ici_bandwidth
+    return max(*parts.values(), parts["compute"] + waited)

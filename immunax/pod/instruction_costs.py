@@ -1,5 +1,6 @@
 """What single instructions of a compiled program cost a device: products, and bytes to and from main memory."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -22,7 +23,6 @@ _FREE = {
     ),
     *(f"{name}-done" for name in COLLECTIVES),
 }
-_ALIASES = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -75,12 +75,10 @@ def hbm_bytes(instruction: Instruction, computation: Computation, program: HloPr
         # A slice's result holds its source before the part that it takes.
         to, source = instruction.arrays[0 if instruction.opcode == "copy-start" else 1], operands[0][0]
         return to.bytes * ((to.space == 0) + (source.space == 0))
+    if instruction.opcode == "fusion":
+        return _fusion_bytes(instruction, operands, program)
     written = sum(_hbm(array) for array in instruction.arrays)
     read = [sum(_hbm(array) for array in arrays) for arrays in operands]
-    if instruction.opcode == "fusion":
-        if in_pieces(instruction):
-            written, read = _beside_the_collective(instruction, operands)
-        return _fusion_bytes(program.computations[instruction.called()["calls"]], written, read, program)
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
         return 2 * written
     if instruction.opcode in ("dynamic-update-slice", "scatter"):
@@ -93,7 +91,7 @@ def _hbm(array: Array) -> int:
 
 
 def in_pieces(instruction: Instruction) -> bool:
-    """Whether a fusion holds one piece of a collective, whose buffers it passes on."""
+    """Whether a fusion holds one piece of a collective, whose buffers it passes on; the collective is counted once, apart."""
     return instruction.called().get("calls", "").startswith("async_collective_fusion")
 
 
@@ -103,44 +101,68 @@ def moved_bytes(collective: Instruction, home: Computation) -> float:
     return read + sum(_hbm(array) for array in collective.arrays)
 
 
-def _beside_the_collective(instruction: Instruction, operands: Sequence[Sequence[Array]]) -> tuple[float, list[float]]:
-    """What a fusion writes, and reads of each operand, but for the buffers that it passes on."""
-    passed = [(int(made), int(taken)) for made, taken in _ALIASES.findall(instruction.attributes)]
-    made, taken = ({pair[side] for pair in passed} for side in (0, 1))
-    written = sum(_hbm(array) for place, array in enumerate(instruction.arrays) if place not in made)
-    return written, [
-        0 if place in taken else sum(_hbm(array) for array in arrays) for place, arrays in enumerate(operands)
-    ]
+def _fusion_bytes(fusion: Instruction, operands: Sequence[Sequence[Array]], program: HloProgram) -> float:
+    """A fusion reads of an operand only what it slices from it, and writes of an operand that it updates only the update.
+
+    What it hands on as it came, as a fusion around a collective on its way does, is neither read nor written.
+    """
+    inner = program.computations[fusion.called()["calls"]]
+    if in_pieces(fusion):
+        inner = {name: each for name, each in inner.items() if each.opcode not in COLLECTIVES}
+    total = 0.0
+    for number, arrays in enumerate(operands):
+        size = sum(_hbm(array) for array in arrays)
+        total += min(size, _read_of(number, inner, program))
+    root = _root(inner)
+    made = [inner.get(name) for name in root.operands] if root.opcode == "tuple" else [root]
+    if len(made) != len(fusion.arrays):
+        return total + sum(_hbm(array) for array in fusion.arrays)
+    return total + sum(
+        min(_hbm(array), _written_of(each, inner, program))
+        for array, each in zip(fusion.arrays, made, strict=True)
+        if each is not None
+    )
 
 
-def _fusion_bytes(inner: Computation, written: float, read: Sequence[float], program: HloProgram) -> float:
-    """A fusion reads of an operand only what it slices from it, and writes of an operand that it updates only the update."""
-    parameters = {int(each.attributes): each.name for each in inner.values() if each.opcode == "parameter"}
-    total = written
-    for number, size in enumerate(read):
-        parts = list(_touched(parameters[number], inner, program)) if number in parameters else []
-        total += size if None in parts or not parts else min(size, sum(part for part in parts if part is not None))
-    for each in inner.values():
-        if each.opcode == "dynamic-update-slice" and each.arrays[0].bytes <= written:
-            total += inner[each.operands[1]].arrays[0].bytes - each.arrays[0].bytes
-    return max(total, 0.0)
+def _root(computation: Computation) -> Instruction:
+    return next(each for each in computation.values() if each.root)
 
 
-def _touched(name: str, inner: Computation, program: HloProgram) -> Iterator[float | None]:
-    """Bytes that each instruction within a fusion needs of one of its values; None for all of them."""
+def _read_of(number: int, inner: Computation, program: HloProgram) -> float:
+    """Bytes that a fused computation needs of one parameter; infinite for all of them."""
+    found = [each.name for each in inner.values() if each.opcode == "parameter" and int(each.attributes) == number]
+    return sum(_touched(found[0], inner, program)) if found else math.inf
+
+
+def _touched(name: str, inner: Computation, program: HloProgram) -> Iterator[float]:
+    """Bytes that each instruction within a fusion needs of one of its values."""
     for user in inner.values():
         if name not in user.operands:
             continue
         if user.opcode == "bitcast":
             yield from _touched(user.name, inner, program)
         elif user.opcode == "fusion":
-            within = program.computations[user.called()["calls"]]
-            for each in within.values():
-                if each.opcode == "parameter" and user.operands[int(each.attributes)] == name:
-                    yield from _touched(each.name, within, program)
+            nested = program.computations[user.called()["calls"]]
+            places = [place for place, operand in enumerate(user.operands) if operand == name]
+            yield from (_read_of(place, nested, program) for place in places)
         elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
             yield user.arrays[0].bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
             yield 0
-        else:
-            yield None
+        elif not (user.opcode == "tuple" and user.root):
+            yield math.inf
+
+
+def _written_of(value: Instruction, inner: Computation, program: HloProgram) -> float:
+    """Bytes that a fusion writes of one of its results; infinite for all of them."""
+    if value.opcode == "bitcast":
+        return _written_of(inner[value.operands[0]], inner, program)
+    if value.opcode == "parameter":
+        return 0
+    if value.opcode == "dynamic-update-slice":
+        return inner[value.operands[1]].arrays[0].bytes
+    if value.opcode == "fusion" and len(value.arrays) == 1:
+        nested = program.computations[value.called()["calls"]]
+        # Its own parameters are made by what is around it.
+        return math.inf if _root(nested).opcode == "parameter" else _written_of(_root(nested), nested, program)
+    return math.inf

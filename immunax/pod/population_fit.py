@@ -26,7 +26,7 @@ from immunax.pod.abstract_population import (
     trace_stretch,
 )
 from immunax.pod.chips import Chip
-from immunax.pod.fit import Fit, compile_traced, device_bytes, roofline
+from immunax.pod.fit import Fit, compile_traced, device_bytes, step_seconds
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import data_ways
 
@@ -51,7 +51,7 @@ class PopulationFit:
 
     def seconds(self, chip: Chip, devices: int) -> float:
         """Of all members, each program as fast as its bound, nothing between them."""
-        return self.turns * self.steps * max(roofline(self.fit, chip, devices).values())
+        return self.turns * self.steps * step_seconds(self.fit, chip, devices)
 
 
 def compile_attacks(
@@ -85,8 +85,8 @@ def _stretches(part: Program, model: Model, devices: Mesh, chip: Chip, copies: i
 
         return population, compile_traced(traced, model.remat, inputs, devices, chip, turns=1)
 
-    chunk = _most(tried, plan(members, ways).chunk, chip)
-    return PopulationFit(members, chunk * ways, -(-members // (chunk * ways)), part.steps, tried(chunk)[1])
+    _, turns, chunk = plan(members, ways, _most(tried, plan(members, ways).chunk, chip))
+    return PopulationFit(members, chunk * ways, turns, part.steps, tried(chunk)[1])
 
 
 def _most(tried: Callable[[int], tuple[AbstractPopulation, Fit]], most: int, chip: Chip) -> int:

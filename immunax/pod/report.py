@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from immunax.data.packing import Tokens, total
 from immunax.pod.chips import Chip
-from immunax.pod.fit import Fit, roofline, utilization
+from immunax.pod.fit import Fit, roofline, step_seconds
 from immunax.runtime import console
 from immunax.runtime.slices import slice_sizes
 
@@ -41,8 +41,10 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens] | No
         "real_tokens": rows and {name: each.share for name, each in {**rows, "all": total(rows.values())}.items()},
         "slices": math.prod(slice_sizes(devices).values()),
         "device_sent_over_dcn_by_axis": counted and counted.by_axis_over_dcn(),
-        "mfu_at_most": utilization(fit, chip, devices.size) if counted else None,
+        "device_waited": counted and counted.waited,
         "seconds": seconds,
+        "step_seconds": step_seconds(fit, chip, devices.size) if counted else None,
+        "mfu": fit.flops / devices.size / chip.flops / step_seconds(fit, chip, devices.size) if counted else None,
         "bound": max(seconds, key=lambda part: seconds[part]) if counted else None,
         "refusal": fit.refusal or None,
     }
@@ -72,6 +74,8 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh, real: Mapping[str, Tok
     if counted is not None:
         seconds = roofline(fit, chip, devices.size)
         bound = max(seconds, key=lambda part: seconds[part])
+        step = step_seconds(fit, chip, devices.size)
+        share = fit.flops / devices.size / chip.flops / step
         rows += [
             ("FLOPs", f"{counted.flops / 1e12:.4g} TFLOP", "that each device computes"),
             ("HBM traffic", _gib(counted.hbm_bytes), "of each device"),
@@ -86,11 +90,8 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh, real: Mapping[str, Tok
                 for part, time in seconds.items()
                 if time
             ),
-            (
-                "MFU at most",
-                f"{100 * utilization(fit, chip, devices.size):.0f}%",
-                "products of the mathematics at the bound",
-            ),
+            ("waited for", _gib(counted.waited), "of what is sent, with nothing computed meanwhile"),
+            ("step", f"{step:.4g} s", f"at the least; MFU at most {100 * share:.0f}%"),
         ]
     console.table(title, ["", "per device", ""], rows)
 

@@ -7,7 +7,7 @@ each instruction as often as it runs. Of a conditional the branch that moves mos
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from immunax.pod.hlo import Computation, HloProgram, Instruction
@@ -27,17 +27,20 @@ class Traffic:
       hbm_bytes: read from and written to main memory by instructions; what a fusion keeps on the chip is not counted.
       sent: bytes sent to other devices of its slice, by (collective, mesh axes), such as ``("all-gather", "fsdp")``.
       sent_over_dcn: bytes sent to other slices, likewise.
+      waited: bytes sent within a slice that the device waits for, by collectives that the compiler has put beside no other work.
     """
 
     flops: float = 0.0
     hbm_bytes: float = 0.0
     sent: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     sent_over_dcn: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    waited: float = 0.0
 
     def add(self, other: "Traffic", times: int = 1) -> None:
         """Counts another piece of the program, run so many times."""
         self.flops += times * other.flops
         self.hbm_bytes += times * other.hbm_bytes
+        self.waited += times * other.waited
         for mine, theirs in ((self.sent, other.sent), (self.sent_over_dcn, other.sent_over_dcn)):
             for key, size in theirs.items():
                 mine[key] += times * size
@@ -123,7 +126,7 @@ class _Piece:
 
     Attributes:
       counted: of all else.
-      channels: how often each collective runs, and what it costs once, by channel.
+      channels: how often each collective runs, and what it costs once, by channel; in pieces it is not waited for.
     """
 
     counted: Traffic = field(default_factory=Traffic)
@@ -134,14 +137,17 @@ class _Piece:
         if channel is None:
             self.counted.add(cost)
         else:
-            self.channels[channel] = 1, cost
+            self._meet(channel, 1, cost)
 
     def add(self, other: "_Piece", times: int = 1) -> None:
         """Counts a part of this part, run so many times."""
         self.counted.add(other.counted, times)
         for channel, (runs, cost) in other.channels.items():
-            known = channel in self.channels
-            self.channels[channel] = (1 if known else runs * times), cost
+            self._meet(channel, runs * times, cost)
+
+    def _meet(self, channel: str, runs: int, cost: Traffic) -> None:
+        known = channel in self.channels
+        self.channels[channel] = (1, replace(cost, waited=0.0)) if known else (runs, cost)
 
     def whole(self) -> Traffic:
         """All of it, run once."""
@@ -156,7 +162,9 @@ def _collective(instruction: Instruction, home: Computation, inside_a_slice: Map
     found, kind = Traffic(), _kind(instruction, home)
     members, axes = group(instruction.attributes, inside_a_slice)
     if members > 1:
-        found.sent[kind, axes] += sent_bytes(kind, instruction, home, members)
+        size = sent_bytes(kind, instruction, home, members)
+        found.sent[kind, axes] += size
+        found.waited += 0 if instruction.opcode.endswith("-start") else size
     return found
 
 

@@ -275,22 +275,17 @@ def split_rows(values: jax.Array, axis: int = 0) -> jax.Array:
         return values
     axes: list[Any] = [None] * values.ndim
     axes[axis] = ("data", "fsdp")
-    return jax.lax.with_sharding_constraint(values, PartitionSpec(*axes))
+    return laid(values, *axes)
 
 
-def split_width(values: jax.Array) -> jax.Array:
-    """The same values, with the request to the compiler to split their last axis over ``fsdp``, and their first over ``data``.
-
-    What is looked up in a table that is split so lies so, and is then sent where its rows belong.
-
-    Args:
-      values: within a jitted function; as they are where there is no mesh, or the axis does not divide.
-    """
+def laid(values: jax.Array, *axes: Any) -> jax.Array:
+    """:func:`split_rows` by name: an axis over the mesh axis or axes named for it, whole for None or where they do not divide."""
     mesh = _traced_under()
-    if mesh is None or mesh.shape["fsdp"] == 1 or values.shape[-1] % mesh.shape["fsdp"]:
+    if mesh is None or math.prod(mesh.shape.values()) == 1:
         return values
-    rows = "data" if values.shape[0] % mesh.shape["data"] == 0 else None
-    return jax.lax.with_sharding_constraint(values, PartitionSpec(rows, *[None] * (values.ndim - 2), "fsdp"))
+    ways = [math.prod(mesh.shape[each] for each in np.atleast_1d(names)) if names else 1 for names in axes]
+    fits = [names if size % way == 0 else None for names, size, way in zip(axes, values.shape, ways, strict=True)]
+    return jax.lax.with_sharding_constraint(values, PartitionSpec(*fits))
 
 
 def split_parameters(tree: Any, stacked: bool = False) -> Any:

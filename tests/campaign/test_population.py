@@ -343,7 +343,7 @@ def test_a_member_with_an_absurd_learning_rate_is_marked_and_its_neighbours_do_n
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ill.found[1]))
 
 
-@pytest.mark.parametrize("sizes", [{"fsdp": 4}, {"data": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize("sizes", [{"fsdp": 4}, {"data": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2, "slices": 2}])
 def test_members_over_attack_and_weights_over_fsdp_and_tensor_give_what_one_device_gives(sizes):
     mesh = build(MeshSpec(attack=2, **sizes))
     attacks = _attacks(ADAPTERS)

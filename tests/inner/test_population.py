@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from immunax.inner.memory import compile_members, peak_bytes
+from immunax.inner.memory import compile_members, most_that_fit, peak_bytes
 from immunax.inner.optimizers import SCHEDULES, AdamW
 from immunax.inner.population import Plan, map_members, plan
 from immunax.inner.state import HEALTHY, begin
@@ -170,3 +170,16 @@ def test_the_rate_table_is_the_schedule_itself():
     for schedule in SCHEDULES:
         optimizer = AdamW(0.3, schedule, warmup=0.4)
         np.testing.assert_allclose(optimizer.rates(10), [optimizer.rate(10)(t) for t in range(10)], rtol=1e-6)
+
+
+def test_turns_are_halved_until_the_compiler_takes_them_and_then_fitted_to_the_memory():
+    def needed(most):
+        return lambda members: None if members > most else 10 * members
+
+    assert most_that_fit(needed(8), 8, 100) == 8
+    assert most_that_fit(needed(3), 9, 100) == 3
+    assert most_that_fit(needed(8), 8, 45) == 4
+    assert most_that_fit(needed(1), 8, 100) == 1
+    for most, available in ((0, 100), (8, 5)):
+        with pytest.raises(UserError, match="one member at a time"):
+            most_that_fit(needed(most), 8, available)

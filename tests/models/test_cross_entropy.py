@@ -182,3 +182,21 @@ def test_under_a_mesh_every_loss_and_gradient_is_the_same_and_each_device_comput
     whole = matmul_flops(jax.make_jaxpr(run())(hidden, matrix))
     # Chunks are padded to a whole number of rows a device; a chunk on every device would be four times the work.
     assert traffic(parse(together.as_text()), dict(mesh.shape)).flops < 0.6 * whole
+
+
+def test_the_output_projection_is_gathered_once_and_its_gradient_summed_once_however_many_chunks_there_are():
+    mesh = build(MeshSpec(fsdp=4, tensor=2))
+    hidden, matrix, labels, weights = _case((4, 64), vocab=32)
+
+    def sent(chunk):
+        def loss(h, m):
+            return weighted_nll(h, Unembedding(m), labels, weights, chunk)
+
+        with jax.set_mesh(mesh):
+            rows = jax.device_put(hidden, NamedSharding(mesh, P(("data", "fsdp"))))
+            stored = jax.device_put(matrix, NamedSharding(mesh, P("fsdp", "tensor")))
+            program = jax.jit(jax.grad(loss, (0, 1))).lower(rows, stored).compile()
+        return traffic(parse(program.as_text()), dict(mesh.shape)).by_axis()["fsdp"]
+
+    # 1 chunk and 16; the scalar loss and the like are all that may differ.
+    assert sent(1) < sent(64) + matrix.nbytes / 2

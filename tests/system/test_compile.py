@@ -53,6 +53,36 @@ def test_a_step_that_does_not_fit_says_what_would_help(tmp_path):
     assert record["memory"]["peak"] > 16 * 2**30
 
 
+def test_a_population_on_two_slices_is_reported_with_what_crosses_its_members(tmp_path):
+    tuning = ("attack.tuning.max_length=80", "attack.tuning.batch_size=8", "compute.remat=dots")
+    sizes = ("mesh=v5e_16", "mesh.slices=2", "mesh.attack=4", "mesh.fsdp=8", "members=8")
+    done = run(tmp_path, *sizes, "model=organism", "+attack=harmful_sft_lora", *tuning)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 members at once" in done.stdout
+    assert "none" in next(line for line in done.stdout.splitlines() if "collectives over attack" in line)
+    record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
+    assert (record["fits"], record["devices"], record["slices"]) == (True, 32, 2)
+    assert not record["device_sent_over_dcn_by_axis"]
+    assert [(each["together"], each["turns"]) for each in record["programs"]] == [(8, 1)]
+    assert record["run_seconds"] == pytest.approx(record["programs"][0]["runs"] * record["step_seconds"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("+attack=search", "members=4"), "members: a search's are those of its populations"),
+        (("+attack=prune",), "Prune is an edit"),
+        (("+attack=harmful_sft", "+defense=tar"), "one program is compiled at a time"),
+        (("+attack=harmful_sft_lora", "mesh.attack=16", "mesh.fsdp=1"), "one model has no members"),
+        (("+defense=tar", "mesh.slices=2", "mesh.fsdp=1", "mesh.tensor=32"), "tensor stays within a slice"),
+    ],
+)
+def test_what_cannot_be_compiled_is_told_in_one_line(tmp_path, overrides, told):
+    done = run(tmp_path, "mesh=v5e_16", "model=organism", *overrides)
+    assert done.returncode == 2
+    assert told in done.stderr.strip().splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_a_whole_published_run_compiles_for_a_pod(tmp_path):
     done = run(tmp_path, "mesh=v5e_256", "+recipe=tar_bio", timeout=1500)

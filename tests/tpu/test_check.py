@@ -17,7 +17,7 @@ SWEEP = ("mesh=v5e_16", "model=organism", "+defense=tar,rep_noise", "run=s", OUT
 
 @pytest.fixture
 def interpreter(tmp_path):
-    """A python that answers as the package does, quickly: a step takes 36 s, of each of a hundred."""
+    """A python that answers as the package does, quickly: a run takes an hour, a hundred steps of 36 s."""
     path = tmp_path / "python"
     path.write_text(
         f"""#!{sys.executable} -SE
@@ -45,10 +45,11 @@ else:
     folder = next(each.partition("=")[2] for each in sys.argv if each.startswith("outputs="))
     os.makedirs(folder + "/fit")
     fits = answer.get("fits", True)
-    record = dict(fits=fits, memory={{}}, seconds=dict(compute=36.0, HBM=1.0), bound="compute", devices=answer.get("devices", 16),
+    slices = next((int(each.partition("=")[2]) for each in sys.argv if each.startswith("mesh.slices=")), 1)
+    record = dict(fits=fits, memory={{}}, seconds=dict(compute=36.0, HBM=1.0), bound="compute", run_seconds=3600.0,
+                  devices=answer.get("devices", 16 * slices),
                   refusal=None if fits else "RESOURCE_EXHAUSTED: 17 GiB of 16")
     json.dump(record, open(folder + "/fit/compile.json", "w"))
-    json.dump(dict(config=dict(trainer=dict(steps=100))), open(folder + "/fit/manifest.json", "w"))
     if "broken" in answer:
         print("error: " + answer["broken"], file=sys.stderr)
         sys.exit(2)
@@ -137,7 +138,7 @@ def test_hours_and_prices_that_the_user_knows_go_first(outside, interpreter):
         ({"mistake": "unknown defense 'tarr'. Did you mean 'tar'?"}, ONE, "unknown defense 'tarr'"),
         ({"broken": "seam refuses bfloat16"}, ONE, "seam refuses bfloat16"),
         ({"devices": 8}, ONE, "the command's mesh has 8 devices, v5litepod-16 has 16"),
-        ({"compile": None}, ("immunax.attack", "mesh=v5e_16", "+attack=search", OUT), "knows trainings alone"),
+        ({"compile": None}, ("immunax.verify", "mesh=v5e_16", OUT), "knows trainings, attacks and certificates"),
         ({}, (*ONE, "seed=0,1"), "several values need -m"),
     ],
 )
@@ -159,10 +160,15 @@ def test_a_python_without_the_package_is_told_with_what_to_do(outside, tmp_path)
     assert (status, "No such file" in err.splitlines()[-1]) == (2, True)
 
 
-def test_several_slices_cannot_be_checked_yet(outside, interpreter):
+def test_several_slices_are_compiled_together_and_each_is_paid(outside, interpreter):
     status, _, err = plan(outside, interpreter, *ONE, flags=(*PLACE, "--slices", "2"))
-    assert (status, "knows one slice" in err) == (2, True)
-    assert plan(outside, interpreter, *ONE, flags=(*PLACE, "--slices", "2", "--unchecked"))[0] == 0
+    assert status == 0, err
+    (compiled,) = [argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]
+    assert "mesh.slices=2" in compiled
+    assert "$15.36" in err
+    answering(interpreter, devices=16)
+    status, _, err = plan(outside, interpreter, *ONE, "mesh.fsdp=16", flags=(*PLACE, "--slices", "2"))
+    assert (status, "2 slices of v5litepod-16 have 32: change mesh.*" in err) == (2, True)
 
 
 def test_prices_have_a_date_and_a_source_and_spot_is_never_dearer():
@@ -195,6 +201,18 @@ def test_a_sweep_comes_to_jobs_that_are_named_by_what_differs():
     # As the run itself has them: the model chooses its trainer, and what is made again.
     assert one["compile"] == [
         *("mesh=v5e_16", "model=organism", "+defense=rep_noise", "trainer=organism", "compute.remat=none")
+    ]
+
+
+def test_attacks_and_certificates_come_to_what_compiles_their_populations():
+    words = ("mesh=v5e_16", "model=organism", "+attack=search", "export_adapter=false", OUT)
+    (attack,) = composed.composed("immunax.attack", words)
+    assert attack["compile"] == [
+        *("mesh=v5e_16", "model=organism", "+attack=search", "trainer=organism", "compute.remat=none")
+    ]
+    (certificate,) = composed.composed("immunax.certify", ("model=organism", "policy=standard", "key=k.pem", OUT))
+    assert certificate["compile"] == [
+        *("model=organism", "mesh=single", "trainer=organism", "suite=standard", "compute.remat=none")
     ]
 
 
