@@ -1,7 +1,6 @@
 """``python -m immunax.train +defense=NAME`` or ``+recipe=NAME``: immunize a model, attack it, and show what the attack does."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from immunax.models.model import Params
 from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
-from immunax.runtime import cache, console, digest, manifest, mesh
+from immunax.runtime import cache, console, digest, manifest, mesh, mirror
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.leader import is_leader
@@ -90,8 +89,8 @@ def main(config: UserConfig) -> None:
 
 def _tidy(folder: Path, config: UserConfig) -> None:
     """Removes the checkpoints of a finished run where the export alone is to stay."""
-    if is_leader() and not config.keep_checkpoints and (folder / CHECKPOINTS).exists():
-        shutil.rmtree(folder / CHECKPOINTS)
+    if is_leader() and not config.keep_checkpoints:
+        mirror.remove(folder / CHECKPOINTS)
 
 
 def _data_counts(data: Feed, team: RedTeam, length: int) -> dict[str, Any]:

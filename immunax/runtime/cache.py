@@ -22,9 +22,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from immunax.runtime import atomic, console, digest, lock, together
-from immunax.runtime.atomic import RefusedError
 from immunax.runtime.code import code_digest
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.leader import is_leader
 from immunax.runtime.placement import fill
 

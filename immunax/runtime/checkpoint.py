@@ -1,8 +1,8 @@
 """Checkpoints of a training state: written in the background, whole or not at all, restored bit for bit.
 
-On disk each is an Orbax step folder holding one flat dictionary (``flat_state``), without compression: float32 weights
-hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before the save:
-what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
+On disk or in a bucket each is an Orbax step folder holding one flat dictionary (``flat_state``), without compression: float32
+weights hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before the
+save: what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
 """
 
 import errno
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orbax.checkpoint as ocp
+from etils import epath
 
-from immunax.runtime import console
+from immunax.runtime import bucket, console, stand_ins
 from immunax.runtime.atomic import disk_error
 from immunax.runtime.checksum import as_text, checksums
-from immunax.runtime.errors import UserError, close_behind
+from immunax.runtime.errors import RefusedError, UnreachableError, UserError, close_behind
 from immunax.runtime.flat_state import assemble, described, named, request, stored
 
 _REFUSED = {
@@ -58,10 +59,13 @@ class Checkpoints:
             raise UserError(f"checkpoints: keep_last={keep_last} must be 1 or more, keep_best={keep_best} 0 or more")
         if keep_best and not metric:
             raise UserError(f"checkpoints: keep_best={keep_best} needs metric=NAME to say which are best")
-        self.directory = Path(directory).absolute()
+        place = Path(directory).absolute()
+        self.directory = epath.Path(stand_ins.address(place) or place)
         self._read_only = read_only
         self._best = _Best(keep_best, metric, best)
         _hush()
+        if self._address is not None:
+            bucket.prepare(self._address)
         with self._told():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -79,6 +83,12 @@ class Checkpoints:
             )
         for step in self.steps() if keep_best else ():
             self._best.note(step, self._about(step).get(_METRICS))
+
+    @property
+    def _address(self) -> str | None:
+        """In a bucket."""
+        text = str(self.directory)
+        return text if bucket.is_address(text) else None
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write one checkpoint; returns once the state may be overwritten, not once it is on disk.
@@ -202,6 +212,9 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore have no common class for a file that cannot be read
+            mistake = None if self._address is None else bucket.mistake_of(self._address, error)
+            if isinstance(mistake, (RefusedError, UnreachableError)):
+                raise mistake from error
             raise DamagedError(f"checkpoint {path} is damaged (it cannot be read)") from error
         for name, found in checksums(flat).items():
             if sums[name][1] != as_text(found):
@@ -250,7 +263,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # a full disk comes as OSError, ValueError or a status of XLA, by who met it
-            refusal = _refusal(self.directory, error)
+            known = self._address and bucket.mistake_of(self._address, error)
+            refusal = known or _refusal(Path(self.directory), error)
             if refusal is None:
                 raise
             raise refusal from error

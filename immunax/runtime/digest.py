@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from immunax.runtime import bucket, mirror, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import below, check_plain, open_plain
 
@@ -30,6 +31,8 @@ def of_file(path: Path | str) -> str:
     Raises:
       UserError: there is no such file, or it is no plain one.
     """
+    if (address := stand_ins.address(path)) is not None:
+        return bucket.sha256(address)
     with open_plain(Path(path)) as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
@@ -47,6 +50,9 @@ def of_folder(path: Path | str) -> dict[str, str]:
       UserError: as :func:`plain_files`.
     """
     root = Path(path)
+    if mirror.is_mirrored(root):
+        mirror.check_not_torn(root)
+        return {name: of_file(root / name) for name in sorted(mirror.names(root)) if name != mirror.TORN}
     return {file.relative_to(root).as_posix(): of_file(file) for file in plain_files(root)}
 
 

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from immunax.runtime import code, digest, failure, lock, manifest, watch
+from immunax.runtime import code, digest, failure, lease, lock, manifest, mirror, stand_ins, watch
 from immunax.runtime.distributed import Distributed, begin
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
@@ -29,6 +29,9 @@ from immunax.runtime.user_config import UserConfig
 DISTRIBUTED = "distributed"
 FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=stdout")
 """What Hydra is told in every process but the leader, which alone writes into a run's folder."""
+
+LARGE = ("checkpoints", "model", "start", "adapter")
+"""Folders of runs that are read straight from a bucket."""
 
 Task = Callable[[UserConfig], Any]
 
@@ -148,7 +151,7 @@ class Job:
         # The handlers and the messages here as well as around the command: a launcher may run this in another process.
         with Leaving(), in_one_line(self.outputs):
             join(config)
-        with Leaving(), in_one_line(self.outputs), alone(run_directory()), watch.losses():
+        with Leaving(), in_one_line(self.outputs), alone(run_directory()), shared(run_directory()), watch.losses():
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
             run = self.prepared(config)
@@ -234,9 +237,38 @@ def alone(folder: Path) -> Iterator[None]:
     if not is_leader():
         yield
         return
-    with lock.held(folder / lock.FILE, wait=False) as ours:
+    address = stand_ins.address(folder)
+    with ExitStack() as stack:
+        ours = stack.enter_context(lock.held(folder / lock.FILE, wait=False))
+        if ours and address is not None:
+            ours = stack.enter_context(lease.held(address))
         if not ours:
             raise UserError(
                 f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."
             )
         yield
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Brings a run's folder from its bucket, and sends what has changed there at the end; one on this machine is left as it is.
+
+    Args:
+      folder: of a run, which nobody else is at work in.
+    """
+    if not mirror.is_mirrored(folder):
+        yield
+        return
+    # Behind the leader, which has refused by now what another process is at work in.
+    barrier()
+    mirror.fetch(folder, _is_small)
+    try:
+        yield
+    finally:
+        if is_leader():
+            mirror.settle(folder)
+
+
+def _is_small(name: str) -> bool:
+    """Whether a file of a run's folder is read here; Hydra has written its own anew, and models stay where they are."""
+    return name.partition("/")[0] not in (".hydra", *LARGE) and not name.endswith(".log")

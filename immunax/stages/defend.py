@@ -86,6 +86,7 @@ def defend(
                 with jax.set_mesh(devices):
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
                 done = int(state.train.step)
+                metrics.send()
                 checkpoints.save(done, state, scalars)
         stopped = preemption.status()
     params = jax.block_until_ready(outer.released(model, defense, training, state))
