@@ -1,8 +1,8 @@
 """Checkpoints of a training state: written in the background, whole or not at all, restored bit for bit.
 
 On disk or in a bucket each is an Orbax step folder holding one flat dictionary (``flat_state``), without compression: float32
-weights hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before the
-save: what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
+weights hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before
+the save: what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
 """
 
 import errno

@@ -180,7 +180,7 @@ class Job:
         """
         assert self.together is not None
         with Leaving(), in_one_line(self.outputs), ExitStack() as stack:
-            free = [run for run in runs if self._noted(run, lambda run=run: stack.enter_context(alone(run.folder)))]
+            free = [run for run in runs if self._noted(run, lambda run=run: _entered(stack, run))]
             make_room()
             for run in free:
                 failure.forget(run.folder)
@@ -212,6 +212,11 @@ class Job:
             act()
             done = True
         return done
+
+
+def _entered(stack: ExitStack, run: Run) -> None:
+    stack.enter_context(alone(run.folder))
+    stack.enter_context(shared(run.folder))
 
 
 def _called() -> str:

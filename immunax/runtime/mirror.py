@@ -46,6 +46,16 @@ def local(path: Path | str) -> Path:
     return Path(path).expanduser()
 
 
+def brought(path: Path | str) -> Path:
+    """:func:`local` of a file or a folder, all of it brought here."""
+    return fetch(local(path))
+
+
+def named(path: Path) -> str:
+    """What a user calls a path: the address that it stands for, or itself."""
+    return stand_ins.address(path) or str(path)
+
+
 def is_mirrored(path: Path) -> bool:
     """Whether a path stands for a place in a bucket."""
     return stand_ins.address(path) is not None
@@ -82,7 +92,9 @@ def fetch(path: Path, wanted: Wanted = everything) -> Path:
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(bring, there))
-    for file in _files(path) if "" not in there else ():
+    if not there and path.is_file():
+        path.unlink()
+    for file in _files(path):
         name = file.relative_to(path).as_posix()
         if name not in there and not _own(name) and wanted(name):
             file.unlink(missing_ok=True)

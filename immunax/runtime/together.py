@@ -19,7 +19,7 @@ from jax._src.distributed import global_state
 from jax.sharding import NamedSharding, PartitionSpec
 
 from immunax.runtime import atomic, mirror
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.leader import is_leader
 
 _FOREVER = 10**9
@@ -57,12 +57,12 @@ def agreed(make: Callable[[], T]) -> T:
     if not is_leader():
         found = json.loads(_client().blocking_key_value_get(name, _FOREVER))
         if "error" in found:
-            raise UserError(found["error"])
+            raise (RefusedError if found["refused"] else UserError)(found["error"])
         return found["value"]
     try:
         value = make()
     except UserError as error:
-        _client().key_value_set(name, json.dumps({"error": str(error)}))
+        _client().key_value_set(name, json.dumps({"error": str(error), "refused": isinstance(error, RefusedError)}))
         raise
     _client().key_value_set(name, json.dumps({"value": value}))
     return value

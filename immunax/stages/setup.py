@@ -15,7 +15,7 @@ from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense
 from immunax.outer.training import Training
-from immunax.runtime import cache, console, digest, manifest, memory_maps, mesh
+from immunax.runtime import cache, console, digest, manifest, memory_maps, mesh, mirror
 from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
@@ -168,8 +168,8 @@ def load(source: ModelRecipe, devices: Mesh | None = None, behind: tuple[Path, .
     folder = _run(source)
     if folder is None or not isinstance(source, ModelSource):
         return source.load(devices)
-    if (folder / MODEL).is_dir():
-        return replace(source, path=str(folder / MODEL)).load(devices)
+    if mirror.is_whole(folder / MODEL):
+        return replace(source, path=mirror.named(folder / MODEL)).load(devices)
     devices = mesh.alone() if devices is None else devices
     config, where = _configuration(folder)
     base = load(_model(config, where, folder, behind), devices, (*behind, folder))
@@ -228,9 +228,12 @@ def _run(source: ModelRecipe) -> Path | None:
     """The folder of a run of ``immunax.train`` that a source names, if it names one."""
     if not isinstance(source, ModelSource):
         return None
-    folder = Path(source.path).expanduser().resolve()
-    left = any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS))
-    return folder if left and (folder / manifest.FILE).is_file() else None
+    folder = mirror.local(source.path)
+    if not mirror.is_mirrored(folder):
+        folder = folder.resolve()
+    if not mirror.fetch(folder / manifest.FILE).is_file():
+        return None
+    return folder if any(mirror.is_there(folder / each) for each in (MODEL, CHECKPOINTS)) else None
 
 
 def near(source: ModelRecipe, where: str) -> ModelRecipe:

@@ -1,11 +1,13 @@
 import json
+import subprocess
+import sys
 import threading
 
 import buckets
 import pytest
 
-from immunax.runtime import atomic, bucket, digest, lease, mirror, stand_ins
-from immunax.runtime.errors import UserError
+from immunax.runtime import atomic, bucket, cache, digest, lease, mirror, stand_ins
+from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.escaped import escaped
 
 
@@ -206,3 +208,60 @@ def test_what_a_client_raises_is_one_line(error, said):
 
 def test_a_bug_is_no_mistake_of_the_user():
     assert bucket.mistake_of("gs://b/x", KeyError("size")) is None
+
+
+def test_what_one_machine_has_made_another_finds_in_the_cache_and_damage_is_made_again(place, machine, monkeypatch):
+    monkeypatch.setenv("IMMUNAX_CACHE", f"{place}/cache")
+    made = []
+
+    def number():
+        return cache.get_or_make(
+            "number",
+            {"of": "test"},
+            lambda: made.append(1) or len(made),
+            lambda folder: int((folder / "n").read_text()),
+            lambda value, folder: (folder / "n").write_text(str(value)) and None,
+            [number],
+        )
+
+    assert number() == 1
+    machine("other")
+    assert number() == 1
+    [name] = [name for name in bucket.below(f"{place}/cache") if name.endswith("/n")]
+    bucket.put_bytes(b"7", f"{place}/cache/{name}")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert number() == 2
+    bucket.remove(f"{place}/cache", [f"{name[:-1]}{mirror.WHOLE}"])
+    machine("third")
+    assert number() == 3
+
+
+def test_compiled_programs_are_kept_in_a_bucket_and_found_there(place, machine, monkeypatch):
+    monkeypatch.setenv("IMMUNAX_CACHE", f"{place}/cache")
+    program = (
+        "import jax, sys; from immunax.runtime import cache; cache.enable_compilation_cache();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0);"
+        "jax.monitoring.register_event_listener(lambda name, **_: print(name));"
+        "jax.jit(lambda x: x * 3 + 1)(1.0)"
+    )
+
+    def hits():
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return done.stdout.count("/jax/compilation_cache/cache_hits")
+
+    assert hits() == 0
+    assert bucket.below(f"{place}/cache/xla")
+    assert hits() > 0
+
+
+def test_a_cache_in_a_bucket_that_takes_nothing_is_read_all_the_same(place, machine, monkeypatch, capsys):
+    monkeypatch.setenv("IMMUNAX_CACHE", f"{place}/cache")
+
+    def refuse(*asked):
+        raise RefusedError("permission denied")
+
+    monkeypatch.setattr(bucket, "put_bytes", refuse)
+    cache._said.clear()
+    cache.enable_compilation_cache()
+    assert "keeps nothing new" in capsys.readouterr().err
+    cache.jax.config.update("jax_compilation_cache_dir", None)

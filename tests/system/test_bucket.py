@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -8,10 +9,16 @@ import buckets
 import processes
 import pytest
 import tiny_model
-from processes import TRAIN
+from processes import SMALL, TRAIN
 
 from immunax.runtime import bucket
 
+SHORT = (
+    "attack.samples=10",
+    "attack.tuning.epochs=2",
+    "attack.tuning.probes=1",
+    "attack.tuning.max_length=256",
+)
 LONG = ("trainer.steps=12", "trainer.checkpoint_every=2")
 
 
@@ -78,3 +85,33 @@ def test_a_bucket_that_is_not_there_is_told_in_one_line_before_anything_is_compu
     assert done.err.strip().endswith("there is no bucket gs://no-such-bucket, or no such object in it; check the name.")
     assert "load data" not in done.err
     assert len([line for line in done.err.splitlines() if line.startswith("error")]) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_each_has_a_disk_of_its_own_meet_in_the_bucket_alone(home, server):
+    place = buckets.made(server)
+    command = (*TRAIN, "mesh.data=2", "mesh.fsdp=2", f"outputs={place}/runs")
+    one = processes.alone(home, 4, *command, "run=one")
+    assert one.status == 0, one.err
+    disks = [{"XDG_CACHE_HOME": str(home / f"disk{index}"), "IMMUNAX_CACHE": f"{place}/cache"} for index in range(2)]
+    started = processes.start(home, 2, *command, "run=two", variables=disks)
+    until_there(f"{place}/runs/two/checkpoints/4/commit_success.txt", started[0], 300)
+    started[1].send_signal(signal.SIGTERM)
+    assert [each.status for each in processes.ends(started)] == [143, 143]
+    shutil.rmtree(home / "disk0")
+    found = processes.ends(processes.start(home, 2, *command, "run=two", variables=disks))
+    assert [each.status for each in found] == [0, 0], "\n".join(each.err for each in found)
+    assert "resuming from step" in found[0].err
+    ours, theirs = (
+        [json.loads(line) for line in bucket.read(f"{place}/runs/{run}/metrics.jsonl").splitlines()]
+        for run in ("one", "two")
+    )
+    assert [(each["phase"], each["step"]) for each in ours] == [(each["phase"], each["step"]) for each in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["values"] == pytest.approx(other["values"], rel=1e-5, abs=1e-6)
+    subject = f"model={place}/runs/two"
+    attack = ("attack", "+attack=harmful_sft", *(each for each in SMALL if not each.startswith("model=")), subject)
+    found = processes.ends(
+        processes.start(home, 2, *attack, *SHORT, f"outputs={place}/runs", "run=attack", "mesh.fsdp=4", variables=disks)
+    )
+    assert [each.status for each in found] == [0, 0], "\n".join(each.err for each in found)
