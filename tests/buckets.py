@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
@@ -36,16 +37,36 @@ def served(folder: Path) -> Iterator[str]:
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([str(binary), "-scheme", "http", "-backend", "filesystem", *where], **silent)
     told = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
-    before = {name: os.environ.get(name) for name in told}
-    os.environ |= told
     try:
         _wait(url)
-        yield url
+        with patch.dict(os.environ, told):
+            yield url
     finally:
         process.kill()
         process.wait()
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def amazon() -> Iterator[str]:
+    """A new bucket of a server of Amazon's kind, likewise."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("there is no server of buckets here: uv sync installs moto")
+    import boto3  # pyright: ignore[reportMissingImports]
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    told = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.get_host_and_port()[1]}",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with patch.dict(os.environ, told):
+        name = f"bucket-{uuid4().hex[:12]}"
+        boto3.client("s3").create_bucket(Bucket=name)
+        yield f"s3://{name}"
+    server.stop()
 
 
 def _wait(url: str) -> None:

@@ -19,6 +19,7 @@ from etils import epath
 
 from immunax.runtime import bucket, console, stand_ins
 from immunax.runtime.atomic import disk_error
+from immunax.runtime.carried import Carried
 from immunax.runtime.checksum import as_text, checksums
 from immunax.runtime.errors import RefusedError, UnreachableError, UserError, close_behind
 from immunax.runtime.flat_state import assemble, described, named, request, stored
@@ -60,12 +61,17 @@ class Checkpoints:
         if keep_best and not metric:
             raise UserError(f"checkpoints: keep_best={keep_best} needs metric=NAME to say which are best")
         place = Path(directory).absolute()
-        self.directory = epath.Path(stand_ins.address(place) or place)
+        self._address = stand_ins.address(place)
+        straight = self._address is not None and self._address.startswith("gs://")
+        self._carried = None if straight or self._address is None else Carried(place)
+        self.directory = epath.Path((self._address if straight else None) or place)
         self._read_only = read_only
         self._best = _Best(keep_best, metric, best)
         _hush()
         if self._address is not None:
             bucket.prepare(self._address)
+        if self._carried is not None:
+            self._carried.bring()
         with self._told():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -83,12 +89,6 @@ class Checkpoints:
             )
         for step in self.steps() if keep_best else ():
             self._best.note(step, self._about(step).get(_METRICS))
-
-    @property
-    def _address(self) -> str | None:
-        """In a bucket."""
-        text = str(self.directory)
-        return text if bucket.is_address(text) else None
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write one checkpoint; returns once the state may be overwritten, not once it is on disk.
@@ -110,6 +110,7 @@ class Checkpoints:
         with self._told():
             if step in self._manager.all_steps():
                 return False
+            self._send()
             flat = {name: stored(leaf) for name, leaf in named(state).items()}
             numbers = {name: float(value) for name, value in (metrics or {}).items()}
             about = {
@@ -237,6 +238,13 @@ class Checkpoints:
         """
         with self._told():
             self._manager.wait_until_finished()
+            self._send()
+
+    def _send(self) -> None:
+        """Sends a bucket what Orbax cannot write there; the save before has to be on disk."""
+        if self._carried is not None and not self._read_only:
+            self._manager.wait_until_finished()
+            self._carried.send(self._manager.all_steps())
 
     def close(self) -> None:
         """Waits, then gives the background threads back.
@@ -247,6 +255,7 @@ class Checkpoints:
         with self._told():
             try:
                 self._manager.wait_until_finished()
+                self._send()
             finally:
                 self._manager.close()
 
@@ -263,8 +272,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # a full disk comes as OSError, ValueError or a status of XLA, by who met it
-            known = self._address and bucket.mistake_of(self._address, error)
-            refusal = known or _refusal(Path(self.directory), error)
+            known = None if self._address is None else bucket.mistake_of(self._address, error)
+            refusal = _refusal(Path(self.directory), error) or known
             if refusal is None:
                 raise
             raise refusal from error
