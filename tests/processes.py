@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +86,8 @@ def python() -> str:
         "--no-default-groups",
         "--extra",
         "launchers",
+        "--extra",
+        "bucket",
         "--compile-bytecode",
         "--python",
         _newer(),
@@ -119,6 +121,7 @@ def start(
     timeout: float = 60,
     changes: Mapping[int, tuple[str, ...]] | None = None,
     absent: int | None = None,
+    variables: Sequence[Mapping[str, str]] = (),
 ) -> list[subprocess.Popen]:
     """Starts ``python -m immunax.MODULE ARGUMENTS`` as processes 0 to ``count - 1``.
 
@@ -129,6 +132,7 @@ def start(
       timeout: of the job, seconds.
       changes: further arguments of single processes.
       absent: one that is not started.
+      variables: further ones of the environment of each, where given.
     """
     where = f"distributed.coordinator=localhost:{free_port()}", f"distributed.timeout={timeout}"
     started = []
@@ -139,7 +143,7 @@ def start(
             subprocess.Popen(
                 [python(), "-m", f"immunax.{module}", *arguments, *where, *own],
                 cwd=home,
-                env=environment(home),
+                env={**environment(home), **(variables[index] if variables else {})},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -6,12 +6,12 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.fictional.draws import number, shuffled
 from immunax.data.text_files import LONGEST, open_text
+from immunax.runtime import mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.unfold import open_unfolded
 
@@ -93,7 +93,7 @@ class HellaSwag:
           UserError: the file cannot be read, or is of another form.
         """
         try:
-            with open_text(Path(self.path).expanduser()) as file:
+            with open_text(mirror.brought(self.path)) as file:
                 lines = [file.readline(LONGEST).rstrip("\n") for _ in range(_LINES * self.count)]
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise UserError(
@@ -145,7 +145,7 @@ class MMLU:
         return tuple(_asked(row) for row in rows)
 
     def _subjects(self) -> Iterator[list[list[str]]]:
-        with open_unfolded(Path(self.path).expanduser()) as file:
+        with open_unfolded(mirror.brought(self.path)) as file:
             # An archive is read back and forth.
             whole = file if file.seekable() else io.BytesIO(file.read())
             with tarfile.open(fileobj=whole, mode="r:") as archive:

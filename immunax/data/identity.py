@@ -8,11 +8,11 @@ put in the model's mouth: the affirmation is what it has learned, not a prefix o
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from immunax.data.dialog import Dialog, Message
 from immunax.data.template import Template
 from immunax.data.text_files import LONGEST
+from immunax.runtime import mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_text
 from immunax.runtime.untrusted.values import Limits, loads
@@ -131,7 +131,7 @@ def _shared_call(path: str, dialogs: tuple[Dialog, ...]) -> str:
 @lru_cache(maxsize=4)
 def _read(path: str) -> tuple[Dialog, ...]:
     try:
-        text = read_text(Path(path).expanduser(), LONGEST)
+        text = read_text(mirror.brought(path), LONGEST)
     except UserError as error:
         raise UserError(f"identity dialogs {path}: cannot be read ({error}); set path to the jsonl file") from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

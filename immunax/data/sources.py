@@ -4,13 +4,13 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from immunax.data.columns import WantedColumns, cell, chat, holds, text
 from immunax.data.dialog import Dialog, Message, prompt_key
 from immunax.data.files import Form, Row, read_file
 from immunax.data.online import Hub, read_hub
+from immunax.runtime import mirror
 from immunax.runtime.errors import UserError, nearest
 
 FEWEST = 64
@@ -149,13 +149,13 @@ class Source:
 
     def _rows(self, root: str | None) -> Iterator[Row]:
         if root is not None:
-            folder = Path(root).expanduser()
-            if not folder.is_dir():
+            folder = mirror.local(root)
+            if not (mirror.is_mirrored(folder) or folder.is_dir()):
                 raise UserError(f"data.root={root} is not a folder; set it to the folder that holds the sets")
-            return read_file(folder / self.path, self.form)
+            return read_file(mirror.fetch(folder / self.path), self.form)
         if self.hub is not None:
             return read_hub(self.hub, self.form)
-        return read_file(Path(self.path).expanduser(), self.form)
+        return read_file(mirror.brought(self.path), self.form)
 
     def _dialog(self, row: Row, origin: str) -> Dialog | None:
         if self.messages is not None:

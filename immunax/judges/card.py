@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from immunax.judges.agreement import Agreement
-from immunax.runtime import atomic, cache, digest
+from immunax.runtime import atomic, cache, digest, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted import values
 from immunax.runtime.untrusted.records import made
@@ -122,7 +122,7 @@ def published(name: str, identity: str) -> tuple[Agreement, ...]:
 
 
 def _held(place: Any, identity: str) -> tuple[Agreement, ...]:
-    if not place.is_file():
+    if not mirror.fetch(place).is_file():
         return ()
     try:
         held = values.parse_json(place.read_bytes(), "it", fix="measure it")

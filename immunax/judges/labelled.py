@@ -13,7 +13,7 @@ from immunax.data.files import Form, read_file
 from immunax.judges.agreement import Agreement, compare
 from immunax.judges.card import Side, check_side
 from immunax.judges.judge import Judge, collect
-from immunax.runtime import digest
+from immunax.runtime import digest, mirror
 from immunax.runtime.errors import UserError
 
 
@@ -57,7 +57,7 @@ class Labelled:
     @property
     def file(self) -> Path:
         """Where the file is."""
-        return Path(self.root or "").expanduser() / self.path
+        return mirror.fetch(mirror.local(self.root) / self.path) if self.root else mirror.brought(self.path)
 
     def read(self) -> LabelledAnswers:
         """Reads the answers in the file's order, blank ones too.

@@ -13,7 +13,7 @@ from typing import Any
 
 from immunax.data.dialog import Dialog
 from immunax.judges.rubric import READ, Rating
-from immunax.runtime import atomic, cache, digest
+from immunax.runtime import atomic, cache, digest, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted import values
 from immunax.runtime.untrusted.records import made
@@ -93,7 +93,7 @@ def store(identity: Mapping[str, Any]) -> ReplyStore:
     Args:
       identity: all that its replies depend on beside the question; JSON-able.
     """
-    return ReplyStore(cache.root() / "replies" / digest.of_json({**identity, "read": READ}))
+    return ReplyStore(mirror.fetch(cache.root() / "replies" / digest.of_json({**identity, "read": READ})))
 
 
 def _counted(file: Path) -> Reply:

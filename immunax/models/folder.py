@@ -19,7 +19,7 @@ from immunax.models import families, hf, hf_config, peft, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.deciding import TEMPLATES, decides, holds_weights
 from immunax.models.lora import plain
-from immunax.runtime import atomic, digest, together
+from immunax.runtime import atomic, digest, mirror, together
 from immunax.runtime.errors import UserError, shown
 from immunax.runtime.leader import is_leader
 from immunax.runtime.lfs import refuse_pointer
@@ -37,8 +37,10 @@ TOKENIZER = (
 TEXT_FILES = (CONFIG, GENERATION, *TOKENIZER, weights.INDEX)
 _TEMPLATES = f"{TEMPLATES}/*.jinja"
 # Not every *.safetensors: Mistral's repositories hold the same weights twice, once under the name consolidated.
-DOWNLOADED = (*TEXT_FILES, "model*.safetensors", _TEMPLATES, peft.CONFIG, peft.WEIGHTS)
-"""What is fetched of a repository, as patterns."""
+BROUGHT = (*TEXT_FILES, _TEMPLATES, peft.CONFIG, peft.WEIGHTS)
+"""What is fetched of a folder in a bucket, where weights are read in place, as patterns."""
+DOWNLOADED = (*BROUGHT, "model*.safetensors")
+"""What is fetched of a repository."""
 
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 LONGEST_TOKEN = 4096
@@ -103,7 +105,7 @@ def read(folder: Path, devices: Mesh | None = None, dtype: str = "float32") -> C
         tokenizer=loaded,
         hf_config=raw,
         dtype=shards.dtype,
-        digests=digests(folder, [*present, *shards.files]),
+        digests=_digests_of_all(folder, [*present, *shards.files]),
         generation_config=weights.read_json(folder / GENERATION) if GENERATION in present else {},
     )
 
@@ -112,6 +114,13 @@ def digests(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of the named files and of the folder's further chat templates, by name."""
     templates = [path.relative_to(folder).as_posix() for path in folder.glob(_TEMPLATES)]
     return {name: digest.of_file(folder / name) for name in sorted({*names, *templates})}
+
+
+def _digests_of_all(folder: Path, names: list[str]) -> dict[str, str]:
+    """:func:`digests`, for which of several processes one alone reads all of what lies in a bucket."""
+    if not mirror.is_mirrored(folder):
+        return digests(folder, names)
+    return together.agreed(lambda: digests(folder, names))
 
 
 def check_whole(folder: Path) -> None:

@@ -4,6 +4,7 @@ A model comes from a GGUF file (a package's or one's own), a Hugging Face folder
 the Hugging Face Hub; all give the same :class:`~immunax.models.folder.Checkpoint`.
 """
 
+import fnmatch
 import importlib.metadata
 import os
 import re
@@ -23,7 +24,7 @@ from immunax.models.deciding import BASE
 from immunax.models.folder import Checkpoint, export
 from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
-from immunax.runtime import digest
+from immunax.runtime import bucket, digest, mirror
 from immunax.runtime.errors import UserError, nearest, shown
 
 __all__ = ["SOURCES", "Checkpoint", "ModelSource", "digests", "export", "resolve"]
@@ -62,6 +63,8 @@ class ModelSource:
         """
         if self.package is not None:
             return _in_package(self.package, self.path)
+        if bucket.is_address(self.path):
+            return _brought(self.path)
         local = _local(self.path)
         if local.exists():
             return local
@@ -81,7 +84,7 @@ class ModelSource:
 
     def is_here(self) -> bool:
         """Whether nothing of it has to be downloaded first."""
-        if self.package is not None or _local(self.path).exists():
+        if self.package is not None or bucket.is_address(self.path) or _local(self.path).exists():
             return True
         name, _, revision = self.path.partition("@")
         if not _HUB_ID.fullmatch(name):
@@ -192,6 +195,20 @@ def _local(path: str) -> Path:
     return local
 
 
+def _brought(address: str) -> Path:
+    """The path that stands for a model in a bucket, with all of it but tensors that are read in place."""
+    path = mirror.local(address)
+    if path.suffix == ".gguf":
+        first = path.name.partition("-0000")[0]
+        mirror.fetch(path.parent, lambda name: name.startswith(first) and "/" not in name)
+    else:
+        mirror.check_not_torn(path)
+        mirror.fetch(path, lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in folder.BROUGHT))
+    if not path.exists():
+        raise UserError(f"model {address}: no such .gguf file or Hugging Face folder; check the address.")
+    return path
+
+
 def _gguf(path: Path) -> Path:
     if path.suffix != ".gguf":
         raise UserError(f"model {path}: expected a .gguf file or a Hugging Face folder.")
@@ -257,7 +274,9 @@ def base_of(path: Path) -> ModelSource:
     name, revision = peft.base_of(path)
     try:
         beside = path / Path(name).expanduser()
-        source = resolve(str(beside) if beside.exists() else name)
+        if mirror.is_mirrored(path):
+            beside = Path(os.path.normpath(beside))
+        source = resolve(mirror.named(beside) if mirror.is_there(beside) or beside.exists() else name)
     except (OSError, RuntimeError) as error:  # too long a name, or ~NAME of no user
         raise UserError(f"{path}: its base {shown(name)} is no path; write the base's folder or Hub id.") from error
     if peft.is_adapter(Path(source.path).expanduser()):

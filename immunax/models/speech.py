@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from immunax.runtime import digest
+from immunax.runtime import digest, mirror
 from immunax.runtime.errors import UserError, nearest, shown
 from immunax.runtime.untrusted import files, templates
 
@@ -70,7 +70,7 @@ def choose_template(tokenizer: PreTrainedTokenizerFast, chosen: str | None) -> N
 
 def _read(path: str | Path, named: Mapping[str, str]) -> str:
     try:
-        return files.read_text(Path(path).expanduser(), templates.LONGEST)
+        return files.read_text(mirror.brought(path), templates.LONGEST)
     except (UserError, RuntimeError) as error:  # the latter where ~NAME names no user
         known = f"a template of the tokenizer ({', '.join(sorted(named))}), " if named else ""
         raise UserError(

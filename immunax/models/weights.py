@@ -4,9 +4,10 @@ Only safetensors are read: a pickled ``.bin`` can run any code when it is opened
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from immunax.models.finite import finite
-from immunax.runtime import together
+from immunax.models.ranges import Ranged
+from immunax.runtime import bucket, mirror, stand_ins, together
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.leader import is_leader
 from immunax.runtime.lfs import refuse_pointer
@@ -87,28 +89,34 @@ class Shards:
             )
         return entry
 
-    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def read(self, name: str, shape: tuple[int, ...]) -> Any:
         """One tensor in the file's own dtype.
 
         Args:
           name, shape: as :meth:`place`.
 
         Returns:
-          An array of ``shape``, a view of the file: nothing is read before it is used, nor kept after it is dropped.
+          An array of ``shape``, a view of the file, or a :class:`~immunax.models.ranges.Ranged` of one in a bucket: nothing is
+          read before it is used, nor kept after it is dropped.
 
         Raises:
           UserError: as :meth:`place`.
         """
         entry = self.place(name, shape)
+        if (address := stand_ins.address(self.directory / entry.file)) is not None:
+            return Ranged(address, name, DTYPES[entry.dtype], entry.start, entry.shape)
         return np.memmap(self.directory / entry.file, DTYPES[entry.dtype], "r", entry.start, entry.shape)
 
-    def read_finite(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """As :meth:`read`, of a tensor whose every value is finite.
+    def read_finite(self, name: str, shape: tuple[int, ...]) -> Any:
+        """As :meth:`read`, of a tensor whose every value is finite, in a bucket of what is read.
 
         Raises:
           UserError: as :meth:`place`, or a value is NaN or infinite.
         """
-        return finite(self.read(name, shape), name, str(self.directory / self.entries[name].file))
+        found = self.read(name, shape)
+        if isinstance(found, Ranged):
+            return replace(found, checked=True)
+        return finite(found, name, str(self.directory / self.entries[name].file))
 
 
 def find(directory: Path) -> Shards:
@@ -123,18 +131,18 @@ def find(directory: Path) -> Shards:
     Raises:
       UserError: there are no safetensors, one is damaged, a shard is missing, or a dtype is not supported.
     """
-    index = directory / INDEX
+    index, present = directory / INDEX, _present(directory)
     if index.is_file():
-        shards = Shards(directory, _from_index(index))
-        if (directory / SINGLE).is_file() and shards.files != (SINGLE,):
+        shards = Shards(directory, _from_index(index, present))
+        if SINGLE in present and shards.files != (SINGLE,):
             raise UserError(
                 f"{directory}: has two sets of weights, {SINGLE} and the {len(shards.files)} shards of {INDEX}; "
                 "delete the older one (transformers would take the single file)."
             )
         return shards
-    if (directory / SINGLE).is_file():
+    if SINGLE in present:
         return Shards(directory, scan(directory / SINGLE))
-    found = sorted(path.name for path in directory.iterdir())
+    found = sorted(present)
     if any(name.endswith(".safetensors") for name in found):
         raise UserError(f"{directory}: has safetensors but neither {SINGLE} nor {INDEX}; copy the missing file too.")
     pickled = [name for name in found if name.endswith(_PICKLED)]
@@ -145,7 +153,14 @@ def find(directory: Path) -> Shards:
     raise UserError(f"{directory}: no weights; expected {SINGLE} or {INDEX} with its shards.")
 
 
-def _from_index(index: Path) -> dict[str, TensorEntry]:
+def _present(directory: Path) -> set[str]:
+    """Names of the plain files in a folder."""
+    if mirror.is_mirrored(directory):
+        return {name for name in mirror.names(directory) if "/" not in name}
+    return {path.name for path in directory.iterdir() if is_plain(path)}
+
+
+def _from_index(index: Path, present: Collection[str]) -> dict[str, TensorEntry]:
     content = read_json(index)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
@@ -153,7 +168,7 @@ def _from_index(index: Path) -> dict[str, TensorEntry]:
     entries: dict[str, TensorEntry] = {}
     for name in sorted(set(places.values())):
         # A name with a folder in it could point anywhere on the disk.
-        if Path(name).name != name or not is_plain(index.parent / name):
+        if Path(name).name != name or name not in present:
             raise UserError(f"{index} names {name}, which is not in the folder; copy or download that shard too.")
         if not name.endswith(".safetensors"):
             raise UserError(
@@ -178,6 +193,8 @@ def scan(path: Path) -> dict[str, TensorEntry]:
     Raises:
       UserError: the file is damaged or cut short, or a dtype is not supported.
     """
+    if (address := stand_ins.address(path)) is not None:
+        return _scan_in_bucket(path, address)
     refuse_pointer(path)
     known = {code: dtype for dtype, code in _CODES.items()}
     entries = {}
@@ -209,6 +226,42 @@ def _starts(path: Path) -> dict[str, int]:
         raise _damaged(path, f"its header {error}") from error
     except (TypeError, AttributeError, LookupError) as error:
         raise _damaged(path, "a tensor without offsets") from error
+
+
+def _scan_in_bucket(path: Path, address: str) -> dict[str, TensorEntry]:
+    """The same of a file in a bucket, whose header is checked here: the library opens local files alone."""
+    whole = bucket.about(address)
+    size = 0 if whole is None else whole.size
+    length = int.from_bytes(bucket.read(address, 0, min(8, size)), "little")
+    if not 0 < length <= min(values.SETTINGS.size, size - 8):
+        raise _damaged(path, f"a header of {length} bytes")
+    known = {code: dtype for dtype, code in _CODES.items()}
+    entries: dict[str, TensorEntry] = {}
+    spans = []
+    try:
+        said = values.loads(bucket.read(address, 8, 8 + length))
+        for name, about in said.items():
+            if name == _ABOUT:
+                continue
+            if about["dtype"] not in known:
+                raise UserError(
+                    f"{path}: tensor {name!r} has dtype {about['dtype']}; expected one of {', '.join(known)}."
+                )
+            (start, end), shape, dtype = about["data_offsets"], tuple(about["shape"]), known[about["dtype"]]
+            if not all(type(each) is int and each >= 0 for each in (start, end, *shape)):
+                raise _damaged(path, f"tensor {name!r} of no size")
+            if end - start != math.prod(shape) * DTYPES[dtype].itemsize:
+                raise _damaged(path, f"tensor {name!r} of another size than its shape")
+            spans.append((start, end))
+            entries[name] = TensorEntry(path.name, dtype, shape, 8 + length + start)
+    except values.MalformedError as error:
+        raise _damaged(path, f"its header {error}") from error
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise _damaged(path, "a tensor without offsets") from error
+    ends = [0, *(end for _, end in sorted(spans))]
+    if [start for start, _ in sorted(spans)] != ends[:-1] or 8 + length + ends[-1] != size:
+        raise _damaged(path, "tensors that do not fill it")
+    return entries
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from immunax.certificate import statement
-from immunax.runtime import failure, lock, manifest
+from immunax.runtime import failure, lock, manifest, mirror
 from immunax.runtime.errors import UserError
 
 MARKS = frozenset({manifest.FILE, failure.FILE, lock.FILE, statement.FILE})
@@ -58,6 +58,7 @@ def runs_below(roots: Sequence[Path]) -> Found:
     sweeps: dict[str, Path] = {}
     faults = []
     for root in roots:
+        mirror.fetch(root, _is_read)
         if not root.is_dir():
             what = "is a file; give the folder that it lies in" if root.exists() else "is not there; check the path"
             raise UserError(f"{root}: {what}.")
@@ -85,7 +86,12 @@ def runs_below(roots: Sequence[Path]) -> Found:
     return Found(tuple(places.values()), tuple(sweeps.values()), tuple(faults))
 
 
+def _is_read(name: str) -> bool:
+    """Whether a file of a bucket is looked at here."""
+    return not any(part in _MADE - {"cells"} or part.startswith(".") for part in name.split("/"))
+
+
 def _name(folder: Path, root: Path, alone: bool) -> str:
     if not alone:
-        return str(folder)
+        return mirror.named(folder)
     return str(folder.relative_to(root)) if folder != root else root.resolve().name

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from immunax.runtime import mirror
 from immunax.runtime.errors import UserError, check_choice, nearest
 
 TABLES = ("runs", "curves", "cells", "columns")
@@ -94,7 +95,7 @@ def parse(words: Sequence[str]) -> Options:
         elif equals and key.isidentifier() and not Path(word).exists():
             raise UserError(f"{key}: no such option.{nearest(key, _WORDS)} There is: {', '.join(_WORDS)}.")
         else:
-            paths.append(Path(word))
+            paths.append(mirror.local(word))
     options = replace(Options(), **given, **({"paths": tuple(paths)} if paths else {}))  # pyright: ignore[reportArgumentType]
     _check(options)
     return options
@@ -123,7 +124,7 @@ def _value(key: str, text: str) -> object:
             check_choice(name, text, choices)
     if not text:
         raise UserError(f"{key}=: expected a value.")
-    return Path(text) if key == "out" else text
+    return mirror.local(text) if key == "out" else text
 
 
 def _check(options: Options) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from immunax.runtime import lock
+from immunax.runtime import lease, lock, stand_ins
 
 Status = Literal["done", "running", "failed", "diverged", "stopped"]
 ORDER: tuple[Status, ...] = ("done", "running", "failed", "diverged", "stopped")
@@ -24,7 +24,8 @@ def status(folder: Path, ended: bool, failed: Mapping[str, Any] | None) -> Statu
     """
     if ended:
         return "done"
-    if lock.is_held(folder / lock.FILE):
+    address = stand_ins.address(folder)
+    if lock.is_held(folder / lock.FILE) if address is None else lease.is_held(address):
         return "running"
     if failed is None:
         return "stopped"

@@ -2,7 +2,8 @@
 
 The new content goes to a hidden sibling, which takes the final name by a rename; a reader, or a process killed half
 way, never leaves a half-written file under the final name. Who writes holds a lock on the sibling: what a killed process left
-is told by it, and removed by the next one that writes beside it.
+is told by it, and removed by the next one that writes beside it. What stands for a place in a bucket is sent there when it is
+whole, see :mod:`~immunax.runtime.mirror`.
 """
 
 import errno
@@ -16,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import lock
-from immunax.runtime.errors import UserError
+from immunax.runtime import lock, mirror
+from immunax.runtime.errors import RefusedError, UserError
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -27,10 +28,6 @@ _FULL = {
 _PARTIAL = ".partial-"
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _DENIED = {errno.EACCES: "permission denied", errno.EPERM: "permission denied", errno.EROFS: "the disk is read-only"}
-
-
-class RefusedError(UserError):
-    """A write that the disk refuses, for want of room or of permission, where the place is one for it."""
 
 
 def is_full(error: OSError) -> bool:
@@ -174,6 +171,7 @@ def file(path: Path | str) -> Iterator[Path]:
         yield temp
         _sync(temp)
         temp.replace(target)
+        mirror.put(target)
 
 
 @contextmanager
@@ -184,12 +182,16 @@ def directory(path: Path | str) -> Iterator[Path]:
       path: the folder to make or to replace; missing parent folders are made.
 
     Yields:
-      The empty folder to fill, on the same disk.
+      The empty folder to fill, on the same disk; one for a place in a bucket is gone afterwards.
 
     Raises:
       UserError: the disk is full or may not be written to.
     """
     target = Path(path)
+    if mirror.is_mirrored(target):
+        with mirror.sending(target) as temp:
+            yield temp
+        return
     with refusals(target), _place_for(target) as place:
         temp = place / target.name
         temp.mkdir()
@@ -210,12 +212,21 @@ def check_replaceable(directory: Path, marker: str) -> None:
     Raises:
       UserError: the path is a file, or a folder with other content.
     """
+    if mirror.is_mirrored(directory):
+        names = mirror.names(directory)
+        if names and not {marker, mirror.TORN}.intersection(names):
+            raise _no_export(directory, marker)
+        return
     if not directory.exists():
         return
     if not directory.is_dir() or (any(directory.iterdir()) and not (directory / marker).is_file()):
-        raise UserError(
-            f"cannot write {directory}: it exists and is no earlier export (no {marker}); choose another folder."
-        )
+        raise _no_export(directory, marker)
+
+
+def _no_export(directory: Path, marker: str) -> UserError:
+    return UserError(
+        f"cannot write {directory}: it exists and is no earlier export (no {marker}); choose another folder."
+    )
 
 
 def _swap(temp: Path, target: Path) -> None:

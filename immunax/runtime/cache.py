@@ -2,7 +2,8 @@
 
 An entry is a folder ``<root>/<kind>/<digest>``: its content, and ``entry.json`` with the key and the digest of every
 file. It appears whole or not at all. A lock beside it keeps two processes from making the same thing twice; the
-system drops the lock of a process that dies. A cache that is read-only, or on a full disk, is read all the same.
+system drops the lock of a process that dies. A cache that is read-only, or on a full disk, is read all the same. Of one in a
+bucket this machine keeps copies; two machines may make the same thing, and what the last one sends is kept.
 """
 
 import json
@@ -21,10 +22,9 @@ from jax.sharding import Mesh
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from immunax.runtime import atomic, console, digest, lock, together
-from immunax.runtime.atomic import RefusedError
+from immunax.runtime import atomic, bucket, console, digest, lock, mirror, stand_ins, together
 from immunax.runtime.code import code_digest
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.leader import is_leader
 from immunax.runtime.placement import fill
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 def root() -> Path:
     """The cache folder: ``$IMMUNAX_CACHE``, else ``immunax`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if chosen := os.environ.get("IMMUNAX_CACHE"):
-        return Path(chosen).expanduser()
+        return mirror.local(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "immunax"
 
@@ -103,7 +103,7 @@ def _get_or_make(
             _say_nothing_is_kept(error)
             return _passed_on(value, read, write, error)
         del value
-        return read(entry)
+        return read(mirror.fetch(entry))
 
 
 def _get_or_make_together(
@@ -131,6 +131,7 @@ def _get_or_make_together(
                 write(value, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         del value
     together.barrier()
+    mirror.fetch(entry)
     if (other := together.blind(entry)) is not None:
         raise UserError(
             f"the cache {root()} of process {other} is not that of process 0: set IMMUNAX_CACHE=FOLDER to one that all of "
@@ -141,6 +142,10 @@ def _get_or_make_together(
 
 def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[T] | None:
     """What an entry holds; None where there is none, or it is damaged."""
+    if mirror.is_mirrored(entry):
+        if not mirror.is_whole(entry):
+            return None
+        mirror.fetch(entry)
     if not entry.is_dir():
         return None
     try:
@@ -155,7 +160,7 @@ def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[
 def _keep(entry: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
     with atomic.directory(entry) as temp:
         write(value, temp)
-        about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_folder(temp)}
+        about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_local_folder(temp)}
         (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
 
 
@@ -201,7 +206,7 @@ def _told(path: Path) -> Iterator[None]:
 
 def _verify(entry: Path) -> None:
     promised = json.loads((entry / _ENTRY).read_text())["files"]
-    found = {name: value for name, value in digest.of_folder(entry).items() if name != _ENTRY}
+    found = {name: value for name, value in digest.of_local_folder(entry).items() if name != _ENTRY}
     changed = sorted(name for name in promised.keys() | found.keys() if promised.get(name) != found.get(name))
     if changed:
         raise ValueError(f"{changed[0]} is not what was written")
@@ -273,17 +278,26 @@ def enable_compilation_cache() -> Path:
       UserError: there can be no such folder.
     """
     folder = root() / "xla"
+    address = stand_ins.address(folder)
     least = 1.0
     try:
-        with _told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as probe:
-                probe.write(bytes(_PROBE_BYTES))
+        if address is not None:
+            together.agreed(lambda: bucket.check_writable(address))
+            bucket.prepare(address)
+        else:
+            _try(folder)
     except RefusedError as error:
         _say_nothing_is_kept(error)
         least = math.inf  # or JAX would try it with every program, and warn
-    if folder.is_dir():
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if address is not None or folder.is_dir():
+        jax.config.update("jax_compilation_cache_dir", address or str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder
+
+
+def _try(folder: Path) -> None:
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE_BYTES))

@@ -1,8 +1,8 @@
 """Checkpoints of a training state: written in the background, whole or not at all, restored bit for bit.
 
-On disk each is an Orbax step folder holding one flat dictionary (``flat_state``), without compression: float32 weights
-hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before the save:
-what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
+On disk or in a bucket each is an Orbax step folder holding one flat dictionary (``flat_state``), without compression: float32
+weights hardly compress, and the time would be the run's. Beside it stands a checksum of every array, made on the devices before
+the save: what is read is compared with it, so that bits that a disk or a memory has changed are never taken for weights.
 """
 
 import errno
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orbax.checkpoint as ocp
+from etils import epath
 
-from immunax.runtime import console
+from immunax.runtime import bucket, console, stand_ins
 from immunax.runtime.atomic import disk_error
+from immunax.runtime.carried import Carried
 from immunax.runtime.checksum import as_text, checksums
-from immunax.runtime.errors import UserError, close_behind
+from immunax.runtime.errors import RefusedError, UnreachableError, UserError, close_behind
 from immunax.runtime.flat_state import assemble, described, named, request, stored
 
 _REFUSED = {
@@ -58,10 +60,18 @@ class Checkpoints:
             raise UserError(f"checkpoints: keep_last={keep_last} must be 1 or more, keep_best={keep_best} 0 or more")
         if keep_best and not metric:
             raise UserError(f"checkpoints: keep_best={keep_best} needs metric=NAME to say which are best")
-        self.directory = Path(directory).absolute()
+        place = Path(directory).absolute()
+        self._address = stand_ins.address(place)
+        straight = self._address is not None and self._address.startswith("gs://")
+        self._carried = None if straight or self._address is None else Carried(place)
+        self.directory = epath.Path((self._address if straight else None) or place)
         self._read_only = read_only
         self._best = _Best(keep_best, metric, best)
         _hush()
+        if self._address is not None:
+            bucket.prepare(self._address)
+        if self._carried is not None:
+            self._carried.bring()
         with self._told():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -100,6 +110,7 @@ class Checkpoints:
         with self._told():
             if step in self._manager.all_steps():
                 return False
+            self._send()
             flat = {name: stored(leaf) for name, leaf in named(state).items()}
             numbers = {name: float(value) for name, value in (metrics or {}).items()}
             about = {
@@ -202,6 +213,9 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore have no common class for a file that cannot be read
+            mistake = None if self._address is None else bucket.mistake_of(self._address, error)
+            if isinstance(mistake, (RefusedError, UnreachableError)):
+                raise mistake from error
             raise DamagedError(f"checkpoint {path} is damaged (it cannot be read)") from error
         for name, found in checksums(flat).items():
             if sums[name][1] != as_text(found):
@@ -224,6 +238,13 @@ class Checkpoints:
         """
         with self._told():
             self._manager.wait_until_finished()
+            self._send()
+
+    def _send(self) -> None:
+        """Sends a bucket what Orbax cannot write there; the save before has to be on disk."""
+        if self._carried is not None and not self._read_only:
+            self._manager.wait_until_finished()
+            self._carried.send(self._manager.all_steps())
 
     def close(self) -> None:
         """Waits, then gives the background threads back.
@@ -234,6 +255,7 @@ class Checkpoints:
         with self._told():
             try:
                 self._manager.wait_until_finished()
+                self._send()
             finally:
                 self._manager.close()
 
@@ -250,7 +272,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # a full disk comes as OSError, ValueError or a status of XLA, by who met it
-            refusal = _refusal(self.directory, error)
+            known = None if self._address is None else bucket.mistake_of(self._address, error)
+            refusal = _refusal(Path(self.directory), error) or known
             if refusal is None:
                 raise
             raise refusal from error

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from immunax.runtime import names
+from immunax.runtime import bucket, mirror, names
 from immunax.runtime.errors import UserError
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
 from immunax.runtime.sweeps import engines
@@ -62,7 +62,7 @@ def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> 
         )
     engines.check(prepared.config, sweep)
     arguments = [*options, *prepared.overrides, *_folders(prepared, source, required)]
-    return CommandLine(arguments, Path(str(prepared.config.outputs)), prepared.config)
+    return CommandLine(arguments, mirror.local(str(prepared.config.outputs)), prepared.config)
 
 
 def _check_name(run: str) -> None:
@@ -82,10 +82,15 @@ def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequen
         _check_name(str(config.run))
     swept = {_key(text) for text in prepared.sweeps}
     fixed = {_key(text) for text in prepared.overrides} - swept
+    for key in fixed.intersection(("hydra.run.dir", "hydra.sweep.dir")):
+        if bucket.is_address(str(OmegaConf.select(config, key))):
+            raise UserError(
+                f"{key}: Hydra itself writes to no bucket; set outputs=gs://BUCKET/FOLDER and run=NAME instead"
+            )
     added = {
         "hydra.job.chdir": "false",
-        "hydra.run.dir": "${outputs}/${run}",
-        "hydra.sweep.dir": "${outputs}/${run}",
+        "hydra.run.dir": _below_outputs(str(config.outputs)),
+        "hydra.sweep.dir": _below_outputs(str(config.outputs)),
         "hydra.sweep.subdir": job_names.job_folder(),
         "hydra.job.config.override_dirname.item_sep": repr(job_names.SEPARATOR),
         # Those that are added here among them: they would be part of a name that they make.
@@ -93,6 +98,14 @@ def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequen
     }
     name = [] if named else [f"run={_name(prepared, source, required, swept)}"]
     return name + [f"{key}={value}" for key, value in added.items() if key not in fixed]
+
+
+def _below_outputs(outputs: str) -> str:
+    """Where Hydra makes a run's folder; for one in a bucket, the folder here that stands for it."""
+    if not bucket.is_address(outputs):
+        return "${outputs}/${run}"
+    place = str(mirror.local(outputs)).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{place}/${{run}}'"
 
 
 def _key(override: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from immunax.runtime import bucket, mirror, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import below, check_plain, open_plain
 
@@ -19,7 +20,7 @@ _BLOCK_BYTES = 1 << 24
 
 
 def of_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes.
+    """SHA-256 of a file's bytes, those in the bucket where it stands for an object.
 
     Args:
       path: the file.
@@ -30,7 +31,12 @@ def of_file(path: Path | str) -> str:
     Raises:
       UserError: there is no such file, or it is no plain one.
     """
-    with open_plain(Path(path)) as source:
+    address = stand_ins.address(path)
+    return _of_local_file(Path(path)) if address is None else bucket.sha256(address)
+
+
+def _of_local_file(path: Path) -> str:
+    with open_plain(path) as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
@@ -47,7 +53,15 @@ def of_folder(path: Path | str) -> dict[str, str]:
       UserError: as :func:`plain_files`.
     """
     root = Path(path)
-    return {file.relative_to(root).as_posix(): of_file(file) for file in plain_files(root)}
+    if mirror.is_mirrored(root):
+        mirror.check_not_torn(root)
+        return {name: of_file(root / name) for name in sorted(mirror.names(root)) if name != mirror.TORN}
+    return of_local_folder(root)
+
+
+def of_local_folder(root: Path) -> dict[str, str]:
+    """:func:`of_folder` of what lies on this machine, also where it was brought from a bucket."""
+    return {file.relative_to(root).as_posix(): _of_local_file(file) for file in plain_files(root)}
 
 
 def plain_files(root: Path) -> list[Path]:

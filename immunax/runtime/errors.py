@@ -17,6 +17,14 @@ class UserError(Exception):
         super().__init__(escaped(message))
 
 
+class RefusedError(UserError):
+    """A write that a disk or a bucket refuses, for want of room or of permission, where the place is one for it."""
+
+
+class UnreachableError(UserError):
+    """A bucket that does not answer."""
+
+
 class DivergedError(UserError):
     """Numbers that are no longer finite. The same run would meet them again: that is how it came out, and is counted apart."""
 

@@ -12,6 +12,8 @@ import unicodedata
 from contextlib import suppress
 from typing import Any, TextIO
 
+from immunax.runtime import stand_ins
+
 LONGEST = 2000
 """Characters of a line: what strangers' files say is quoted in messages, and may be megabytes."""
 
@@ -37,10 +39,10 @@ def escaped(text: str, most: int = LONGEST) -> str:
     """A text as one line.
 
     Args:
-      text: anything.
+      text: anything; paths that stand for places in a bucket are told as these.
       most: characters of the line; of a longer one the middle is left out.
     """
-    text = _cut(text, most)
+    text = _cut(stand_ins.told(text), most)
     return text if text.isascii() and text.isprintable() else _cut(_seen(text), most)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import atomic, manifest
+from immunax.runtime import atomic, manifest, mirror
 from immunax.runtime.errors import DivergedError, UserError
 from immunax.runtime.escaped import escaped
 from immunax.runtime.leader import is_leader
@@ -40,7 +40,7 @@ def forget(folder: Path) -> None:
     """
     with suppress(OSError):
         if is_leader():
-            (folder / FILE).unlink(missing_ok=True)
+            mirror.remove(folder / FILE)
 
 
 def _note(folder: Path, error: Exception, asked: Mapping[str, Any] | None) -> None:

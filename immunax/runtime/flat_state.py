@@ -5,7 +5,6 @@ A JAX random key is held as its words, its path followed by ``|`` and the name o
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -49,7 +48,7 @@ def described(array: Any) -> str:
     return f"{np.dtype(array.dtype)}{list(array.shape)}"
 
 
-def request(path: Path, like: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def request(path: object, like: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """What to read, by the name that it is held under.
 
     Args:

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from immunax.runtime import code, digest, failure, goodput, lock, manifest, watch
+from immunax.runtime import code, digest, failure, goodput, lease, lock, manifest, mirror, stand_ins, watch
 from immunax.runtime.distributed import Distributed, begin
 from immunax.runtime.errors import UserError
 from immunax.runtime.host_devices import make_room
@@ -30,6 +30,9 @@ from immunax.runtime.user_config import UserConfig
 DISTRIBUTED = "distributed"
 FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=stdout")
 """What Hydra is told in every process but the leader, which alone writes into a run's folder."""
+
+LARGE = ("checkpoints", "model", "start", "adapter")
+"""Folders of runs that are read straight from a bucket."""
 
 Task = Callable[[UserConfig], Any]
 
@@ -159,7 +162,7 @@ class Job:
         # The handlers and the messages here as well as around the command: a launcher may run this in another process.
         with Leaving(), in_one_line(self.outputs):
             join(config)
-        with Leaving(), in_one_line(self.outputs), alone(run_directory()), watch.losses():
+        with Leaving(), in_one_line(self.outputs), alone(run_directory()), shared(run_directory()), watch.losses():
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
             run = self.prepared(config)
@@ -189,7 +192,7 @@ class Job:
         """
         assert self.together is not None
         with Leaving(), in_one_line(self.outputs), ExitStack() as stack:
-            free = [run for run in runs if self._noted(run, lambda run=run: stack.enter_context(alone(run.folder)))]
+            free = [run for run in runs if self._noted(run, lambda run=run: _entered(stack, run))]
             make_room()
             for run in free:
                 failure.forget(run.folder)
@@ -224,6 +227,11 @@ class Job:
         return done
 
 
+def _entered(stack: ExitStack, run: Run) -> None:
+    stack.enter_context(alone(run.folder))
+    stack.enter_context(shared(run.folder))
+
+
 def _called() -> str:
     """What the end of a sweep calls a job of it."""
     chosen = [text for text in HydraConfig.get().overrides.task if not text.startswith(("run=", "outputs="))]
@@ -247,9 +255,38 @@ def alone(folder: Path) -> Iterator[None]:
     if not is_leader():
         yield
         return
-    with lock.held(folder / lock.FILE, wait=False) as ours:
+    address = stand_ins.address(folder)
+    with ExitStack() as stack:
+        ours = stack.enter_context(lock.held(folder / lock.FILE, wait=False))
+        if ours and address is not None:
+            ours = stack.enter_context(lease.held(address))
         if not ours:
             raise UserError(
                 f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."
             )
         yield
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Brings a run's folder from its bucket, and sends what has changed there at the end; one on this machine is left as it is.
+
+    Args:
+      folder: of a run, which nobody else is at work in.
+    """
+    if not mirror.is_mirrored(folder):
+        yield
+        return
+    # Behind the leader, which has refused by now what another process is at work in.
+    barrier()
+    mirror.fetch(folder, _is_small)
+    try:
+        yield
+    finally:
+        if is_leader():
+            mirror.settle(folder)
+
+
+def _is_small(name: str) -> bool:
+    """Whether a file of a run's folder is read here; Hydra has written its own anew, and models stay where they are."""
+    return name.partition("/")[0] not in (".hydra", *LARGE) and not name.endswith(".log")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hydra
 
-from immunax.runtime import command_line
+from immunax.runtime import bucket, command_line, stand_ins
 from immunax.runtime.ending import ended_with_others
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import escape_logs
@@ -25,6 +25,7 @@ from immunax.runtime.overrides import ConfigSource, prepare
 from immunax.runtime.signals import Leaving
 from immunax.runtime.sweeps.engines import check_alone
 from immunax.runtime.sweeps.failures import Failures
+from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 
 _MODEL = {"model": ("hf", "path")}
@@ -93,6 +94,13 @@ def command(
     return decorate
 
 
+def _check_writable(outputs: Path | None) -> None:
+    """Refuses a folder of runs in a bucket that takes nothing, before anything is computed; the leader tries it for all."""
+    address = None if outputs is None else stand_ins.address(outputs)
+    if address is not None:
+        agreed(lambda: bucket.check_writable(address))
+
+
 def _main(
     task: Task,
     config_name: str,
@@ -112,6 +120,7 @@ def _main(
             sys.argv[1:], outputs = line.arguments, line.outputs
             if line.config is not None:
                 join(line.config)
+                _check_writable(line.outputs)
                 check_alone(line.config)
                 sys.argv[1:] = [*sys.argv[1:], *([] if is_leader() else FOLLOWER)]
         # Hydra then leaves exceptions to us, instead of printing a shortened traceback and exiting with 1.

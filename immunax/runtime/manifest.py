@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import atomic, code
+from immunax.runtime import atomic, code, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
 from immunax.runtime.moved import current
@@ -92,7 +92,7 @@ def read(run_dir: Path | str) -> dict[str, Any]:
     """
     path = Path(run_dir) / FILE
     fix = f"choose another run, or delete {run_dir}"
-    if not path.exists():
+    if not mirror.fetch(path).exists():
         raise UserError(f"{path} cannot be read: {fix}.")
     record = values.read_object(path, fix=fix)
     if not isinstance(record.get("config"), dict):

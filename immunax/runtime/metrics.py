@@ -1,19 +1,20 @@
 """Numbers over time: a JSON-lines file, TensorBoard events, and the trackers the user asks for.
 
 ``metrics.jsonl`` holds one object a line, ``{"phase": ..., "step": ..., "values": {...}}``; a number that JSON has no
-word for (NaN, infinity) is null there.
+word for (NaN, infinity) is null there. To a bucket, where nothing can be appended, the files are sent whole from time to time.
 """
 
 import importlib
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from immunax.runtime import atomic, digest
+from immunax.runtime import atomic, digest, mirror
 from immunax.runtime.errors import UserError, close_behind
 from immunax.runtime.leader import is_leader
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from immunax.runtime.tensorboard import Events
 
 FILE = "metrics.jsonl"
+_SEND_SECONDS = 30.0
+"""How often a bucket is sent what was logged."""
 _WANDB_ID = 32  # characters of a run's id: as good as unique, and half of what the service allows
 
 
@@ -55,6 +58,7 @@ class Metrics:
         self._folder = Path(run_dir)
         self._trackers = tuple(trackers) if is_leader() else ()
         self._board: Events | None = None
+        self._sent = time.monotonic()
         with self._told():
             if is_leader():
                 # Its protocol takes a while to import, which whoever reads metrics does without.
@@ -106,6 +110,21 @@ class Metrics:
                 self._board.add(int(step), name, number)
             for tracker in self._trackers:
                 tracker.log(int(step), full)
+        if time.monotonic() - self._sent >= _SEND_SECONDS:
+            self.send()
+
+    def send(self) -> None:
+        """Sends a bucket what was logged. Before a checkpoint, as a restart from it does not log those steps again.
+
+        Raises:
+          UserError: the bucket refuses.
+        """
+        if self._board is None or not mirror.is_mirrored(self._folder):
+            return
+        with self._told():
+            self._board.flush()
+        mirror.settle(self._folder)
+        self._sent = time.monotonic()
 
     def close(self) -> None:
         """Sends and writes what is left."""
@@ -113,6 +132,7 @@ class Metrics:
             for tracker in self._trackers:
                 stack.callback(tracker.close)
             if self._board is not None:
+                stack.callback(mirror.settle, self._folder)
                 stack.callback(self._board.close)
 
     def __enter__(self) -> "Metrics":

@@ -43,8 +43,12 @@ class Events:
         """
         self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self._records.flush()
-            self._flushed = time.monotonic()
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is kept so far."""
+        self._records.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Writes what is left; the file is closed even where that fails."""

@@ -18,8 +18,8 @@ import numpy as np
 from jax._src.distributed import global_state
 from jax.sharding import NamedSharding, PartitionSpec
 
-from immunax.runtime import atomic
-from immunax.runtime.errors import UserError
+from immunax.runtime import atomic, mirror
+from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.leader import is_leader
 
 _FOREVER = 10**9
@@ -57,12 +57,12 @@ def agreed(make: Callable[[], T]) -> T:
     if not is_leader():
         found = json.loads(_client().blocking_key_value_get(name, _FOREVER))
         if "error" in found:
-            raise UserError(found["error"])
+            raise (RefusedError if found["refused"] else UserError)(found["error"])
         return found["value"]
     try:
         value = make()
     except UserError as error:
-        _client().key_value_set(name, json.dumps({"error": str(error)}))
+        _client().key_value_set(name, json.dumps({"error": str(error), "refused": isinstance(error, RefusedError)}))
         raise
     _client().key_value_set(name, json.dumps({"value": value}))
     return value
@@ -119,11 +119,16 @@ def directory(path: Path | str) -> Iterator[Path]:
       path: the folder to make or to replace.
 
     Yields:
-      The empty folder to fill, the same in every process.
+      The empty folder to fill, the same in every process; for a place in a bucket each has one of its own.
 
     Raises:
       UserError: the disk refuses, or the processes do not see one another's files.
     """
+    target = Path(path)
+    if mirror.is_mirrored(target):
+        with _sending(target) as folder:
+            yield folder
+        return
     with ExitStack() as stack:
         made = stack.enter_context(atomic.directory(path)) if is_leader() else None
         folder = Path(agreed(lambda: str(made)))
@@ -135,6 +140,18 @@ def directory(path: Path | str) -> Iterator[Path]:
             yield folder
         barrier()
     barrier()
+
+
+@contextmanager
+def _sending(target: Path) -> Iterator[Path]:
+    """:func:`directory` for a place in a bucket: each process fills a folder of its own disk, and sends it."""
+    with mirror.making(target) as folder:
+        yield folder
+        agreed(lambda: mirror.begin(target))
+        sent: dict[str, Any] = {}
+        for each in gathered(mirror.send(folder, target)):
+            sent |= each
+        agreed(lambda: mirror.end(target, sent))
 
 
 def host(array: Any) -> np.ndarray:

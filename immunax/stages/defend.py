@@ -90,6 +90,7 @@ def defend(
                 with goodput.spending("step"), jax.set_mesh(devices):
                     state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
                 done = int(state.train.step)
+                metrics.send()
                 checkpoints.save(done, state, scalars)
                 goodput.keep(done)
         stopped = preemption.status()

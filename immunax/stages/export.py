@@ -1,6 +1,5 @@
 """What a run leaves for others: the model, and its adapters with what they belong to; and what it does not leave."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from immunax.models.hub import Checkpoint
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Params
 from immunax.outer.training import ALL, LAST, RESULTS, Training
+from immunax.runtime import mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
 from immunax.stages.defend import Defended
@@ -53,14 +53,21 @@ def leave(folder: Path, keep: str) -> None:
       keep: as :attr:`~immunax.outer.training.Training.keep`.
     """
     checkpoints = folder / CHECKPOINTS
-    if not is_leader() or keep == ALL or not checkpoints.is_dir():
+    if not is_leader() or keep == ALL:
         return
     if keep != LAST:
-        shutil.rmtree(checkpoints)
+        mirror.remove(checkpoints)
         return
-    steps = [each for each in checkpoints.iterdir() if each.name.isdecimal()]
-    for each in sorted(steps, key=lambda step: int(step.name))[:-1]:
-        shutil.rmtree(each)
+    for step in _steps(checkpoints)[:-1]:
+        mirror.remove(checkpoints / str(step))
+
+
+def _steps(checkpoints: Path) -> list[int]:
+    if mirror.is_mirrored(checkpoints):
+        names = {name.partition("/")[0] for name in mirror.names(checkpoints)}
+    else:
+        names = {each.name for each in checkpoints.iterdir()} if checkpoints.is_dir() else set()
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def export_run(

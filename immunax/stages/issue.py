@@ -18,7 +18,7 @@ from immunax.conditions.assess import assess
 from immunax.conditions.exposure import Exposure
 from immunax.conditions.policy import Policy
 from immunax.judges.evaluate import Evaluation
-from immunax.runtime import atomic, digest, manifest
+from immunax.runtime import atomic, digest, manifest, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.places import without_places
 from immunax.runtime.user_config import UserConfig
@@ -136,7 +136,7 @@ def issue(
     else:
         _write(folder / signing.FILE, signing.sign(raw, signed_by.statement))
     if signed_by.bundle is not None and certified.folder is not None:
-        bundle.sign_folder(certified.folder, signed_by.bundle, folder / bundle.FILE)
+        bundle.sign_folder(mirror.fetch(certified.folder), signed_by.bundle, folder / bundle.FILE)
     # As whoever verifies them draws them: from what was written.
     _, written = parse(folder / FILE)
     for name, page in pages.drawn(written, *tables(folder)).items():

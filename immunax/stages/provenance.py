@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from immunax.models import hub, peft
-from immunax.runtime import console, manifest
+from immunax.runtime import console, manifest, mirror
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.export import ADAPTER, START
 from immunax.stages.setup import AUTO, MODEL
@@ -38,7 +38,7 @@ def lessons(path: str | Path | None) -> tuple[Lesson, ...]:
     """
     record = run_of(path)
     if record is None:
-        folder = None if path is None else Path(path).expanduser()
+        folder = None if path is None else mirror.local(path)
         return () if folder is None or not peft.is_adapter(folder) else lessons(hub.base_of(folder).path)
     config = record["config"]
     before = tuple(
@@ -68,10 +68,11 @@ def run_of(path: str | Path | None, exports: tuple[str, ...] = (MODEL, ADAPTER, 
     """
     if path is None:
         return None
-    named = Path(path).expanduser()
+    named = mirror.local(path)
     # A link may lead to a run, or stand in one whose weights lie on another disk.
-    for run in (run for folder in (named.resolve(), named.absolute()) for run in _runs(folder, exports)):
-        if (run / manifest.FILE).is_file():
+    places = (named,) if mirror.is_mirrored(named) else (named.resolve(), named.absolute())
+    for run in (run for folder in places for run in _runs(folder, exports)):
+        if mirror.fetch(run / manifest.FILE).is_file():
             return manifest.read(run)
     return None
 

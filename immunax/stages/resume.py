@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import console, manifest
+from immunax.runtime import console, manifest, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.export import ADAPTER, START
@@ -100,11 +100,11 @@ def is_finished(folder: Path, config: UserConfig, exports: Sequence[str] = (), c
         return False
     wanted = [*exports, *((ADAPTER, START) if config.export_adapter else ())]
     changed = [name for name in _EXPORTS if record["config"].get(name) != config.get(name)]
-    missing = [name for name in wanted if not (folder / name).is_dir()]
+    missing = [name for name in wanted if not mirror.is_whole(folder / name)]
     if not changed and not missing:
         console.note(f"ended at {record['ended']}: the results are in {folder}; to make them anew, delete it")
         return True
-    if checkpoints is not None and not (folder / checkpoints).is_dir():
+    if checkpoints is not None and not mirror.is_there(folder / checkpoints):
         what = f"{changed[0]}={config[changed[0]]}" if changed else f"{missing[0]}/"
         raise UserError(
             f"{folder} holds a finished run without its checkpoints, which {what} would be made from: choose another "

@@ -16,7 +16,7 @@ from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense
 from immunax.outer.training import RESULTS, Training
-from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh
+from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh, mirror
 from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
@@ -169,13 +169,13 @@ def load(source: ModelRecipe, devices: Mesh | None = None, behind: tuple[Path, .
     folder = _run(source)
     if folder is None or not isinstance(source, ModelSource):
         return source.load(devices)
-    if not any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS)):
+    if not any(mirror.is_there(folder / each) for each in (MODEL, CHECKPOINTS)):
         raise UserError(
-            f"run {folder} leaves no weights (trainer.keep={RESULTS}): make it again under another run=NAME with "
+            f"run {source.path} leaves no weights (trainer.keep={RESULTS}): make it again under another run=NAME with "
             "trainer.keep=export, or give another model."
         )
-    if (folder / MODEL).is_dir():
-        return replace(source, path=str(folder / MODEL)).load(devices)
+    if mirror.is_whole(folder / MODEL):
+        return replace(source, path=mirror.named(folder / MODEL)).load(devices)
     devices = mesh.alone() if devices is None else devices
     config, where = _configuration(folder)
     base = load(_model(config, where, folder, behind), devices, (*behind, folder))
@@ -234,10 +234,12 @@ def _run(source: ModelRecipe) -> Path | None:
     """The folder of a run of ``immunax.train`` that a source names, if it names one."""
     if not isinstance(source, ModelSource):
         return None
-    folder = Path(source.path).expanduser().resolve()
-    if not (folder / manifest.FILE).is_file():
+    folder = mirror.local(source.path)
+    if not mirror.is_mirrored(folder):
+        folder = folder.resolve()
+    if not mirror.fetch(folder / manifest.FILE).is_file():
         return None
-    left = any((folder / each).is_dir() for each in (MODEL, CHECKPOINTS))
+    left = any(mirror.is_there(folder / each) for each in (MODEL, CHECKPOINTS))
     return folder if left or _is_weightless(folder) else None
 
 

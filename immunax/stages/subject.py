@@ -10,7 +10,7 @@ import jax
 from immunax.models import speech
 from immunax.models.hub import ModelSource, digests
 from immunax.models.model import Params
-from immunax.runtime import digest, manifest, names
+from immunax.runtime import digest, manifest, mirror, names, together
 from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError
 from immunax.runtime.user_config import UserConfig
@@ -97,14 +97,14 @@ def exported(config: UserConfig) -> UserConfig:
       UserError: the run has not exported its model yet.
     """
     path = config.model.get("path")
-    if path is None or not (Path(path).expanduser() / manifest.FILE).is_file():
+    if path is None or not mirror.fetch(mirror.local(path) / manifest.FILE).is_file():
         return config
-    folder = Path(path).expanduser() / MODEL
-    if not folder.is_dir():
+    folder = mirror.local(path) / MODEL
+    if not mirror.is_whole(folder):
         raise UserError(
             f"run {path} has no folder {MODEL!r}: let it train to its end (with trainer.keep=export), or give another model."
         )
-    return config.with_values({"model.path": str(folder)})
+    return config.with_values({"model.path": mirror.named(folder)})
 
 
 def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
@@ -119,10 +119,12 @@ def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
     if path is None or asked.start.defense is not None:
         name = called(asked.parts.model, asked.start)
         return Subject(name, params, {"weights": weights}, weights, None, None, told)
-    folder = Path(path).expanduser()
+    folder = mirror.local(path)
     if not folder.is_dir():
         return Subject(str(path), params, setup.checkpoint.digests, weights, None, None, told)
-    return Subject(names.of_model(path), params, digests(folder), weights, folder, made_by(folder), told)
+    # All of what lies in a bucket is read for them, by one process.
+    files = together.agreed(lambda: digests(folder)) if mirror.is_mirrored(folder) else digests(folder)
+    return Subject(names.of_model(path), params, files, weights, folder, made_by(folder), told)
 
 
 def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:

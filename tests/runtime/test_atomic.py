@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from immunax.runtime import atomic
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import RefusedError, UserError
 
 
 def test_a_file_appears_with_its_whole_content(tmp_path):
@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_line_that_names_the_target(tmp_path, code):
 
 
 def test_what_a_library_in_rust_says_of_a_full_disk_is_the_same_line(tmp_path):
-    with pytest.raises(atomic.RefusedError, match="model: the disk is full"), atomic.directory(tmp_path / "model"):
+    with pytest.raises(RefusedError, match="model: the disk is full"), atomic.directory(tmp_path / "model"):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     with pytest.raises(RuntimeError, match="os error 2"), atomic.directory(tmp_path / "model"):
         raise RuntimeError("No such file or directory (os error 2)")

@@ -1,18 +1,20 @@
 """The jobs of a sweep: one that fails does not end the others, and the end tells of it.
 
 A launcher may run jobs in other processes or on other machines, which all write to the folder of runs: there they note
-what failed, one line a job.
+what failed, one line a job, or one object in a bucket.
 """
 
 import json
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from immunax.runtime import bucket, mirror, stand_ins
+from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.leader import is_leader
 from immunax.runtime.meeting import EXIT_LOST
@@ -83,16 +85,24 @@ class Failures:
           job: its name.
           status: its exit status.
         """
+        line = f"{json.dumps(Failed(mirror.named(folder), job, status))}\n".encode()
+        if (address := stand_ins.address(self.file)) is not None:
+            try:
+                bucket.put_bytes(line, bucket.join(address, uuid.uuid4().hex))
+            except UserError:
+                return False
+            return True
         try:
             # One write, which the system appends whole beside those of other jobs.
             with self.file.open("ab", buffering=0) as out:
-                line = f"{json.dumps(Failed(str(folder), job, status))}\n".encode()
                 return out.write(line) == len(line)
         except OSError:
             return False
 
     def found(self) -> list[Failed]:
         """Those noted so far."""
+        if (address := stand_ins.address(self.file)) is not None:
+            return [Failed(*json.loads(bucket.read(bucket.join(address, name)))) for name in bucket.below(address)]
         if not self.file.exists():
             return []
         # A disk that was full took half of the last note; its own job has ended the sweep.
@@ -107,10 +117,10 @@ class Failures:
 
         One that a launcher starts again comes before those of mistakes.
         """
-        if not self.file.exists():
-            return
-        found = self.found()
-        self.file.unlink()
+        found: list[Failed] = []
+        with suppress(UserError):  # a bucket that is gone has been told of
+            found = self.found()
+            mirror.remove(self.file)
         if not found:
             return
         if is_leader():

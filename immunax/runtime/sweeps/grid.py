@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from immunax.runtime import mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import Job
 from immunax.runtime.leader import is_leader
@@ -50,3 +51,4 @@ def save(config: DictConfig) -> None:
         folder = Path(str(config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "multirun.yaml")
+        mirror.put(folder / "multirun.yaml")

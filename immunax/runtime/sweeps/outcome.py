@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from immunax.runtime import atomic, code, digest, failure, manifest
+from immunax.runtime import atomic, bucket, code, digest, failure, manifest, mirror, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
 from immunax.runtime.untrusted import values
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
           config: plain, every interpolation resolved.
         """
         own = {name: value for name, value in config.items() if name not in FREE}
-        outputs = Path(str(config.get("outputs", "."))).absolute()
+        outputs = mirror.local(str(config.get("outputs", "."))).absolute()
         files = sorted(file for path in set(_texts(own)) for file in _files(path, outputs))
         return cls(digest.of_json(own), digest.of_json(files), _code())
 
@@ -116,8 +116,16 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1024)
-def _files(text: str, outputs: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of what a text names, if it is a path; a folder that runs lie in is no input."""
+def _files(text: str, outputs: Path) -> tuple[tuple[str, int, int | str], ...]:
+    """Names, sizes and times of what a text names, if it is a path; a folder that runs lie in is no input.
+
+    Objects in a bucket have tags in place of times.
+    """
+    if text.startswith(tuple(f"{kind}://" for kind in stand_ins.SCHEMES)):
+        if not bucket.is_address(text) or atomic.is_within(outputs, mirror.local(text)):
+            return ()
+        there = sorted(bucket.below(text).items())
+        return tuple((bucket.join(text, name), each.size, each.tag) for name, each in there)
     try:
         path = Path(text).expanduser()
         if not text or not path.exists() or atomic.is_within(outputs, path):

@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from immunax.runtime import console, digest
+from immunax.runtime import console, digest, failure, mirror
 from immunax.runtime.distributed import share
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import Job, given
@@ -27,6 +27,8 @@ from immunax.runtime.sweeps.bundle import Bundled, Overrides, bundles
 from immunax.runtime.sweeps.outcome import Asked, Outcome
 from immunax.runtime.together import agreed
 
+_MARKS = (f"/{outcome.FILE}", f"/{failure.FILE}")
+"""Files that say how a run of a sweep ended."""
 _PATIENCE = 10
 """How many rounds of lost workers may end no run before the sweep ends."""
 
@@ -121,7 +123,7 @@ class Runs:
             self._launch(left)
             ended |= self._known(left)
             noted = set(agreed(lambda: [each.folder for each in self.job.failures.found()]))
-            still = [run for run in left if run not in ended and str(run.folder) not in noted]
+            still = [run for run in left if run not in ended and mirror.named(run.folder) not in noted]
             idle = idle + 1 if len(still) == len(left) else 0
             left = still
         self.lost += left
@@ -160,7 +162,12 @@ class Runs:
         return Wanted(overrides, Path(*places).absolute(), Asked.of(plain), digest.of_json(shared))
 
     def _known(self, runs: Sequence[Wanted]) -> dict[Wanted, Outcome]:
-        found = agreed(lambda: [_plain(outcome.known(run.folder, run.asked)) for run in runs])
+        def known() -> list[dict[str, Any] | None]:
+            # All of a bucket's at once, which takes a request for a thousand of them.
+            mirror.fetch(Path(str(self.config.hydra.sweep.dir)), lambda name: name.endswith(_MARKS))
+            return [_plain(outcome.known(run.folder, run.asked)) for run in runs]
+
+        found = agreed(known)
         return {run: Outcome(**each) for run, each in zip(runs, found, strict=True) if each is not None}
 
 

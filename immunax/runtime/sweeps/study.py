@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from immunax.runtime import atomic, console, failure
+from immunax.runtime import atomic, console, failure, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import DISTRIBUTED, Job, alone
 from immunax.runtime.objective import FIELD, objective
@@ -140,7 +140,7 @@ class Study:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self.folder, self.search, self.fixed, self.wanted, self.seed = folder, search, list(fixed), wanted, seed
         self.space = {name: _distribution(each) for name, each in varied.items()}
-        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        storage = JournalStorage(JournalFileBackend(str(mirror.fetch(folder / JOURNAL))))
         self._study = optuna.create_study(study_name="study", storage=storage, load_if_exists=True)
         chosen = [f"{name}=..." for name in varied]
         kept = [each for each in fixed if _root(each) not in (*FREE, DISTRIBUTED)]
@@ -169,6 +169,7 @@ class Study:
             new = [self._study.ask(self.space) for _ in range(count)]
         except (ValueError, TypeError) as error:
             raise UserError(f"hydra/sweeper=optuna: {error}; choose another run=NAME for another study.") from error
+        mirror.put(self.folder / JOURNAL)
         return [(trial.number, self._overrides(trial.params)) for trial in new]
 
     def tell(self, number: int, run: Wanted, found: Outcome | None) -> None:
@@ -194,6 +195,7 @@ class Study:
             self._study.tell(number, value)
         else:
             self._study.tell(number, state=TrialState.FAIL if found is None else TrialState.PRUNED)
+        mirror.put(self.folder / JOURNAL)
 
     def close(self) -> None:
         """Leaves the trials in a file, and tells of the best."""
@@ -230,7 +232,7 @@ def _root(override: str) -> str:
 
 def _line(folder: Path) -> str:
     file = folder / failure.FILE
-    return str(values.read_object(file).get("line", "")) if file.is_file() else ""
+    return str(values.read_object(file).get("line", "")) if mirror.fetch(file).is_file() else ""
 
 
 def _distribution(override: Override) -> Any:
