@@ -11,13 +11,13 @@ from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.data.packing import total
 from immunax.models.model import Model
+from immunax.outer.row_share import largest
 from immunax.pod import report as pod_report
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
 from immunax.pod.chips import Chip, chip_of, compile_only_devices
 from immunax.pod.fit import compile_step, step_seconds
 from immunax.pod.population_fit import PopulationFit, compile_attacks, compile_search
-from immunax.pod.real_tokens import largest
 from immunax.pod.sharing import Sharing, whole
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError

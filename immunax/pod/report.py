@@ -22,7 +22,7 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens] | No
       fit: of a program.
       chip: that it is for.
       devices: the mesh.
-      rows: of :func:`~immunax.pod.real_tokens.largest`.
+      rows: of :func:`~immunax.outer.row_share.largest`.
     """
     seconds = dict(roofline(fit, chip, devices.size))
     counted = fit.traffic

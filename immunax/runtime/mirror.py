@@ -137,7 +137,7 @@ def remove(path: Path) -> None:
         bucket.remove(address, sorted(found, key=lambda name: name.rpartition("/")[2] not in _MARKERS))
     if path.is_dir():
         shutil.rmtree(path)
-    else:
+    elif path.exists():  # a part of a path that is a file has nothing below it
         path.unlink(missing_ok=True)
 
 

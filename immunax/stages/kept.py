@@ -9,7 +9,7 @@ from immunax.campaign.programs import Program
 from immunax.data.chat import Counts
 from immunax.data.packing import Tokens, total
 from immunax.outer.defense import Mixture
-from immunax.pod.real_tokens import largest
+from immunax.outer.row_share import largest
 from immunax.runtime import console, goodput
 
 ATTACK = "attack"

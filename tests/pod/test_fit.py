@@ -17,13 +17,13 @@ from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
 from immunax.outer.attacker import Attacker
 from immunax.outer.defense import Mixture
+from immunax.outer.row_share import largest
 from immunax.outer.simulation import Simulation
 from immunax.outer.training import Training, begin, outer_step
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.advice import advise
 from immunax.pod.chips import CHIPS
 from immunax.pod.fit import compile_step, device_bytes, refused_memory
-from immunax.pod.real_tokens import largest
 from immunax.pod.report import show, to_json
 from immunax.runtime.mesh import MeshSpec, build, shard
 
