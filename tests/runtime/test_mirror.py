@@ -14,12 +14,6 @@ from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.failures import Failures
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with buckets.served(tmp_path_factory.mktemp("served")) as url:
-        yield url
-
-
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Makes this process another machine, with a disk of its own."""
@@ -32,8 +26,8 @@ def machine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def place(server, machine):
-    return f"{buckets.made(server)}/runs"
+def place(bucket_server, machine):
+    return f"{buckets.made(bucket_server)}/runs"
 
 
 @pytest.mark.parametrize(
