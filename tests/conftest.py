@@ -2,6 +2,7 @@
 
 import os
 
+import buckets
 import pytest
 import quick
 
@@ -38,3 +39,10 @@ def compile_fast():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory):
+    """The address of a server of buckets; tests make their own bucket there."""
+    with buckets.served(tmp_path_factory.mktemp("buckets")) as url:
+        yield url

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import getnode, uuid4
 
-from immunax.runtime import bucket, console, stand_ins
+from immunax.runtime import bucket, console, signals, stand_ins
 from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
+from immunax.runtime.meeting import EXIT_LOST
 
 FILE = ".lease"
 SECONDS = 60.0
@@ -46,7 +48,8 @@ def held(folder: str, wait_seconds: float = SECONDS) -> Iterator[bool]:
         ended.set()
         thread.join()
         with suppress(UserError):  # it lapses by itself
-            bucket.remove(folder, [FILE])
+            if _is_ours(address, name):
+                bucket.remove(folder, [FILE])
 
 
 def is_held(folder: str) -> bool:
@@ -86,7 +89,16 @@ def _taken(address: str, name: str, wait_seconds: float) -> bool:
 def _renewing(address: str, name: str, ended: threading.Event) -> None:
     while not ended.wait(SECONDS / 3):
         with suppress(UserError):  # the next time
+            if not _is_ours(address, name):
+                say(f"error: {address} has lapsed and another process has taken it: this one ends", error=True)
+                signals.end(EXIT_LOST)
             bucket.put_bytes(_content(name), address)
+
+
+def _is_ours(address: str, name: str) -> bool:
+    """Whether nobody else has the lease; one that is gone is anybody's."""
+    said = _read(address)
+    return said is None or said["name"] == name
 
 
 def _content(name: str) -> bytes:

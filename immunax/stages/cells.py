@@ -14,7 +14,7 @@ from immunax.campaign.search import Search
 from immunax.conditions import records
 from immunax.conditions.edges import RATE, TRIED
 from immunax.conditions.records import NEUTRAL, TRAINABILITY, UNATTACKED, Table
-from immunax.runtime import console, digest
+from immunax.runtime import console, digest, mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.places import without_places
 from immunax.runtime.together import barrier
@@ -188,6 +188,7 @@ class CellStore:
           UserError: a file cannot be read.
         """
         barrier()  # behind what the leader wrote
+        mirror.fetch(self._folder)
         tables = [read(self._path(*each, "")) for each in cells if self.holds(*each)]
         return Measured(*(pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True)))
 

@@ -10,17 +10,11 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, build
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with buckets.served(tmp_path_factory.mktemp("served")) as url:
-        yield url
-
-
 @pytest.fixture
-def model(server, tmp_path, monkeypatch):
+def model(bucket_server, tmp_path, monkeypatch):
     """A folder of a model, and the same in a bucket."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine"))
-    folder, address = tiny_model.write(tmp_path / "model"), f"{buckets.made(server)}/model"
+    folder, address = tiny_model.write(tmp_path / "model"), f"{buckets.made(bucket_server)}/model"
     for file in folder.iterdir():
         bucket.put(file, f"{address}/{file.name}")
     return folder, address

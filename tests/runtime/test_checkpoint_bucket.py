@@ -9,13 +9,12 @@ from immunax.runtime.errors import RefusedError, UserError
 
 
 @pytest.fixture(scope="module", params=["gs", "s3"])
-def place(request, tmp_path_factory):
-    if request.param == "s3":
-        with buckets.amazon() as address:
-            yield address
-    else:
-        with buckets.served(tmp_path_factory.mktemp("served")) as url:
-            yield buckets.made(url)
+def place(request, bucket_server):
+    if request.param == "gs":
+        yield buckets.made(bucket_server)
+        return
+    with buckets.amazon() as address:
+        yield address
 
 
 @pytest.fixture

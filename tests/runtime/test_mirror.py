@@ -6,15 +6,12 @@ import threading
 import buckets
 import pytest
 
+from immunax import results
 from immunax.runtime import atomic, bucket, cache, digest, lease, mirror, stand_ins
 from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.escaped import escaped
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with buckets.served(tmp_path_factory.mktemp("served")) as url:
-        yield url
+from immunax.runtime.sweeps import outcome
+from immunax.runtime.sweeps.failures import Failures
 
 
 @pytest.fixture
@@ -29,8 +26,8 @@ def machine(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def place(server, machine):
-    return f"{buckets.made(server)}/runs"
+def place(bucket_server, machine):
+    return f"{buckets.made(bucket_server)}/runs"
 
 
 @pytest.mark.parametrize(
@@ -265,3 +262,66 @@ def test_a_cache_in_a_bucket_that_takes_nothing_is_read_all_the_same(place, mach
     cache.enable_compilation_cache()
     assert "keeps nothing new" in capsys.readouterr().err
     cache.jax.config.update("jax_compilation_cache_dir", None)
+
+
+def test_a_lease_that_another_one_has_taken_ends_the_process(place, machine, monkeypatch, capsys):
+    monkeypatch.setattr(lease, "SECONDS", 0.03)
+    ended = threading.Event()
+
+    def end(status):
+        ended.set()
+        raise UserError("the process is gone")
+
+    monkeypatch.setattr(lease.signals, "end", end)
+    with lease.held(place):
+        bucket.put_bytes(lease._content("another"), f"{place}/.lease")
+        assert ended.wait(10)
+    assert bucket.about(f"{place}/.lease") is not None
+
+
+def test_a_library_that_is_not_installed_is_told_with_the_extra_that_has_it(monkeypatch, machine):
+    bucket._opened.cache_clear()
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UserError, match=r"pip install 'immunax\[bucket\]'"):
+        bucket.check_writable("s3://b/x")
+
+
+def test_runs_in_a_bucket_are_found_without_what_they_have_made(place, machine, capsys):
+    for run in ("one", "two"):
+        record = {"config": {"seed": 0}, "ended": "2026-01-01T00:00:00+00:00"}
+        bucket.put_bytes(json.dumps(record).encode(), f"{place}/sweep/{run}/manifest.json")
+        bucket.put_bytes(b"weights", f"{place}/sweep/{run}/model/model.safetensors")
+    assert results.main([place]) == 0
+    shown = capsys.readouterr().out
+    assert "sweep/one" in shown
+    assert "sweep/two" in shown
+    assert not (mirror.local(place) / "sweep" / "one" / "model").exists()
+    assert results.main([f"{place}/none"]) == 2
+    assert f"{place}/none: is not there" in capsys.readouterr().err
+
+
+def test_a_job_that_failed_is_noted_in_a_bucket_and_told_at_the_end_of_the_sweep(place, machine, capsys):
+    def sweep():
+        with Failures.of(mirror.local(place)) as failures:
+            assert failures.note(mirror.local(f"{place}/one"), "job one", 2)
+            assert [each.folder for each in failures.found()] == [f"{place}/one"]
+            assert len(bucket.below(place)) == 1
+
+    with pytest.raises(SystemExit) as end:
+        sweep()
+    assert end.value.code == 2
+    assert "job one" in capsys.readouterr().err
+    assert bucket.below(place) == {}
+
+
+def test_how_a_run_ended_and_what_its_inputs_were_is_known_on_another_machine(place, machine):
+    bucket.put_bytes(b"1", f"{place}/data/rows.jsonl")
+    config = {"outputs": f"{place}/runs", "data": f"{place}/data"}
+    asked = outcome.Asked.of(config)
+    outcome.ended(mirror.local(f"{place}/runs/one"), asked)
+    machine("other")
+    folder = mirror.fetch(mirror.local(f"{place}/runs/one"))
+    assert outcome.known(folder, asked) is not None
+    bucket.put_bytes(b"2", f"{place}/data/rows.jsonl")
+    outcome._files.cache_clear()
+    assert outcome.known(folder, outcome.Asked.of(config)) is None

@@ -22,12 +22,6 @@ SHORT = (
 LONG = ("trainer.steps=12", "trainer.checkpoint_every=2")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with buckets.served(tmp_path_factory.mktemp("served")) as url:
-        yield url
-
-
 @pytest.fixture
 def home(tmp_path):
     tiny_model.write(tmp_path / "model")
@@ -61,8 +55,8 @@ def until_there(address, process, seconds=120):
         time.sleep(0.05)
 
 
-def test_a_run_in_a_bucket_that_is_killed_goes_on_on_another_machine_and_ends_as_one_on_a_disk(home, server):
-    runs = f"{buckets.made(server)}/runs"
+def test_a_run_in_a_bucket_that_is_killed_goes_on_on_another_machine_and_ends_as_one_on_a_disk(home, bucket_server):
+    runs = f"{buckets.made(bucket_server)}/runs"
     ended(home, *TRAIN, *LONG, "run=one")
     killed = start(home, *TRAIN, *LONG, f"outputs={runs}", "run=one")
     until_there(f"{runs}/one/checkpoints/2/commit_success.txt", killed)
@@ -80,7 +74,7 @@ def test_a_run_in_a_bucket_that_is_killed_goes_on_on_another_machine_and_ends_as
     assert f"the results are in {runs}/one" in ended(home, *TRAIN, *LONG, f"outputs={runs}", "run=one").err
 
 
-def test_a_bucket_that_is_not_there_is_told_in_one_line_before_anything_is_computed(home, server):
+def test_a_bucket_that_is_not_there_is_told_in_one_line_before_anything_is_computed(home, bucket_server):
     done = ended(home, *TRAIN, "outputs=gs://no-such-bucket/runs", status=2)
     assert done.err.strip().endswith("there is no bucket gs://no-such-bucket, or no such object in it; check the name.")
     assert "load data" not in done.err
@@ -88,8 +82,8 @@ def test_a_bucket_that_is_not_there_is_told_in_one_line_before_anything_is_compu
 
 
 @pytest.mark.slow
-def test_two_processes_of_which_each_has_a_disk_of_its_own_meet_in_the_bucket_alone(home, server):
-    place = buckets.made(server)
+def test_two_processes_of_which_each_has_a_disk_of_its_own_meet_in_the_bucket_alone(home, bucket_server):
+    place = buckets.made(bucket_server)
     command = (*TRAIN, "mesh.data=2", "mesh.fsdp=2", f"outputs={place}/runs")
     one = processes.alone(home, 4, *command, "run=one")
     assert one.status == 0, one.err
