@@ -6,14 +6,16 @@ each instruction as often as it runs. Of a conditional the branch that moves mos
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 from immunax.pod.hlo import Computation, HloProgram, Instruction
 from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, product_flops
 from immunax.pod.replica_groups import group
 
+PRODUCTS = ("dot", "convolution")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
@@ -57,44 +59,63 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int]) -> Traffic:
       mesh_shape: sizes by axis, in the mesh's order; device i of the program is the i-th of the mesh.
     """
 
+    collectives = _collectives(program)
+
     @cache
     def inside(name: str) -> Traffic:
         total, computation = Traffic(), program.computations[name]
-        collectives: dict[str, list[tuple[Instruction, Computation]]] = defaultdict(list)
         for instruction in computation.values():
-            _add_called(instruction, computation, total)
+            for called, times in _called(instruction, computation):
+                total.add(called, times)
             total.hbm_bytes += hbm_bytes(instruction, computation, program)
             for each, home in _products_and_collectives(instruction, computation, program):
-                if each.opcode in ("dot", "convolution"):
-                    total.flops += product_flops(each, home)
-                else:
-                    channel = _CHANNEL.search(each.attributes)
-                    collectives[channel[1] if channel else f"{instruction.name} {each.name}"].append((each, home))
-        for pieces in collectives.values():
-            _add_collective(pieces, total)
+                total.flops += product_flops(each, home) if each.opcode in PRODUCTS else 0
+        for each, home, alone in collectives[name]:
+            kind = _kind(each, home)
+            members, axes = group(each.attributes, mesh_shape)
+            if members > 1:
+                size = sent_bytes(kind, each, home, members)
+                total.sent[kind, axes] += size
+                total.waited += size if alone else 0
         return total
 
-    def _add_called(instruction: Instruction, computation: Computation, total: Traffic) -> None:
-        called = instruction.called()
-        if instruction.opcode == "while":
-            total.add(inside(called["body"]), program.trips(instruction, computation))
-        elif instruction.opcode == "conditional":
-            total.add(max((inside(name) for name in called.values()), key=lambda each: each.hbm_bytes))
-        elif instruction.opcode in ("call", "async-start"):
-            for name in called.values():
-                total.add(inside(name))
-
-    def _add_collective(pieces: Sequence[tuple[Instruction, Computation]], total: Traffic) -> None:
-        # A TPU lays pieces of one collective into several fusions, beside products; they share its channel.
-        each, home = pieces[0]
-        kind = _kind(each, home)
-        members, axes = group(each.attributes, mesh_shape)
-        if members > 1:
-            size = sent_bytes(kind, each, home, members)
-            total.sent[kind, axes] += size
-            total.waited += size if len(pieces) == 1 and not each.opcode.endswith("-start") else 0
+    def _called(instruction: Instruction, computation: Computation) -> Iterator[tuple[Traffic, int]]:
+        names = program.runs_of(instruction, computation)
+        if instruction.opcode == "conditional":
+            yield max((inside(name) for name in names), key=lambda each: each.hbm_bytes), 1
+        else:
+            yield from ((inside(name), times) for name, times in names.items())
 
     return inside(program.entry)
+
+
+class _Collective(NamedTuple):
+    """One of them, with the computation around it, and whether it is a single instruction that begins and ends it."""
+
+    instruction: Instruction
+    home: Computation
+    alone: bool
+
+
+def _collectives(program: HloProgram) -> Mapping[str, list[_Collective]]:
+    """The collectives of each computation that a program runs.
+
+    A TPU lays pieces of one collective into several fusions beside products, even into those of a loop that begins and ends
+    meanwhile; they share its channel. It happens as often as the computation runs that runs least.
+    """
+    pieces: dict[str, list[tuple[str, Instruction, Computation]]] = defaultdict(list)
+    runs = program.runs()
+    for name in runs:
+        for instruction in program.computations[name].values():
+            for each, home in _products_and_collectives(instruction, program.computations[name], program):
+                if each.opcode not in PRODUCTS:
+                    channel = _CHANNEL.search(each.attributes)
+                    pieces[channel[1] if channel else f"{instruction.name} {each.name}"].append((name, each, home))
+    found: dict[str, list[_Collective]] = defaultdict(list)
+    for parts in pieces.values():
+        name, each, home = min(parts, key=lambda part: runs[part[0]])
+        found[name].append(_Collective(each, home, len(parts) == 1 and not each.opcode.endswith("-start")))
+    return found
 
 
 def _products_and_collectives(
@@ -105,7 +126,7 @@ def _products_and_collectives(
         inner = program.computations[instruction.called()["calls"]]
         for each in inner.values():
             yield from _products_and_collectives(each, inner, program)
-    elif instruction.opcode in ("dot", "convolution") or instruction.opcode.removesuffix("-start") in COLLECTIVES:
+    elif instruction.opcode in PRODUCTS or instruction.opcode.removesuffix("-start") in COLLECTIVES:
         yield instruction, computation
 
 
