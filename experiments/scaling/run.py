@@ -55,9 +55,11 @@ def cases() -> Iterator[Case]:
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.fsdp=128", "mesh.tensor=2")
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=16", "mesh.fsdp=16", "mesh.tensor=1")
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=4", "mesh.fsdp=64", "mesh.tensor=1")
-    for rows in (64, 1024):
+    for rows in (64, 256, 1024):
         for defense in DEFENSES:
             yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch")
+    yield _defense("safety_tuning", "llama2_7b", "v5e_256", 256, "batch", "mesh.fsdp=128", "mesh.tensor=2")
+    yield _defense("safety_tuning", "llama2_7b", "v5e_256", 512, "batch", "mesh.fsdp=256", "mesh.tensor=1")
     for mesh, chips in (("v5p_64", 32), ("v5p_512", 256)):
         for defense in DEFENSES:
             yield _defense(defense, "llama3_70b" if chips == 256 else "llama2_7b", mesh, chips * ROWS_A_CHIP, "v5p")
