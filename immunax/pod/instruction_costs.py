@@ -147,17 +147,22 @@ def _touched(name: str, inner: Computation, program: HloProgram) -> Iterator[flo
             yield from (_read_of(place, nested, program) for place in places)
         elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
             yield user.arrays[0].bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+        elif _on_its_way(user, inner) or (user.opcode == "dynamic-update-slice" and user.operands[0] == name):
             yield 0
         elif not (user.opcode == "tuple" and user.root):
             yield math.inf
+
+
+def _on_its_way(instruction: Instruction, inner: Computation) -> bool:
+    """Whether it is a piece of a collective that goes on in other fusions, of which the last one gives nothing else."""
+    return instruction.opcode in COLLECTIVES and _root(inner).opcode == "tuple"
 
 
 def _written_of(value: Instruction, inner: Computation, program: HloProgram) -> float:
     """Bytes that a fusion writes of one of its results; infinite for all of them."""
     if value.opcode == "bitcast":
         return _written_of(inner[value.operands[0]], inner, program)
-    if value.opcode == "parameter":
+    if value.opcode == "parameter" or _on_its_way(value, inner):
         return 0
     if value.opcode == "dynamic-update-slice":
         return inner[value.operands[1]].arrays[0].bytes

@@ -261,3 +261,56 @@ ENTRY %main (x: bf16[32,8], j: s32[], y: bf16[64], o: f32[32,8], n: f32[1,8]) ->
     sliced, updated = 8 * 2, 8 * 4
     # A row is read and a row is written; of what is updated, the new row is read and written.
     assert traffic(parse(text), SHAPE).hbm_bytes == 2 * sliced + 2 * updated
+
+
+def test_a_collective_that_begins_before_a_loop_and_ends_behind_it_is_sent_once():
+    text = """HloModule around
+
+%piece (a: f32[8], r: f32[16], x: f32[4,4]) -> (f32[4,4], f32[8], f32[16]) {
+  %a = f32[8]{0} parameter(0)
+  %r = f32[16]{0} parameter(1)
+  %x = f32[4,4]{1,0} parameter(2)
+  %y = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %g = f32[16]{0} all-gather(%a), channel_id=3, replica_groups=[4,2]<=[8], dimensions={0}
+  ROOT %t = (f32[4,4]{1,0}, f32[8]{0}, f32[16]{0}) tuple(%y, %a, %g)
+}
+
+%last (b: f32[8], s: f32[16]) -> f32[16] {
+  %b = f32[8]{0} parameter(0)
+  %s = f32[16]{0} parameter(1)
+  ROOT %h = f32[16]{0} all-gather(%b), channel_id=3, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%body (p: (s32[], f32[4,4], f32[8], f32[16])) -> (s32[], f32[4,4], f32[8], f32[16]) {
+  %p = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) parameter(0)
+  %i = s32[]{:S(6)} get-tuple-element(%p), index=0
+  %m = f32[4,4]{1,0:S(1)} get-tuple-element(%p), index=1
+  %c = f32[8]{0} get-tuple-element(%p), index=2
+  %d = f32[16]{0} get-tuple-element(%p), index=3
+  %f = (f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) fusion(%c, %d, %m), kind=kOutput, calls=%piece
+  %n = f32[4,4]{1,0:S(1)} get-tuple-element(%f), index=0
+  %o = f32[8]{0} get-tuple-element(%f), index=1
+  %q = f32[16]{0} get-tuple-element(%f), index=2
+  ROOT %u = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) tuple(%i, %n, %o, %q)
+}
+
+%condition (v: (s32[], f32[4,4], f32[8], f32[16])) -> pred[] {
+  %v = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) parameter(0)
+  ROOT %w = pred[]{:S(6)} constant(true)
+}
+
+ENTRY %main (z: (s32[], f32[4,4], f32[8], f32[16])) -> f32[16] {
+  %z = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) parameter(0)
+  %l = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) while(%z), TRIPS
+  %j = f32[8]{0} get-tuple-element(%l), index=2
+  %k = f32[16]{0} get-tuple-element(%l), index=3
+  ROOT %e = f32[16]{0} fusion(%j, %k), kind=kLoop, calls=%last
+}
+"""
+    trips = 'condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}'
+    counted = traffic(parse(text.replace("TRIPS", trips)), SHAPE)
+    assert dict(counted.sent) == {("all-gather", "tensor"): 8 * 4}
+    assert counted.waited == 0
+    assert counted.flops == 5 * 2 * 4 * 4 * 4
+    # Its result is written once too, by the last piece, which reads what it sends.
+    assert counted.hbm_bytes == 8 * 4 + 16 * 4
