@@ -23,6 +23,7 @@ from immunax.runtime.launch import configuration_folder
 RESULTS = Path(__file__).parent / "results"
 DEFENSES = ("safety_tuning", "rep_noise", "tar")
 AXES = ("fsdp", "tensor")
+"""Of the table; what is sent over `data` counts with `fsdp`, whose gradient it is."""
 ROWS_A_CHIP = 2
 """Rows of 512 tokens that each stream, inner batch and check has for every chip: what the slice of one table grows with."""
 
@@ -52,6 +53,8 @@ def cases() -> Iterator[Case]:
             yield _defense(defense, "llama2_7b", f"v5e_{chips}", chips * ROWS_A_CHIP, "weak")
     for defense, rows in LARGE.items():
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.fsdp=128", "mesh.tensor=2")
+        yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=16", "mesh.fsdp=16", "mesh.tensor=1")
+        yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=4", "mesh.fsdp=64", "mesh.tensor=1")
     for rows in (64, 1024):
         for defense in DEFENSES:
             yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch")
@@ -124,7 +127,7 @@ def _cells(found: dict) -> list[str]:
     seconds, step = found["seconds"], found["step_seconds"]
     sent = dict.fromkeys(AXES, 0.0)
     for axes, size in found["device_sent_by_axis"].items():
-        sent["fsdp" if "fsdp" in axes else "tensor"] += size
+        sent["tensor" if axes == "tensor" else "fsdp"] += size
     waited = found["device_waited"] / sum(sent.values()) * seconds["interconnect"]
     return [
         mesh,

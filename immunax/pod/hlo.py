@@ -5,6 +5,7 @@ the trip counts of loops.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -91,6 +92,26 @@ class HloProgram:
 
     computations: Mapping[str, Computation]
     entry: str
+
+    def runs_of(self, instruction: Instruction, home: Computation) -> dict[str, int]:
+        """The computations that one instruction runs, fused ones apart, and how often: of a conditional every branch."""
+        called = instruction.called()
+        if instruction.opcode == "while":
+            return {called["body"]: self.trips(instruction, home)}
+        return dict.fromkeys(called.values(), 1) if instruction.opcode in ("conditional", "call", "async-start") else {}
+
+    def runs(self) -> dict[str, int]:
+        """How often each computation runs that is not fused, of conditionals every branch."""
+        total: dict[str, int] = defaultdict(int)
+
+        def walk(name: str, times: int) -> None:
+            total[name] += times
+            for instruction in self.computations[name].values():
+                for called, each in self.runs_of(instruction, self.computations[name]).items():
+                    walk(called, times * each)
+
+        walk(self.entry, 1)
+        return dict(total)
 
     def trips(self, loop: Instruction, home: Computation) -> int:
         """How often the body of a ``while`` runs: as XLA says, or as its counter's start, step and bound do; else 1.

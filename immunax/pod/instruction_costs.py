@@ -90,37 +90,22 @@ def _hbm(array: Array) -> int:
     return array.bytes if array.space == 0 else 0
 
 
-def in_pieces(instruction: Instruction) -> bool:
-    """Whether a fusion holds one piece of a collective, whose buffers it passes on; the collective is counted once, apart."""
-    return instruction.called().get("calls", "").startswith("async_collective_fusion")
-
-
-def moved_bytes(collective: Instruction, home: Computation) -> float:
-    """What a collective reads from and writes to main memory."""
-    read = sum(_hbm(array) for name in collective.operands if name in home for array in home[name].arrays)
-    return read + sum(_hbm(array) for array in collective.arrays)
-
-
 def _fusion_bytes(fusion: Instruction, operands: Sequence[Sequence[Array]], program: HloProgram) -> float:
     """A fusion reads of an operand only what it slices from it, and writes of an operand that it updates only the update.
 
     What it hands on as it came, as a fusion around a collective on its way does, is neither read nor written.
     """
     inner = program.computations[fusion.called()["calls"]]
-    if in_pieces(fusion):
-        inner = {name: each for name, each in inner.items() if each.opcode not in COLLECTIVES}
     total = 0.0
     for number, arrays in enumerate(operands):
         size = sum(_hbm(array) for array in arrays)
         total += min(size, _read_of(number, inner, program))
     root = _root(inner)
-    made = [inner.get(name) for name in root.operands] if root.opcode == "tuple" else [root]
+    made = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
     if len(made) != len(fusion.arrays):
         return total + sum(_hbm(array) for array in fusion.arrays)
     return total + sum(
-        min(_hbm(array), _written_of(each, inner, program))
-        for array, each in zip(fusion.arrays, made, strict=True)
-        if each is not None
+        min(_hbm(array), _written_of(each, inner, program)) for array, each in zip(fusion.arrays, made, strict=True)
     )
 
 
@@ -147,17 +132,22 @@ def _touched(name: str, inner: Computation, program: HloProgram) -> Iterator[flo
             yield from (_read_of(place, nested, program) for place in places)
         elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
             yield user.arrays[0].bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+        elif _on_its_way(user, inner) or (user.opcode == "dynamic-update-slice" and user.operands[0] == name):
             yield 0
         elif not (user.opcode == "tuple" and user.root):
             yield math.inf
+
+
+def _on_its_way(instruction: Instruction, inner: Computation) -> bool:
+    """Whether it is a piece of a collective that goes on in other fusions, of which the last one gives nothing else."""
+    return instruction.opcode in COLLECTIVES and _root(inner).opcode == "tuple"
 
 
 def _written_of(value: Instruction, inner: Computation, program: HloProgram) -> float:
     """Bytes that a fusion writes of one of its results; infinite for all of them."""
     if value.opcode == "bitcast":
         return _written_of(inner[value.operands[0]], inner, program)
-    if value.opcode == "parameter":
+    if value.opcode == "parameter" or _on_its_way(value, inner):
         return 0
     if value.opcode == "dynamic-update-slice":
         return inner[value.operands[1]].arrays[0].bytes

@@ -7,14 +7,16 @@ each instruction as often as it runs. Of a conditional the branch that moves mos
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 from immunax.pod.hlo import Computation, HloProgram, Instruction
-from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, in_pieces, moved_bytes, product_flops
+from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, product_flops
 from immunax.pod.replica_groups import group
 from immunax.pod.slice_transfers import between_slices, is_between_slices
 
+PRODUCTS = ("dot", "convolution")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
@@ -26,15 +28,15 @@ class Traffic:
       flops: of matrix products, recomputed and replicated ones too.
       hbm_bytes: read from and written to main memory by instructions; what a fusion keeps on the chip is not counted.
       sent: bytes sent to other devices of its slice, by (collective, mesh axes), such as ``("all-gather", "fsdp")``.
-      sent_over_dcn: bytes sent to other slices, likewise.
-      waited: bytes sent within a slice that the device waits for, by collectives that the compiler has put beside no other work.
+      waited: of these the bytes that the device waits for, by collectives that the compiler has put beside no other work.
+      sent_over_dcn: bytes sent to other slices, as ``sent`` has them.
     """
 
     flops: float = 0.0
     hbm_bytes: float = 0.0
     sent: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
-    sent_over_dcn: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     waited: float = 0.0
+    sent_over_dcn: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, other: "Traffic", times: int = 1) -> None:
         """Counts another piece of the program, run so many times."""
@@ -83,88 +85,66 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int], slices: Mapping[
     """
     slices = slices or dict.fromkeys(mesh_shape, 1)
     inside_a_slice = {axis: size // slices[axis] for axis, size in mesh_shape.items()}
+    collectives = _collectives(program)
 
     @cache
-    def inside(name: str) -> _Piece:
-        piece, computation = _Piece(), program.computations[name]
+    def inside(name: str) -> Traffic:
+        total, computation = Traffic(), program.computations[name]
         for instruction in computation.values():
-            _count(instruction, computation, piece)
-        return piece
-
-    def _count(instruction: Instruction, computation: Computation, piece: _Piece) -> None:
-        called = instruction.called()
-        if instruction.opcode == "while":
-            piece.add(inside(called["body"]), program.trips(instruction, computation))
-        elif instruction.opcode == "conditional":
-            piece.add(max((inside(name) for name in called.values()), key=lambda each: each.whole().hbm_bytes))
-        elif instruction.opcode in ("call", "async-start"):
-            for name in called.values():
-                piece.add(inside(name))
-        piece.counted.hbm_bytes += hbm_bytes(instruction, computation, program)
-        for each, home in _products_and_collectives(instruction, computation, program):
-            if each.opcode in ("dot", "convolution"):
-                piece.counted.flops += product_flops(each, home)
-            elif each.opcode == "send":
+            for called, times in _called(instruction, computation):
+                total.add(called, times)
+            total.hbm_bytes += hbm_bytes(instruction, computation, program)
+            for each, home in _products_and_collectives(instruction, computation, program):
+                total.flops += product_flops(each, home) if each.opcode in PRODUCTS else 0
+        for each, home, alone in collectives[name]:
+            if each.opcode == "send":
                 kind, members, axes = between_slices(each.attributes, slices)
-                piece.counted.sent_over_dcn[kind, axes] += sent_bytes(kind, each, home, members)
-            else:
-                channel = _CHANNEL.search(each.attributes)
-                found = _collective(each, home, inside_a_slice)
-                if in_pieces(instruction):
-                    found.hbm_bytes += moved_bytes(each, home)
-                piece.meet(channel[1] if channel else None, found)
-
-    return inside(program.entry).whole()
-
-
-@dataclass
-class _Piece:
-    """A part of a program: what is counted, and collectives of which other parts may hold pieces too.
-
-    A TPU lays pieces of one collective into several fusions, to send while it multiplies; they share its channel, and some lie
-    within small loops. The collective runs once for each run of the smallest part that holds all of them.
-
-    Attributes:
-      counted: of all else.
-      channels: how often each collective runs, and what it costs once, by channel; in pieces it is not waited for.
-    """
-
-    counted: Traffic = field(default_factory=Traffic)
-    channels: dict[str, tuple[int, Traffic]] = field(default_factory=dict)
-
-    def meet(self, channel: str | None, cost: Traffic) -> None:
-        """Counts a collective, or a piece of one."""
-        if channel is None:
-            self.counted.add(cost)
-        else:
-            self._meet(channel, 1, cost)
-
-    def add(self, other: "_Piece", times: int = 1) -> None:
-        """Counts a part of this part, run so many times."""
-        self.counted.add(other.counted, times)
-        for channel, (runs, cost) in other.channels.items():
-            self._meet(channel, runs * times, cost)
-
-    def _meet(self, channel: str, runs: int, cost: Traffic) -> None:
-        known = channel in self.channels
-        self.channels[channel] = (1, replace(cost, waited=0.0)) if known else (runs, cost)
-
-    def whole(self) -> Traffic:
-        """All of it, run once."""
-        total = Traffic()
-        total.add(self.counted)
-        for runs, cost in self.channels.values():
-            total.add(cost, runs)
+                total.sent_over_dcn[kind, axes] += sent_bytes(kind, each, home, members)
+                continue
+            kind = _kind(each, home)
+            members, axes = group(each.attributes, inside_a_slice)
+            if members > 1:
+                size = sent_bytes(kind, each, home, members)
+                total.sent[kind, axes] += size
+                total.waited += size if alone else 0
         return total
 
+    def _called(instruction: Instruction, computation: Computation) -> Iterator[tuple[Traffic, int]]:
+        names = program.runs_of(instruction, computation)
+        if instruction.opcode == "conditional":
+            yield max((inside(name) for name in names), key=lambda each: each.hbm_bytes), 1
+        else:
+            yield from ((inside(name), times) for name, times in names.items())
 
-def _collective(instruction: Instruction, home: Computation, inside_a_slice: Mapping[str, int]) -> Traffic:
-    found, kind = Traffic(), _kind(instruction, home)
-    members, axes = group(instruction.attributes, inside_a_slice)
-    if members > 1:
-        size = sent_bytes(kind, instruction, home, members)
-        found.sent[kind, axes] += size
-        found.waited += 0 if instruction.opcode.endswith("-start") else size
+    return inside(program.entry)
+
+
+class _Collective(NamedTuple):
+    """One of them, with the computation around it, and whether it is a single instruction that begins and ends it."""
+
+    instruction: Instruction
+    home: Computation
+    alone: bool
+
+
+def _collectives(program: HloProgram) -> Mapping[str, list[_Collective]]:
+    """The collectives of each computation that a program runs.
+
+    A TPU lays pieces of one collective into several fusions beside products, even into those of a loop that begins and ends
+    meanwhile; they share its channel. It happens as often as the computation runs that runs least.
+    """
+    pieces: dict[str, list[tuple[str, Instruction, Computation]]] = defaultdict(list)
+    runs = program.runs()
+    for name in runs:
+        for instruction in program.computations[name].values():
+            for each, home in _products_and_collectives(instruction, program.computations[name], program):
+                if each.opcode not in PRODUCTS:
+                    channel = _CHANNEL.search(each.attributes)
+                    pieces[channel[1] if channel else f"{instruction.name} {each.name}"].append((name, each, home))
+    found: dict[str, list[_Collective]] = defaultdict(list)
+    for parts in pieces.values():
+        name, each, home = min(parts, key=lambda part: runs[part[0]])
+        found[name].append(_Collective(each, home, len(parts) == 1 and not each.opcode.endswith("-start")))
     return found
 
 
@@ -176,7 +156,7 @@ def _products_and_collectives(
         inner = program.computations[instruction.called()["calls"]]
         for each in inner.values():
             yield from _products_and_collectives(each, inner, program)
-    elif instruction.opcode in ("dot", "convolution") or _sends(instruction):
+    elif instruction.opcode in PRODUCTS or _sends(instruction):
         yield instruction, computation
 
 
