@@ -90,37 +90,22 @@ def _hbm(array: Array) -> int:
     return array.bytes if array.space == 0 else 0
 
 
-def in_pieces(instruction: Instruction) -> bool:
-    """Whether a fusion holds one piece of a collective, whose buffers it passes on; the collective is counted once, apart."""
-    return instruction.called().get("calls", "").startswith("async_collective_fusion")
-
-
-def moved_bytes(collective: Instruction, home: Computation) -> float:
-    """What a collective reads from and writes to main memory."""
-    read = sum(_hbm(array) for name in collective.operands if name in home for array in home[name].arrays)
-    return read + sum(_hbm(array) for array in collective.arrays)
-
-
 def _fusion_bytes(fusion: Instruction, operands: Sequence[Sequence[Array]], program: HloProgram) -> float:
     """A fusion reads of an operand only what it slices from it, and writes of an operand that it updates only the update.
 
     What it hands on as it came, as a fusion around a collective on its way does, is neither read nor written.
     """
     inner = program.computations[fusion.called()["calls"]]
-    if in_pieces(fusion):
-        inner = {name: each for name, each in inner.items() if each.opcode not in COLLECTIVES}
     total = 0.0
     for number, arrays in enumerate(operands):
         size = sum(_hbm(array) for array in arrays)
         total += min(size, _read_of(number, inner, program))
     root = _root(inner)
-    made = [inner.get(name) for name in root.operands] if root.opcode == "tuple" else [root]
+    made = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
     if len(made) != len(fusion.arrays):
         return total + sum(_hbm(array) for array in fusion.arrays)
     return total + sum(
-        min(_hbm(array), _written_of(each, inner, program))
-        for array, each in zip(fusion.arrays, made, strict=True)
-        if each is not None
+        min(_hbm(array), _written_of(each, inner, program)) for array, each in zip(fusion.arrays, made, strict=True)
     )
 
 

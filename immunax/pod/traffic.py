@@ -12,7 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from immunax.pod.hlo import Computation, HloProgram, Instruction
-from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, in_pieces, moved_bytes, product_flops
+from immunax.pod.instruction_costs import COLLECTIVES, hbm_bytes, product_flops
 from immunax.pod.replica_groups import group
 from immunax.pod.slice_transfers import between_slices, is_between_slices
 
@@ -28,15 +28,15 @@ class Traffic:
       flops: of matrix products, recomputed and replicated ones too.
       hbm_bytes: read from and written to main memory by instructions; what a fusion keeps on the chip is not counted.
       sent: bytes sent to other devices of its slice, by (collective, mesh axes), such as ``("all-gather", "fsdp")``.
-      sent_over_dcn: bytes sent to other slices, likewise.
-      waited: bytes sent within a slice that the device waits for, by collectives that the compiler has put beside no other work.
+      waited: of these the bytes that the device waits for, by collectives that the compiler has put beside no other work.
+      sent_over_dcn: bytes sent to other slices, as ``sent`` has them.
     """
 
     flops: float = 0.0
     hbm_bytes: float = 0.0
     sent: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
-    sent_over_dcn: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     waited: float = 0.0
+    sent_over_dcn: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, other: "Traffic", times: int = 1) -> None:
         """Counts another piece of the program, run so many times."""
@@ -85,7 +85,6 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int], slices: Mapping[
     """
     slices = slices or dict.fromkeys(mesh_shape, 1)
     inside_a_slice = {axis: size // slices[axis] for axis, size in mesh_shape.items()}
-
     collectives = _collectives(program)
 
     @cache
@@ -97,8 +96,7 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int], slices: Mapping[
             total.hbm_bytes += hbm_bytes(instruction, computation, program)
             for each, home in _products_and_collectives(instruction, computation, program):
                 total.flops += product_flops(each, home) if each.opcode in PRODUCTS else 0
-        for each, home, alone, apart in collectives[name]:
-            total.hbm_bytes += moved_bytes(each, home) if apart else 0
+        for each, home, alone in collectives[name]:
             if each.opcode == "send":
                 kind, members, axes = between_slices(each.attributes, slices)
                 total.sent_over_dcn[kind, axes] += sent_bytes(kind, each, home, members)
@@ -122,19 +120,11 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int], slices: Mapping[
 
 
 class _Collective(NamedTuple):
-    """One of them.
-
-    Attributes:
-      instruction: one of its pieces.
-      home: the computation around that.
-      alone: whether it is a single instruction that begins and ends it.
-      apart: whether what it reads and writes is not counted with what is around it.
-    """
+    """One of them, with the computation around it, and whether it is a single instruction that begins and ends it."""
 
     instruction: Instruction
     home: Computation
     alone: bool
-    apart: bool
 
 
 def _collectives(program: HloProgram) -> Mapping[str, list[_Collective]]:
@@ -143,21 +133,18 @@ def _collectives(program: HloProgram) -> Mapping[str, list[_Collective]]:
     A TPU lays pieces of one collective into several fusions beside products, even into those of a loop that begins and ends
     meanwhile; they share its channel. It happens as often as the computation runs that runs least.
     """
-    pieces: dict[str, list[tuple[str, Instruction, Computation, bool]]] = defaultdict(list)
+    pieces: dict[str, list[tuple[str, Instruction, Computation]]] = defaultdict(list)
     runs = program.runs()
     for name in runs:
         for instruction in program.computations[name].values():
             for each, home in _products_and_collectives(instruction, program.computations[name], program):
                 if each.opcode not in PRODUCTS:
                     channel = _CHANNEL.search(each.attributes)
-                    pieces[channel[1] if channel else f"{instruction.name} {each.name}"].append(
-                        (name, each, home, in_pieces(instruction))
-                    )
+                    pieces[channel[1] if channel else f"{instruction.name} {each.name}"].append((name, each, home))
     found: dict[str, list[_Collective]] = defaultdict(list)
     for parts in pieces.values():
-        name, each, home, apart = min(parts, key=lambda part: runs[part[0]])
-        alone = len(parts) == 1 and not each.opcode.endswith("-start")
-        found[name].append(_Collective(each, home, alone, apart))
+        name, each, home = min(parts, key=lambda part: runs[part[0]])
+        found[name].append(_Collective(each, home, len(parts) == 1 and not each.opcode.endswith("-start")))
     return found
 
 

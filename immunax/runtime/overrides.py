@@ -276,10 +276,11 @@ def _check_job(source: ConfigSource, overrides: Sequence[str], required: Sequenc
     base = _compose(source, [one.input_line or "" for one in chosen])
     for group in required or ():
         if all(_choices(base).get(name) in (None, "null") for name in group.split("|")):
-            group = group.partition("|")[0]
+            first, *others = group.split("|")
             whole = "recipe" in _choices(base)
             hint = f" recipe=NAME chooses one too: {', '.join(groups['recipe'])}" if whole else ""
-            raise UserError(f"name one {group}: {group}=NAME. Choices: {', '.join(groups.get(group, []))}{hint}")
+            hint = f". Or {' or '.join(f'{name}=NAME' for name in others)}.{hint}" if others else hint
+            raise UserError(f"name one {first}: {first}=NAME. Choices: {', '.join(groups.get(first, []))}{hint}")
     for one in parsed:
         if one not in chosen and not one.is_hydra_override():
             _check_value(one, base, groups)

@@ -21,7 +21,7 @@ SPANNING = ("attack", "data", "fsdp")
 def by_slice(devices: Sequence[Any], given: int | None) -> list[list[Any]]:
     """The devices of each slice.
 
-    Accelerators say which slice they are of. Devices that do not, as CPUs, are one slice; where more are asked for, processes
+    TPUs say which slice they are of. Other devices are one slice; where more are asked for, processes
     stand for them, or equal parts of one process's devices.
 
     Args:
@@ -33,7 +33,8 @@ def by_slice(devices: Sequence[Any], given: int | None) -> list[list[Any]]:
     """
     if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
         raise UserError(f"mesh.slices={given!r}: expected a positive whole number, or null for as many as are found")
-    known = all(hasattr(device, "slice_index") for device in devices)
+    # GPUs call a host, or what NVLink joins, a slice: a mesh may span these as it likes.
+    known = all(hasattr(device, "slice_index") and device.platform != "gpu" for device in devices)
     numbers = [device.slice_index for device in devices] if known else _standing_in(devices, given or 1)
     found: dict[int, list[Any]] = {number: [] for number in sorted(set(numbers))}
     for number, device in zip(numbers, devices, strict=True):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from immunax.inner.halving import Halving, Merit, Rung, _rung, halve
+from immunax.inner.halving import Halving, Merit, Rung, halve, rung_of
 from immunax.inner.memory import compile_turns
 from immunax.inner.optimizers import AdamW
 from immunax.inner.state import begin
@@ -88,7 +88,7 @@ def test_a_rung_writes_its_states_where_they_lay_and_programs_of_equal_shapes_ar
     states = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape), leaf.dtype), state)
     own = {"cap": jnp.zeros(4), "rates": jnp.zeros((4, STEPS))}
     inputs = states, (jnp.zeros((4, 3, 2)), own), jnp.zeros(2)
-    programs = [compile_turns(_rung, inputs, 4, donate=0, member=closest) for _ in range(2)]
+    programs = [compile_turns(rung_of, inputs, 4, donate=0, member=closest) for _ in range(2)]
     assert programs[0] is programs[1]
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(states))
     assert programs[0].memory_analysis().alias_size_in_bytes == held

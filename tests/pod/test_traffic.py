@@ -159,67 +159,6 @@ ENTRY %main (x: bf16[8,3,4], y: bf16[8,4,5]) -> bf16[8,3,5] {
     assert counted.hbm_bytes == 2 * (np.prod((8, 3, 4)) + np.prod((8, 4, 5)) + np.prod((8, 3, 5)))
 
 
-PIECES = """HloModule pieces
-
-%async_collective_fusion.1 (s: f32[8], w: f32[32], l: f32[8]) -> (f32[8], f32[8], f32[32]) {
-  %s = f32[8]{0} parameter(0)
-  %w = f32[32]{0} parameter(1)
-  %l = f32[8]{0} parameter(2)
-  %g = f32[32]{0} all-gather(%s), channel_id=5, replica_groups=[2,4]<=[8], dimensions={0}
-  %d = f32[8]{0} add(%l, %l)
-  ROOT %t = (f32[8], f32[8], f32[32]) tuple(%d, %s, %g)
-}
-
-%body (p: (u32[], f32[8], f32[32], f32[8])) -> (u32[], f32[8], f32[32], f32[8]) {
-  %p = (u32[], f32[8], f32[32], f32[8]) parameter(0)
-  %i = u32[] get-tuple-element(%p), index=0
-  %one = u32[] constant(1)
-  %next = u32[] add(%i, %one)
-  %a = f32[8]{0} get-tuple-element(%p), index=1
-  %b = f32[32]{0} get-tuple-element(%p), index=2
-  %c = f32[8]{0} get-tuple-element(%p), index=3
-  %f = (f32[8], f32[8], f32[32]) fusion(%a, %b, %c), PIECE
-  %f0 = f32[8]{0} get-tuple-element(%f), index=0
-  %f1 = f32[8]{0} get-tuple-element(%f), index=1
-  %f2 = f32[32]{0} get-tuple-element(%f), index=2
-  ROOT %out = (u32[], f32[8], f32[32], f32[8]) tuple(%next, %f1, %f2, %f0)
-}
-
-%condition (q: (u32[], f32[8], f32[32], f32[8])) -> pred[] {
-  %q = (u32[], f32[8], f32[32], f32[8]) parameter(0)
-  %bound = u32[] constant(4)
-  %j = u32[] get-tuple-element(%q), index=0
-  ROOT %less = pred[] compare(%j, %bound), direction=LT
-}
-
-ENTRY %main (x: f32[8], y: f32[32], z: f32[8]) -> f32[32] {
-  %x = f32[8]{0} parameter(0)
-  %y = f32[32]{0} parameter(1)
-  %z = f32[8]{0} parameter(2)
-  FIRST
-  %zero = u32[] constant(0)
-  %start = (u32[], f32[8], f32[32], f32[8]) tuple(%zero, %x, %y, %z)
-  %loop = (u32[], f32[8], f32[32], f32[8]) while(%start), condition=%condition, body=%body
-  ROOT %end = f32[32]{0} get-tuple-element(%loop), index=2
-}
-"""
-PIECE = "output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, calls=%async_collective_fusion.1"
-FIRST = "%h = (f32[8], f32[8], f32[32]) fusion(%x, %y, %z), PIECE"
-
-
-def test_a_collective_laid_between_the_turns_of_a_small_loop_runs_once_where_a_piece_stands_outside():
-    spread, within = (
-        traffic(parse(PIECES.replace("FIRST", first).replace("PIECE", PIECE)), SHAPE) for first in (FIRST, "")
-    )
-    assert dict(spread.sent) == {("all-gather", "fsdp+tensor"): 3 * 8 * 4}
-    # With nothing outside, the loop gathers at every turn.
-    assert dict(within.sent) == {("all-gather", "fsdp+tensor"): 4 * 3 * 8 * 4}
-    assert (spread.waited, within.waited) == (0, 4 * 3 * 8 * 4)
-    # A fusion reads and writes 8 numbers beside the gather, which moves its shard and its whole once; the counter is 12 bytes.
-    assert spread.hbm_bytes == 5 * 2 * 32 + (32 + 128) + 4 * 12
-    assert within.hbm_bytes == 4 * (2 * 32 + 32 + 128 + 12)
-
-
 def test_a_fusion_pays_for_what_it_slices_however_deep_and_not_for_what_it_hands_on():
     text = """HloModule async
 

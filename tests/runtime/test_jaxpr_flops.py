@@ -56,3 +56,13 @@ def test_products_inside_custom_gradients_jits_and_shards_count_on_every_device(
 def test_a_loop_of_unknown_length_is_refused():
     with pytest.raises(ValueError, match="unknown length"):
         count(lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c @ jnp.ones((4, 4)), x), A)
+
+
+def test_a_loop_whose_length_is_an_input_counts_as_many_turns_as_it_is_told():
+    def run(x, turns):
+        return jax.lax.fori_loop(0, turns, lambda _, value: value @ value, x)
+
+    jaxpr = jax.make_jaxpr(run)(jnp.ones((4, 4)), 7)
+    assert matmul_flops(jaxpr, turns=3) == 3 * 2 * 4**3
+    with pytest.raises(ValueError, match="unknown length"):
+        matmul_flops(jaxpr)

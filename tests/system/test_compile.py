@@ -70,6 +70,7 @@ def test_a_population_on_two_slices_is_reported_with_what_crosses_its_members(tm
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
+        ((), "Or attack=NAME or suite=NAME."),
         (("+attack=search", "members=4"), "members: a search's are those of its populations"),
         (("+attack=prune",), "Prune is an edit"),
         (("+attack=harmful_sft", "+defense=tar"), "one program is compiled at a time"),
