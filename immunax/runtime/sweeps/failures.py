@@ -120,7 +120,8 @@ class Failures:
         found: list[Failed] = []
         with suppress(UserError):  # a bucket that is gone has been told of
             found = self.found()
-            mirror.remove(self.file)
+            if found or self.file.exists():
+                mirror.remove(self.file)
         if not found:
             return
         if is_leader():
