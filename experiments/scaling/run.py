@@ -125,7 +125,7 @@ def _cells(found: dict) -> list[str]:
     mesh = " × ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1)
     peak = f"{found['memory']['peak'] / 2**30:.1f} GiB"
     if not found["fits"]:
-        return [mesh, peak, f"{found['flops'] / 1e15:.3g}", "does not fit", *[""] * 8]
+        return [mesh, peak, f"{found['flops'] / 1e15:.4g}", "does not fit", *[""] * 8]
     seconds, step = found["seconds"], found["step_seconds"]
     sent = dict.fromkeys(AXES, 0.0)
     for axes, size in found["device_sent_by_axis"].items():
@@ -134,10 +134,10 @@ def _cells(found: dict) -> list[str]:
     return [
         mesh,
         peak,
-        f"{found['flops'] / 1e15:.3g}",
+        f"{found['flops'] / 1e15:.4g}",
         f"{seconds['compute']:.3g} s",
         f"{seconds['HBM']:.3g} s",
-        *(f"{size / 2**30:.3g} GiB" for size in sent.values()),
+        *(f"{size / 2**30:.4g} GiB" for size in sent.values()),
         f"{seconds['interconnect']:.3g} s",
         f"{waited:.3g} s",
         f"{step:.3g} s",
