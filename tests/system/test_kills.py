@@ -5,6 +5,7 @@ import pytest
 import quick
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_six_times_loses_nothing_and_ends_with_the_same_bits(tmp_path):
     environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"}
     found = kills.campaign(tmp_path, ["train"], 6, 1, environment)["train"]

@@ -103,6 +103,7 @@ def test_a_signal_to_any_process_stops_all_behind_one_step_and_another_mesh_goes
     same_weights(one, stopped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "who"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
 def test_a_process_that_is_killed_or_hangs_is_named_by_the_others_which_end(home, end, who):
     started = in_training(home, f"lost{who}", timeout=15)

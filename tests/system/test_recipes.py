@@ -88,6 +88,7 @@ def test_a_recipe_runs_end_to_end_on_the_organism(name, tmp_path, tmp_path_facto
     config, whole = composed(name, *ORGANISM, *OWN.get(name, ()), "recipe.scale=1e-4", f"run={name}")
     OmegaConf.set_readonly(whole.hydra, False)
     whole.hydra.runtime.output_dir = str(tmp_path)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as it is to be again behind this test
     HydraConfig.instance().set_config(whole)
     train.main.__wrapped__(config)
     record = json.loads((tmp_path / "manifest.json").read_text())

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from tpu import calls, launch
 
 PROGRAMS = ("gcloud", "git", "kubectl", "xpk", "sbatch", "ssh", "ray", "scontrol", "srun")
 MOST_WAITS = 200
+
+# A shell starts what runs in its background with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Outside:
