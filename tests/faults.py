@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import processes
 import tiny_model
-from kills import differing_bits, results
+from kills import differing_bits, fresh_home, results
 from processes import Ended
 
 from immunax.runtime.meeting import EXIT_LOST
@@ -237,8 +237,7 @@ def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: 
 
 @contextmanager
 def _home(path: Path, programs: Path, disk: bool) -> Iterator[Path]:
-    shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(programs, path / "cache" / "xla")
+    fresh_home(path, programs)
     tiny_model.write(path / "model")
     outputs = path / "outputs"
     outputs.mkdir()

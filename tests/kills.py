@@ -243,12 +243,12 @@ def campaign(
         arguments, tally = COMMANDS[name], Tally()
         share = (kills * (place_in_line + 1)) // len(commands) - (kills * place_in_line) // len(commands)
         for _ in range(2):  # results and seconds of the second count, which compiles nothing
-            whole = _home(place / f"{name}-whole", programs)
+            whole = fresh_home(place / f"{name}-whole", programs)
             seconds = undisturbed(whole, arguments, environment)
             shutil.copytree(whole / "cache" / "xla", programs, dirs_exist_ok=True)
         expected = results(whole)
         while tally.kills.total() < share:
-            home = _home(place / f"{name}-killed", programs)
+            home = fresh_home(place / f"{name}-killed", programs)
             left = share - tally.kills.total()
             disturbed(home, arguments, environment, seconds, min(left, KILLS_A_ROUND), chance, tally)
             apart = differing_bits(expected, results(home))
@@ -259,7 +259,8 @@ def campaign(
     return found
 
 
-def _home(path: Path, programs: Path) -> Path:
+def fresh_home(path: Path, programs: Path) -> Path:
+    """An empty folder but for compiled programs."""
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(programs, path / "cache" / "xla")
     return path

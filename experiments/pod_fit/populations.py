@@ -6,12 +6,10 @@ Goes on where it was stopped: a case that ``populations.json`` holds is not comp
 """
 
 import json
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
+
+from compiled import compiled
 
 from immunax.runtime.atomic import file
 
@@ -78,18 +76,10 @@ def main() -> None:
     for case in CASES:
         if case.name in results:
             continue
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as outputs:
-            command = [sys.executable, "-m", "immunax.compile", *case.arguments(), f"outputs={outputs}", "run=fit"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            record = Path(outputs, "fit", "compile.json")
-            if not record.exists():
-                print(f"{case.name}: exit status {done.returncode}\n{done.stderr}", file=sys.stderr)
-                continue
-            numbers = json.loads(record.read_text())
-        seconds = round(time.monotonic() - began)
-        results[case.name] = {"arguments": case.arguments(), "compile_seconds": seconds, **numbers}
-        print(f"{case.name}: {'fits' if numbers['fits'] else numbers['refusal']}, {seconds} s", flush=True)
+        numbers = compiled(case.name, case.arguments())
+        if numbers is None:
+            continue
+        results[case.name] = numbers
         with file(RESULTS) as temp:
             temp.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))

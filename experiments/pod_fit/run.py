@@ -7,14 +7,11 @@ Goes on where it was stopped: a case that ``results.json`` holds is not compiled
 """
 
 import json
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from compiled import compiled
 
 from immunax.runtime.atomic import file
 from immunax.runtime.launch import configuration_folder
@@ -52,20 +49,10 @@ def main() -> None:
         if name in results:
             continue
         arguments = [f"mesh={mesh}", f"model={model}", f"+defense={defense}", *overrides(defense)]
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory() as outputs:
-            command = [sys.executable, "-m", "immunax.compile", *arguments, f"outputs={outputs}", "run=fit"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            record = Path(outputs, "fit", "compile.json")
-            if not record.exists():
-                print(f"{name}: exit status {done.returncode}\n{done.stderr}", file=sys.stderr)
-                continue
-            numbers = json.loads(record.read_text())
-        results[name] = {"arguments": arguments, "compile_seconds": round(time.monotonic() - began), **numbers}
-        print(
-            f"{name}: {'fits' if numbers['fits'] else numbers['refusal']}, {results[name]['compile_seconds']} s",
-            flush=True,
-        )
+        numbers = compiled(name, arguments)
+        if numbers is None:
+            continue
+        results[name] = numbers
         with file(RESULTS) as temp:
             temp.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
