@@ -5,6 +5,7 @@ import threading
 
 import buckets
 import pytest
+from fsspec.registry import _registry
 
 from immunax import results
 from immunax.runtime import atomic, bucket, cache, digest, lease, mirror, stand_ins
@@ -282,6 +283,7 @@ def test_a_lease_that_another_one_has_taken_ends_the_process(place, machine, mon
 def test_a_library_that_is_not_installed_is_told_with_the_extra_that_has_it(monkeypatch, machine):
     bucket._opened.cache_clear()
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)  # there where another test has opened one
     with pytest.raises(UserError, match=r"pip install 'immunax\[bucket\]'"):
         bucket.check_writable("s3://b/x")
 
