@@ -5,8 +5,8 @@
 A fault is one of :data:`FAULTS`: either process is killed, asked to stop or stopped in its tracks, both are killed and a file of
 the newest checkpoint is torn, or the disk fills up (a small one of memory is mounted for that, which takes root; without it that
 fault is left out). It prints a line a fault, and writes one JSON: faults by kind, ``lost_steps`` computed again, ``wrong``
-(a process that ended otherwise than it should, in words) and ``differing_bits`` of all that the runs leave. The exit status is 1
-where one of the last two is not 0.
+(a process that ended otherwise than it should, in words) and ``differing_bits`` of all that the runs leave. It goes on from the
+faults that the JSON tells of. The exit status is 1 where one of the last two is not 0.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -204,39 +204,41 @@ def kinds(count: int, possible: Sequence[str], chance: random.Random) -> list[st
     return found
 
 
-def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: bool) -> Tally:
+def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: bool, tally: Tally) -> Iterator[None]:
     """Disturbs runs.
 
     Args:
       place: an empty folder to work in.
-      count: faults.
+      count: faults, those that were met already included.
       seed: of moments, kinds and places.
       possible: kinds.
       disk: whether a small disk can be mounted.
+      tally: of the faults that were met already; it grows.
+
+    Yields:
+      Nothing, behind each round.
     """
-    chance, tally, programs = random.Random(seed), Tally(), place / "xla"
+    programs, home = place / "xla", place / "home"
     programs.mkdir(parents=True)
     for _ in range(2):  # seconds and results of the second count, which compiles nothing
-        with _home(place / "whole", programs, False) as whole:
-            seconds = undisturbed(whole)
-            shutil.copytree(whole / "cache" / "xla", programs, dirs_exist_ok=True)
-            expected = left(whole)
+        with _prepared(home, programs, False):
+            seconds = undisturbed(home)
+            shutil.copytree(home / "cache" / "xla", programs, dirs_exist_ok=True)
+            expected = left(home)
     print(f"undisturbed: {seconds:.0f} s", flush=True)
-    ahead = kinds(count, possible, chance)
-    while ahead:
-        with _home(place / "disturbed", programs, disk) as home:
-            met = tally.faults.total()
-            disturbed(home, ahead[:FAULTS_A_ROUND], seconds, chance, tally)
+    ahead = kinds(count, possible, random.Random(seed))
+    while (met := tally.faults.total()) < count:
+        with _prepared(home, programs, disk):
             # A run that has ended before its fault came meets that one in the next round.
-            ahead = ahead[tally.faults.total() - met :]
+            disturbed(home, ahead[met:][:FAULTS_A_ROUND], seconds, random.Random(f"{seed} {met}"), tally)
             apart = differing_bits(expected, left(home))
-            tally.differing_bits += sum(apart.values())
-            print(f"{tally.faults.total()} of {count}; differing: {apart}", flush=True)
-    return tally
+        tally.differing_bits += sum(apart.values())
+        print(f"{tally.faults.total()} of {count}; differing: {apart}", flush=True)
+        yield
 
 
 @contextmanager
-def _home(path: Path, programs: Path, disk: bool) -> Iterator[Path]:
+def _prepared(path: Path, programs: Path, disk: bool) -> Iterator[None]:
     fresh_home(path, programs)
     tiny_model.write(path / "model")
     outputs = path / "outputs"
@@ -244,7 +246,7 @@ def _home(path: Path, programs: Path, disk: bool) -> Iterator[Path]:
     if disk:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(outputs)], check=True)
     try:
-        yield path
+        yield
     finally:
         if disk:
             subprocess.run(["umount", str(outputs)], check=True)
@@ -260,13 +262,18 @@ def main() -> int:
     options = parser.parse_args()
     disk = os.geteuid() == 0 and "full disk" in options.kinds
     possible = [each for each in options.kinds if disk or each != "full disk"]
-    with tempfile.TemporaryDirectory(prefix="faults-") as place:
-        tally = campaign(Path(place), options.faults, options.seed, possible, disk)
+    tally = Tally()
+    if options.out.exists():
+        found = json.loads(options.out.read_text())
+        tally = Tally(**{each.name: found[each.name] for each in fields(Tally)})
+        tally.faults, tally.lost_steps = Counter(tally.faults), Counter(tally.lost_steps)
     from immunax.runtime import manifest
 
-    record = {**vars(tally), "seed": options.seed, "versions": manifest.versions(), "at": manifest.now()}
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps({name: record[name] for name in ("starts", "faults", "lost_steps", "differing_bits")}))
+    with tempfile.TemporaryDirectory(prefix="faults-") as place:
+        for _ in campaign(Path(place), options.faults, options.seed, possible, disk, tally):
+            record = {**vars(tally), "seed": options.seed, "versions": manifest.versions(), "at": manifest.now()}
+            options.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps({name: value for name, value in vars(tally).items() if name != "wrong"}))
     return int(bool(tally.wrong or tally.differing_bits))
 
 

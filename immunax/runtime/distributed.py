@@ -4,6 +4,7 @@ Every process runs the same command. They meet before anything is computed (:mod
 another while they run (:mod:`~immunax.runtime.watch`), and process 0, the leader, prints and writes.
 """
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +14,15 @@ from typing import NamedTuple
 import jax
 import jaxlib.version
 from jax._src import clusters, hardware_utils
+from jax._src.api import clean_up
 from jax._src.clusters.cloud_tpu_cluster import get_tpu_env_value
 from jax._src.distributed import global_state
 
+from immunax.runtime import watch
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.meeting import Host, meet
 from immunax.runtime.parts import Part, environment, grid_of, members
-from immunax.runtime.watch import Watch
 
 _DISORDERLY = 0, 10
 _PORTS = 1 << 16
@@ -108,7 +110,16 @@ def begin(asked: Distributed, about: Callable[[], Mapping[str, str]], part: Part
         heartbeat_timeout_seconds=int(asked.timeout * _PATIENCE) + 1,
         shutdown_timeout_seconds=int(asked.timeout) + 1,
     )
-    Watch(global_state.client, place.index, [each.name for each in hosts], asked.timeout).start()
+    watch.Watch(global_state.client, place.index, [each.name for each in hosts], asked.timeout).start()
+    atexit.register(_end)
+
+
+def _end() -> None:
+    """JAX's own end, in which each process waits for all, watched to its last moment."""
+    try:
+        clean_up()
+    finally:
+        watch.stop()
 
 
 def share() -> tuple[int, int] | None:

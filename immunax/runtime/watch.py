@@ -59,6 +59,18 @@ def losses() -> Iterator[None]:
         raise
 
 
+def stop() -> None:
+    """Ends the watch of this process, where there is one: the job is done, and nothing that happens now is of it.
+
+    A thread that is within a library's C++ when the interpreter goes away is ended there, which C++ takes for an abort.
+    """
+    global _watch
+    if _watch is not None:
+        _watch.stop()
+        _watch = None
+        _system.signal(signal.SIGABRT, ctypes.c_void_p(signal.SIG_DFL))
+
+
 def _lost() -> None:
     """Waits for the end that a watch brings, and returns where it finds nobody missing."""
     if _watch is not None:
@@ -104,13 +116,22 @@ class Watch:
         self._behind: dict[int, float] = {}
         self._asked = now
         self._left, self._beat = False, 0
+        self._over, self._threads = threading.Event(), []
 
     def start(self) -> None:
-        """Starts the threads, which end with the process."""
+        """Starts the threads."""
         global _watch
         _watch = self
         for work in (self._telling, self._judging):
-            threading.Thread(target=work, daemon=True, name=f"immunax{work.__name__}").start()
+            thread = threading.Thread(target=work, daemon=True, name=f"immunax{work.__name__}")
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends the threads; returns when they have."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
 
     def first_says(self, text: str) -> bool:
         """See the function of this name."""
@@ -137,14 +158,13 @@ class Watch:
         self._client.key_value_set(f"{_ALIVE}{self._index}", text, allow_overwrite=True)
 
     def _telling(self) -> None:
-        while True:
+        while not self._over.is_set():
             _hold_aborts()
             self._tell()
-            time.sleep(self._every)
+            self._over.wait(self._every)
 
     def _judging(self) -> None:
-        while True:
-            time.sleep(self._every)
+        while not self._over.wait(self._every):
             self._judge()
 
     def round(self) -> None:

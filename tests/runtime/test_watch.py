@@ -1,5 +1,6 @@
 """Processes that watch one another, by a service of a dictionary's."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -126,3 +127,13 @@ def test_the_first_process_says_what_all_have_met_and_another_what_it_alone_has(
     assert first.first_says("the disk is full")
     assert not watched.first_says("the disk is full")
     assert watched.first_says("no such file")
+
+
+def test_a_watch_that_is_over_tells_and_judges_no_more(service):
+    over = Watch(service, 1, ["a", "b"], 0.01)
+    over.start()
+    watch.stop()
+    service.held.clear()
+    time.sleep(0.1)
+    assert not service.held
+    watch.stop()  # of none

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -13,6 +14,15 @@ from safetensors.numpy import load_file
 
 from immunax.runtime.metrics import read
 
+TELLING = """
+import sys
+import jax.numpy
+from immunax.runtime import distributed, watch
+watch._MOST_SECONDS = 1e-6
+distributed.begin(distributed.Distributed(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), 20.0), dict)
+jax.numpy.zeros(3).sum().block_until_ready()
+"""
+"""A process of a job that does next to nothing, and never rests from telling the other that it lives."""
 SPLIT = ("mesh.data=2", "mesh.fsdp=2")
 
 
@@ -131,3 +141,19 @@ def test_a_process_that_is_not_there_is_named(home):
     (one,) = processes.ends(processes.start(home, 2, *TRAIN, "run=absent", timeout=2, absent=1))
     assert one.status == 142
     assert "process 1 of 2 did not come within 2 s" in one.err
+
+
+def test_processes_end_well_though_they_tell_that_they_live_until_they_end(home):
+    for _ in range(3):
+        port = str(processes.free_port())
+        started = [
+            subprocess.Popen(
+                [processes.python(), "-c", TELLING, port, str(each)],
+                env=processes.environment(home),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for each in range(2)
+        ]
+        assert processes.ends(started) == [(0, "", "")] * 2
