@@ -117,8 +117,12 @@ def disturbed(
     overrides, variables = settings(home, engine)
     process = start(home, f"seed=range({runs})", f"seconds={seconds}", *overrides, variables=variables)
     killed = set()
+    behind = sorted(chance.choices(range(runs), k=kills))  # how many runs have ended at each
     while len(killed) < kills and process.poll() is None:
         begun, ended = pids(home, "starts"), pids(home, "ends")
+        if len(ended) < behind[len(killed)]:
+            time.sleep(0.05)
+            continue
         # A worker outlives a run that it was asked to stop: which start of the run it was counts.
         running = {(name, len(found), found[-1]) for name, found in begun.items() if name not in ended} - killed
         if not running:

@@ -55,6 +55,7 @@ def until_there(address, process, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_that_is_killed_goes_on_on_another_machine_and_ends_as_one_on_a_disk(home, bucket_server):
     runs = f"{buckets.made(bucket_server)}/runs"
     ended(home, *TRAIN, *LONG, "run=one")

@@ -99,6 +99,7 @@ def in_training(home, name, **more):
     return started
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_process_stops_all_behind_one_step_and_another_mesh_goes_on_from_there(home, one):
     started = in_training(home, "stopped")
     started[1].send_signal(signal.SIGTERM)

@@ -1,16 +1,18 @@
 """Jobs of a sweep on engines that start processes elsewhere: joblib, submitit, Ray.
 
 Each gets the same work, a function of a job's number and overrides, and gives what became of it. A worker that is killed takes
-its own job with it, or those that the engine ends with it, and no more; which runs are left, the folders of the runs tell.
+its own job with it and no more; which runs are left, the folders of the runs tell.
 """
 
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -153,23 +155,41 @@ def lost() -> JobReturn:
 
 
 def on_joblib(work: Work, jobs: Sequence[Numbered], at_once: int) -> list[JobReturn]:
-    """Jobs in processes on this machine.
+    """Jobs in processes on this machine, by joblib's executor.
 
     Args:
       work: of a job.
       jobs: all of them.
       at_once: how many run at once; -1 for one a core.
     """
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import BrokenProcessPool
+    from joblib import effective_n_jobs
+    from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+    # A pool breaks with any of its workers, and all that it was given is lost: each worker is a pool of its own.
+    pools = [ProcessPoolExecutor(1) for _ in range(min(effective_n_jobs(at_once), len(jobs)))]
+    found, ahead = [lost() for _ in jobs], enumerate(jobs)
+    running: dict[Future[JobReturn], tuple[int, int]] = {}
+
+    def start(pool: int) -> None:
+        for place, job in islice(ahead, 1):
+            running[pools[pool].submit(_stopped_is_lost, work, *job)] = place, pool
 
     try:
-        found = Parallel(n_jobs=at_once, backend="loky", pre_dispatch="n_jobs")(
-            delayed(_stopped_is_lost)(work, *job) for job in jobs
-        )
-        return list(found)  # pyright: ignore[reportReturnType]
-    except BrokenProcessPool:  # one that is killed takes the others with it
-        return [lost() for _ in jobs]
+        for pool in range(len(pools)):
+            start(pool)
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                place, pool = running.pop(future)
+                try:
+                    found[place] = future.result()
+                except BrokenProcessPool:
+                    pools[pool].shutdown(wait=False)
+                    pools[pool] = ProcessPoolExecutor(1)
+                start(pool)
+    finally:
+        for pool in pools:
+            pool.shutdown(kill_workers=bool(running))
+    return found
 
 
 def _stopped_is_lost(work: Work, number: int, overrides: Sequence[str]) -> JobReturn:
