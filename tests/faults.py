@@ -53,6 +53,7 @@ _TIMEOUT = 20.0
 _PATIENCE = 600
 _DISK_BYTES = 1 << 28
 _FROM = re.compile(r"resuming from step (\d+)")
+_ANEW = re.compile(r"and so is every other: delete (\S+) to begin anew")
 _PORT = re.compile(rb"(?<=localhost:)\d+")
 
 
@@ -64,6 +65,7 @@ class Tally:
       starts: of both processes.
       faults: by kind; those that came before the run had ended.
       lost_steps: by kind of fault, those that the next start computed again.
+      anew: runs that were begun anew, as the only checkpoint was the torn one and they said so.
       wrong: in words, one each.
       differing_bits: of all rounds.
     """
@@ -71,6 +73,7 @@ class Tally:
     starts: int = 0
     faults: Counter = field(default_factory=Counter)
     lost_steps: Counter = field(default_factory=Counter)
+    anew: int = 0
     wrong: list[str] = field(default_factory=list)
     differing_bits: int = 0
 
@@ -177,8 +180,9 @@ def undisturbed(home: Path) -> float:
 
 def disturbed(home: Path, kinds: Sequence[str], seconds: float, chance: random.Random, tally: Tally) -> None:
     """One round: each start of a run meets a fault, and the last one none."""
-    before, last = 0, ""
-    for kind in [*kinds, ""]:
+    before, last, ahead = 0, "", list(kinds)
+    while True:
+        kind = ahead.pop(0) if ahead else ""
         job = _start(home)
         tally.starts += 1
         moment = time.monotonic() + chance.uniform(0, seconds)
@@ -186,15 +190,20 @@ def disturbed(home: Path, kinds: Sequence[str], seconds: float, chance: random.R
             time.sleep(0.01)
         came = kind if any(each.poll() is None for each in job) else ""
         ended = FAULTS[came](job, home, chance) if came else processes.ends(job, _PATIENCE)
-        tally.faults[came] += bool(came)
+        statuses = [each.status for each in ended]
+        print(f"{came or 'none'}: {statuses}, {_done(home)} steps done", flush=True)
+        if last == "torn" and statuses == [2] * COUNT and (damaged := _ANEW.search(ended[0].err)) is not None:
+            shutil.rmtree(damaged[1])  # as the line asks for where there is no other checkpoint
+            tally.anew += 1
+            ahead = [*filter(None, [kind]), *ahead]
+            continue
+        tally.faults.update([came] if came else [])
         tally.wrong += mistakes(came, ended)
         if (resumed := _FROM.search(ended[0].err)) is not None or before:
-            lost = before - (int(resumed[1]) if resumed else 0)
-            tally.lost_steps[last] += max(0, lost)
-        before, last = _done(home), came
-        print(f"{came or 'none'}: {[each.status for each in ended]}, {before} steps done", flush=True)
-        if all(each.status == 0 for each in ended):
+            tally.lost_steps[last] += max(0, before - (int(resumed[1]) if resumed else 0))
+        if not came:
             return
+        before, last = _done(home), came
 
 
 def kinds(count: int, possible: Sequence[str], chance: random.Random) -> list[str]:
@@ -230,7 +239,7 @@ def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: 
     while (met := tally.faults.total()) < count:
         with _prepared(home, programs, disk):
             # A run that has ended before its fault came meets that one in the next round.
-            disturbed(home, ahead[met:][:FAULTS_A_ROUND], seconds, random.Random(f"{seed} {met}"), tally)
+            disturbed(home, ahead[met:][:FAULTS_A_ROUND], seconds, random.Random(f"{seed} {tally.starts}"), tally)
             apart = differing_bits(expected, left(home))
         tally.differing_bits += sum(apart.values())
         print(f"{tally.faults.total()} of {count}; differing: {apart}", flush=True)
