@@ -145,8 +145,13 @@ def mistakes(kind: str, ended: Sequence[Ended]) -> list[str]:
         "": lambda: False,
         "kill": lambda: sorted(statuses) == [killed, EXIT_LOST] and said.count("error: ") == 1,
         "hang": lambda: sorted(statuses) == [killed, EXIT_LOST] and said.count("error: ") == 1,
-        # Before the interpreter has read the first of our modules, a signal ends it as any other program.
-        "SIGTERM": lambda: statuses == [EXIT_TERMINATED] * COUNT or sorted(statuses) == [-signal.SIGTERM, EXIT_LOST],
+        # Before the interpreter has read the first of our modules, a signal ends it as any other program; and who ends before all
+        # have met can tell nobody.
+        "SIGTERM": lambda: (
+            statuses == [EXIT_TERMINATED] * COUNT
+            or (sorted(statuses) == [-signal.SIGTERM, EXIT_LOST])
+            or (sorted(statuses) == [EXIT_LOST, EXIT_TERMINATED] and "did not come within" in said)
+        ),
         "torn": lambda: statuses == [killed] * COUNT,
         "full disk": lambda: statuses == [2] * COUNT and said.count("error: ") == 1 and "the disk is full" in said,
     }

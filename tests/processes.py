@@ -152,6 +152,22 @@ def start(
     return started
 
 
+def start_script(home: Path, count: int, source: str, *arguments: object) -> list[subprocess.Popen]:
+    """Starts a program as processes 0 to ``count - 1``; it is given a port, which of them it is, and arguments."""
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [python(), "-c", source, *map(str, (port, index, *arguments))],
+            cwd=home,
+            env=environment(home),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
 def alone(home: Path, devices: int, *command: str) -> Ended:
     """One process with some devices."""
     module, *arguments = command

@@ -23,6 +23,8 @@ from immunax.runtime.carried import Carried
 from immunax.runtime.checksum import as_text, checksums
 from immunax.runtime.errors import RefusedError, UnreachableError, UserError, close_behind
 from immunax.runtime.flat_state import assemble, described, named, request, stored
+from immunax.runtime.save_barrier import SaveBarrier
+from immunax.runtime.together import processes
 
 _REFUSED = {
     errno.ENOSPC: re.compile(r"no space left|disk quota", re.IGNORECASE),
@@ -82,6 +84,7 @@ class Checkpoints:
                     cleanup_tmp_directories=not read_only,
                     create=not read_only,
                     read_only=read_only,
+                    async_options=ocp.AsyncOptions(barrier_sync_fn=SaveBarrier()) if processes() > 1 else None,
                     # Orbax warns of its own default here when it may only read.
                     save_interval_steps=0 if read_only else 1,
                 ),

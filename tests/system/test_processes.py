@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -23,6 +22,31 @@ distributed.begin(distributed.Distributed(f"localhost:{sys.argv[1]}", 2, int(sys
 jax.numpy.zeros(3).sum().block_until_ready()
 """
 """A process of a job that does next to nothing, and never rests from telling the other that it lives."""
+SAVING = """
+import logging, resource, sys
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from immunax.runtime import distributed
+from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.ending import ended_with_others
+from immunax.runtime.one_line import in_one_line
+port, index, folder, limited = sys.argv[1:]
+logging.disable()
+with ended_with_others(), in_one_line():
+    distributed.begin(distributed.Distributed(f"localhost:{port}", 2, int(index), 20.0), dict)
+    split = NamedSharding(Mesh(np.array(jax.devices()), "x"), PartitionSpec("x"))
+    values = np.random.default_rng(0).normal(size=4096)
+    state = {"x": jax.make_array_from_callback(values.shape, split, lambda at: values[at])}
+    with Checkpoints(folder) as kept:
+        kept.save(1, state)
+        kept.wait()
+        if index == limited:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+        kept.save(2, state)
+        kept.save(3, state)
+"""
+"""A process of a job that saves, and may write files of 64 bytes from the second save on where it is the one that is limited."""
 SPLIT = ("mesh.data=2", "mesh.fsdp=2")
 
 
@@ -146,15 +170,13 @@ def test_a_process_that_is_not_there_is_named(home):
 
 def test_processes_end_well_though_they_tell_that_they_live_until_they_end(home):
     for _ in range(3):
-        port = str(processes.free_port())
-        started = [
-            subprocess.Popen(
-                [processes.python(), "-c", TELLING, port, str(each)],
-                env=processes.environment(home),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for each in range(2)
-        ]
-        assert processes.ends(started) == [(0, "", "")] * 2
+        assert processes.ends(processes.start_script(home, 2, TELLING)) == [(0, "", "")] * 2
+
+
+@pytest.mark.parametrize("limited", [0, 1])
+def test_a_checkpoint_that_one_process_cannot_write_ends_all_in_its_line(home, limited):
+    found = processes.ends(processes.start_script(home, 2, SAVING, home / f"saved{limited}", limited), 100)
+    assert [each.status for each in found] == [2, 2], "\n".join(each.err for each in found)
+    told = [line for each in found for line in each.err.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1
+    assert "the file is larger than" in told[0]
