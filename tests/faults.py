@@ -204,11 +204,14 @@ def disturbed(home: Path, kinds: Sequence[str], seconds: float, chance: random.R
             continue
         tally.faults.update([came] if came else [])
         tally.wrong += mistakes(came, ended)
-        if (resumed := _FROM.search(ended[0].err)) is not None or before:
-            tally.lost_steps[last] += max(0, before - (int(resumed[1]) if resumed else 0))
+        resumed, done = _FROM.search(ended[0].err), _done(home)
+        if came and resumed is None and done == before:
+            last = came if came == "torn" else last
+            continue  # before it had begun: what was lost, the next start tells
+        tally.lost_steps[last] += max(0, before - (int(resumed[1]) if resumed else 0))
         if not came:
             return
-        before, last = _done(home), came
+        before, last = done, came
 
 
 def kinds(count: int, possible: Sequence[str], chance: random.Random) -> list[str]:
