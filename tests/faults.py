@@ -54,6 +54,7 @@ _PATIENCE = 600
 _DISK_BYTES = 1 << 28
 _FROM = re.compile(r"resuming from step (\d+)")
 _ANEW = re.compile(r"and so is every other: delete (\S+) to begin anew")
+_TRAINED = "immunize: "
 _PORT = re.compile(rb"(?<=localhost:)\d+")
 
 
@@ -156,7 +157,8 @@ def mistakes(kind: str, ended: Sequence[Ended]) -> list[str]:
         "full disk": lambda: statuses == [2] * COUNT and said.count("error: ") == 1 and "the disk is full" in said,
     }
     # Whoever has done its work when the fault comes has ended well.
-    fine = set(statuses) <= {0, killed if kind in ("kill", "hang", "torn") else 0} or right[kind]()
+    end = -signal.SIGTERM if kind == "SIGTERM" else killed if kind in ("kill", "hang", "torn") else 0
+    fine = set(statuses) <= {0, end} or right[kind]()
     return tracebacks + ([] if fine else [f"{kind or 'undisturbed'}: ended with {statuses}: {said[-3000:]}"])
 
 
@@ -208,7 +210,8 @@ def disturbed(home: Path, kinds: Sequence[str], seconds: float, chance: random.R
         if came and resumed is None and done == before:
             last = came if came == "torn" else last
             continue  # before it had begun: what was lost, the next start tells
-        tally.lost_steps[last] += max(0, before - (int(resumed[1]) if resumed else 0))
+        if resumed is not None or came or _TRAINED in ended[0].err:  # else it had ended before
+            tally.lost_steps[last] += max(0, before - (int(resumed[1]) if resumed else 0))
         if not came:
             return
         before, last = done, came
