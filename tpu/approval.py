@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from immunax.runtime.errors import UserError
 from tpu import check, names, package, prices
 from tpu.calls import told
 from tpu.job import Job, parts_of
@@ -35,8 +36,10 @@ def approved(
 
     Raises:
       NotFitError: it does not fit the slice, or the budget.
-      UserError: the command is wrong, or cannot be checked.
+      UserError: the command is wrong, or cannot be checked, or there is nothing to compare a budget with.
     """
+    if options.budget is not None and options.unchecked and options.hours is None:
+        raise UserError(f"--budget {options.budget:g}: nothing is predicted with --unchecked; give --hours too.")
     # What costs no time comes first.
     price, parts = _price(options, shape, capacity), parts_of(job)
     forecast = None
@@ -52,6 +55,8 @@ def approved(
     elif options.hours is not None:
         forecast = check.Forecast(1 if runs is None else len(runs), options.hours, "as given", parts)
     if price is None:
+        if options.budget is not None:
+            raise UserError(f"--budget {options.budget:g}: there is no price; give --zone or --price.")
         told("no price: give --zone or --price")
         return Price(0.0, "")
     if forecast is None:

@@ -18,6 +18,7 @@ from immunax.judges.replies import Ledger, Reply, store
 from immunax.judges.rubric import Rating, parse
 from immunax.judges.spending import SpendingLimit
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import agreed
 
 _TEMPLATE_TOKENS = 64
 """More than any chat template puts around two turns."""
@@ -85,7 +86,7 @@ class Endpoint:
         return store(self.identity).ledger()
 
     def rate(self, asked: Sequence[Dialog]) -> list[Rating | None]:
-        """Asks what was not asked before; equal questions once.
+        """Asks what was not asked before; equal questions once, and by the leader for all processes.
 
         Args:
           asked: N questions.
@@ -97,6 +98,10 @@ class Endpoint:
           UserError: the client or the key is missing, the endpoint fails for good, or the next request might pass
             ``cost_cap``; replies that came before are kept.
         """
+        found = agreed(lambda: [None if each is None else vars(each) for each in self._rated(asked)])
+        return [None if each is None else Rating(**each) for each in found]
+
+    def _rated(self, asked: Sequence[Dialog]) -> list[Rating | None]:
         kept = store(self.identity)
         budget = SpendingLimit(self.cost_cap, kept.ledger().cost)
         # Made once something is to be asked: what is kept already needs neither client nor key.

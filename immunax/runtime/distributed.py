@@ -104,12 +104,15 @@ def begin(asked: Distributed, about: Callable[[], Mapping[str, str]], part: Part
     # Programs of two threads would go out in an order of their own in each process.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _own_output()
-    jax.distributed.initialize(
-        *place,
-        cluster_detection_method="deactivate",
-        heartbeat_timeout_seconds=int(asked.timeout * _PATIENCE) + 1,
-        shutdown_timeout_seconds=int(asked.timeout) + 1,
-    )
+    gone = f"distributed: one of {place.count} processes came and was gone before JAX had started; start the job again"
+    with watch.starting(gone):
+        jax.distributed.initialize(
+            *place,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(asked.timeout) + 1,
+            heartbeat_timeout_seconds=int(asked.timeout * _PATIENCE) + 1,
+            shutdown_timeout_seconds=int(asked.timeout) + 1,
+        )
     watch.Watch(global_state.client, place.index, [each.name for each in hosts], asked.timeout).start()
     atexit.register(_end)
 
@@ -210,6 +213,7 @@ def _is_one_of_many(environment: Mapping[str, str]) -> bool:
 
 
 def _is_tpu_host(environment: Mapping[str, str]) -> bool:
-    if "TPU_SKIP_MDS_QUERY" in environment or environment.get("JAX_PLATFORMS", "tpu") not in ("", "tpu"):
+    platforms = environment.get("JAX_PLATFORMS") or "tpu"
+    if "TPU_SKIP_MDS_QUERY" in environment or "tpu" not in platforms.split(","):
         return False
     return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0

@@ -23,8 +23,11 @@ _SHARE = 10  # how often within its time a process tells that it lives
 _MOST_SECONDS = 1.0
 _GRACE_SECONDS = 3.0  # for the others to read that process 0, through which all talk, leaves
 
+_NAMED = 8
+
 _work = 0
 _watch: "Watch | None" = None
+_starting: str | None = None
 
 
 def worked() -> None:
@@ -77,8 +80,25 @@ def _lost() -> None:
         time.sleep(_watch.seconds + _GRACE_SECONDS)
 
 
+@contextmanager
+def starting(told: str) -> Iterator[None]:
+    """Within the block, in which JAX starts and nobody watches yet, its abort ends the process as one that has lost another.
+
+    Args:
+      told: what is said then.
+    """
+    global _starting
+    _starting = told
+    _hold_aborts()
+    yield
+    _starting = None
+
+
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number: int) -> None:
+    if _starting is not None:
+        say(f"error: {_starting}", error=True)
+        signals.end(EXIT_LOST)
     _lost()
     _system.signal(number, ctypes.c_void_p(signal.SIG_DFL))
 
@@ -196,19 +216,20 @@ class Watch:
     def _judge(self) -> None:
         now = time.monotonic()
         if now - self._asked > self.seconds:
-            self._lose(0, "is gone or does not answer")
-        for index in self._said:
-            if index == self._index:
-                continue
-            if now - self._heard[index] > self.seconds:
-                self._lose(index, f"has not answered for {self.seconds:g} s")
+            # Through it all have talked: nobody knows who else is left to say so.
+            self._lose([0], "is gone or does not answer", first=True)
+        others = [each for each in self._said if each != self._index]
+        if silent := [each for each in others if now - self._heard[each] > self.seconds]:
+            self._lose(silent, f"has not answered for {self.seconds:g} s")
+        for index in others:
             # A step may take longer than that; whoever is behind in it is so for a moment.
             since = self._behind.setdefault(index, now) if self._work[index] < _work else now
             if now - since > self.seconds:
-                self._lose(index, f"is behind the others and has not gone on for {self.seconds:g} s")
+                self._lose([index], f"is behind the others and has not gone on for {self.seconds:g} s")
 
-    def _lose(self, index: int, why: str) -> None:
-        others = [each for each in self._said if each != index]
-        if self._index == min(others):
-            say(f"error: {called(index, self._hosts[index])} {why}: the job ends; start it again", error=True)
+    def _lose(self, lost: Sequence[int], why: str, first: bool = False) -> None:
+        if first or self._index == min(set(self._said) - set(lost)):
+            told = "; ".join(f"{called(each, self._hosts[each])} {why}" for each in lost[:_NAMED])
+            more = f"; and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+            say(f"error: {told}{more}: the job ends; start it again", error=True)
         signals.end(EXIT_LOST)

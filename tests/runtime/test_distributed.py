@@ -75,6 +75,14 @@ def test_a_launcher_says_whether_there_are_several(environment, many, monkeypatc
     assert distributed._is_one_of_many(environment) == many
 
 
+@pytest.mark.parametrize(
+    ("platforms", "is_host"), [(None, True), ("", True), ("tpu", True), ("tpu,cpu", True), ("cpu", False)]
+)
+def test_a_machine_with_chips_is_one_unless_it_is_told_to_use_others(platforms, is_host, monkeypatch):
+    monkeypatch.setattr(distributed.hardware_utils, "num_available_tpu_chips_and_device_id", lambda: (4, "0x63"))
+    assert distributed._is_tpu_host({} if platforms is None else {"JAX_PLATFORMS": platforms}) == is_host
+
+
 def test_a_process_that_is_alone_asks_nobody(monkeypatch):
     def asked(*_):
         raise AssertionError("the network was asked")

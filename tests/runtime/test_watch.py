@@ -84,6 +84,22 @@ def test_a_silent_process_is_named_with_its_host_by_the_first_that_is_left(servi
     assert "process 0 on a has not answered" in capsys.readouterr().err
 
 
+def test_of_two_that_are_silent_both_are_named_by_the_first_that_is_left(service, clock, monkeypatch, capsys):
+    last = Watch(service, 2, ["a", "b", "c"], 5)
+
+    def end(status):
+        raise EndedError(status)
+
+    monkeypatch.setattr(watch.signals, "end", end)
+    clock.now = 6.0
+    with pytest.raises(EndedError, match="142"):
+        last.round()
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "error: process 0 on a has not answered for 5 s; process 1 on b has not answered for 5 s: the job ends"
+    )
+
+
 def test_another_one_that_is_left_says_nothing(service, watched, clock, capsys):
     with pytest.raises(EndedError, match="142"):
         beats(service, watched, clock, 0, None)

@@ -47,6 +47,16 @@ with ended_with_others(), in_one_line():
         kept.save(3, state)
 """
 """A process of a job that saves, and may write files of 64 bytes from the second save on where it is the one that is limited."""
+GOING = """
+import os, sys
+import jax
+from immunax.runtime import distributed
+port, index, gone = sys.argv[1:]
+if index == gone:
+    jax.distributed.initialize = lambda *_, **__: os._exit(9)
+distributed.begin(distributed.Distributed(f"localhost:{port}", 2, int(index), 3.0), dict)
+"""
+"""A process of a job that is gone when all have met, where it is the one that goes."""
 SPLIT = ("mesh.data=2", "mesh.fsdp=2")
 
 
@@ -180,3 +190,10 @@ def test_a_checkpoint_that_one_process_cannot_write_ends_all_in_its_line(home, l
     told = [line for each in found for line in each.err.splitlines() if line.startswith("error: ")]
     assert len(told) == 1
     assert "the file is larger than" in told[0]
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_process_that_is_gone_before_jax_has_started_ends_the_others_in_a_line(home, gone):
+    found = processes.ends(processes.start_script(home, 2, GOING, gone), 60)
+    assert found[1 - gone].status == 142, found[1 - gone].err
+    assert "error: distributed: one of 2 processes came and was gone" in found[1 - gone].err.splitlines()[-1]

@@ -126,6 +126,13 @@ def test_more_than_the_budget_is_refused(outside, interpreter):
     assert err.splitlines()[-1] == "error: --budget 7: at least $7.68 is predicted."
 
 
+def test_a_budget_that_nothing_can_be_compared_with_is_refused(outside, interpreter):
+    status, _, err = plan(outside, interpreter, *ONE, flags=(*PLACE, "--unchecked", "--budget", "7"))
+    assert (status, err.splitlines()[-1]) == (
+        2, "error: --budget 7: nothing is predicted with --unchecked; give --hours too."
+    )  # fmt: skip
+
+
 def test_hours_and_prices_that_the_user_knows_go_first(outside, interpreter):
     status, _, err = plan(outside, interpreter, *ONE, flags=("--price", "2", "--hours", "3"))
     assert status == 0

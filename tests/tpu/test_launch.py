@@ -370,6 +370,15 @@ def test_changes_that_are_in_no_commit_are_refused_unless_they_may_stay_behind(o
     assert run(outside, "--dirty")[0] == 0
 
 
+def test_a_new_file_is_refused_where_it_would_run_and_nowhere_else(outside):
+    outside.scenario(changed="?? conf/defense/mine.yaml\n")
+    status, _, err = run(outside)
+    assert status == 2
+    assert "conf/defense/mine.yaml" in err
+    outside.scenario(changed="?? notes.txt\n")
+    assert run(outside)[0] == 0
+
+
 def test_a_slice_of_that_name_for_another_command_is_refused_and_not_touched(outside):
     assert run(outside, "--keep")[0] == 0
     before = len(outside.log)
