@@ -4,7 +4,8 @@ import signal
 from types import FrameType
 
 from immunax.runtime import together
-from immunax.runtime.signals import Handling
+from immunax.runtime.escaped import say
+from immunax.runtime.signals import Handling, told
 
 _AHEAD = 3
 """Steps from which on a request of one process is known in all. Whoever is at step n has read what step n - 2 gave, which all
@@ -16,13 +17,21 @@ class Preemption(Handling):
     """Either signal raises a flag. A second SIGINT does not wait for the save; a second SIGTERM changes nothing.
 
     Of several processes one that is asked asks all, and they stop behind the same step. JAX's own service for that takes SIGTERM
-    for the whole life of a process, which then no longer ends outside the loop.
+    for the whole life of a process, which then no longer ends outside the loop. A signal that comes behind the last step, while
+    the block ends, ends the process there as it would outside.
     """
 
     def __enter__(self):
+        self._unasked = False
         self._stop: tuple[int, str] | None = None
         self._request = together.Request()
         return super().__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        super().__exit__()
+        if self._unasked and self.signal_name is not None and kind is None:
+            say(told(self.signal_name), error=True)
+            raise SystemExit(128 + signal.Signals[self.signal_name])
 
     def stops(self, step: int) -> bool:
         """Whether the run stops behind a step.
@@ -41,6 +50,7 @@ class Preemption(Handling):
     def status(self) -> int | None:
         """The exit status that the run was asked for, by any of its processes, up to the end of its last step; else None."""
         asked = [name for name in together.gathered(self.signal_name) if name is not None]
+        self._unasked = not asked
         return 128 + signal.Signals[asked[0]] if asked else None
 
     def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ The exit status is that of a shell: 143 for SIGTERM, which schedulers requeue on
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn, TypeGuard
@@ -16,6 +17,7 @@ from typing import Any, NoReturn, TypeGuard
 EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 
 _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
+_farewell: Callable[[int], None] | None = None
 _IMPORTS = "<frozen importlib._bootstrap>"  # the file of the code that imports
 
 
@@ -29,6 +31,22 @@ def end(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
+    os._exit(status)
+
+
+def tells(farewell: Callable[[int], None]) -> None:
+    """Has a signal that ends this process where it stands tell so to the other processes of its job.
+
+    Args:
+      farewell: is given the exit status.
+    """
+    global _farewell
+    _farewell = farewell
+
+
+def _end_here(status: int) -> NoReturn:
+    if _farewell is not None:
+        _farewell(status)
     os._exit(status)
 
 
@@ -96,7 +114,7 @@ class Leaving(Handling):
         interrupted = isinstance(lost.exc_value, KeyboardInterrupt)
         status = EXIT_INTERRUPTED if interrupted else getattr(lost.exc_value, "code", None)
         if is_stop(status):
-            os._exit(status)
+            _end_here(status)
         self._hook(lost)
 
     def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
@@ -105,10 +123,10 @@ class Leaving(Handling):
             with suppress(OSError):
                 os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
             if _importing(frame):
-                os._exit(128 + number)
+                _end_here(128 + number)
             raise SystemExit(128 + number)
         if number == signal.SIGINT:
-            os._exit(EXIT_INTERRUPTED)
+            _end_here(EXIT_INTERRUPTED)
 
 
 def _importing(frame: FrameType | None) -> bool:

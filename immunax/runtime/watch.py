@@ -142,6 +142,7 @@ class Watch:
         """Starts the threads."""
         global _watch
         _watch = self
+        signals.tells(self.leave)
         for work in (self._telling, self._judging):
             thread = threading.Thread(target=work, daemon=True, name=f"immunax{work.__name__}")
             self._threads.append(thread)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -36,6 +37,21 @@ def test_a_second_sigterm_changes_nothing():
         assert preemption.status() == 143
 
 
+def test_a_signal_behind_the_last_step_ends_the_process_when_all_is_saved(capsys):
+    saved = []
+
+    def train():
+        with Preemption() as preemption, ExitStack() as stack:
+            stack.callback(saved.append, True)
+            assert preemption.status() is None
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit, match="143"):
+        train()
+    assert saved
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM: what is finished is kept")
+
+
 ASKED = """
 import os, signal, sys
 from immunax.runtime.signals import Leaving
@@ -58,7 +74,8 @@ def test_who_does_not_wait_for_what_is_closed_presses_again():
 
 
 IMPORTED = """
-from immunax.runtime.signals import Leaving
+from immunax.runtime.signals import Leaving, tells
+tells(lambda status: print("told", status, flush=True))
 with Leaving():
     try:
         import stopped
@@ -74,13 +91,14 @@ def test_what_a_library_makes_of_a_signal_in_its_import_is_no_error(tmp_path, na
     done = subprocess.run(
         [sys.executable, "-c", IMPORTED], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": where}
     )
-    assert done.returncode == status
+    assert (done.returncode, done.stdout) == (status, f"told {status}\n")
     assert re.fullmatch(rf"stopped by {name}: .*\n", done.stderr)
 
 
 COLLECTED = """
 import gc, signal
-from immunax.runtime.signals import Leaving
+from immunax.runtime.signals import Leaving, tells
+tells(lambda status: print("told", status, flush=True))
 with Leaving():
     gc.callbacks.append(lambda phase, about: signal.raise_signal(signal.SIGTERM))
     gc.collect()
@@ -90,7 +108,7 @@ with Leaving():
 
 def test_a_signal_that_comes_while_garbage_is_collected_is_not_lost():
     done = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (143, "")
+    assert (done.returncode, done.stdout) == (143, "told 143\n")
     assert re.fullmatch(r"stopped by SIGTERM: .*\n", done.stderr)
 
 
