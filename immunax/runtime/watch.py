@@ -136,6 +136,9 @@ class Watch:
         self._behind: dict[int, float] = {}
         self._asked = now
         self._left, self._beat = False, 0
+        self._saying = (
+            threading.RLock()
+        )  # a beat under way would be heard behind the farewell; a signal may come within it
         self._over, self._threads = threading.Event(), []
 
     def start(self) -> None:
@@ -169,8 +172,8 @@ class Watch:
 
     def leave(self, status: int) -> None:
         """Tells the others that this process ends."""
-        self._left = True
-        with suppress(Exception):  # of a service that is gone there is no one class
+        with suppress(Exception), self._saying:  # of a service that is gone there is no one class
+            self._left = True
             self._put(f"{_LEFT} {status}")
         if self._index == 0:
             time.sleep(_GRACE_SECONDS)
@@ -195,9 +198,10 @@ class Watch:
 
     def _tell(self) -> None:
         with suppress(Exception):
-            if not self._left:
-                self._beat += 1
-                self._put(f"{self._beat} {_work}")
+            with self._saying:
+                if not self._left:
+                    self._beat += 1
+                    self._put(f"{self._beat} {_work}")
             found = self._client.key_value_dir_get(_ALIVE)
             self._asked = time.monotonic()
             for key, text in found:
