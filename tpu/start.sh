@@ -89,6 +89,12 @@ run() {
   echo "immunax: started $(worker)"
 }
 
+log_on_bucket() {
+  if [ -n "${IMMUNAX_LOGS:-}" ]; then
+    gcloud storage cp "$job/log" "$IMMUNAX_LOGS/${IMMUNAX_WORKER:-$(hostname)}.log" >/dev/null 2>&1 || true
+  fi
+}
+
 supervise() {
   local words=() variables=() status=0 stopping='' signalled='' child='' times=0
   mapfile -d '' -t words <"$job/command"
@@ -97,13 +103,14 @@ supervise() {
     words=("${words[@]:1}")
   done
   words=("${words[@]:1}")
+  [ ${#variables[@]} -eq 0 ] || export "${variables[@]}"
   trap 'stopping=1 signalled=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
   export PATH=$code/.venv/bin:$PATH
   # The port that Cloud TPU's own firewall rule opens between the machines of a slice.
   export JAX_COORDINATOR_PORT=${JAX_COORDINATOR_PORT:-8476}
   cd "$home"
   while [ -z "$stopping" ]; do
-    env "${variables[@]}" "${words[@]}" &
+    env "${words[@]}" &
     child=$!
     while :; do
       signalled=''
@@ -115,13 +122,12 @@ supervise() {
     case $status in 142 | 143) ;; *) break ;; esac
     [ -z "$stopping" ] && [ "$times" -lt "$again_most" ] || break
     times=$((times + 1))
+    log_on_bucket
     echo "immunax: ended with $status, starting again ($times) in $again_seconds s"
     sleep "$again_seconds" &
     wait $! || true
   done
-  if [ -n "${IMMUNAX_LOGS:-}" ]; then
-    gcloud storage cp "$job/log" "$IMMUNAX_LOGS/${IMMUNAX_WORKER:-$(hostname)}.log" >/dev/null 2>&1 || true
-  fi
+  log_on_bucket
   echo "$status" >"$job/status.new"
   mv "$job/status.new" "$job/status"
 }

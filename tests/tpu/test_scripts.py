@@ -84,6 +84,13 @@ def test_what_was_stopped_or_lost_a_process_starts_again_and_nothing_else(machin
     assert log == ([f"immunax: ended with {first}, starting again (1) in 0 s"] if times == 2 else [])
 
 
+def test_the_log_is_on_the_bucket_at_every_start_again_and_at_the_end(machine, on_path):
+    machine.python(f"echo run >>{machine.home}/runs; [ $(wc -l <{machine.home}/runs) -gt 1 ] || exit 143")
+    machine.call("run", "IMMUNAX_LOGS=gs://bucket/logs/pod1", "--", "python")
+    assert machine.ended()[0] == 0
+    assert [each[-1] for each in on_path.calls("storage cp")] == ["gs://bucket/logs/pod1/w-0.log"] * 2
+
+
 def test_what_ends_so_again_and_again_is_given_up(machine):
     machine.python("exit 142")
     machine.call("run", "--", "python", IMMUNAX_AGAIN_MOST="3")
