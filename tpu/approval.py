@@ -38,9 +38,9 @@ def approved(
       NotFitError: it does not fit the slice, or the budget.
       UserError: the command is wrong, or cannot be checked, or there is nothing to compare a budget with.
     """
+    # What costs no time comes first.
     if options.budget is not None and options.unchecked and options.hours is None:
         raise UserError(f"--budget {options.budget:g}: nothing is predicted with --unchecked; give --hours too.")
-    # What costs no time comes first.
     price, parts = _price(options, shape, capacity), parts_of(job)
     forecast = None
     if options.dry_run:

@@ -90,8 +90,10 @@ def starting(told: str) -> Iterator[None]:
     global _starting
     _starting = told
     _hold_aborts()
-    yield
-    _starting = None
+    try:
+        yield
+    finally:
+        _starting = None
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)

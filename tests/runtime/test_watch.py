@@ -47,16 +47,20 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def watched(service, clock, monkeypatch):
-    """A watch of process 1 of three that is asked by hand."""
-    made = Watch(service, 1, ["a", "b", "c"], 5)
+def raised_end(monkeypatch):
+    """Has the end of the process be an error."""
 
     def end(status):
         raise EndedError(status)
 
     monkeypatch.setattr(watch.signals, "end", end)
+
+
+@pytest.fixture
+def watched(service, clock, raised_end, monkeypatch):
+    """A watch of process 1 of three that is asked by hand."""
     monkeypatch.setattr(watch, "_work", 0)
-    return made
+    return Watch(service, 1, ["a", "b", "c"], 5)
 
 
 def beat(service, watched, *texts):
@@ -84,13 +88,8 @@ def test_a_silent_process_is_named_with_its_host_by_the_first_that_is_left(servi
     assert "process 0 on a has not answered" in capsys.readouterr().err
 
 
-def test_of_two_that_are_silent_both_are_named_by_the_first_that_is_left(service, clock, monkeypatch, capsys):
+def test_of_two_that_are_silent_both_are_named_by_the_first_that_is_left(service, clock, raised_end, capsys):
     last = Watch(service, 2, ["a", "b", "c"], 5)
-
-    def end(status):
-        raise EndedError(status)
-
-    monkeypatch.setattr(watch.signals, "end", end)
     clock.now = 6.0
     with pytest.raises(EndedError, match="142"):
         last.round()
