@@ -29,14 +29,13 @@ def tried(engine: str, runs: int, kills: int, seconds: float, seed: int) -> dict
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
         found = sweeping.disturbed(Path(home), engine, runs, kills, seconds, random.Random(seed), _PATIENCE)
-    ended = [len(each) for each in found.ends.values()]
     return {
         "engine": engine,
         "runs": runs,
         "kills": found.killed,
         "starts": sum(map(len, found.starts.values())),
-        "done": len(ended),
-        "done_twice": sum(count > 1 for count in ended),
+        "done": len(found.done),
+        "done_twice": len(found.again),
         "seconds": round(time.monotonic() - begin),
     }
 

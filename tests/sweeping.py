@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from immunax.runtime.launch import configuration_folder
+from immunax.runtime.sweeps import outcome
 
 SLURM = Path(__file__).parent / "slurm"
 """Stand-ins of its commands."""
@@ -30,6 +31,7 @@ import jax
 from immunax.runtime import job, launch, manifest
 from immunax.runtime.leader import is_leader
 from immunax.runtime.errors import DivergedError, UserError
+from immunax.runtime.sweeps import outcome
 
 @launch.command(required=("defense",), folder=Path(__file__).parent / "conf")
 def main(config):
@@ -39,6 +41,8 @@ def main(config):
         with (folder / name).open("a") as out:
             out.write(f"{os.getpid()}\\n")
     note("starts")
+    if (folder / outcome.FILE).exists():
+        note("again")
     time.sleep(config.seconds)
     if config.x > 0.9:
         raise DivergedError(f"diverged at {config.x}")
@@ -75,7 +79,7 @@ def start(
 
 
 def pids(home: Path, name: str) -> dict[str, list[int]]:
-    """By run, the processes that have begun it (``starts``) or ended it (``ends``)."""
+    """By run, the processes that began it (``starts``), began it once it was done (``again``) or ended it (``ends``)."""
     found = sorted(home.glob(f"outputs/one/*/{name}"))
     return {file.parent.name: [int(line) for line in file.read_text().split()] for file in found}
 
@@ -91,12 +95,26 @@ def settings(home: Path, engine: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 class Disturbed(NamedTuple):
-    """A sweep whose workers were killed: what it said, by run the processes that began and ended it, and how many were killed."""
+    """A sweep whose workers were killed.
+
+    Attributes:
+      said: what it said.
+      starts: by run, the processes that began it.
+      done: the runs whose end is noted.
+      again: those that were begun once more behind that. One killed between its last act and the note is not among them.
+      killed: how many were.
+    """
 
     said: str
     starts: dict[str, list[int]]
-    ends: dict[str, list[int]]
+    done: set[str]
+    again: set[str]
     killed: int
+
+
+def done(home: Path) -> set[str]:
+    """The runs whose end is noted."""
+    return {file.parent.name for file in home.glob(f"outputs/one/*/{outcome.FILE}")}
 
 
 def disturbed(
@@ -119,7 +137,7 @@ def disturbed(
     killed = set()
     behind = sorted(chance.choices(range(runs), k=kills))  # how many runs have ended at each
     while len(killed) < kills and process.poll() is None:
-        begun, ended = pids(home, "starts"), pids(home, "ends")
+        begun, ended = pids(home, "starts"), done(home)
         if len(ended) < behind[len(killed)]:
             time.sleep(0.05)
             continue
@@ -137,4 +155,4 @@ def disturbed(
             continue
     out, err = process.communicate(timeout=patience)
     assert process.returncode == 0, err
-    return Disturbed(f"{out}\n{err}", pids(home, "starts"), pids(home, "ends"), len(killed))
+    return Disturbed(f"{out}\n{err}", pids(home, "starts"), done(home), set(pids(home, "again")), len(killed))

@@ -166,12 +166,13 @@ class Job:
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
             run = self.prepared(config)
-            # A job of a sweep comes behind others in its process, whose time is theirs.
-            with goodput.kept(not _is_sweep()), failure.recorded(run.folder, run.asked and run.asked._asdict()):
-                self.task(run.config)
-            barrier()  # none ends, or reads, while another is still at work
-            if run.asked is not None:
-                outcome.ended(run.folder, run.asked)
+            if not outcome.has_ended(run.folder, run.asked):
+                # A job of a sweep comes behind others in its process, whose time is theirs.
+                with goodput.kept(not _is_sweep()), failure.recorded(run.folder, run.asked and run.asked._asdict()):
+                    self.task(run.config)
+                barrier()  # none ends, or reads, while another is still at work
+                if run.asked is not None:
+                    outcome.ended(run.folder, run.asked)
             wanted = config.get(FIELD)
             return None if wanted is None else objective(run.folder, str(wanted))
 
@@ -192,7 +193,14 @@ class Job:
         """
         assert self.together is not None
         with Leaving(), in_one_line(self.outputs), ExitStack() as stack:
-            free = [run for run in runs if self._noted(run, lambda run=run: _entered(stack, run))]
+            free = [
+                run
+                for run in runs
+                if self._noted(run, lambda run=run: _entered(stack, run))
+                and not outcome.has_ended(run.folder, run.asked)
+            ]
+            if not free:
+                return
             make_room()
             for run in free:
                 failure.forget(run.folder)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from immunax.runtime import atomic, bucket, code, digest, failure, manifest, mirror, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
+from immunax.runtime.together import agreed
 from immunax.runtime.untrusted import values
 
 FILE = ".ended.json"
@@ -93,6 +94,16 @@ def known(folder: Path, asked: Asked) -> Outcome | None:
         if file == FILE or record.get("diverged"):
             return Outcome(file != FILE, str(record.get("line", "")), before.get("code") == asked.code)
     return None
+
+
+def has_ended(folder: Path, asked: Asked | None) -> bool:
+    """Whether a run has ended before: who starts a lost job again, as SLURM does, starts all of its runs.
+
+    Args:
+      folder: of the run.
+      asked: of the run; None outside a sweep, where each start is a wish to run.
+    """
+    return asked is not None and agreed(lambda: known(folder, asked) is not None)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -14,9 +14,10 @@ RAY = pytest.param("ray", 20, 6, marks=pytest.mark.skipif(find_spec("ray") is No
 
 
 def check(home, engine, runs, kills, seconds, seed=0):
-    said, starts, ends, killed = sweeping.disturbed(home, engine, runs, kills, seconds, random.Random(seed))
+    said, starts, done, again, killed = sweeping.disturbed(home, engine, runs, kills, seconds, random.Random(seed))
     assert killed == kills
-    assert {name: len(found) for name, found in ends.items()} == {f"seed={number}": 1 for number in range(runs)}
+    assert done == {f"seed={number}" for number in range(runs)}
+    assert not again
     assert runs < sum(map(len, starts.values())) <= runs + kills  # who is killed takes no other along
     overrides, variables = (
         sweeping.settings(home, engine) if engine != "submitit_slurm" else (("hydra/launcher=joblib",), {})
@@ -62,10 +63,10 @@ def test_an_array_of_slurm_is_requeued_where_a_run_is_stopped_and_signalled_befo
     overrides, variables = sweeping.settings(tmp_path, "submitit_slurm")
     more = ("hydra.sweeper.pack=2", "+hydra.launcher.parameters.slurm_partition=spot", "hydra.launcher.at_once=1")
     process = sweeping.start(tmp_path, "seed=range(4)", "seconds=1", *overrides, *more, variables=variables)
-    while not (begun := sweeping.pids(tmp_path, "starts")):
+    while "seed=1" not in (begun := sweeping.pids(tmp_path, "starts")):
         assert process.poll() is None
         time.sleep(0.05)
-    os.kill(begun["seed=0"][0], signal.SIGTERM)
+    os.kill(begun["seed=1"][0], signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     lines = batch(tmp_path)
@@ -84,7 +85,7 @@ def test_an_array_of_slurm_is_requeued_where_a_run_is_stopped_and_signalled_befo
     while len((tmp_path / "slurm" / "ended").read_text().splitlines()) < 3:
         time.sleep(0.05)
     assert (tmp_path / "slurm" / "ended").read_text().splitlines() == ["0 143", "0 0", "1 0"]
-    assert [len(found) for found in sweeping.pids(tmp_path, "starts").values()] == [2, 1, 1, 1]
+    assert [len(found) for found in sweeping.pids(tmp_path, "starts").values()] == [1, 2, 1, 1]
     assert "lost" not in err
 
 
