@@ -9,6 +9,7 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import escaped, say
 from tpu.mistakes import OutsideError
 
+_TIMED_OUT = 124
 _INSTALL = {
     "gcloud": "install the Google Cloud CLI, https://cloud.google.com/sdk/docs/install, then: gcloud auth login",
     "kubectl": "gcloud components install kubectl gke-gcloud-auth-plugin",
@@ -17,6 +18,8 @@ _INSTALL = {
     "ray": "uv tool install 'ray[default]'",
     "git": "install git; the code that runs is that of a commit",
 }
+_LONGEST_SECONDS = 3600.0
+"""Of a call that is not followed; gcloud may wait for a machine that is gone."""
 _QUOTED = 600
 """Characters of what a program says that are quoted."""
 
@@ -68,9 +71,12 @@ class Calls:
                 capture_output=True,
                 text=True,
                 errors="replace",
+                timeout=_LONGEST_SECONDS,
             )
         except FileNotFoundError as error:
             raise _absent(argv[0]) from error
+        except subprocess.TimeoutExpired:
+            return Done(_TIMED_OUT, err=f"no answer within {_LONGEST_SECONDS:g} s")
         return Done(done.returncode, done.stdout, done.stderr)
 
     def must(self, argv: Sequence[str], supposed: str = "", given: str | None = None) -> str:

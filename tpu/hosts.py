@@ -19,10 +19,17 @@ _TRIES = 3
 _SSH = ("--ssh-flag=-o ServerAliveInterval=30", "--ssh-flag=-o ConnectTimeout=20")
 _HOME = "immunax"
 """The folder on a machine, in the home of whoever logs in."""
-_DONE = re.compile(r"immunax: (?:installed|started|running) (\d+)")
+_DONE = re.compile(r"immunax: (?:installed|started|running|left) (\d+)")
 _REFUSED = re.compile(r"immunax: refused: (.*)")
 LOST = None
 """Of a job whose end nobody has seen."""
+BEGINS = -1
+"""Of a job that its first machine starts again, as all have to."""
+_BEGINS = re.compile(r"immunax: ended with \d+, starting again \(")
+
+
+class _BeginsError(Exception):
+    """The first machine starts the job again."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,10 @@ class Hosts:
         """
         self._each(self._script(source, "run", *variables, "--", *command), "start")
 
+    def restart(self, source: Source, command: Sequence[str], variables: Iterable[str]) -> None:
+        """Starts the command where it is gone with no end of its own; see :meth:`start`."""
+        self._each(self._script(source, "rerun", *variables, "--", *command), "start again")
+
     def follow(self, source: Source | None, seen: int) -> tuple[int | None, int]:
         """Prints the log of the first machine until the command ends there, or the connection is lost.
 
@@ -96,7 +107,7 @@ class Hosts:
           seen: lines of the log that were printed before.
 
         Returns:
-          The command's exit status, or ``LOST``; and the lines that are printed now.
+          The command's exit status, ``LOST`` or ``BEGINS``; and the lines that are printed now.
         """
         mark, status, lines = secrets.token_hex(8), LOST, seen
         ended = re.compile(rf"immunax: {mark} ended (\d+)")
@@ -111,9 +122,14 @@ class Hosts:
             elif tab and number.isdecimal() and int(number) > lines:
                 lines = int(number)
                 print(said, file=out, flush=True)
+                if _BEGINS.match(said):
+                    raise _BeginsError
 
         command = self._script(source, "follow", str(seen + 1), mark)
-        self.calls.follow(self.argv(self.request.nodes[0], "0", command), line, f"immunax: {mark} ended 0")
+        try:
+            self.calls.follow(self.argv(self.request.nodes[0], "0", command), line, f"immunax: {mark} ended 0")
+        except _BeginsError:
+            return BEGINS, lines
         return status, lines
 
     def ask(self, what: str) -> None:

@@ -2,8 +2,8 @@
 # One command on several hosts over plain ssh, as one job: process N on the N-th host, which reach one another by these names.
 #   tpu/ssh.sh HOST... -- immunax.train mesh=fsdp +defense=tar outputs=/shared/runs
 # The checkout and its environment lie at the same place on every host ($IMMUNAX_CHECKOUT, by default that of this file). On each
-# start.sh runs the command, detached, and starts it again where it ends with 143 or 142; this script prints the first host's log
-# and ends with the command's exit status. Ctrl-C or SIGTERM has every host save and end; the same line then goes on from there.
+# start.sh runs the command, detached, and starts it again where it is stopped or killed, or another process is lost; this script
+# prints the first host's log, has the command started where it is gone whenever the first host's starts again, and ends with its exit status. Ctrl-C or SIGTERM has every host save and end; the same line then goes on from there.
 # --dry-run before the hosts prints the calls.
 set -euo pipefail
 
@@ -61,14 +61,19 @@ stop() {
 trap 'stop 143' TERM
 trap 'stop 130' INT
 
-started=0
+# Has the command start on the host of an index: run, or rerun.
+start() {
+  local index=$1 how=$2
+  shift 2
+  on "$index" "$how" -- python -m "$@" "distributed.coordinator=${hosts[0]##*@}:$port" \
+    "distributed.processes=${#hosts[@]}" "distributed.process_id=$index" >&2
+}
+
 for index in "${!hosts[@]}"; do
-  where=("distributed.coordinator=${hosts[0]##*@}:$port" "distributed.processes=${#hosts[@]}" "distributed.process_id=$index")
-  if ! on "$index" run -- python -m "$@" "${where[@]}" >&2; then
-    echo "error: ${hosts[$index]} did not start it; $started hosts before it did: end them with the same hosts and Ctrl-C" >&2
+  if ! start "$index" run "$@"; then
+    echo "error: ${hosts[$index]} did not start it; $index hosts before it did: end them with the same hosts and Ctrl-C" >&2
     exit 4
   fi
-  started=$((started + 1))
 done
 
 mark=$RANDOM$RANDOM
@@ -84,6 +89,14 @@ while [ -z "$status" ]; do
     "immunax: $mark ended "*) status=${line##* } ;;
     *$'\t'*)
       echo "${line#*$'\t'}"
+      case $line in
+      *$'\t'"immunax: ended with "*", starting again ("*)
+        # A host that went down, or gave up, does not come back by itself.
+        for index in "${!hosts[@]}"; do
+          start "$index" rerun "$@" || echo "${hosts[$index]} could not be told to start it again" >&2
+        done
+        ;;
+      esac
       next=$((${line%%$'\t'*} + 1))
       silent=0
       ;;

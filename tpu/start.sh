@@ -4,11 +4,13 @@
 #
 #   start.sh install gs://BUCKET/wheels   uv's locked packages; the bucket keeps them, by the lock file's digest
 #   start.sh run NAME=VALUE... -- COMMAND starts the command, detached
+#   start.sh rerun NAME=VALUE... -- COMMAND the same, but not where it was stopped or has ended by itself
 #   start.sh follow LINE MARK             its log from a line on, numbered, then: immunax: MARK ended STATUS
 #   start.sh state | stop                 whether it runs; SIGTERM to it, which saves and ends
 #
-# The command is started again where it ends with 143 (stopped by a signal) or 142 (another process was lost), by itself
-# and not because this script was told to stop; never with 2 (a mistake), 1 (a bug) or anything else.
+# The command is started again where it ends with 142 (another process was lost) or by a signal (143, 137 of a kill, 139 ...),
+# by itself and not because this script was told to stop; never with 2 (a mistake), 1 (a bug), 130 (Ctrl-C) or anything else.
+# Of starts in a row that last less than $IMMUNAX_LASTING seconds there are $IMMUNAX_AGAIN_MOST at most: a slice is paid for.
 set -euo pipefail
 
 code=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,7 +18,9 @@ home=${IMMUNAX_HOME:-$HOME/immunax}
 job=$home/job
 uv_version=0.9.5
 again_seconds=${IMMUNAX_AGAIN_SECONDS:-10}
-again_most=${IMMUNAX_AGAIN_MOST:-1000}
+again_most=${IMMUNAX_AGAIN_MOST:-10}
+lasting=${IMMUNAX_LASTING:-900}
+boot=/proc/sys/kernel/random/boot_id
 mkdir -p "$job"
 
 # Cloud TPU ends a host's name with w-NUMBER; elsewhere the launcher says it.
@@ -68,7 +72,10 @@ install() {
 }
 
 alive() {
-  [ -f "$job/pid" ] && [ ! -f "$job/status" ] && kill -0 "$(cat "$job/pid")" 2>/dev/null
+  [ -f "$job/pid" ] && [ ! -f "$job/status" ] || return
+  # Behind a reboot the number is another program's; and where nobody waits for it, one that was killed keeps its number.
+  [ "$(cat "$job/boot" 2>/dev/null)" = "$(cat $boot)" ] || return
+  grep -qs '^State:[[:space:]][^ZX]' "/proc/$(cat "$job/pid")/status"
 }
 
 run() {
@@ -82,11 +89,20 @@ run() {
     echo "immunax: refused: worker $(worker) runs another command; end it with: python -m tpu.launch stop NAME"
     return 2
   fi
-  rm -f "$job/status" "$job/stopped" "$job/log"
+  rm -f "$job/status" "$job/stopped" "$job/log" "$job/pid"
+  cat "$boot" >"$job/boot"
   printf '%s\0' "$@" >"$job/command"
   setsid nohup bash "$code/tpu/start.sh" supervise </dev/null >"$job/log" 2>&1 9>&- &
   echo $! >"$job/pid"
   echo "immunax: started $(worker)"
+}
+
+rerun() {
+  if ! alive && { [ -f "$job/stopped" ] || [ "$(cat "$job/status" 2>/dev/null || echo 142)" -le 128 ]; }; then
+    echo "immunax: left $(worker)"
+  else
+    run "$@"
+  fi
 }
 
 log_on_bucket() {
@@ -96,7 +112,7 @@ log_on_bucket() {
 }
 
 supervise() {
-  local words=() variables=() status=0 stopping='' signalled='' child='' times=0
+  local words=() variables=() status=0 stopping='' signalled='' child='' times=0 begun
   mapfile -d '' -t words <"$job/command"
   while [ "${words[0]}" != -- ]; do
     variables+=("${words[0]}")
@@ -110,6 +126,7 @@ supervise() {
   export JAX_COORDINATOR_PORT=${JAX_COORDINATOR_PORT:-8476}
   cd "$home"
   while [ -z "$stopping" ]; do
+    begun=$SECONDS
     env "${words[@]}" &
     child=$!
     while :; do
@@ -119,8 +136,9 @@ supervise() {
       [ -n "$signalled" ] || break
     done
     child=''
-    case $status in 142 | 143) ;; *) break ;; esac
-    [ -z "$stopping" ] && [ "$times" -lt "$again_most" ] || break
+    [ "$status" -gt 128 ] && [ "$status" != 130 ] && [ -z "$stopping" ] || break
+    [ $((SECONDS - begun)) -lt "$lasting" ] || times=0
+    [ "$times" -lt "$again_most" ] || break
     times=$((times + 1))
     log_on_bucket
     echo "immunax: ended with $status, starting again ($times) in $again_seconds s"
@@ -171,9 +189,9 @@ stop() {
 }
 
 case ${1:-} in
-install | run | supervise | follow | state | stop) "$@" ;;
+install | run | rerun | supervise | follow | state | stop) "$@" ;;
 *)
-  echo "usage: start.sh install gs://BUCKET/wheels | run [NAME=VALUE]... -- COMMAND | follow LINE MARK | state | stop" >&2
+  echo "usage: start.sh install gs://BUCKET/wheels | run [NAME=VALUE]... -- COMMAND | rerun ... | follow LINE MARK | state | stop" >&2
   exit 2
   ;;
 esac

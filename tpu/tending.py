@@ -11,7 +11,7 @@ from pathlib import Path
 from immunax.runtime.errors import UserError
 from tpu import hints, queued
 from tpu.calls import Calls, told
-from tpu.hosts import LOST, Hosts
+from tpu.hosts import BEGINS, LOST, Hosts
 from tpu.mistakes import AGAIN, OutsideError
 from tpu.queued import ABSENT, ACTIVE, FAILED, SUSPENDED, Found, Request
 from tpu.source import Source
@@ -89,18 +89,18 @@ class Tending:
           variables: ``NAME=VALUE`` each.
 
         Returns:
-          Its exit status, which is none of ``AGAIN``.
+          Its exit status; one of ``AGAIN`` where the slice is there and its machines have given up ``tries`` times in a row.
 
         Raises:
           UserError, OutsideError: see :meth:`had`.
         """
-        silent = 0
+        silent = ended = 0
         while True:
             self.had()
             try:
                 hosts.install(source, bucket)
                 hosts.start(source, command, variables)
-                status, seen = self._followed(hosts, source)
+                status, seen = self._followed(hosts, source, lambda: hosts.restart(source, command, variables))
             except OutsideError as error:
                 if self._described().state == ACTIVE:
                     silent += 1
@@ -108,8 +108,14 @@ class Tending:
                         raise
                 told(str(error))
                 status, seen = LOST, 0
-            if status is not None and status not in AGAIN:
-                return status
+            if status is not None:
+                if status not in AGAIN:
+                    return status
+                # What was taken away is asked for anew; machines that are there have tried long enough themselves.
+                ended = ended + 1 if self._described().state == ACTIVE else 0
+                if ended >= self._patience.tries:
+                    return status
+                told(f"the command ended with {status}: it is started again")
             silent = 0 if seen else silent
             self._patience.sleep(self._patience.poll)
 
@@ -130,14 +136,24 @@ class Tending:
                 self._patience.sleep(self._patience.poll)
         self._standing.gone(self._request.name)
 
-    def _followed(self, hosts: Hosts, source: Source) -> tuple[int | None, int]:
-        """The job's end, through connections that are cut, as long as the slice is there."""
+    def _followed(self, hosts: Hosts, source: Source, restart: Callable[[], None]) -> tuple[int | None, int]:
+        """The job's end, through connections that are cut, as long as the slice is there.
+
+        Args:
+          hosts, source: of the job.
+          restart: starts it where it is gone, for a machine that went down does not begin again by itself.
+        """
         seen, cuts = 0, 0
         while True:
             status, lines = hosts.follow(source, seen)
+            if status == BEGINS:
+                seen, cuts = lines, 0
+                try:
+                    restart()
+                except OutsideError as error:  # a machine on its way up: the others wait for it, and begin again
+                    told(str(error))
+                continue
             if status is not LOST:
-                if status in AGAIN:
-                    told(f"the command ended with {status}: it is started again")
                 return status, lines
             found = self._described()
             if found.state != ACTIVE:

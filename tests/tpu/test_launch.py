@@ -12,6 +12,8 @@ import threading
 
 import pytest
 
+from tpu import calls
+from tpu.calls import Calls
 from tpu.slices import ROOT
 
 LORA = "defense.attacker.lora={_target_: x, rank: 8}"
@@ -233,6 +235,31 @@ def test_a_job_that_was_stopped_or_lost_a_process_is_started_again(outside, ende
     assert (status, out) == (0, "one\ntwo\n")
     assert f"ended with {ended}: it is started again" in err
     assert len(outside.calls("start.sh run")) == 2
+
+
+def test_machines_on_which_the_job_is_gone_start_it_with_the_first_one(outside):
+    log = ["one", "immunax: ended with 142, starting again (1) in 10 s", "two"]
+    outside.scenario(machines=16, follows=[{"log": log}, {"log": log, "ended": 0}])
+    status, out, err = run(outside)
+    assert (status, out.splitlines()) == (0, log), err
+    assert len(outside.calls("start.sh run")) == 1
+    (again,) = outside.calls("start.sh rerun")
+    assert "--worker=all" in again
+    assert "connecting again" not in err
+
+
+def test_a_job_that_its_slice_gives_up_again_and_again_is_given_up(outside):
+    outside.scenario(follows=[{"log": ["one"], "ended": 142}])
+    status, _, _ = run(outside, "--tries", "3")
+    assert status == 142
+    assert len(outside.calls("start.sh run")) == 3
+    assert len(outside.calls("queued-resources delete")) == 1
+
+
+def test_a_call_without_an_end_is_one_that_failed(monkeypatch):
+    monkeypatch.setattr(calls, "_LONGEST_SECONDS", 0.2)
+    done = Calls().ask(["sleep", "60"])
+    assert (done.status, done.said) == (124, "no answer within 0.2 s")
 
 
 @pytest.mark.parametrize("ended", [1, 2, 3, 130])

@@ -74,8 +74,8 @@ def test_a_command_runs_with_its_variables_and_its_end_is_told(machine):
     assert machine.call("state").stdout == "worker 0: ended with 2\n"
 
 
-@pytest.mark.parametrize(("first", "times"), [(143, 2), (142, 2), (2, 1), (1, 1), (130, 1), (137, 1), (0, 1)])
-def test_what_was_stopped_or_lost_a_process_starts_again_and_nothing_else(machine, first, times):
+@pytest.mark.parametrize(("first", "times"), [(143, 2), (142, 2), (137, 2), (134, 2), (2, 1), (1, 1), (130, 1), (0, 1)])
+def test_what_was_stopped_or_killed_or_lost_a_process_starts_again_and_nothing_else(machine, first, times):
     machine.python(f"echo run >>{machine.home}/runs; [ $(wc -l <{machine.home}/runs) -gt 1 ] || exit {first}")
     machine.call("run", "--", "python")
     status, log = machine.ended()
@@ -96,6 +96,46 @@ def test_what_ends_so_again_and_again_is_given_up(machine):
     machine.call("run", "--", "python", IMMUNAX_AGAIN_MOST="3")
     status, log = machine.ended()
     assert (status, len(log)) == (142, 3)
+
+
+def test_what_has_lasted_does_not_count_among_those_that_end_again_and_again(machine):
+    machine.python(f"echo run >>{machine.home}/runs; [ $(wc -l <{machine.home}/runs) -gt 5 ] || exit 143")
+    machine.call("run", "--", "python", IMMUNAX_AGAIN_MOST="1", IMMUNAX_LASTING="0")
+    assert machine.ended()[0] == 0
+
+
+def test_a_command_is_alive_in_no_other_boot_of_its_machine(machine):
+    machine.python(f"echo run >>{machine.home}/runs; exec sleep 60")
+    machine.call("run", "--", "python")
+    while not (machine.home / "runs").exists():
+        time.sleep(0.02)
+    assert machine.call("state").stdout.startswith("worker 0: running")
+    pid = int((machine.home / "immunax" / "job" / "pid").read_text())
+    (machine.home / "immunax" / "job" / "boot").write_text("another\n")
+    assert machine.call("state").stdout == "worker 0: nothing runs\n"
+    assert machine.ended() == (142, [])
+    os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("end", "said"), [("exit 0", "left"), ("exit 2", "left"), ("kill -9 $PPID", "started")])
+def test_where_a_command_is_gone_it_is_started_again_with_the_others_and_where_it_has_ended_it_is_not(
+    machine, end, said
+):
+    machine.python(end)
+    machine.call("run", "--", "python")
+    while machine.call("state").stdout.startswith("worker 0: running"):
+        time.sleep(0.02)
+    assert machine.call("rerun", "--", "python").stdout == f"immunax: {said} 0\n"
+
+
+def test_where_somebody_has_stopped_a_command_it_is_not_started_with_the_others(machine):
+    machine.python(f"trap 'exit 143' TERM; echo run >>{machine.home}/runs; sleep 60 & wait")
+    machine.call("run", "--", "python")
+    while not (machine.home / "runs").exists():
+        time.sleep(0.02)
+    assert machine.call("rerun", "--", "python").stdout == "immunax: running 0\n"
+    machine.call("stop")
+    assert machine.call("rerun", "--", "python").stdout == "immunax: left 0\n"
 
 
 def test_a_second_start_of_the_same_command_does_nothing_and_of_another_one_is_refused(machine):
@@ -244,6 +284,18 @@ def test_plain_ssh_connects_again_where_the_log_is_cut_and_prints_no_line_twice(
     assert "one does not say how the command stands" in err
 
 
+def test_plain_ssh_has_a_host_that_is_gone_start_again_with_the_first(hosts):
+    hosts.python(
+        'echo run >>runs; [ "$(wc -l <runs)" = 1 ] || exit 0\n'
+        "case $PWD in */1) kill -9 $PPID; touch gone; exit 0 ;; esac\n"
+        "until [ -f ../1/gone ]; do sleep 0.02; done; exit 142"
+    )
+    status, out, err = hosts.call("one", "two", "--", "immunax.train")
+    assert (status, out) == (0, "immunax: ended with 142, starting again (1) in 0 s\n"), err
+    while hosts.file(1, "runs").read_text() != "run\nrun\n":
+        time.sleep(0.02)
+
+
 def test_plain_ssh_says_which_host_did_not_start(hosts, on_path):
     hosts.python("sleep 60")
     Machine.program(on_path.home / "bin" / "ssh", 'case $* in *two*) exit 255 ;; *) bash -c "${*: -1}" ;; esac')
@@ -301,6 +353,12 @@ def test_an_element_that_was_stopped_is_queued_again_and_one_that_failed_is_not(
     done = sbatch(on_path, tmp_path, 1, f"exit {status}")
     assert done.returncode == (0 if again else status)
     assert on_path.calls("scontrol requeue 7_1") == ([["scontrol", "requeue", "7_1"]] if again else [])
+
+
+def test_an_element_that_is_stopped_a_hundred_times_is_given_up(on_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "100")
+    assert sbatch(on_path, tmp_path, 1, "exit 142").returncode == 142
+    assert on_path.calls("scontrol requeue") == []
 
 
 def test_the_image_runs_the_command_itself_as_process_one():
