@@ -13,6 +13,7 @@ from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.outer.training import RESULTS
 from immunax.runtime import cache, console, digest, goodput, manifest, mesh
+from immunax.runtime.carried import check_place
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.together import agreed
@@ -39,6 +40,7 @@ def main(config: UserConfig) -> None:
     """The main job; the README says what it leaves in the run's folder."""
     folder, started, config = run_directory(), manifest.now(), computed_as_made(with_submitted(recipe.applied(config)))
     check_same_run(folder, config)
+    check_place(folder / CHECKPOINTS)
     check_dtype(config.export_dtype)
     devices = mesh.for_one_model(mesh.build(config.build("mesh")))
     setup, loaded = set_up(Parts.given(config), devices)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import processes
+
 from immunax.runtime.launch import configuration_folder
 from immunax.runtime.sweeps import outcome
 
@@ -19,7 +21,8 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 CONF = {
     "config.yaml": (
         "defaults: [_self_, override hydra/sweeper: grid]\n"
-        "seed: 0\nseconds: 0.0\nx: 0.5\nmodel: {path: null}\nrun: null\noutputs: outputs\nobjective: null\nmesh: null\n"
+        "seed: 0\nseconds: 0.0\nx: 0.5\nalone: null\nmodel: {path: null}\nrun: null\n"
+        "outputs: outputs\nobjective: null\nmesh: null\n"
         "distributed: {coordinator: null, processes: null, process_id: null, timeout: 60}\n"
     ),
     "defense/tar.yaml": "alpha: 1\n",
@@ -28,7 +31,7 @@ PROGRAM = '''
 import os, time
 from pathlib import Path
 import jax
-from immunax.runtime import job, launch, manifest
+from immunax.runtime import job, launch, manifest, together
 from immunax.runtime.leader import is_leader
 from immunax.runtime.errors import DivergedError, UserError
 from immunax.runtime.sweeps import outcome
@@ -44,10 +47,14 @@ def main(config):
     if (folder / outcome.FILE).exists():
         note("again")
     time.sleep(config.seconds)
-    if config.x > 0.9:
-        raise DivergedError(f"diverged at {config.x}")
-    if config.x > 0.8:
-        raise UserError(f"failed at {config.x}")
+    if config.alone in (None, jax.process_index()):
+        if config.x > 1:
+            time.sleep(1000)
+        if config.x > 0.9:
+            raise DivergedError(f"diverged at {config.x}")
+        if config.x > 0.8:
+            raise UserError(f"failed at {config.x}")
+    together.barrier()
     results = {"y": (config.x - 0.3) ** 2, "processes": jax.process_count()}
     manifest.write_manifest(folder, config.plain, {}, {"results": results, "ended": manifest.now()})
     if is_leader():
@@ -76,6 +83,18 @@ def start(
     settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "JAX_PLATFORMS": "cpu", **(variables or {})}
     settings["XLA_FLAGS"] = ""
     return subprocess.Popen(command, cwd=home, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def together(home: Path, count: int, *overrides: str, python: str = sys.executable) -> list[processes.Ended]:
+    """What each of some processes says that sweep as one job.
+
+    ``x`` above 0.8 fails, above 0.9 diverges and above 1 sleeps for good; ``alone=N`` has that process alone do so, while the
+    others wait for it.
+    """
+    write(home)
+    where = (f"distributed.coordinator=localhost:{processes.free_port()}", f"distributed.processes={count}")
+    own = [(*overrides, *where, f"distributed.process_id={each}") for each in range(count)]
+    return processes.ends([start(home, *each, python=python) for each in own], 120)
 
 
 def pids(home: Path, name: str) -> dict[str, list[int]]:

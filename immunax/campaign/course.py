@@ -13,7 +13,7 @@ from immunax.campaign.population import attacked
 from immunax.inner.context import check_context
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
-from immunax.runtime import console
+from immunax.runtime import console, pace
 from immunax.runtime.jaxpr_flops import matmul_flops
 from immunax.runtime.together import host
 
@@ -90,6 +90,7 @@ def edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.A
       UserError: a dialog is longer than the model's context.
     """
     check_context(model, "a dialog that the attack reads", material)
+    pace.worked()
     weights, losses = _edited(attack, model, params, material, key)
     if jax.tree.structure(weights) == jax.tree.structure(params) and bool(_equal(weights, params)):
         console.note(f"The attack {type(attack).__name__} leaves the weights as they are: {attack.unchanged}.")

@@ -24,6 +24,7 @@ from immunax.inner.population import map_members, plan
 from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
+from immunax.runtime import pace
 from immunax.runtime.mesh import data_ways, mesh_of, shard, under
 from immunax.runtime.together import host
 
@@ -138,6 +139,7 @@ class Attacked(NamedTuple):
           The results ``[M, ...]``, on the host.
         """
         own = self.own, self.trained, _some(asked, 0, len(self.own.key))
+        pace.worked()
         found = _spread(_Each(function), self.mesh, own, self.params)
         return jax.tree.map(lambda leaf: host(leaf)[: len(self.places)], found)
 
@@ -192,6 +194,7 @@ class Runner(NamedTuple):
             done = 0 if self.own.first_step is None else 1
             for time in range(1, times + 1):
                 end = steps * time // times
+                pace.worked()
                 state = moving, trace = advance(self._stretch, self.mesh, state, members, (self.params, done, end))
                 seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
                 losses, norms = (each[: len(real), :end] for each in seen)

@@ -17,6 +17,7 @@ from immunax.data.dialog import Dialog
 from immunax.judges.replies import Ledger, Reply, store
 from immunax.judges.rubric import Rating, parse
 from immunax.judges.spending import SpendingLimit
+from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 from immunax.runtime.together import agreed
 
@@ -153,6 +154,7 @@ class Endpoint:
         # A request that timed out may have been charged all the same.
         cost = self._cost(tokens_in, tokens_out) * (1 + answer.retries_taken)
         budget.settle(most, cost)
+        pace.move()
         return Reply(parse(text), tokens_in, tokens_out, cost)
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float:

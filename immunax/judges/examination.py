@@ -18,7 +18,7 @@ from immunax.models.generate import Decoding, generate
 from immunax.models.lora import Adapted
 from immunax.models.model import Model, Params
 from immunax.models.steered import Steered
-from immunax.runtime import goodput
+from immunax.runtime import goodput, pace
 from immunax.runtime.mesh import data_ways, split_rows
 from immunax.runtime.together import host
 
@@ -118,6 +118,7 @@ def answer_all(
     for number, start in enumerate(range(0, count, size)):
         rows = np.arange(start, start + size) % count
         batch = Prompts(*(np.asarray(part)[..., rows, :] for part in prompts))
+        pace.worked()
         with goodput.spending("evaluate"):
             found.append(host(answer((batch, _folded(key, number)))))
         advance()
@@ -148,6 +149,7 @@ def weigh_all(weigh: Callable[[Batch], Marks], batches: Batch, advance: Callable
     """
     found = []
     for number in range(batches.tokens.shape[0]):
+        pace.worked()
         with goodput.spending("evaluate"):
             marks = weigh(jax.tree.map(lambda leaf, number=number: leaf[number], batches))
             found.append(jax.tree.map(host, marks))

@@ -15,11 +15,11 @@ import numpy as np
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerFast
 
-from immunax.models import families, hf, hf_config, peft, weights
+from immunax.models import families, hf, hf_config, peft, same_files, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.deciding import TEMPLATES, decides, holds_weights
 from immunax.models.lora import plain
-from immunax.runtime import atomic, digest, mirror, together
+from immunax.runtime import atomic, digest, together
 from immunax.runtime.errors import UserError, shown
 from immunax.runtime.leader import is_leader
 from immunax.runtime.lfs import refuse_pointer
@@ -105,22 +105,16 @@ def read(folder: Path, devices: Mesh | None = None, dtype: str = "float32") -> C
         tokenizer=loaded,
         hf_config=raw,
         dtype=shards.dtype,
-        digests=_digests_of_all(folder, [*present, *shards.files]),
+        digests=digests(folder, [*present, *shards.files]),
         generation_config=weights.read_json(folder / GENERATION) if GENERATION in present else {},
     )
 
 
 def digests(folder: Path, names: list[str]) -> dict[str, str]:
-    """SHA-256 of the named files and of the folder's further chat templates, by name."""
+    """SHA-256 of the named files and of the folder's further chat templates, by name; see :func:`same_files.digested`."""
     templates = [path.relative_to(folder).as_posix() for path in folder.glob(_TEMPLATES)]
-    return {name: digest.of_file(folder / name) for name in sorted({*names, *templates})}
-
-
-def _digests_of_all(folder: Path, names: list[str]) -> dict[str, str]:
-    """:func:`digests`, for which of several processes one alone reads all of what lies in a bucket."""
-    if not mirror.is_mirrored(folder):
-        return digests(folder, names)
-    return together.agreed(lambda: digests(folder, names))
+    every = sorted({*names, *templates})
+    return same_files.digested(folder, every, lambda: {name: digest.of_file(folder / name) for name in every})
 
 
 def check_whole(folder: Path) -> None:

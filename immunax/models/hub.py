@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from immunax.models import folder, gguf, hf_config, peft, tokenizer, weights
+from immunax.models import folder, gguf, hf_config, peft, same_files, tokenizer, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.deciding import BASE
 from immunax.models.folder import Checkpoint, export
@@ -303,7 +303,9 @@ def digests(path: Path) -> dict[str, str]:
     """
     if path.is_file():
         return folder.digests(path.parent, [part.name for part in gguf.open_file(_gguf(path)).parts])
-    own = digest.of_folder(path)
+    below = [] if mirror.is_mirrored(path) else digest.plain_files(path)
+    every = [file.relative_to(path).as_posix() for file in below]
+    own = same_files.digested(path, every, lambda: digest.of_folder(path))
     if not peft.is_adapter(path):
         return own
     return own | {f"{BASE}{name}": value for name, value in digests(base_of(path).locate()).items()}

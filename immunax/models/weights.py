@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from immunax.models.finite import finite
 from immunax.models.ranges import Ranged
-from immunax.runtime import bucket, mirror, stand_ins, together
+from immunax.runtime import bucket, mirror, pace, stand_ins, together
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.leader import is_leader
 from immunax.runtime.lfs import refuse_pointer
@@ -362,6 +362,7 @@ def write_file(path: Path, tensors: Mapping[str, Any], dtype: str, writer: int =
         if file is not None:
             file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name, array in tensors.items():
+            pace.move()
             values = np.asarray(array)
             if file is not None:
                 file.write(_convert(name, values, kind).reshape(-1).view(np.uint8).data)

@@ -19,6 +19,7 @@ from immunax.inner.trainable import Adapters, Trainable
 from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Scalars, StreamBatch
+from immunax.runtime import pace
 from immunax.runtime.errors import DivergedError, UserError
 
 RESULTS, EXPORT, LAST, ALL = KEEPS = ("results", "export", "last", "all")
@@ -238,6 +239,7 @@ def fit(
     done, before = int(state.train.step), None
     data = batch(done)
     while True:
+        pace.worked()
         state, metrics = outer_step(model, defense, training, state, data)
         done += 1
         last = done == training.steps or stop(done)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from immunax.runtime import pace
 from immunax.runtime.errors import RefusedError, UnreachableError, UserError, nearest
 from immunax.runtime.stand_ins import SCHEMES, scheme
 
@@ -81,11 +82,12 @@ def put(file: Path, address: str) -> None:
       UserError: as by every function here, the bucket is not there, refuses, or cannot be reached.
     """
     with _told(address):
-        _system(address).put_file(str(file), address)
+        _system(address).put_file(str(file), address, callback=_moving())
 
 
 def put_bytes(content: bytes, address: str) -> None:
     """Makes or replaces an object."""
+    pace.move()
     with _told(address):
         _system(address).pipe_file(address, content)
 
@@ -109,7 +111,7 @@ def get(address: str, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _told(address):
-            _system(address).get_file(address, str(part))
+            _system(address).get_file(address, str(part), callback=_moving())
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -122,6 +124,7 @@ def read(address: str, start: int | None = None, end: int | None = None) -> byte
       address: of the object.
       start, end: of the range.
     """
+    pace.move()
     with _told(address):
         if start is None or end is None or end - start <= _RANGE_BYTES:
             return _system(address).cat_file(address, start=start, end=end)
@@ -185,6 +188,19 @@ def check_writable(address: str) -> None:
     name = f".probe-{uuid4().hex}"
     put_bytes(b"", join(address, name))
     remove(address, [name])
+
+
+@cache
+def _moving() -> Any:
+    """What a library calls along a long transfer."""
+    from fsspec import Callback
+
+    class Moving(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            pace.move()
+            super().relative_update(inc)
+
+    return Moving()
 
 
 def _object(found: dict[str, Any]) -> Object:

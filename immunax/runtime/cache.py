@@ -35,6 +35,7 @@ _BLOCK_BYTES = 1 << 24
 _PROBE_BYTES = 1 << 16
 
 _said: set[Path] = set()
+_all_write = False
 
 T = TypeVar("T")
 
@@ -123,14 +124,12 @@ def _get_or_make_together(
 
     if not together.agreed(there):
         value = make()
-        with ExitStack() as stack:
-            if is_leader():
-                _keep(entry, key, value, write)
-            else:
-                # Bringing arrays here takes all processes: the others write what stands beside them, and throw it away.
-                write(value, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        try:
+            _keep_together(entry, key, value, write)
+        except RefusedError as error:
+            _say_nothing_is_kept(error)
+            return _passed_on(value, read, write, error)
         del value
-    together.barrier()
     mirror.fetch(entry)
     if (other := together.blind(entry)) is not None:
         raise UserError(
@@ -159,9 +158,38 @@ def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[
 
 def _keep(entry: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
     with atomic.directory(entry) as temp:
-        write(value, temp)
-        about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_local_folder(temp)}
-        (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
+        _fill(temp, key, value, write)
+
+
+def _keep_together(entry: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
+    """:func:`_keep` of several processes, of which the leader writes; what it is refused, all are."""
+    folders: list[Path] = []
+    refusal = None
+    try:
+        with ExitStack() as stack:
+            together.agreed(lambda: folders.append(stack.enter_context(atomic.directory(entry))))
+            if is_leader():
+                _fill(folders[0], key, value, write)
+            else:
+                # Bringing arrays here takes all processes: the others write what stands beside them, and throw it away.
+                folders.append(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+                write(value, folders[0])
+    except UserError as error:
+        if not folders:  # which all were told
+            raise
+        refusal = error
+    together.agreed(lambda: _raise(refusal))
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _fill(temp: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
+    write(value, temp)
+    about = {"key": json.loads(json.dumps(key, default=str)), "files": digest.of_local_folder(temp)}
+    (temp / _ENTRY).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def _passed_on(value: T, read: Callable[[Path], T], write: Callable[[T, Path], None], refusal: RefusedError) -> T:
@@ -169,11 +197,26 @@ def _passed_on(value: T, read: Callable[[Path], T], write: Callable[[T, Path], N
     try:
         with tempfile.TemporaryDirectory() as temp:
             folder = Path(temp) / "value"
-            with atomic.directory(folder) as empty:
+            with atomic.directory(folder) as empty, _each_for_itself():
                 write(value, empty)
             return read(folder)
     except OSError as error:
         raise refusal from error
+
+
+@contextmanager
+def _each_for_itself() -> Iterator[None]:
+    """Within the block every process writes, in place of the leader alone."""
+    global _all_write
+    _all_write = True
+    try:
+        yield
+    finally:
+        _all_write = False
+
+
+def _writes() -> bool:
+    return _all_write or is_leader()
 
 
 def _say_nothing_is_kept(error: RefusedError) -> None:
@@ -221,15 +264,15 @@ def write_arrays(tree: Mapping[str, Any], folder: Path) -> None:
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {jax.tree_util.keystr(path, simple=True, separator=_SEPARATOR): leaf for path, leaf in leaves}
-    whole = {name: np.ascontiguousarray(array) for name, array in _on_the_leader(flat)}
-    if is_leader():
+    whole = {name: np.ascontiguousarray(array) for name, array in _of_who_writes(flat)}
+    if _writes():
         save_file(whole, folder / _ARRAYS)
 
 
-def _on_the_leader(leaves: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+def _of_who_writes(leaves: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     for name, leaf in leaves.items():
         array = together.host(leaf)
-        if is_leader():
+        if _writes():
             yield name, array
 
 

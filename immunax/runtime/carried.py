@@ -11,21 +11,36 @@ from immunax.runtime import bucket, mirror, stand_ins, together
 from immunax.runtime.errors import UserError
 
 
+def is_carried(folder: Path) -> bool:
+    """Whether a folder of checkpoints is one that Orbax cannot write to."""
+    address = stand_ins.address(folder)
+    return address is not None and not address.startswith("gs://")
+
+
+def check_place(folder: Path) -> None:
+    """Refuses checkpoints of several processes, none of which has all of one on its disk, where these would be carried.
+
+    Args:
+      folder: of the checkpoints.
+
+    Raises:
+      UserError: they would be.
+    """
+    if is_carried(folder) and together.processes() > 1:
+        raise UserError(
+            f"{mirror.named(folder)}: checkpoints of several processes go to gs:// or to a disk that all share: choose such "
+            "outputs."
+        )
+
+
 class Carried:
     """The folder of one run's checkpoints.
 
     Args:
-      folder: that stands for the address.
-
-    Raises:
-      UserError: there are several processes, of which none has all of a checkpoint on its disk.
+      folder: that stands for the address, see :func:`check_place`.
     """
 
     def __init__(self, folder: Path) -> None:
-        if together.processes() > 1:
-            raise UserError(
-                f"{folder}: checkpoints of several processes go to gs:// or to a disk that all share; choose such outputs."
-            )
         self._folder = folder
         self._there: set[str] = set()
 

@@ -19,7 +19,7 @@ from etils import epath
 
 from immunax.runtime import bucket, console, stand_ins
 from immunax.runtime.atomic import disk_error
-from immunax.runtime.carried import Carried
+from immunax.runtime.carried import Carried, is_carried
 from immunax.runtime.checksum import as_text, checksums
 from immunax.runtime.errors import RefusedError, UnreachableError, UserError, close_behind
 from immunax.runtime.flat_state import assemble, described, named, request, stored
@@ -64,9 +64,8 @@ class Checkpoints:
             raise UserError(f"checkpoints: keep_best={keep_best} needs metric=NAME to say which are best")
         place = Path(directory).absolute()
         self._address = stand_ins.address(place)
-        straight = self._address is not None and self._address.startswith("gs://")
-        self._carried = None if straight or self._address is None else Carried(place)
-        self.directory = epath.Path((self._address if straight else None) or place)
+        self._carried = Carried(place) if is_carried(place) else None
+        self.directory = epath.Path(place if self._carried else self._address or place)
         self._read_only = read_only
         self._best = _Best(keep_best, metric, best)
         _hush()

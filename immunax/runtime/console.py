@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from immunax.runtime import pace
 from immunax.runtime.escaped import escaped, taking_all
 from immunax.runtime.leader import is_leader
 
@@ -69,6 +70,7 @@ class Bar:
           count: how many units.
           **values: numbers to show beside, such as the loss.
         """
+        pace.move()
         self._done += count
         if values:
             self._values = " ".join(f"{name}={value:.4g}" for name, value in values.items())

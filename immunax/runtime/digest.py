@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from immunax.runtime import bucket, mirror, stand_ins
+from immunax.runtime import bucket, mirror, pace, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import below, check_plain, open_plain
 
@@ -36,6 +36,7 @@ def of_file(path: Path | str) -> str:
 
 
 def _of_local_file(path: Path) -> str:
+    pace.move()
     with open_plain(path) as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
 

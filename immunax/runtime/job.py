@@ -24,7 +24,7 @@ from immunax.runtime.signals import Leaving
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.failures import Failures
 from immunax.runtime.sweeps.outcome import Asked
-from immunax.runtime.together import barrier
+from immunax.runtime.together import agreed, barrier
 from immunax.runtime.user_config import UserConfig
 
 DISTRIBUTED = "distributed"
@@ -174,7 +174,7 @@ class Job:
                 if run.asked is not None:
                     outcome.ended(run.folder, run.asked)
             wanted = config.get(FIELD)
-            return None if wanted is None else objective(run.folder, str(wanted))
+            return None if wanted is None else agreed(lambda: objective(run.folder, str(wanted)))
 
     def prepared(self, config: DictConfig) -> Run:
         """The current run.
@@ -260,19 +260,18 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
       UserError: another one does, for the length of the block.
     """
-    if not is_leader():
-        yield
-        return
-    address = stand_ins.address(folder)
     with ExitStack() as stack:
-        ours = stack.enter_context(lock.held(folder / lock.FILE, wait=False))
-        if ours and address is not None:
-            ours = stack.enter_context(lease.held(address))
-        if not ours:
-            raise UserError(
-                f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME."
-            )
+        agreed(lambda: _take(folder, stack))
         yield
+
+
+def _take(folder: Path, stack: ExitStack) -> None:
+    address = stand_ins.address(folder)
+    ours = stack.enter_context(lock.held(folder / lock.FILE, wait=False))
+    if ours and address is not None:
+        ours = stack.enter_context(lease.held(address))
+    if not ours:
+        raise UserError(f"another process is at work in {folder}: wait until it has ended, or choose another run=NAME.")
 
 
 @contextmanager
@@ -285,14 +284,14 @@ def shared(folder: Path) -> Iterator[None]:
     if not mirror.is_mirrored(folder):
         yield
         return
-    # Behind the leader, which has refused by now what another process is at work in.
-    barrier()
     mirror.fetch(folder, _is_small)
     try:
         yield
-    finally:
-        if is_leader():
+    except BaseException:
+        if is_leader():  # the others may have gone on
             mirror.settle(folder)
+        raise
+    agreed(lambda: mirror.settle(folder))
 
 
 def _is_small(name: str) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import partition_spec
 
@@ -43,6 +44,7 @@ def fill(
     held = _held(tuple(shape), sharding)
     parts = {bounds: _aligned([end - start for start, end in bounds], dtype) for bounds in held.values()}
     for first, values in pieces:
+        pace.move()
         for bounds, part in parts.items():
             if not _copy(part, bounds, first, values):
                 raise UserError(

@@ -6,6 +6,7 @@ others.
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -18,15 +19,18 @@ import numpy as np
 from jax._src.distributed import global_state
 from jax.sharding import NamedSharding, PartitionSpec
 
-from immunax.runtime import atomic, mirror
+from immunax.runtime import atomic, mirror, pace, watch
 from immunax.runtime.errors import RefusedError, UserError
+from immunax.runtime.escaped import say
 from immunax.runtime.leader import is_leader
+from immunax.runtime.meeting import EXIT_LOST
 
 _FOREVER = 10**9
-"""Milliseconds: whoever is silent is found by :mod:`~immunax.runtime.watch`, which knows who it is."""
+"""Milliseconds: who is silent, or does not come, is found by :mod:`~immunax.runtime.watch`, which knows who it is."""
 _BLOCK_BYTES = 1 << 24
 
-_names = count()
+_met = 0
+_ends = count()
 
 T = TypeVar("T")
 
@@ -46,25 +50,32 @@ def agreed(make: Callable[[], T]) -> T:
     """What the leader makes, in every process; none of the others makes it.
 
     Args:
-      make: of the leader's disk, clock or network; gives values of JSON.
+      make: of the leader's disk, clock or network; gives values of JSON. What may take minutes is to
+        :func:`~immunax.runtime.pace.move` meanwhile.
 
     Raises:
       UserError: the leader's, in all.
     """
     if processes() == 1:
         return make()
-    name = _name()
-    if not is_leader():
-        found = json.loads(_client().blocking_key_value_get(name, _FOREVER))
-        if "error" in found:
-            raise (RefusedError if found["refused"] else UserError)(found["error"])
-        return found["value"]
+    if is_leader():
+        return _told(make)
+    found = json.loads(_client().blocking_key_value_get(_name(), _FOREVER))
+    if "error" in found:
+        raise (RefusedError if found["refused"] else UserError)(found["error"])
+    return found["value"]
+
+
+def _told(make: Callable[[], T]) -> T:
+    """What the leader makes, told to the others."""
     try:
-        value = make()
+        with pace.alone():
+            value = make()
     except UserError as error:
-        _client().key_value_set(name, json.dumps({"error": str(error), "refused": isinstance(error, RefusedError)}))
+        refused = isinstance(error, RefusedError)
+        _client().key_value_set(_name(), json.dumps({"error": str(error), "refused": refused}))
         raise
-    _client().key_value_set(name, json.dumps({"value": value}))
+    _client().key_value_set(_name(), json.dumps({"value": value}))
     return value
 
 
@@ -99,6 +110,39 @@ def gathered(value: Any) -> list[Any]:
     name = _name()
     _client().key_value_set(f"{name}/{jax.process_index()}", json.dumps(value))
     return [json.loads(_client().blocking_key_value_get(f"{name}/{each}", _FOREVER)) for each in range(processes())]
+
+
+def check_same_end(what: str, status: int) -> None:
+    """Refuses to go on where a process has failed in something that the others are still at, or have done.
+
+    No two would do the same from there on.
+
+    Args:
+      what: they have done.
+      status: of this process; 0 where it went well.
+
+    Raises:
+      SystemExit: one of them did not end it as this one did, from the same place.
+    """
+    if processes() == 1:
+        return
+    name, own = f"immunax/end/{next(_ends)}", [status, _met]
+    _client().key_value_set(f"{name}/{jax.process_index()}", json.dumps(own))
+    # Those that are at work meanwhile would say in the end that this one does not come.
+    last = time.monotonic() + watch.patience() / 2 if status else math.inf
+    try:
+        for each in range(processes()):
+            left = min(_FOREVER, 1000 * max(0.0, last - time.monotonic()))
+            if json.loads(_client().blocking_key_value_get(f"{name}/{each}", int(left))) != own:
+                break
+        else:
+            pace.worked()
+            return
+    except jax.errors.JaxRuntimeError:  # one has not come, or is gone
+        pass
+    if status:
+        say(f"error: {what} failed in process {index()} alone: the job ends; start it again", error=True)
+    raise SystemExit(EXIT_LOST)
 
 
 def index() -> int:
@@ -167,6 +211,7 @@ def host(array: Any) -> np.ndarray:
 
 
 def _sent(array: jax.Array) -> np.ndarray:
+    pace.worked()
     sharding = array.sharding
     assert isinstance(sharding, NamedSharding)
     axes = tuple(_axes(sharding.spec))
@@ -213,4 +258,8 @@ def _client() -> Any:
 
 
 def _name() -> str:
-    return f"immunax/together/{next(_names)}"
+    """Of the next thing that all do together."""
+    global _met
+    _met += 1
+    pace.worked()
+    return f"immunax/together/{_met}"

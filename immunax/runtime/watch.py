@@ -5,6 +5,7 @@ A process that is killed leaves the others in a collective that fails with a pag
 
 import ctypes
 import hashlib
+import math
 import signal
 import threading
 import time
@@ -14,9 +15,10 @@ from typing import Any
 
 import jax
 
-from immunax.runtime import signals
+from immunax.runtime import pace, signals
 from immunax.runtime.escaped import say
 from immunax.runtime.meeting import EXIT_LOST, called
+from immunax.runtime.pace import Pace
 
 _ALIVE, _SAID, _LEFT = "immunax/alive/", "immunax/said/", "left"
 _SHARE = 10  # how often within its time a process tells that it lives
@@ -25,15 +27,13 @@ _GRACE_SECONDS = 3.0  # for the others to read that process 0, through which all
 
 _NAMED = 8
 
-_work = 0
 _watch: "Watch | None" = None
 _starting: str | None = None
 
 
-def worked() -> None:
-    """Counts something that every process does as often, such as a step: by it the others see which of them hangs."""
-    global _work
-    _work += 1
+def patience() -> float:
+    """Seconds that a process may be silent, or behind the others; infinity where nobody watches."""
+    return math.inf if _watch is None else _watch.seconds
 
 
 def leave(status: int) -> None:
@@ -134,7 +134,8 @@ class Watch:
         self._every = min(seconds / _SHARE, _MOST_SECONDS)
         now = time.monotonic()
         self._said = dict.fromkeys(range(len(hosts)), "")
-        self._heard, self._work = dict.fromkeys(self._said, now), dict.fromkeys(self._said, 0)
+        self._heard = dict.fromkeys(self._said, now)
+        self._paces = dict.fromkeys(self._said, Pace())
         self._behind: dict[int, float] = {}
         self._asked = now
         self._left, self._beat = False, 0
@@ -203,7 +204,7 @@ class Watch:
             with self._saying:
                 if not self._left:
                     self._beat += 1
-                    self._put(f"{self._beat} {_work}")
+                    self._put(" ".join(map(str, (self._beat, *pace.now()))))
             found = self._client.key_value_dir_get(_ALIVE)
             self._asked = time.monotonic()
             for key, text in found:
@@ -212,12 +213,13 @@ class Watch:
     def _note(self, index: int, text: str) -> None:
         if text == self._said[index] or index == self._index:
             return
-        first, last = text.split()
+        first, *numbers = text.split()
         if first == _LEFT:
-            signals.end(int(last))
+            signals.end(int(numbers[0]))
         self._said[index], self._heard[index] = text, time.monotonic()
-        if int(last) != self._work[index]:
-            self._work[index] = int(last)
+        found = Pace(*map(int, numbers))
+        if found != self._paces[index]:
+            self._paces[index] = found
             self._behind.pop(index, None)
 
     def _judge(self) -> None:
@@ -230,7 +232,7 @@ class Watch:
             self._lose(silent, f"has not answered for {self.seconds:g} s")
         for index in others:
             # A step may take longer than that; whoever is behind in it is so for a moment.
-            since = self._behind.setdefault(index, now) if self._work[index] < _work else now
+            since = self._behind.setdefault(index, now) if self._paces[index].work < pace.now().work else now
             if now - since > self.seconds:
                 self._lose([index], f"is behind the others and has not gone on for {self.seconds:g} s")
 

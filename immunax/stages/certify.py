@@ -21,7 +21,7 @@ from immunax.models.model import Model, Params
 from immunax.runtime import cache, console, goodput, memory_maps
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.leader import is_leader
-from immunax.runtime.together import agreed
+from immunax.runtime.together import agreed, check_same_end
 from immunax.stages import cells
 from immunax.stages.bench import Bench
 from immunax.stages.cells import Cell, CellStore, Measured, State, groups, in_role
@@ -195,10 +195,15 @@ def with_silent(measured: Measured, silent: Sequence[Cell]) -> Measured:
 
 
 def _run(shared: Bench, model: Model, group: Group, store: CellStore, gaps: _Gaps) -> None:
+    found: list[Measured] = []
+    failed = None
     try:
         found = _measured(shared, model, group)
     except UserError as error:
-        gaps.keep(group.first, error)
+        failed = error
+    check_same_end(group.first.family, int(failed is not None))
+    if failed is not None:
+        gaps.keep(group.first, failed)
         return
     if is_leader():
         for cell, measured in zip(group.cells, found, strict=True):

@@ -10,7 +10,7 @@ from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense
 from immunax.outer.feed import Feed
-from immunax.runtime import console, goodput, watch
+from immunax.runtime import console, goodput
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
@@ -82,7 +82,6 @@ def defend(
                 bar.advance(loss=scalars["loss"])
 
             def stop(step: int) -> bool:
-                watch.worked()
                 return preemption.stops(step) or step % training.checkpoint_every == 0
 
             while done < training.steps and not preemption.stops(done):

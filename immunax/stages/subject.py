@@ -10,7 +10,7 @@ import jax
 from immunax.models import speech
 from immunax.models.hub import ModelSource, digests
 from immunax.models.model import Params
-from immunax.runtime import digest, manifest, mirror, names, together
+from immunax.runtime import digest, manifest, mirror, names
 from immunax.runtime.admission import admit
 from immunax.runtime.errors import UserError
 from immunax.runtime.user_config import UserConfig
@@ -122,9 +122,7 @@ def subject(asked: Asked, setup: Setup, loaded: Params) -> Subject:
     folder = mirror.local(path)
     if not folder.is_dir():
         return Subject(str(path), params, setup.checkpoint.digests, weights, None, None, told)
-    # All of what lies in a bucket is read for them, by one process.
-    files = together.agreed(lambda: digests(folder)) if mirror.is_mirrored(folder) else digests(folder)
-    return Subject(names.of_model(path), params, files, weights, folder, made_by(folder), told)
+    return Subject(names.of_model(path), params, digests(folder), weights, folder, made_by(folder), told)
 
 
 def reference(asked: Asked, certified: Subject, setup: Setup) -> Subject | None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from immunax.runtime import watch
+from immunax.runtime import pace, watch
 from immunax.runtime.watch import Watch
 
 
@@ -59,7 +59,7 @@ def raised_end(monkeypatch):
 @pytest.fixture
 def watched(service, clock, raised_end, monkeypatch):
     """A watch of process 1 of three that is asked by hand."""
-    monkeypatch.setattr(watch, "_work", 0)
+    monkeypatch.setattr(pace, "_work", 0)
     return Watch(service, 1, ["a", "b", "c"], 5)
 
 
@@ -74,7 +74,7 @@ def beat(service, watched, *texts):
 def beats(service, watched, clock, *works):
     """Rounds for four times as long as one may be silent; a process whose work is None is."""
     for number in range(20):
-        beat(service, watched, *(None if work is None else f"{number} {work}" for work in works))
+        beat(service, watched, *(None if work is None else f"{number} {work} 0" for work in works))
         clock.now += 1
 
 
@@ -113,21 +113,36 @@ def test_a_service_that_is_gone_is_process_0(service, watched, clock, capsys):
 
 
 def test_who_lives_and_does_not_go_on_is_told(service, watched, clock, monkeypatch):
-    monkeypatch.setattr(watch, "_work", 7)
+    monkeypatch.setattr(pace, "_work", 7)
     with pytest.raises(EndedError, match="142"):
         beats(service, watched, clock, 7, 6)
 
 
 def test_a_step_that_takes_long_is_no_hang(service, watched, clock, monkeypatch):
     beats(service, watched, clock, 6, 6)
-    monkeypatch.setattr(watch, "_work", 7)
-    beat(service, watched, "11 6", "11 6")
-    beat(service, watched, "12 7", "12 7")
+    monkeypatch.setattr(pace, "_work", 7)
+    beat(service, watched, "11 6 0", "11 6 0")
+    beat(service, watched, "12 7 0", "12 7 0")
+
+
+def test_who_is_behind_the_others_and_at_work_on_something_long_is_no_hang(service, watched, clock, monkeypatch):
+    monkeypatch.setattr(pace, "_work", 7)
+    for number in range(20):
+        beat(service, watched, f"{number} 6 {number}", f"{number} 7 0")
+        clock.now += 1
+
+
+def test_what_one_process_does_alone_counts_as_no_work_of_all():
+    before = pace.now()
+    with pace.alone():
+        pace.worked()
+    pace.worked()
+    assert pace.now() == (before.work + 1, before.moves + 1)
 
 
 def test_who_leaves_takes_the_others_along(service, watched):
     with pytest.raises(EndedError, match="143"):
-        beat(service, watched, "0 0", "left 143")
+        beat(service, watched, "0 0 0", "left 143")
 
 
 def test_a_process_that_leaves_says_so(service, watched):

@@ -57,6 +57,49 @@ if index == gone:
 distributed.begin(distributed.Distributed(f"localhost:{port}", 2, int(index), 3.0), dict)
 """
 """A process of a job that is gone when all have met, where it is the one that goes."""
+KEEPING = """
+import errno, os, sys, tempfile
+from pathlib import Path
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from immunax.runtime import cache, distributed
+from immunax.runtime.ending import ended_with_others
+from immunax.runtime.one_line import in_one_line
+port, index, refused = sys.argv[1:]
+def refuse(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def write(value, folder):
+    cache.write_arrays(value, folder)
+    if refused == "write" and index == "0" and cache.root() in folder.parents:
+        refuse()
+with ended_with_others(), in_one_line():
+    distributed.begin(distributed.Distributed(f"localhost:{port}", 2, int(index), 20.0), dict)
+    split = NamedSharding(Mesh(np.array(jax.devices()), "x"), PartitionSpec("x"))
+    values = np.random.default_rng(0).normal(size=4096).astype(np.float32)
+    make = lambda: {"x": jax.make_array_from_callback(values.shape, split, lambda at: values[at])}
+    if refused == "open" and index == "0":
+        own = tempfile.mkdtemp
+        tempfile.mkdtemp = lambda *a, **k: (refuse if cache.root() in Path(k.get("dir") or ".").parents else own)(*a, **k)
+    for _ in range(2):
+        found = cache.get_or_make("kind", {}, make, cache.read_arrays, write, [])
+        np.testing.assert_array_equal(found["x"], values)
+"""
+"""A process of a job that caches an array which lies on both, in a cache that refuses the first one's folder, or its file."""
+EXPORTING = """
+import sys
+import jax
+from immunax.models import hub
+from immunax.runtime import distributed, mesh
+from immunax.runtime.ending import ended_with_others
+from immunax.runtime.one_line import in_one_line
+port, index, count, out = sys.argv[1:]
+with ended_with_others(), in_one_line():
+    distributed.begin(distributed.Distributed(f"localhost:{port}", int(count), int(index), 20.0), dict)
+    made = hub.ModelSource("model").load(mesh.build(mesh.MeshSpec(fsdp=len(jax.devices()))))
+    hub.export(out, made, made.params, "bfloat16", max_shard_bytes=10_000)
+"""
+"""A process of a job that exports a model whose weights are split over the devices of all, in files of 10 kB."""
 SPLIT = ("mesh.data=2", "mesh.fsdp=2")
 
 
@@ -65,6 +108,9 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     tiny_model.write(folder / "model")
     return folder
+
+
+LONG = (*(each for each in TRAIN if not each.startswith("trainer.steps")), "trainer.steps=24")
 
 
 def alone(home, *command):
@@ -148,6 +194,43 @@ def test_a_signal_to_any_process_stops_all_behind_one_step_and_another_mesh_goes
     same_weights(one, stopped)
 
 
+SHAPES = (
+    (1, 8, ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")),
+    (1, 4, ("mesh.fsdp=4",)),
+    (2, 2, ("mesh.data=2", "mesh.fsdp=2")),
+    (1, 1, ()),
+)
+"""Processes, devices of each, and a mesh of them."""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_again_and_again_goes_on_on_ever_fewer_devices_with_the_same_numbers(home):
+    alone(home, *LONG, "run=still")
+    reached = []
+    for count, devices, mesh in SHAPES:
+        flags = [{"XLA_FLAGS": processes.environment(home, devices)["XLA_FLAGS"]}] * count
+        before = len(trained(home / "outputs" / "moving"))
+        started = processes.start(home, count, *LONG, *mesh, "run=moving", variables=flags)
+        last = (count, devices) == (1, 1)
+        while not last and len(trained(home / "outputs" / "moving")) <= before:
+            assert all(each.poll() is None for each in started), processes.ends(started)
+            time.sleep(0.02)
+        if not last:
+            started[-1].send_signal(signal.SIGTERM)
+        found = processes.ends(started)
+        assert [each.status for each in found] == [0 if last else 143] * count, "\n".join(each.err for each in found)
+        reached.append(len(trained(home / "outputs" / "moving")))
+    assert reached == sorted(set(reached))  # each has done something
+    same_metrics(home / "outputs" / "still", home / "outputs" / "moving")
+    same_weights(home / "outputs" / "still", home / "outputs" / "moving")
+
+
+def trained(run):
+    """What its metrics say of steps."""
+    file = run / "metrics.jsonl"
+    return [line for line in file.read_text().splitlines() if '"train"' in line] if file.exists() else []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("end", "who"), [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
 def test_a_process_that_is_killed_or_hangs_is_named_by_the_others_which_end(home, end, who):
@@ -190,6 +273,23 @@ def test_a_checkpoint_that_one_process_cannot_write_ends_all_in_its_line(home, l
     told = [line for each in found for line in each.err.splitlines() if line.startswith("error: ")]
     assert len(told) == 1
     assert "the file is larger than" in told[0]
+
+
+def test_two_processes_export_in_shards_what_one_does_to_the_bit(home):
+    for count in (1, 2):
+        found = processes.ends(processes.start_script(home, count, EXPORTING, count, home / f"exported{count}"), 60)
+        assert [each.status for each in found] == [0] * count, "\n".join(each.err for each in found)
+    one, two = ({each.name: each.read_bytes() for each in (home / f"exported{count}").iterdir()} for count in (1, 2))
+    assert sum(name.startswith("model-") for name in one) > 3
+    assert one == two
+
+
+@pytest.mark.parametrize("refused", ["open", "write"])
+def test_a_cache_that_refuses_the_first_process_keeps_none_from_what_all_have_made(home, refused):
+    found = processes.ends(processes.start_script(home, 2, KEEPING, refused), 60)
+    assert [each.status for each in found] == [0, 0], "\n".join(each.err for each in found)
+    assert found[0].err.count("the cache keeps nothing new") == 1
+    assert found[1].err == ""
 
 
 @pytest.mark.parametrize("gone", [0, 1])

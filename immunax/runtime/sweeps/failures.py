@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from immunax.runtime import bucket, mirror, stand_ins
+from immunax.runtime import bucket, mirror, stand_ins, together
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.leader import is_leader
@@ -60,22 +60,26 @@ class Failures:
     def noted(self, job: Callable[[], tuple[Path, str]]) -> Iterator[None]:
         """A job, whose failure is noted instead of raised: an exit status that is not 0, or a bug, whose traceback is printed.
 
-        A signal that asks for the end is no failure, and a failure that the disk does not let be noted ends the sweep.
+        A signal that asks for the end is no failure, and a failure that the disk does not let be noted ends the sweep. So does
+        that of one of several processes which leaves the others at work: none would do again what another one does.
 
         Args:
           job: gives the folder of its run, and its name.
         """
+        status, cause = 0, None
         try:
             yield
         except SystemExit as end:
-            if end.code in (0, None):
-                return
-            if is_stop(end.code) or not self.note(*job(), end.code if isinstance(end.code, int) else EXIT_BUG):
+            if is_stop(end.code):
                 raise
-        except Exception:
+            if end.code not in (0, None):
+                status, cause = end.code if isinstance(end.code, int) else EXIT_BUG, end
+        except Exception as error:
             traceback.print_exc()
-            if not self.note(*job(), EXIT_BUG):
-                raise
+            status, cause = EXIT_BUG, error
+        together.check_same_end(job()[1], status)
+        if cause is not None and not self.note(*job(), status):
+            raise cause
 
     def note(self, folder: Path, job: str, status: int) -> bool:
         """Notes a failure; whether the disk took it.

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from immunax.runtime import atomic, bucket, code, digest, failure, manifest, mirror, stand_ins
 from immunax.runtime.errors import UserError
-from immunax.runtime.leader import is_leader
 from immunax.runtime.together import agreed
 from immunax.runtime.untrusted import values
 
@@ -74,9 +73,12 @@ def ended(folder: Path, asked: Asked) -> None:
       folder: of the run.
       asked: what it was asked for, from before it began.
     """
-    if is_leader():
-        with atomic.file(folder / FILE) as temp:
-            temp.write_text(json.dumps({"asked": asked._asdict(), "at": manifest.now()}) + "\n")
+    agreed(lambda: _note(folder, asked))
+
+
+def _note(folder: Path, asked: Asked) -> None:
+    with atomic.file(folder / FILE) as temp:
+        temp.write_text(json.dumps({"asked": asked._asdict(), "at": manifest.now()}) + "\n")
 
 
 def known(folder: Path, asked: Asked) -> Outcome | None:

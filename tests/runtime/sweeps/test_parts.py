@@ -2,21 +2,12 @@
 
 import json
 
-import processes
 import pytest
 import sweeping
 
 
-def together(home, count, *overrides):
-    """What each of some processes says that run the same line."""
-    sweeping.write(home)
-    where = (f"distributed.coordinator=localhost:{processes.free_port()}", f"distributed.processes={count}")
-    started = [sweeping.start(home, *overrides, *where, f"distributed.process_id={each}") for each in range(count)]
-    return processes.ends(started, 120)
-
-
 def test_parts_share_out_the_runs_of_a_sweep_and_each_runs_its_own(tmp_path):
-    found = together(tmp_path, 2, "seed=range(5)", "mesh={part:each/2}")
+    found = sweeping.together(tmp_path, 2, "seed=range(5)", "mesh={part:each/2}")
     assert [each.status for each in found] == [0, 0], found
     starts, ends = (sweeping.pids(tmp_path, name) for name in ("starts", "ends"))
     assert starts == ends
@@ -29,7 +20,7 @@ def test_parts_share_out_the_runs_of_a_sweep_and_each_runs_its_own(tmp_path):
 
 
 def test_processes_of_another_part_have_nothing_to_do(tmp_path):
-    found = together(tmp_path, 3, "seed=1,2", "mesh={part:1/3}")
+    found = sweeping.together(tmp_path, 3, "seed=1,2", "mesh={part:1/3}")
     assert [each.status for each in found] == [0, 0, 0], found
     assert found[0].err.startswith("process 0 is in part 0 of 3, and mesh.part=1/3 is another")
     assert set(sweeping.pids(tmp_path, "ends")) == {"seed=1", "seed=2"}
