@@ -49,15 +49,23 @@ CERTIFY = (
     "suite.attacks.harmful_sft.seeds=[0]",
     "suite.attacks.harmful_sft_lora.seeds=[0]",
 )
+TENSOR = ("mesh.data=-1", "mesh.tensor=2")
+SEARCH = tuple(each for each in processes.SEARCH if not each.startswith("mesh"))
 CASES: Mapping[str, tuple[str, ...]] = {
     "train data": (*processes.TRAIN, "mesh=data"),
     "train fsdp": (*processes.TRAIN, "mesh=fsdp"),
-    "train tensor": (*processes.TRAIN, "mesh.data=-1", "mesh.tensor=2"),
+    "train tensor": (*processes.TRAIN, *TENSOR),
     "attack data": (*ATTACK, "mesh=data"),
     "attack fsdp": (*ATTACK, "mesh=fsdp"),
+    "attack tensor": (*ATTACK, *TENSOR),
     "search attack": processes.SEARCH,
+    "search fsdp": (*SEARCH, "mesh=fsdp"),
+    "search tensor": (*SEARCH, *TENSOR),
     "certify attack": (*CERTIFY, "mesh=attack"),
+    "certify data": (*CERTIFY, "mesh=data"),
     "certify fsdp": (*CERTIFY, "mesh=fsdp"),
+    "certify tensor": (*CERTIFY, *TENSOR),
+    "replay": ("verify", "outputs/stated/certificate.json", "--replay", "8"),
 }
 
 
@@ -118,9 +126,41 @@ def compared(one: Path, other: Path) -> dict[str, float]:
     return found
 
 
+def replayed(count: int, home: Path) -> dict[str, Any]:
+    """A certificate of one process, replayed by one and by several: whether they say the same, word for word."""
+    stated = processes.alone(home, 1, *CERTIFY, "run=stated")
+    if stated.status:
+        raise SystemExit(f"replay: the certificate ends with {stated.status}: {stated.err}")
+    begin = time.monotonic()
+    alone = processes.alone(home, count * processes.DEVICES, *CASES["replay"], "--mesh", "fsdp=-1")
+    between = time.monotonic()
+    coordinator = f"localhost:{processes.free_port()}"
+    several = processes.ends(
+        [
+            processes.started(
+                home, *CASES["replay"], "--mesh", "fsdp=-1",
+                "--coordinator", coordinator, "--processes", str(count), "--process-id", str(index),
+            )
+            for index in range(count)
+        ],
+        1200,
+    )  # fmt: skip
+    same = [each.status for each in several] == [alone.status] * count and several[0].out == alone.out
+    return {
+        "differences": {"said": 0.0 if same and alone.status == 0 else float("inf")},
+        "seconds": {"one": round(between - begin, 1), "several": round(time.monotonic() - between, 1)},
+    }
+
+
 def run(name: str, count: int, home: Path) -> dict[str, Any]:
     """One case: the command as one process, and as several."""
     tiny_model.write(home / "model")
+    found = replayed(count, home) if name == "replay" else both(name, count, home)
+    return {"case": name, "processes": count, **found}
+
+
+def both(name: str, count: int, home: Path) -> dict[str, Any]:
+    """A command that leaves a run's folder, as one process and as several."""
     begin = time.monotonic()
     alone = processes.alone(home, count * processes.DEVICES, *CASES[name], "run=one")
     if alone.status:
@@ -134,12 +174,9 @@ def run(name: str, count: int, home: Path) -> dict[str, Any]:
         if each.status:
             raise SystemExit(f"{name}: process {index} of {count} ends with {each.status}: {each.err}")
     seconds = {"one": round(between - begin, 1), "several": round(time.monotonic() - between, 1)}
-    differences = compared(home / "outputs" / "one", home / "outputs" / "several")
     versions = json.loads((home / "outputs" / "several" / "manifest.json").read_text())["versions"]
     return {
-        "case": name,
-        "processes": count,
-        "differences": differences,
+        "differences": compared(home / "outputs" / "one", home / "outputs" / "several"),
         "seconds": seconds,
         "jax": versions["jax"],
     }

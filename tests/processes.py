@@ -135,21 +135,30 @@ def start(
       variables: further ones of the environment of each, where given.
     """
     where = f"distributed.coordinator=localhost:{free_port()}", f"distributed.timeout={timeout}"
-    started = []
-    for index in set(range(count)) - {absent}:
-        module, *arguments = command
-        own = (f"distributed.processes={count}", f"distributed.process_id={index}", *(changes or {}).get(index, ()))
-        started.append(
-            subprocess.Popen(
-                [python(), "-m", f"immunax.{module}", *arguments, *where, *own],
-                cwd=home,
-                env={**environment(home), **(variables[index] if variables else {})},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+    return [
+        started(
+            home,
+            *command,
+            *where,
+            f"distributed.processes={count}",
+            f"distributed.process_id={index}",
+            *(changes or {}).get(index, ()),
+            variables=variables[index] if variables else {},
         )
-    return started
+        for index in set(range(count)) - {absent}
+    ]
+
+
+def started(home: Path, module: str, *arguments: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Starts ``python -m immunax.MODULE ARGUMENTS``."""
+    return subprocess.Popen(
+        [python(), "-m", f"immunax.{module}", *arguments],
+        cwd=home,
+        env={**environment(home), **(variables or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def start_script(home: Path, count: int, source: str, *arguments: object) -> list[subprocess.Popen]:

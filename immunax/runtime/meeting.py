@@ -6,6 +6,7 @@ the same port: process 0 listens, every other one sends a line of JSON and gets 
 
 import ipaddress
 import json
+import select
 import socket
 import time
 from collections.abc import Mapping
@@ -80,7 +81,7 @@ def meet(address: str, count: int, index: int, about: Mapping[str, str], seconds
 def _received(port: int, own: dict[str, Any], count: int, deadline: float, seconds: float) -> tuple[Host, ...]:
     there = {0: own}
     with ExitStack() as stack:
-        waiting = []
+        waiting: list[tuple[int, socket.socket]] = []
         try:
             server = stack.enter_context(_server(port))
         except OSError as error:
@@ -93,16 +94,20 @@ def _received(port: int, own: dict[str, Any], count: int, deadline: float, secon
                 if connection is None:
                     _missing(there, count, seconds)
                 stack.enter_context(connection)
-                if said is not None:
-                    waiting.append(connection)
-                    _check(own, said, there)
-                    there[said["process"]] = {**said, "address": _address(connection)}
+                if said is None or "process" not in said:
+                    continue
+                index = said["process"]
+                if gone := [each for each in waiting if each[0] == index and _is_gone(each[1])]:
+                    there.pop(index)  # it was started again meanwhile
+                waiting = [*(each for each in waiting if each not in gone), (index, connection)]
+                _check(own, said, there)
+                there[index] = {**said, "address": _address(connection)}
         except UserError as error:
-            for connection in waiting:
+            for _, connection in waiting:
                 _say(connection, {"status": EXIT_LOST if isinstance(error, LostError) else 2})
             raise
         hosts = tuple(Host(there[each]["host"], there[each]["address"]) for each in range(count))
-        for connection in waiting:
+        for _, connection in waiting:
             _say(connection, {"hosts": hosts})
     return hosts
 
@@ -138,6 +143,18 @@ def _line(connection: socket.socket) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("process", 0), int) else None
+
+
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the other end, which only waits, has closed."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if not poll.poll(0):
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
 
 
 def _say(connection: socket.socket, what: Mapping[str, Any]) -> None:

@@ -45,6 +45,11 @@ def move() -> None:
     _moves += 1
 
 
+def is_alone() -> bool:
+    """Whether this process does what the others do not."""
+    return _alone
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Within the block this process does what the others do not: nothing of it counts as done by all."""

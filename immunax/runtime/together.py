@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 
 def processes() -> int:
-    """How many there are."""
-    return jax.process_count() if jax.distributed.is_initialized() else 1
+    """How many there are; one for what a process makes by itself, within :func:`agreed`."""
+    return jax.process_count() if jax.distributed.is_initialized() and not pace.is_alone() else 1
 
 
 def barrier() -> None:

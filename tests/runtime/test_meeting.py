@@ -1,6 +1,8 @@
 """Processes that meet: threads here, over the sockets that hosts use."""
 
+import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -69,7 +71,24 @@ def test_two_that_say_they_are_one_are_refused(address):
     assert "is one too many, of 3" in str(leader)
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n", b"[1]\n", b'{"process": "1"}\n', b"\xff" * 100_000])
+def test_one_that_was_started_again_before_all_had_come_takes_its_own_place(address):
+    def killed():
+        host, port = address.split(":")
+        while True:
+            with suppress(OSError), socket.create_connection((host, int(port))) as connection:
+                connection.sendall(
+                    json.dumps({"process": 1, "count": 3, "host": "here", "about": SAME}).encode() + b"\n"
+                )
+                time.sleep(0.2)
+                return
+            time.sleep(0.05)  # until the port is open; in haste a socket may find itself there
+
+    assert met(address, (0, SAME), (1, SAME), (2, SAME), first=killed) == [HERE] * 3
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HTTP/1.1\r\n", b"[1]\n", b"{}\n", b'{"process": "1"}\n', b"\xff" * 100_000]
+)
 def test_whoever_else_comes_by_is_no_process(address, said):
     def stranger():
         host, port = address.split(":")
