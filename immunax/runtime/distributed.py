@@ -147,9 +147,24 @@ def _within(part: Part, place: _Place, hosts: Sequence[Host], seconds: float) ->
         os.environ.update(environment(grid, part.count, [each.address for each in own], index))
     if len(own) == 1:
         return _Place(place.coordinator, 1, 0), own
-    port = int(place.coordinator.rpartition(":")[2]) + 1 + mine
-    inner = _Place(f"{own[0].address}:{port if port < _PORTS else port - part.count - 1}", len(own), index)
+    firsts = [hosts[each[0]].name for each in parts]
+    inner = _Place(
+        f"{own[0].address}:{_port(int(place.coordinator.rpartition(':')[2]), mine, firsts)}", len(own), index
+    )
     return inner, meet(*inner, {}, seconds)
+
+
+def _port(port: int, mine: int, firsts: Sequence[str]) -> int:
+    """Where a part meets, on its first host: on the port of the whole job, which is open, unless several parts begin on one host.
+
+    Args:
+      port: of the whole job, where nobody listens any more.
+      mine: the part.
+      firsts: the names of the first host of each.
+    """
+    if len(set(firsts)) == len(firsts):
+        return port
+    return port + 1 + mine if port + 1 + mine < _PORTS else port + mine - len(firsts)
 
 
 def _refuse_disorder() -> None:

@@ -120,3 +120,15 @@ def test_one_process_is_in_no_part(monkeypatch):
     with pytest.raises(UserError, match="there is one process, which 2 parts cannot share"):
         begin(Distributed(), dict, Part(0, 2))
     begin(Distributed(), dict, Part(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("port", "firsts", "expected"),
+    [
+        (8476, ("a", "c", "e"), (8476, 8476, 8476)),
+        (8476, ("a", "a", "b"), (8477, 8478, 8479)),
+        (65534, ("a", "a", "b"), (65535, 65532, 65533)),
+    ],
+)
+def test_parts_meet_on_the_port_that_is_open_unless_several_begin_on_one_host(port, firsts, expected):
+    assert tuple(distributed._port(port, mine, firsts) for mine in range(len(firsts))) == expected

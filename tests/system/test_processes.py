@@ -255,6 +255,14 @@ def test_another_configuration_is_told_by_the_first_in_one_line_before_anything_
     assert not (home / "outputs" / "other").exists()
 
 
+def test_a_mesh_that_the_devices_of_all_do_not_fill_is_told_by_the_first_in_one_line(home):
+    one, other = processes.ends(processes.start(home, 2, *TRAIN, "mesh.data=3", "run=unfit"))
+    assert (one.status, other.status) == (2, 2)
+    assert [line for line in one.err.splitlines() if line.startswith("error: ")] == one.err.splitlines()[-1:]
+    assert "needs 3 devices, this run has 4" in one.err
+    assert other.err == ""
+
+
 def test_a_process_that_is_not_there_is_named(home):
     (one,) = processes.ends(processes.start(home, 2, *TRAIN, "run=absent", timeout=2, absent=1))
     assert one.status == 142
