@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+_BLOCK = 512
+"""Texts that a tokenizer is given at once."""
 UNBOUNDED = sys.maxsize
 """A length that cuts nothing."""
 
@@ -287,7 +289,14 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special: bo
     """
     if not texts:
         return []
-    found = [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+    # What a tokenizer says beside of a text takes ten times as much as its ids, and each id is a number of its own.
+    shared: dict[int, int] = {}
+    blocks = (list(texts[start : start + _BLOCK]) for start in range(0, len(texts), _BLOCK))
+    found = [
+        tuple(map(shared.setdefault, ids, ids))
+        for block in blocks
+        for ids in tokenizer(block, add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
+    ]
     speller(tokenizer).check(texts, found)
     return [(*_begun(tokenizer), *ids) for ids in found] if special else found
 

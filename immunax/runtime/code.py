@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,17 @@ def code_digest(parts: Iterable[Any]) -> str:
 
 def package_digest() -> str:
     """SHA-256 of every module of the package."""
-    files = sorted(_PACKAGE.rglob("*.py"))
-    return digest.of_json({str(each.relative_to(_PACKAGE)): digest.of_file(each) for each in files})
+    own = {str(each.relative_to(_PACKAGE)): hashlib.sha256(source).hexdigest() for each, source in as_begun().items()}
+    return digest.of_json(own)
+
+
+@cache
+def as_begun() -> Mapping[Path, bytes]:
+    """Every module of the package, as it was when this was first asked for: at the start of a command, see :mod:`launch`.
+
+    It is what runs, also where somebody edits a file meanwhile.
+    """
+    return {each: each.read_bytes() for each in sorted(_PACKAGE.rglob("*.py"))}
 
 
 def sources(parts: Iterable[Any], package: Path = _PACKAGE) -> dict[str, bytes]:
@@ -44,7 +53,7 @@ def sources(parts: Iterable[Any], package: Path = _PACKAGE) -> dict[str, bytes]:
     while waiting:
         for module, file in _files(waiting.pop(), package):
             if module not in found:
-                found[module] = file.read_bytes()
+                found[module] = as_begun()[file] if package == _PACKAGE else file.read_bytes()
                 waiting += _imported(found[module], module if file.name == "__init__.py" else module.rpartition(".")[0])
     return found
 
@@ -57,7 +66,7 @@ def _files(name: str, package: Path) -> Iterator[tuple[str, Path]]:
     for count in range(len(rest) + 1):
         place = package.joinpath(*rest[:count])
         for file in (place / "__init__.py", place.with_suffix(".py")):
-            if file.is_file():
+            if file in as_begun() if package == _PACKAGE else file.is_file():
                 yield ".".join([first, *rest[:count]]), file
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hydra
 
-from immunax.runtime import bucket, command_line, stand_ins
+from immunax.runtime import bucket, code, command_line, stand_ins
 from immunax.runtime.ending import ended_with_others
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import escape_logs
@@ -112,6 +112,7 @@ def _main(
 ) -> None:
     # A line of the log that the disk refuses would print a traceback of its own.
     logging.raiseExceptions = False
+    code.as_begun()
     escape_logs()
     with Leaving(), ended_with_others():
         with in_one_line():

@@ -107,3 +107,13 @@ def test_an_edit_changes_the_digest_of_what_it_can_change_and_of_nothing_else(mo
         "organism": True,
         "answers": False,
     }
+
+
+def test_an_edit_while_a_command_runs_changes_nothing(monkeypatch):
+    before = code.code_digest([red_team]), code.package_digest()
+
+    def edited(path):
+        raise AssertionError(f"{path} is read again")
+
+    monkeypatch.setattr(Path, "read_bytes", edited)
+    assert (code.code_digest([red_team]), code.package_digest()) == before
