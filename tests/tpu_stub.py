@@ -119,7 +119,9 @@ def followed(first, mark, scenario):
     one = follows[min(number, len(follows) - 1)]
     numbered = list(enumerate(one["log"], 1))[first - 1 :]
     # As gcloud does, which calls again by itself where the connection was cut.
-    out = "".join(f"{number}\t{line}\n" for number, line in [*numbered[:1], *numbered])
+    told = [f"{number}\t{line}\n" for number, line in [*numbered[:1], *numbered]]
+    there = sum(number <= one.get("there", 0) for number, _ in numbered)
+    out = "".join([*told[: there + 1], f"immunax: {mark} now\n", *told[there + 1 :]])
     if one.get("taken"):
         keep("life.json", one["taken"])
     if one.get("ended") is None:

@@ -109,12 +109,12 @@ class Hosts:
         Returns:
           The command's exit status, ``LOST`` or ``BEGINS``; and the lines that are printed now.
         """
-        mark, status, lines = secrets.token_hex(8), LOST, seen
+        mark, status, lines, is_new = secrets.token_hex(8), LOST, seen, False
         ended = re.compile(rf"immunax: {mark} ended (\d+)")
         out = taking_all(sys.stdout)
 
         def line(text: str) -> None:
-            nonlocal status, lines
+            nonlocal status, lines, is_new
             found, (number, tab, said) = ended.fullmatch(text), text.partition("\t")
             if found:
                 status = int(found[1])
@@ -122,8 +122,10 @@ class Hosts:
             elif tab and number.isdecimal() and int(number) > lines:
                 lines = int(number)
                 print(said, file=out, flush=True)
-                if _BEGINS.match(said):
+                if is_new and source is not None and _BEGINS.match(said):
                     raise _BeginsError
+            elif text == f"immunax: {mark} now":
+                is_new = True
 
         command = self._script(source, "follow", str(seen + 1), mark)
         try:

@@ -3,7 +3,8 @@
 #   tpu/ssh.sh HOST... -- immunax.train mesh=fsdp +defense=tar outputs=/shared/runs
 # The checkout and its environment lie at the same place on every host ($IMMUNAX_CHECKOUT, by default that of this file). On each
 # start.sh runs the command, detached, and starts it again where it is stopped or killed, or another process is lost; this script
-# prints the first host's log, has the command started where it is gone whenever the first host's starts again, and ends with its exit status. Ctrl-C or SIGTERM has every host save and end; the same line then goes on from there.
+# prints the first host's log, has the command started where it is gone whenever the first host's starts again, and ends with its
+# exit status. Ctrl-C or SIGTERM has every host save and end; the same line then goes on from there.
 # --dry-run before the hosts prints the calls.
 set -euo pipefail
 
@@ -82,15 +83,17 @@ silent=0
 status=''
 while [ -z "$status" ]; do
   silent=$((silent + 1))
+  now=''
   # In the background, so that a signal is heard at once.
   exec 3< <(on 0 follow "$next" "$mark" || true)
   while IFS= read -r line <&3; do
     case $line in
     "immunax: $mark ended "*) status=${line##* } ;;
+    "immunax: $mark now") now=1 ;;
     *$'\t'*)
       echo "${line#*$'\t'}"
-      case $line in
-      *$'\t'"immunax: ended with "*", starting again ("*)
+      case $now$line in
+      1*$'\t'"immunax: ended with "*", starting again ("*)
         # A host that went down, or gave up, does not come back by itself.
         for index in "${!hosts[@]}"; do
           start "$index" rerun "$@" || echo "${hosts[$index]} could not be told to start it again" >&2

@@ -5,12 +5,14 @@
 #   start.sh install gs://BUCKET/wheels   uv's locked packages; the bucket keeps them, by the lock file's digest
 #   start.sh run NAME=VALUE... -- COMMAND starts the command, detached
 #   start.sh rerun NAME=VALUE... -- COMMAND the same, but not where it was stopped or has ended by itself
-#   start.sh follow LINE MARK             its log from a line on, numbered, then: immunax: MARK ended STATUS
+#   start.sh follow LINE MARK             its log from a line on, numbered; immunax: MARK now, behind what was there; and at the
+#                                         end immunax: MARK ended STATUS
 #   start.sh state | stop                 whether it runs; SIGTERM to it, which saves and ends
 #
 # The command is started again where it ends with 142 (another process was lost) or by a signal (143, 137 of a kill, 139 ...),
 # by itself and not because this script was told to stop; never with 2 (a mistake), 1 (a bug), 130 (Ctrl-C) or anything else.
-# Of starts in a row that last less than $IMMUNAX_LASTING seconds there are $IMMUNAX_AGAIN_MOST at most: a slice is paid for.
+# Of starts in a row that last less than $IMMUNAX_LASTING seconds there are $IMMUNAX_AGAIN_MOST at most, and ten times as many
+# of all: a slice is paid for.
 set -euo pipefail
 
 code=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -97,8 +99,13 @@ run() {
   echo "immunax: started $(worker)"
 }
 
+# Whether what ended so may be started again.
+is_lost() {
+  [ "$1" -gt 128 ] && [ "$1" != 130 ]
+}
+
 rerun() {
-  if ! alive && { [ -f "$job/stopped" ] || [ "$(cat "$job/status" 2>/dev/null || echo 142)" -le 128 ]; }; then
+  if ! alive && { [ -f "$job/stopped" ] || ! is_lost "$(cat "$job/status" 2>/dev/null || echo 142)"; }; then
     echo "immunax: left $(worker)"
   else
     run "$@"
@@ -112,7 +119,7 @@ log_on_bucket() {
 }
 
 supervise() {
-  local words=() variables=() status=0 stopping='' signalled='' child='' times=0 begun
+  local words=() variables=() status=0 stopping='' signalled='' child='' times=0 all=0 begun
   mapfile -d '' -t words <"$job/command"
   while [ "${words[0]}" != -- ]; do
     variables+=("${words[0]}")
@@ -136,10 +143,10 @@ supervise() {
       [ -n "$signalled" ] || break
     done
     child=''
-    [ "$status" -gt 128 ] && [ "$status" != 130 ] && [ -z "$stopping" ] || break
+    is_lost "$status" && [ -z "$stopping" ] || break
     [ $((SECONDS - begun)) -lt "$lasting" ] || times=0
-    [ "$times" -lt "$again_most" ] || break
-    times=$((times + 1))
+    [ "$times" -lt "$again_most" ] && [ "$all" -lt $((10 * again_most)) ] || break
+    times=$((times + 1)) all=$((all + 1))
     log_on_bucket
     echo "immunax: ended with $status, starting again ($times) in $again_seconds s"
     sleep "$again_seconds" &
@@ -151,7 +158,7 @@ supervise() {
 }
 
 follow() {
-  local number=1 first=$1 mark=$2 line='' part='' over='' status
+  local number=1 first=$1 mark=$2 line='' part='' over='' now='' status
   exec 3<"$job/log"
   while :; do
     alive || over=1
@@ -161,6 +168,8 @@ follow() {
       number=$((number + 1))
       line=''
     done
+    [ -n "$now" ] || echo "immunax: $mark now"
+    now=1
     [ -z "$over" ] || break
     sleep 0.2
   done

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from tpu.mistakes import AGAIN, OutsideError
 from tpu.queued import ABSENT, ACTIVE, FAILED, SUSPENDED, Found, Request
 from tpu.source import Source
 from tpu.standing import Standing
+
+_LASTING_SECONDS = 6 * 3600.0
+"""A start that ends behind more has been of use: ten that are lost by themselves take less."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,13 @@ class Tending:
           UserError, OutsideError: see :meth:`had`.
         """
         silent = ended = 0
+        begun = time.monotonic()
         while True:
             self.had()
             try:
                 hosts.install(source, bucket)
                 hosts.start(source, command, variables)
+                begun = time.monotonic()
                 status, seen = self._followed(hosts, source, lambda: hosts.restart(source, command, variables))
             except OutsideError as error:
                 if self._described().state == ACTIVE:
@@ -112,7 +118,8 @@ class Tending:
                 if status not in AGAIN:
                     return status
                 # What was taken away is asked for anew; machines that are there have tried long enough themselves.
-                ended = ended + 1 if self._described().state == ACTIVE else 0
+                lasted = time.monotonic() - begun > _LASTING_SECONDS
+                ended = 0 if lasted or self._described().state != ACTIVE else ended + 1
                 if ended >= self._patience.tries:
                     return status
                 told(f"the command ended with {status}: it is started again")

@@ -19,6 +19,7 @@ from immunax.data.dialog import Dialog
 from immunax.data.ends import check_ended_once, end_token
 from immunax.data.layout import has_template
 from immunax.data.spelling import speller
+from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -291,12 +292,12 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special: bo
         return []
     # What a tokenizer says beside of a text takes ten times as much as its ids, and each id is a number of its own.
     shared: dict[int, int] = {}
-    blocks = (list(texts[start : start + _BLOCK]) for start in range(0, len(texts), _BLOCK))
-    found = [
-        tuple(map(shared.setdefault, ids, ids))
-        for block in blocks
-        for ids in tokenizer(block, add_special_tokens=False, verbose=False, return_attention_mask=False)["input_ids"]
-    ]
+    found: list[Ids] = []
+    for start in range(0, len(texts), _BLOCK):
+        pace.move()
+        block = list(texts[start : start + _BLOCK])
+        made = tokenizer(block, add_special_tokens=False, verbose=False, return_attention_mask=False)
+        found += [tuple(map(shared.setdefault, ids, ids)) for ids in made["input_ids"]]
     speller(tokenizer).check(texts, found)
     return [(*_begun(tokenizer), *ids) for ids in found] if special else found
 

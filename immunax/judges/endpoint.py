@@ -14,12 +14,11 @@ from threading import Lock
 from typing import Any
 
 from immunax.data.dialog import Dialog
-from immunax.judges.replies import Ledger, Reply, store
+from immunax.judges.replies import Ledger, Reply, by_leader, store
 from immunax.judges.rubric import Rating, parse
 from immunax.judges.spending import SpendingLimit
 from immunax.runtime import pace
 from immunax.runtime.errors import UserError
-from immunax.runtime.together import agreed
 
 _TEMPLATE_TOKENS = 64
 """More than any chat template puts around two turns."""
@@ -99,8 +98,7 @@ class Endpoint:
           UserError: the client or the key is missing, the endpoint fails for good, or the next request might pass
             ``cost_cap``; replies that came before are kept.
         """
-        found = agreed(lambda: [None if each is None else vars(each) for each in self._rated(asked)])
-        return [None if each is None else Rating(**each) for each in found]
+        return by_leader(lambda: self._rated(asked))
 
     def _rated(self, asked: Sequence[Dialog]) -> list[Rating | None]:
         kept = store(self.identity)
@@ -154,7 +152,6 @@ class Endpoint:
         # A request that timed out may have been charged all the same.
         cost = self._cost(tokens_in, tokens_out) * (1 + answer.retries_taken)
         budget.settle(most, cost)
-        pace.move()
         return Reply(parse(text), tokens_in, tokens_out, cost)
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float:
@@ -172,7 +169,13 @@ class Endpoint:
                 "or api_key_variable=null where none is needed."
             )
         return _Client(
-            openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
+            openai.OpenAI(
+                base_url=self.base_url,
+                api_key=key,
+                timeout=self.timeout,
+                max_retries=self.retries,
+                http_client=openai.DefaultHttpxClient(event_hooks={"request": [lambda request: pace.move()]}),
+            )
         )
 
 

@@ -12,11 +12,12 @@ from immunax.data.dialog import Dialog
 from immunax.data.ends import stop_tokens
 from immunax.data.prompts import Prompts, open_thought, prompt_rows
 from immunax.judges.reading import read
-from immunax.judges.replies import Reply, store
+from immunax.judges.replies import Reply, by_leader, store
 from immunax.judges.rubric import Rating, parse
 from immunax.models.generate import Decoding, generate
 from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.model import Model, Params
+from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 
 
@@ -55,7 +56,9 @@ class LocalModel:
         return f"the checkpoint {self.source.path}"
 
     def rate(self, asked: Sequence[Dialog]) -> list[Rating | None]:
-        """Asks what it has not rated before; equal questions once. A reply without a rating is forgotten.
+        """Asks what it has not rated before; equal questions once, and on the leader's device for all processes.
+
+        A reply without a rating is forgotten.
 
         Args:
           asked: N questions.
@@ -66,7 +69,11 @@ class LocalModel:
         Raises:
           UserError: the model cannot be read, or a question is longer than ``max_length``.
         """
-        kept = store(self.identity)
+        identity = self.identity  # which all find out together
+        return by_leader(lambda: self._rated(identity, asked))
+
+    def _rated(self, identity: Mapping[str, Any], asked: Sequence[Dialog]) -> list[Rating | None]:
+        kept = store(identity)
         replies = {question: kept.find(question, 0) for question in dict.fromkeys(asked)}
         rated = {question: None if reply is None else reply.rating for question, reply in replies.items()}
         new = [question for question, rating in rated.items() if rating is None]
@@ -90,6 +97,7 @@ class LocalModel:
         order = np.argsort(lengths, kind="stable")
         texts = [""] * len(asked)
         for start in range(0, len(order), self.batch_size):
+            pace.move()
             places = order[start : start + self.batch_size]
             rows = _filled(prompt_rows(loaded.tokenizer, [asked[i] for i in places], self.max_length), self.batch_size)
             ids = np.asarray(_write(model, loaded.params, rows, stop, decoding))

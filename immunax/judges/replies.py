@@ -6,7 +6,7 @@ they may quote harmful text.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from immunax.data.dialog import Dialog
 from immunax.judges.rubric import READ, Rating
 from immunax.runtime import atomic, cache, digest, mirror
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import agreed
 from immunax.runtime.untrusted import values
 from immunax.runtime.untrusted.records import made
 
@@ -107,3 +108,16 @@ def _read(file: Path) -> Reply:
     fields = values.read_object(file)
     rating = fields.get("rating")
     return made(Reply, {**fields, "rating": None if rating is None else made(Rating, rating)})
+
+
+def by_leader(rate: Callable[[], list[Rating | None]]) -> list[Rating | None]:
+    """Ratings of a respondent that process 0 alone asks; all processes have them.
+
+    Args:
+      rate: asks.
+
+    Raises:
+      UserError: of ``rate``, in all.
+    """
+    found = agreed(lambda: [None if each is None else vars(each) for each in rate()])
+    return [None if each is None else Rating(**each) for each in found]

@@ -172,6 +172,7 @@ def remove(address: str, names: Sequence[str]) -> None:
       names: from there; ``""`` is the address itself.
     """
     for name in names:
+        pace.move()
         with _told(address):
             try:
                 _system(address).rm_file(join(address, name) if name else address)
@@ -190,17 +191,15 @@ def check_writable(address: str) -> None:
     remove(address, [name])
 
 
-@cache
 def _moving() -> Any:
-    """What a library calls along a long transfer."""
+    """What a library calls along a long transfer, in a thread of its own."""
     from fsspec import Callback
 
     class Moving(Callback):
-        def relative_update(self, inc: int = 1) -> None:
+        def call(self, *_: Any, **__: Any) -> None:
             pace.move()
-            super().relative_update(inc)
 
-    return Moving()
+    return Callback() if pace.is_aside() else Moving()
 
 
 def _object(found: dict[str, Any]) -> Object:

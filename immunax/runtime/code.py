@@ -31,9 +31,9 @@ def package_digest() -> str:
 
 @cache
 def as_begun() -> Mapping[Path, bytes]:
-    """Every module of the package, as it was when this was first asked for: at the start of a command, see :mod:`launch`.
+    """Every module of the package, as it was when this was first asked for, which is at the start of a command.
 
-    It is what runs, also where somebody edits a file meanwhile.
+    It is what runs, where somebody edits a file meanwhile; but for modules that nobody had imported by then.
     """
     return {each: each.read_bytes() for each in sorted(_PACKAGE.rglob("*.py"))}
 

@@ -36,9 +36,12 @@ def of_file(path: Path | str) -> str:
 
 
 def _of_local_file(path: Path) -> str:
-    pace.move()
+    found = hashlib.sha256()
     with open_plain(path) as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+        while block := source.read(_BLOCK_BYTES):
+            pace.move()
+            found.update(block)
+    return found.hexdigest()
 
 
 def of_folder(path: Path | str) -> dict[str, str]:

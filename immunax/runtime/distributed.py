@@ -147,7 +147,8 @@ def _within(part: Part, place: _Place, hosts: Sequence[Host], seconds: float) ->
         os.environ.update(environment(grid, part.count, [each.address for each in own], index))
     if len(own) == 1:
         return _Place(place.coordinator, 1, 0), own
-    firsts = [hosts[each[0]].name for each in parts]
+    # Who runs one part alone leaves the port to the lines of the others.
+    firsts = [hosts[each[0]].name if part.index is None else "" for each in parts]
     inner = _Place(
         f"{own[0].address}:{_port(int(place.coordinator.rpartition(':')[2]), mine, firsts)}", len(own), index
     )

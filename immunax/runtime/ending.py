@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from immunax.runtime import signals, watch
-from immunax.runtime.sweeps.failures import EXIT_BUG
-from immunax.runtime.together import processes
+from immunax.runtime.together import EXIT_BUG, processes
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from immunax.runtime import accounts, atomic, console
+from immunax.runtime import accounts, atomic, console, pace
 from immunax.runtime.accounts import CATEGORIES, USEFUL, Ledger, Start
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
@@ -43,6 +43,7 @@ class _Accounts:
         self._thread.start()
 
     def _keep(self) -> None:
+        pace.aside()
         while not self._over.wait(_SECONDS):
             self.write()
 

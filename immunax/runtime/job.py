@@ -24,7 +24,7 @@ from immunax.runtime.signals import Leaving
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.failures import Failures
 from immunax.runtime.sweeps.outcome import Asked
-from immunax.runtime.together import agreed, barrier
+from immunax.runtime.together import agreed, barrier, check_same_end
 from immunax.runtime.user_config import UserConfig
 
 DISTRIBUTED = "distributed"
@@ -64,6 +64,7 @@ class Run:
             yield
         except Exception as error:
             self.failed = error
+        check_same_end(self.title, int(self.failed is not None))
 
 
 Together = Callable[[Sequence[Run]], Iterator[Run]]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import getnode, uuid4
 
-from immunax.runtime import bucket, console, signals, stand_ins
+from immunax.runtime import bucket, console, pace, signals, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.meeting import EXIT_LOST
@@ -87,6 +87,7 @@ def _taken(address: str, name: str, wait_seconds: float) -> bool:
 
 
 def _renewing(address: str, name: str, ended: threading.Event) -> None:
+    pace.aside()
     while not ended.wait(SECONDS / 3):
         with suppress(UserError):  # the next time
             if not _is_ours(address, name):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import bucket, stand_ins
+from immunax.runtime import bucket, pace, stand_ins
 from immunax.runtime.bucket import Object
 from immunax.runtime.errors import UserError
 
@@ -207,6 +207,7 @@ def send(temp: Path, folder: Path) -> dict[str, Any]:
     address, sent = _address(folder), {}
     for file in sorted(_files(temp)):
         name = file.relative_to(temp).as_posix()
+        pace.move()
         with file.open("rb") as content:
             sent[name] = {"size": file.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
         bucket.put(file, bucket.join(address, name))

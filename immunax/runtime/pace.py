@@ -1,5 +1,6 @@
 """How far this process is, for the others of its job, which see by it who hangs (:mod:`~immunax.runtime.watch`)."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -20,6 +21,7 @@ class Pace(NamedTuple):
 # Apart, as threads move: of two that count at once one may be lost, which must not be work.
 _work = _moves = 0
 _alone = False
+_thread = threading.local()
 
 
 def now() -> Pace:
@@ -42,7 +44,18 @@ def worked() -> None:
 def move() -> None:
     """Says that this process is at work on something that the others may wait for longer than one may be silent."""
     global _moves
-    _moves += 1
+    if not is_aside():
+        _moves += 1
+
+
+def is_aside() -> bool:
+    """Whether this thread is none that does the work."""
+    return getattr(_thread, "aside", False)
+
+
+def aside() -> None:
+    """Has nothing that this thread does count: it goes on where the work hangs."""
+    _thread.aside = True
 
 
 def is_alone() -> bool:

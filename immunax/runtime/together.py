@@ -28,6 +28,7 @@ from immunax.runtime.meeting import EXIT_LOST
 _FOREVER = 10**9
 """Milliseconds: who is silent, or does not come, is found by :mod:`~immunax.runtime.watch`, which knows who it is."""
 _BLOCK_BYTES = 1 << 24
+EXIT_BUG = 1
 
 _met = 0
 _ends = count()
@@ -112,6 +113,10 @@ def gathered(value: Any) -> list[Any]:
     return [json.loads(_client().blocking_key_value_get(f"{name}/{each}", _FOREVER)) for each in range(processes())]
 
 
+class ApartError(SystemExit):
+    """One of several processes has failed by itself: the end of all, for a launcher to start again but where it is a mistake."""
+
+
 def check_same_end(what: str, status: int) -> None:
     """Refuses to go on where a process has failed in something that the others are still at, or have done.
 
@@ -122,27 +127,35 @@ def check_same_end(what: str, status: int) -> None:
       status: of this process; 0 where it went well.
 
     Raises:
-      SystemExit: one of them did not end it as this one did, from the same place.
+      ApartError: one of them did not end it as this one did, from the same place.
     """
     if processes() == 1:
         return
-    name, own = f"immunax/end/{next(_ends)}", [status, _met]
+    name, own, theirs = f"immunax/end/{next(_ends)}", [status, _met], [0, 0]
+    if not status:
+        pace.worked()
     _client().key_value_set(f"{name}/{jax.process_index()}", json.dumps(own))
     # Those that are at work meanwhile would say in the end that this one does not come.
     last = time.monotonic() + watch.patience() / 2 if status else math.inf
     try:
         for each in range(processes()):
             left = min(_FOREVER, 1000 * max(0.0, last - time.monotonic()))
-            if json.loads(_client().blocking_key_value_get(f"{name}/{each}", int(left))) != own:
+            theirs = json.loads(_client().blocking_key_value_get(f"{name}/{each}", int(left)))
+            if theirs != own:
                 break
         else:
-            pace.worked()
+            if status:
+                pace.worked()
             return
     except jax.errors.JaxRuntimeError:  # one has not come, or is gone
         pass
     if status:
-        say(f"error: {what} failed in process {index()} alone: the job ends; start it again", error=True)
-    raise SystemExit(EXIT_LOST)
+        say(
+            f"error: {what} failed in process {index()} alone: the job ends, and goes on where it is started again",
+            error=True,
+        )
+    failed = status or theirs[0]
+    raise ApartError(failed if failed > EXIT_BUG else EXIT_LOST)
 
 
 def index() -> int:
@@ -174,8 +187,7 @@ def directory(path: Path | str) -> Iterator[Path]:
             yield folder
         return
     with ExitStack() as stack:
-        made = stack.enter_context(atomic.directory(path)) if is_leader() else None
-        folder = Path(agreed(lambda: str(made)))
+        folder = Path(agreed(lambda: str(stack.enter_context(atomic.directory(path)))))
         if (other := blind(folder)) is not None:
             raise UserError(
                 f"{path}: process {other} does not see what process 0 writes there; give a folder that all share."

@@ -19,6 +19,7 @@ from immunax.judges.evaluate import Given, Material, Scores, batch_count, given_
 from immunax.models.model import Model, Params
 from immunax.runtime import console, goodput
 from immunax.runtime.errors import DivergedError, UserError
+from immunax.runtime.together import check_same_end
 from immunax.stages.red_team import RedTeam
 
 
@@ -210,6 +211,7 @@ class _Course:
             yield
         except UserError as error:
             self.failed, self.over = error, True
+        check_same_end(self.name, int(self.failed is not None))
 
     def meet(self, point: Point, bar: console.Bar | None) -> None:
         """Takes a point of the course, which may be the last one.

@@ -248,6 +248,20 @@ def test_machines_on_which_the_job_is_gone_start_it_with_the_first_one(outside):
     assert "connecting again" not in err
 
 
+def test_what_began_again_before_the_launcher_looked_is_only_told(outside):
+    log = ["one", "immunax: ended with 142, starting again (1) in 10 s", "two"]
+    outside.scenario(follows=[{"log": log, "ended": 0, "there": 3}])
+    assert run(outside)[:2] == (0, "".join(f"{line}\n" for line in log))
+    assert outside.calls("start.sh rerun") == []
+
+
+def test_a_log_is_told_through_all_starts_of_its_command(outside):
+    log = ["one", "immunax: ended with 142, starting again (1) in 10 s", "two"]
+    outside.scenario(lives=[["ACTIVE"]], follows=[{"log": log, "ended": 2}])
+    status, out, _ = outside.launch("logs", "pod1", *PLACE)
+    assert (status, out.splitlines()) == (2, log)
+
+
 def test_a_job_that_its_slice_gives_up_again_and_again_is_given_up(outside):
     outside.scenario(follows=[{"log": ["one"], "ended": 142}])
     status, _, _ = run(outside, "--tries", "3")

@@ -19,8 +19,7 @@ from immunax.runtime.escaped import say
 from immunax.runtime.leader import is_leader
 from immunax.runtime.meeting import EXIT_LOST
 from immunax.runtime.signals import is_stop
-
-EXIT_BUG = 1
+from immunax.runtime.together import EXIT_BUG
 
 
 class Failed(NamedTuple):
@@ -69,6 +68,8 @@ class Failures:
         status, cause = 0, None
         try:
             yield
+        except together.ApartError:
+            raise
         except SystemExit as end:
             if is_stop(end.code):
                 raise

@@ -40,11 +40,10 @@ def test_a_run_in_whose_folder_another_process_is_at_work_is_left_out_by_all(tmp
 
 
 @pytest.mark.parametrize("alone", [0, 1])
-def test_a_run_that_fails_in_one_of_them_alone_ends_the_job_which_goes_on_when_it_is_started_again(tmp_path, alone):
-    line = ("x=0.4,0.85,0.5", f"alone={alone}", "distributed.timeout=8")
-    found = swept(tmp_path, *line)
-    assert [each.status for each in found] == [142, 142], found
-    assert f"failed in process {alone} alone: the job ends; start it again" in found[alone].err
+def test_a_run_that_fails_in_one_of_them_alone_ends_the_job_by_its_mistake_in_both(tmp_path, alone):
+    found = swept(tmp_path, "x=0.4,0.85,0.5", f"alone={alone}", "distributed.timeout=8")
+    assert [each.status for each in found] == [2, 2], found
+    assert f"failed in process {alone} alone: the job ends, and goes on where it is started again" in found[alone].err
     assert "Traceback" not in found[0].err + found[1].err
     assert sweeping.done(tmp_path) == {"x=0.4"}
 
