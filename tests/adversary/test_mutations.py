@@ -14,6 +14,7 @@ KINDS = (*("statement", "folder", "statement") * 10, "policy", "tables")
 """Other tables and thresholds give other verdicts, which cost ten times as much as all the rest."""
 
 
+@pytest.mark.slow
 def test_nothing_that_a_reader_is_told_can_be_changed_unseen():
     found = run(range(300), 0, KINDS)
     assert [each for each in found if each.outcome == "hole"] == []

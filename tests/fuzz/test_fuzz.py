@@ -5,6 +5,7 @@ from fuzz import campaign
 from fuzz.parsers import PARSERS
 
 
+@pytest.mark.slow
 def test_no_input_ends_in_a_traceback_a_hang_or_foreign_code():
     tallies = campaign.run([each.name for each in PARSERS], 0, 600, 2)
     assert [fault for tally in tallies.values() for fault in tally.faults] == []

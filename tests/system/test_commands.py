@@ -173,6 +173,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
     assert [entry.name for entry in (home / "outputs" / "asked" / "checkpoints").iterdir() if entry.name.isdigit()]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_tells_of_both_starts_and_of_the_steps_that_were_in_vain(run, trained, home):
     longer = (*TRAIN, "trainer.steps=40", "trainer.checkpoint_every=30", "run=twice")
     process = start(home, "train", "+defense=rep_noise", "model=model", *longer)
@@ -201,6 +202,7 @@ def test_a_run_that_was_killed_tells_of_both_starts_and_of_the_steps_that_were_i
     assert f"{found['redone_steps']} steps taken again" in line
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that_is_asked(run, trained, home):
     folder = home / "outputs" / "alone"
     shutil.copytree(trained[0], folder)
@@ -228,6 +230,7 @@ def test_a_finished_run_is_not_made_again_and_leaves_its_export_alone_where_that
     np.testing.assert_array_equal(left.params["norm"]["scale"], exported.params["norm"]["scale"])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_to_leave_numbers_alone_leaves_no_weights_and_no_model_for_others(run, trained, home):
     line = ("+defense=rep_noise", "model=model", "run=numbers", *TRAIN, "trainer.keep=results")
     status, _, err = run(home, "train", *line)
@@ -308,6 +311,7 @@ def test_the_attack_command_takes_any_checkpoint_and_marks_shared_data(run, trai
         )
 
 
+@pytest.mark.slow
 def test_attacks_of_a_sweep_that_are_one_program_leave_what_each_leaves_alone(run, home):
     fields = ("samples=5", "tuning.epochs=4", "tuning.batch_size=5", "tuning.max_length=512", "tuning.probes=2")
     line = ("-m", "+attack=harmful_sft", "model=model", *SMALL, *(f"attack.{field}" for field in fields), "seed=1,2")
