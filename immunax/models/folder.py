@@ -114,7 +114,7 @@ def digests(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of the named files and of the folder's further chat templates, by name; see :func:`same_files.digested`."""
     templates = [path.relative_to(folder).as_posix() for path in folder.glob(_TEMPLATES)]
     every = sorted({*names, *templates})
-    return same_files.digested(folder, every, lambda: {name: digest.of_file(folder / name) for name in every})
+    return same_files.digested(folder, lambda: every, lambda: {name: digest.of_file(folder / name) for name in every})
 
 
 def check_whole(folder: Path) -> None:

@@ -303,9 +303,11 @@ def digests(path: Path) -> dict[str, str]:
     """
     if path.is_file():
         return folder.digests(path.parent, [part.name for part in gguf.open_file(_gguf(path)).parts])
-    below = [] if mirror.is_mirrored(path) else digest.plain_files(path)
-    every = [file.relative_to(path).as_posix() for file in below]
-    own = same_files.digested(path, every, lambda: digest.of_folder(path))
+
+    def names() -> list[str]:
+        return [file.relative_to(path).as_posix() for file in digest.plain_files(path)]
+
+    own = same_files.digested(path, names, lambda: digest.of_folder(path))
     if not peft.is_adapter(path):
         return own
     return own | {f"{BASE}{name}": value for name, value in digests(base_of(path).locate()).items()}

@@ -11,7 +11,7 @@ _SAMPLES = 64
 _SAMPLE_BYTES = 1 << 12
 
 
-def digested(folder: Path, names: Iterable[str], digests: Callable[[], dict[str, str]]) -> dict[str, str]:
+def digested(folder: Path, names: Callable[[], Iterable[str]], digests: Callable[[], dict[str, str]]) -> dict[str, str]:
     """Digests of a model's files, by process 0 for all: hashing a large model would take minutes of every host.
 
     Others may have copies of their own, of which each reads what its devices hold. They are told apart by their sizes and by
@@ -19,7 +19,7 @@ def digested(folder: Path, names: Iterable[str], digests: Callable[[], dict[str,
 
     Args:
       folder: of the files, on a disk or for a bucket.
-      names: of the files, relative to it.
+      names: finds those of the files, relative to it, where they are to be looked at.
       digests: reads them.
 
     Returns:
@@ -29,7 +29,7 @@ def digested(folder: Path, names: Iterable[str], digests: Callable[[], dict[str,
       UserError: a process has other files than process 0; or as ``digests``.
     """
     if together.processes() > 1 and not mirror.is_mirrored(folder):
-        looks = together.gathered({name: look(folder / name) for name in names})
+        looks = together.gathered({name: look(folder / name) for name in names()})
         for index, own in enumerate(looks):
             changed = sorted(name for name in own | looks[0] if own.get(name) != looks[0].get(name))
             if changed:

@@ -35,7 +35,11 @@ def as_begun() -> Mapping[Path, bytes]:
 
     It is what runs, where somebody edits a file meanwhile; but for modules that nobody had imported by then.
     """
-    return {each: each.read_bytes() for each in sorted(_PACKAGE.rglob("*.py"))}
+    return _read(_PACKAGE)
+
+
+def _read(package: Path) -> Mapping[Path, bytes]:
+    return {each: each.read_bytes() for each in sorted(package.rglob("*.py"))}
 
 
 def sources(parts: Iterable[Any], package: Path = _PACKAGE) -> dict[str, bytes]:
@@ -48,17 +52,18 @@ def sources(parts: Iterable[Any], package: Path = _PACKAGE) -> dict[str, bytes]:
     Returns:
       Source by the module's name.
     """
+    known = as_begun() if package == _PACKAGE else _read(package)
     found: dict[str, bytes] = {}
     waiting = [name for part in parts for name in _defined(part)]
     while waiting:
-        for module, file in _files(waiting.pop(), package):
+        for module, file in _files(waiting.pop(), package, known):
             if module not in found:
-                found[module] = as_begun()[file] if package == _PACKAGE else file.read_bytes()
+                found[module] = known[file]
                 waiting += _imported(found[module], module if file.name == "__init__.py" else module.rpartition(".")[0])
     return found
 
 
-def _files(name: str, package: Path) -> Iterator[tuple[str, Path]]:
+def _files(name: str, package: Path, known: Mapping[Path, bytes]) -> Iterator[tuple[str, Path]]:
     """The module that a name stands in, below the packages that are imported on the way to it."""
     first, *rest = name.split(".")
     if first != package.name:
@@ -66,7 +71,7 @@ def _files(name: str, package: Path) -> Iterator[tuple[str, Path]]:
     for count in range(len(rest) + 1):
         place = package.joinpath(*rest[:count])
         for file in (place / "__init__.py", place.with_suffix(".py")):
-            if file in as_begun() if package == _PACKAGE else file.is_file():
+            if file in known:
                 yield ".".join([first, *rest[:count]]), file
 
 

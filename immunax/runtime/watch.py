@@ -139,9 +139,8 @@ class Watch:
         self._behind: dict[int, float] = {}
         self._asked = now
         self._left, self._beat = False, 0
-        self._saying = (
-            threading.RLock()
-        )  # a beat under way would be heard behind the farewell; a signal may come within it
+        # A beat under way would be heard behind the farewell; a signal may come within it.
+        self._saying = threading.RLock()
         self._over, self._threads = threading.Event(), []
 
     def start(self) -> None:
