@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from immunax.data.files import Form, Row, kind_of, read_file
+from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 
 _PART, _MOST = 1 << 20, 8 << 30  # bytes of a download: a server can go on for ever
@@ -59,6 +60,7 @@ def _download(address: str, form: Form) -> Iterator[Row]:
         try:
             with urllib.request.urlopen(address, timeout=_PATIENCE) as response, path.open("wb") as file:
                 while part := response.read(_PART):
+                    pace.move()
                     file.write(part)
                     if file.tell() > _MOST:
                         raise UserError(f"data set {address!r}: more than {_MOST} bytes; download it yourself.")

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from immunax.models import folder, gguf, hf_config, peft, same_files, tokenizer, weights
 from immunax.models.config import DecoderConfig
 from immunax.models.deciding import BASE
+from immunax.models.download import download
 from immunax.models.folder import Checkpoint, export
 from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
@@ -76,7 +77,7 @@ class ModelSource:
                 raise UserError(
                     f"model {self.path!r}: has a revision and model.revision={self.revision} too; give one."
                 )
-            return _download(name, revision or self.revision)
+            return download(name, revision or self.revision)
         hint = nearest(self.path, SOURCES)
         raise UserError(
             f"model {self.path!r}: no such file or folder; expected one, a Hub id owner/name or {', '.join(SOURCES)}.{hint}"
@@ -227,18 +228,6 @@ def _in_package(package: str, path: str) -> Path:
         if file.as_posix() == path and Path(str(file.locate())).is_file():
             return Path(str(file.locate()))
     raise UserError(f"package {package} has no file {path}; install it again, or give model=PATH.")
-
-
-def _download(name: str, revision: str | None) -> Path:
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(folder.DOWNLOADED)))
-    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        at = f" at {revision} (model.revision)" if revision else ""
-        raise UserError(
-            f"model {name!r}{at}: no such folder here, and the Hugging Face Hub gave none ({reason.rstrip('.')}); "
-            "check the id, the network and, for gated models, HF_TOKEN."
-        ) from error
 
 
 def _read(path: Path, devices: Mesh | None, dtype: str) -> Checkpoint:

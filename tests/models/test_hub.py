@@ -309,7 +309,7 @@ def test_an_unknown_hub_id_offline_is_one_line(monkeypatch, tmp_path):
 def test_only_the_files_that_are_read_are_downloaded(monkeypatch, folder):
     asked = {}
 
-    def download(name, *, revision, allow_patterns):
+    def download(name, *, revision, allow_patterns, tqdm_class):
         asked.update(name=name, revision=revision, patterns=allow_patterns)
         return str(folder)
 
