@@ -54,6 +54,7 @@ _PATIENCE = 600
 _DISK_BYTES = 1 << 28
 _FROM = re.compile(r"resuming from step (\d+)")
 _ANEW = re.compile(r"and so is every other: delete (\S+) to begin anew")
+_UNMET = re.compile("did not come within|has not answered within")
 _TRAINED = "immunize: "
 _PORT = re.compile(rb"(?<=localhost:)\d+")
 
@@ -151,7 +152,7 @@ def mistakes(kind: str, ended: Sequence[Ended]) -> list[str]:
         "SIGTERM": lambda: (
             statuses == [EXIT_TERMINATED] * COUNT
             or (sorted(statuses) == [-signal.SIGTERM, EXIT_LOST])
-            or (sorted(statuses) == [EXIT_LOST, EXIT_TERMINATED] and "did not come within" in said)
+            or (sorted(statuses) == [EXIT_LOST, EXIT_TERMINATED] and _UNMET.search(said) is not None)
         ),
         "torn": lambda: statuses == [killed] * COUNT,
         "full disk": lambda: statuses == [2] * COUNT and said.count("error: ") == 1 and "the disk is full" in said,
