@@ -16,9 +16,10 @@ from immunax.certificate.statement import FILE
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import escape_logs, say
+from immunax.runtime.exits import EXIT_USER
 from immunax.runtime.untrusted.files import below
 
-EXIT_SOME, EXIT_USER = 1, 2
+EXIT_SOME = 1
 
 _RULES = {
     "attack data": ("own|shared", "own|shared"),

@@ -17,8 +17,7 @@ from immunax.runs.tables import show, write
 from immunax.runtime import console
 from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import escape_logs, say
-
-EXIT_USER = 2
+from immunax.runtime.exits import EXIT_USER
 
 SHOWN = 100
 """Rows that are shown where no number of them is asked for."""

@@ -21,11 +21,12 @@ from immunax.certificate.verify import Check, assessed, check, failed, with_poli
 from immunax.runtime import escaped
 from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import escape_logs
+from immunax.runtime.exits import EXIT_USER
 from immunax.runtime.leader import is_leader
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_yaml
 
-EXIT_FAILED, EXIT_USER = 1, 2
+EXIT_FAILED = 1
 _POLICY = Limits(size=1 << 16)
 
 

@@ -33,9 +33,8 @@ import tiny_model
 from kills import differing_bits, fresh_home, results
 from processes import Ended
 
-from immunax.runtime.meeting import EXIT_LOST
+from immunax.runtime.exits import EXIT_LOST, EXIT_TERMINATED
 from immunax.runtime.metrics import read
-from immunax.runtime.signals import EXIT_TERMINATED
 
 STEPS, EVERY = 24, 4
 COMMAND = (

@@ -59,6 +59,9 @@ CASES = (
     Case("llama2_7b", "v5e_16", 1, 1, 16, 1, 4, 16, 384),
     Case("llama2_7b", "v5e_256", 1, 16, 16, 1, 64, 16, 384),
     Case("llama2_7b", "v5e_256", 2, 32, 16, 1, 128, 16, 384),
+    Case("llama2_7b", "v5e_64", 1, 4, 16, 1, 16, 16, 384),
+    # More than run at once.
+    Case("llama2_7b", "v5e_256", 1, 16, 16, 1, 4096, 16, 384),
     # Other layouts of 64 attacks on 256 chips, for the short batches of published attacks.
     Case("llama2_7b", "v5e_256", 1, 16, 4, 4, 64, 4, 216),
     Case("llama2_7b", "v5e_256", 1, 16, 16, 1, 64, 16, 216),
@@ -67,6 +70,7 @@ CASES = (
     # A model of ten times the size.
     Case("llama3_70b", "v5p_512", 1, 16, 16, 1, 64, 16, 512),
     Case("llama3_70b", "v5e_256", 1, 4, 16, 4, 16, 16, 256),
+    Case("llama3_70b", "v5p_512", 1, 16, 16, 1, 4096, 16, 512),
 )
 
 

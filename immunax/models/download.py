@@ -24,7 +24,7 @@ def download(name: str, revision: str | None) -> Path:
     Raises:
       UserError: the Hub gave none.
     """
-    patterns = list(folder.DOWNLOADED)
+    patterns: list[str] = list(folder.DOWNLOADED)
     try:
         fetched = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=_Bar)
     except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:

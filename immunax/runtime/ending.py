@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from immunax.runtime import signals, watch
-from immunax.runtime.together import EXIT_BUG, processes
+from immunax.runtime.exits import EXIT_BUG, is_stop
+from immunax.runtime.together import processes
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def ended_with_others() -> Iterator[None]:
     except SystemExit as asked:
         if processes() > 1 and asked.code not in (0, None):
             _leave(asked.code if isinstance(asked.code, int) else EXIT_BUG)
-        if signals.is_stop(asked.code):
+        if is_stop(asked.code):
             signals.end(asked.code)
         raise
     except Exception:

@@ -15,7 +15,7 @@ from uuid import getnode, uuid4
 from immunax.runtime import bucket, console, pace, signals, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
-from immunax.runtime.meeting import EXIT_LOST
+from immunax.runtime.exits import EXIT_LOST
 
 FILE = ".lease"
 SECONDS = 60.0

@@ -14,13 +14,12 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from immunax.runtime.errors import UserError, shown
+from immunax.runtime.exits import EXIT_LOST
 
 _LONGEST = 1 << 16
 _EACH_SECONDS = 5.0  # for a line, of whoever connects
 _AGAIN_SECONDS = 0.2
 _ANSWER_SECONDS = 10.0  # beyond the time that all have
-EXIT_LOST = 142
-"""As of a process that an alarm ended (128 + SIGALRM): another process of the job is not there, is silent, or is gone."""
 
 
 class Host(NamedTuple):

@@ -10,10 +10,9 @@ from immunax.runtime import watch
 from immunax.runtime.atomic import disk_error, is_full, is_within
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
-from immunax.runtime.meeting import EXIT_LOST, LostError
-from immunax.runtime.signals import EXIT_INTERRUPTED, told
-
-EXIT_USER = 2
+from immunax.runtime.exits import EXIT_INTERRUPTED, EXIT_LOST, EXIT_USER
+from immunax.runtime.meeting import LostError
+from immunax.runtime.signals import told
 
 
 @contextmanager

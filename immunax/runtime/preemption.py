@@ -5,6 +5,7 @@ from types import FrameType
 
 from immunax.runtime import together
 from immunax.runtime.escaped import say
+from immunax.runtime.exits import by_signal
 from immunax.runtime.signals import Handling, told
 
 _AHEAD = 3
@@ -31,7 +32,7 @@ class Preemption(Handling):
         super().__exit__()
         if self._unasked and self.signal_name is not None and kind is None:
             say(told(self.signal_name), error=True)
-            raise SystemExit(128 + signal.Signals[self.signal_name])
+            raise SystemExit(by_signal(self.signal_name))
 
     def stops(self, step: int) -> bool:
         """Whether the run stops behind a step.
@@ -51,7 +52,7 @@ class Preemption(Handling):
         """The exit status that the run was asked for, by any of its processes, up to the end of its last step; else None."""
         asked = [name for name in together.gathered(self.signal_name) if name is not None]
         self._unasked = not asked
-        return 128 + signal.Signals[asked[0]] if asked else None
+        return by_signal(asked[0]) if asked else None
 
     def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
         """See the class."""

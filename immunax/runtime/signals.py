@@ -12,18 +12,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NoReturn
 
-EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
+from immunax.runtime.exits import EXIT_INTERRUPTED, is_stop
 
 _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
 _farewell: Callable[[int], None] | None = None
 _IMPORTS = "<frozen importlib._bootstrap>"  # the file of the code that imports
-
-
-def is_stop(status: object) -> TypeGuard[int]:
-    """Whether an exit status says that a signal asked for the end."""
-    return status in (EXIT_TERMINATED, EXIT_INTERRUPTED)
 
 
 def end(status: int) -> NoReturn:

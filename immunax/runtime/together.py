@@ -22,13 +22,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from immunax.runtime import atomic, mirror, pace, watch
 from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.escaped import say
+from immunax.runtime.exits import EXIT_BUG, EXIT_LOST
 from immunax.runtime.leader import is_leader
-from immunax.runtime.meeting import EXIT_LOST
 
 _FOREVER = 10**9
 """Milliseconds: who is silent, or does not come, is found by :mod:`~immunax.runtime.watch`, which knows who it is."""
 _BLOCK_BYTES = 1 << 24
-EXIT_BUG = 1
 
 _met = 0
 _ends = count()

@@ -17,7 +17,8 @@ import jax
 
 from immunax.runtime import pace, signals
 from immunax.runtime.escaped import say
-from immunax.runtime.meeting import EXIT_LOST, called
+from immunax.runtime.exits import EXIT_LOST
+from immunax.runtime.meeting import called
 from immunax.runtime.pace import Pace
 
 _ALIVE, _SAID, _LEFT = "immunax/alive/", "immunax/said/", "left"

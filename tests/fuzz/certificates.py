@@ -23,7 +23,8 @@ from immunax.certificate.verify import CELLS, RECORDS
 from immunax.runtime import manifest
 from immunax.runtime.digest import of_file
 from immunax.runtime.errors import UserError
-from immunax.verify import EXIT_USER, main
+from immunax.runtime.exits import EXIT_USER
+from immunax.verify import main
 
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 _POLICY = {"weak_ratio": 4.0, "harm": {"compliance": {"threshold": 0.5}}, "require": {"resistance": "not fails"}}

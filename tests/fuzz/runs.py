@@ -12,12 +12,13 @@ from matplotlib import font_manager
 from run_folders import manifest, sweep, write_grid
 
 from immunax.certificate.statement import FILE as CERTIFICATE
-from immunax.results import EXIT_USER, main
+from immunax.results import main
 from immunax.runs.sweeps import jobs_of
 from immunax.runtime import failure
 from immunax.runtime import manifest as manifests
 from immunax.runtime import metrics as logged
 from immunax.runtime.errors import UserError
+from immunax.runtime.exits import EXIT_USER
 
 _DONE, _FAILED = "sweep/defense=tar+seed=0", "sweep/defense=tar+seed=1"
 _QUESTIONS = (

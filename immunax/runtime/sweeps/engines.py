@@ -24,6 +24,7 @@ from omegaconf import DictConfig, open_dict
 from immunax.runtime import signals
 from immunax.runtime.ending import ended_with_others
 from immunax.runtime.errors import UserError
+from immunax.runtime.exits import EXIT_BUG, is_stop
 from immunax.runtime.job import DISTRIBUTED, FOLLOWER, join, part_of
 from immunax.runtime.leader import is_leader
 from immunax.runtime.meeting import LostError
@@ -197,7 +198,7 @@ def _stopped_is_lost(work: Work, number: int, overrides: Sequence[str]) -> JobRe
         return work(number, overrides)
     except SystemExit as stop:
         # It would end the whole sweep, whose other workers nobody has asked to stop.
-        if signals.is_stop(stop.code):
+        if is_stop(stop.code):
             return lost()
         raise
 
@@ -313,4 +314,6 @@ def _stopped_is_started_again(work: Work, number: int, overrides: Sequence[str])
     try:
         return work(number, overrides)
     except SystemExit as stop:
-        signals.end(stop.code if isinstance(stop.code, int) else 1)  # Ray starts a task again whose worker has gone
+        signals.end(
+            stop.code if isinstance(stop.code, int) else EXIT_BUG
+        )  # Ray starts a task again whose worker has gone

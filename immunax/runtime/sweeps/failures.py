@@ -16,10 +16,8 @@ from typing import NamedTuple
 from immunax.runtime import bucket, mirror, stand_ins, together
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
+from immunax.runtime.exits import EXIT_BUG, EXIT_LOST, is_stop
 from immunax.runtime.leader import is_leader
-from immunax.runtime.meeting import EXIT_LOST
-from immunax.runtime.signals import is_stop
-from immunax.runtime.together import EXIT_BUG
 
 
 class Failed(NamedTuple):

@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from immunax.runtime import console, digest, failure, mirror
 from immunax.runtime.distributed import share
 from immunax.runtime.errors import UserError
+from immunax.runtime.exits import EXIT_LOST
 from immunax.runtime.job import Job, given
-from immunax.runtime.meeting import EXIT_LOST
 from immunax.runtime.overrides import refused
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.bundle import Bundled, Overrides, bundles
