@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from tpu.mistakes import EXIT_NOT_FIT, NotFitError
 from tpu.package import Run
 from tpu.prices import Price
 from tpu.slices import ROOT, Shape, part_of
+
+Arguments = tuple[str, ...]
+"""Of ``immunax.compile``."""
 
 _HOUR = 3600.0
 _KEPT = ("memory", "seconds", "bound", "fits", "refusal", "devices", "run_seconds")
@@ -43,6 +46,14 @@ class Forecast:
         """Hours that the slices of one run are taken for by all of them, one after another."""
         return -(-self.runs // self.parts) * self.hours
 
+    def lasts(self, slices: int) -> float:
+        """Hours on the clock.
+
+        Args:
+          slices: as many as one run takes, side by side.
+        """
+        return -(-self.runs // (self.parts * slices)) * self.hours
+
     def line(self, price: Price, slices: int) -> str:
         """How long, and how dear.
 
@@ -53,7 +64,7 @@ class Forecast:
         shared = f", {self.parts} at once," if self.parts > 1 else ""
         return (
             f"{self.runs} run{'s'[: self.runs > 1]} of {self.hours:.3g} hours{shared} {self.told}: {self.taken:.3g} hours of "
-            f"{price.told}, ${self.taken * price.hour:,.2f}; {self.taken / slices:.3g} hours on the clock with {slices} at a time"
+            f"{price.told}, ${self.taken * price.hour:,.2f}; {self.lasts(slices):.3g} hours on the clock with {slices} at a time"
         )
 
 
@@ -68,7 +79,7 @@ def check(
       shape: of each slice.
       slices: that compute together.
       given: hours a run, as the user knows them; they go before what is predicted.
-      most: programs that are compiled; of a sweep of fields many have the same shapes.
+      most: programs that are compiled; of a sweep of fields many have the same shapes, so that each choice of groups comes first.
       parts: of the slice, each with a run of its own.
 
     Returns:
@@ -78,23 +89,45 @@ def check(
       NotFitError: one does not fit.
       UserError: it cannot be compiled, or has no steps.
     """
-    programs = {json.dumps(run.compile): run.compile for run in runs if run.compile is not None}
-    if not programs:
+    asked = [tuple(run.compile) for run in runs if run.compile is not None]
+    if not asked:
         raise UserError(
             "immunax.compile knows trainings, attacks and certificates: whether this command fits cannot be checked; give "
             "--unchecked and --hours."
         )
-    chosen = list(programs.values())[:most]
+    programs = list(dict.fromkeys(asked))
+    chosen = spread(programs, most)
     if len(chosen) < len(programs):
-        told(f"of {len(programs)} programs the first {most} are compiled; --checks N for more")
-    took = [
-        _compiled(interpreter, arguments, part_of(shape, parts), slices, f"{number} of {len(chosen)}")
+        told(f"of {len(programs)} programs {most} are compiled; --checks N for more")
+    took = {
+        arguments: _compiled(interpreter, arguments, part_of(shape, parts), slices, f"{number} of {len(chosen)}")
         for number, arguments in enumerate(chosen, 1)
-    ]
-    hours = sum(took) / len(took)
+    }
+    hours = sum(_like(arguments, took) for arguments in asked) / len(asked)
     if given is not None:
         return Forecast(len(runs), given, "as given", parts)
     return Forecast(len(runs), hours, "at least (steps at the compiler's bound, nothing else)", parts)
+
+
+def spread(programs: Sequence[Arguments], most: int) -> list[Arguments]:
+    """Of programs those that are compiled: one of every choice of groups, such as a defense, then the others.
+
+    Args:
+      programs: their arguments.
+      most: of them.
+    """
+    first = list({_choices(each): each for each in reversed(programs)}.values())[::-1]
+    return [*first, *(each for each in programs if each not in first)][:most]
+
+
+def _choices(arguments: Arguments) -> Arguments:
+    return tuple(text for text in arguments if "." not in text.partition("=")[0])
+
+
+def _like(arguments: Arguments, took: Mapping[Arguments, float]) -> float:
+    """Hours of a program: its own, those of the compiled ones with the same choices, or of all."""
+    alike = [hours for other, hours in took.items() if _choices(other) == _choices(arguments)] or list(took.values())
+    return took[arguments] if arguments in took else sum(alike) / len(alike)
 
 
 def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, slices: int, which: str) -> float:
@@ -111,7 +144,9 @@ def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, slices: 
         told(f"compiling for {shape.type}, {which}: {' '.join(arguments)}")
         record = _asked(interpreter, arguments)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(record))
+        whole = kept.with_suffix(f".{os.getpid()}")
+        whole.write_text(json.dumps(record))
+        whole.replace(kept)
     if not record["fits"]:
         raise NotFitError(f"does not fit {shape.type}: {record['refusal']} {record['advice']}")
     if record["devices"] != slices * shape.chips:

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,7 +58,7 @@ def create(options: argparse.Namespace) -> int:
         raise UserError("which slice? Give --type, such as --type v5litepod-16.")
     given = Job("", ())
     request = _request(options, job.shape_of(given, options.type_))
-    price = prices.of(request.shape, request.slices, request.zone, request.capacity)
+    price = prices.of(request.shape, request.slices, request.zone, request.capacity, options.price)
     with alone(request):
         _tending(options, request, f"{_what(request)}, ${price.hour:,.2f} an hour", ANY_JOB).had()
     return 0
@@ -109,7 +110,7 @@ def jobset(options: argparse.Namespace) -> int:
     shape = job.shape_of(given, options.type_)
     approved(options, given, shape, _kind(options))
     run_ = (given.value("run") or name).strip("\"'")
-    return _applied(options, manifests.jobset(name, given, shape, options.slices, _cluster(options), name, run_))
+    return _applied(options, manifests.jobset(name, given, shape, options.slices, _cluster(options, given), name, run_))
 
 
 def kueue(options: argparse.Namespace) -> int:
@@ -118,14 +119,18 @@ def kueue(options: argparse.Namespace) -> int:
     shape = job.shape_of(given, options.type_)
     options.image = options.image or "none"
     text = manifests.kueue(
-        names.name(options.name), shape, options.slices * positive("--at-once", options.at_once), _cluster(options)
+        names.name(options.name),
+        shape,
+        options.slices * positive("--at-once", options.at_once),
+        _cluster(options, given),
     )
     return _applied(options, text)
 
 
 def xpk(options: argparse.Namespace) -> int:
     """Runs a command as a workload of xpk."""
-    given, name, cluster = job.read(options.command_words), names.name(options.name), _cluster(options)
+    given, name = job.read(options.command_words), names.name(options.name)
+    cluster = _cluster(options, given)
     job.check_outputs(given)
     shape = job.shape_of(given, options.type_)
     # xpk writes values between quotes as they are.
@@ -155,6 +160,12 @@ def sweep(options: argparse.Namespace) -> int:
     on_slices = options.engine in _ON_SLICES
     if on_slices:
         job.check_outputs(given)
+    elif options.env:
+        raise UserError(
+            f"--env: --engine {options.engine} hands no environment on; set it where the commands run, or write it there."
+        )
+    if options.engine == "ray" and options.slices > 1:
+        raise UserError("--slices: Ray gives each run one slice; leave it out, or take --engine kueue.")
     sweeps.name_of(given)
     if job.parts_of(given) > 1:
         raise UserError(
@@ -168,7 +179,7 @@ def sweep(options: argparse.Namespace) -> int:
     if shape is not None:
         approved(options, given, shape, _kind(options), runs, at_once)
     if shape is not None and options.engine == "kueue":
-        return _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options)))
+        return _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options, given)))
     if options.engine == "lines" or not (options.apply or options.dry_run):
         print(sweeps.lines(each), end="")
         return 0
@@ -177,18 +188,19 @@ def sweep(options: argparse.Namespace) -> int:
         print(sweeps.lines(each), end="")
     else:
         file.write_text(sweeps.lines(each))
-    print(options.calls.must(_submission(options, file, len(each), shape)), end="")
+    print(options.calls.must(_submission(options, file, len(each), shape, given)), end="")
     return 0
 
 
-def _submission(options: argparse.Namespace, file: Path, count: int, shape: Shape | None) -> list[str]:
+def _submission(options: argparse.Namespace, file: Path, count: int, shape: Shape | None, given: Job) -> list[str]:
     if shape is None or options.engine == "slurm":
         most = f"--array=1-{count}%{options.at_once}"
         return ["sbatch", most, f"--job-name={options.name}", str(HERE / "slurm.sbatch"), str(file.absolute())]
     address = [f"--address={options.address}"] if options.address else []
     work = ["--working-dir=.", "--", "python", "tpu/ray_runs.py", str(file)]
     work += [shape.type, str(shape.machines), str(shape.chips // shape.machines)]
-    return ["ray", "job", "submit", *address, f"--submission-id={options.name}", "--no-wait", *work]
+    environment = f"--runtime-env-json={json.dumps({'env_vars': _variables(options, given)})}"
+    return ["ray", "job", "submit", *address, f"--submission-id={options.name}", "--no-wait", environment, *work]
 
 
 def _request(options: argparse.Namespace, shape: Shape) -> Request:
@@ -235,7 +247,7 @@ def _hosts(options: argparse.Namespace, request: Request) -> Hosts:
     return Hosts(options.calls, request, ("--tunnel-through-iap",) if options.iap else ())
 
 
-def _cluster(options: argparse.Namespace) -> Cluster:
+def _cluster(options: argparse.Namespace, given: Job) -> Cluster:
     if options.image is None:
         raise UserError("no image: build tpu/Dockerfile, push it, and give --image NAME.")
     return Cluster(
@@ -246,8 +258,12 @@ def _cluster(options: argparse.Namespace) -> Cluster:
         not options.on_demand,
         options.restarts,
         options.grace,
-        dict(map(names.variable, options.env)),
+        _variables(options, given),
     )
+
+
+def _variables(options: argparse.Namespace, given: Job) -> dict[str, str]:
+    return job.cache(given) | dict(map(names.variable, options.env))
 
 
 def _applied(options: argparse.Namespace, text: str) -> int:

@@ -30,8 +30,8 @@ _ITS_OWN = {
 }
 # What immunax.compile does not know, or what says where to write.
 _NOT_COMPILED = (
-    *("outputs", "run", "export_dtype", "export_adapter", "objective", "tracker", "hydra"),
-    *("policy", "reference", "trained_against", "key", "bundle_key"),
+    *("outputs", "run", "export_dtype", "export_adapter", "objective", "tracker", "hydra", "distributed"),
+    *("start", "red_team", "attack@red_team", "probes", "policy", "reference", "trained_against", "key", "bundle_key"),
 )
 _PART = "mesh.part"
 """A run's program is that of its part, whatever else is on the slice."""
@@ -87,18 +87,18 @@ def _program(
         if _key(text).partition(".")[0].partition("/")[0] not in _NOT_COMPILED and _key(text) != _PART
     ]
     # What is asked is whether this very command fits.
-    kept += [f"{group}={choices[group]}" for group in own if group not in given]
+    kept += [f"{group}={choices[group]}" for group in own if group not in given and choices[group] is not None]
     return kept if _REMAT in given else [*kept, f"{_REMAT}={remat}"]
 
 
 @cache
 def _chosen(
     source: ConfigSource, overrides: tuple[str, ...], required: tuple[str, ...], own: tuple[str, ...]
-) -> tuple[dict[str, str], str]:
+) -> tuple[dict[str, str | None], str]:
     """What those overrides choose that no field can change: the same for most jobs of a sweep, and a second's work."""
     config = prepare(replace(source, fallbacks=_MODEL), overrides, required).config
     choices = config.hydra.runtime.choices
-    return {group: str(choices[group]) for group in own}, str(config.compute.remat)
+    return {group: choices[group] for group in own}, str(config.compute.remat)
 
 
 def _key(text: str) -> str:

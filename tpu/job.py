@@ -147,3 +147,13 @@ def check_outputs(job: Job) -> None:
         raise UserError(
             f"outputs={where} lies on the slice's own disk, which goes with it: give the command outputs=gs://BUCKET/runs."
         )
+
+
+def cache(job: Job) -> dict[str, str]:
+    """The environment variable of a cache that all machines of a job see, on the bucket of its ``outputs``; none without one.
+
+    Args:
+      job: the command.
+    """
+    scheme, is_address, path = (job.value("outputs") or "").strip("\"'").partition("://")
+    return {"IMMUNAX_CACHE": f"{scheme}://{path.partition('/')[0]}/cache"} if is_address else {}

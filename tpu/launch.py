@@ -105,7 +105,16 @@ def _parser() -> argparse.ArgumentParser:
         what="have a slice, run a command on it to its end, give it back",
     )
     run.add_argument("--keep", action="store_true", help="leave the slice when the command has ended")
-    add("create", commands.create, _name, _place, _shape, _asked, what="ask for a slice and wait until it is there")
+    add(
+        "create",
+        commands.create,
+        _name,
+        _place,
+        _shape,
+        _asked,
+        _price,
+        what="ask for a slice and wait until it is there",
+    )
     add("status", commands.status, _name, _place, what="how a slice, and the command on its machines, stands")
     add("logs", commands.logs, _name, _place, _job, what="the log of a slice's command, until it ends")
     add(
@@ -193,9 +202,13 @@ def _checks(parser: argparse.ArgumentParser) -> None:
         "--checks", type=int, default=16, metavar="N", help="programs of a sweep that are compiled, at most"
     )
     parser.add_argument("--hours", type=float, help="that a run takes, as you know it")
-    parser.add_argument("--price", type=float, metavar="USD", help=f"a chip and hour, in place of {prices.FILE.name}")
+    _price(parser)
     parser.add_argument("--budget", type=float, metavar="USD", help="refuse what is predicted to cost more")
     parser.add_argument("--python", help="that has the package; the checkout's .venv by default")
+
+
+def _price(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--price", type=float, metavar="USD", help=f"a chip and hour, in place of {prices.FILE.name}")
 
 
 def _job(parser: argparse.ArgumentParser) -> None:

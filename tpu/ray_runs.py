@@ -16,8 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ray  # pyright: ignore[reportMissingImports]
+from ray import exceptions  # pyright: ignore[reportMissingImports]
 
 _AGAIN = (142, 143)
+_LOST = (
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.LocalRayletDiedError,
+    exceptions.ObjectLostError,
+)
 _TRIES = 1000
 _CPU = "cpu"
 
@@ -41,10 +48,8 @@ def process(arguments: Sequence[str]) -> int:
     return subprocess.run(["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", *arguments], check=False).returncode
 
 
-# As often as it takes: machines are taken while runs last, which is nobody's mistake.
-@ray.remote(
-    max_retries=_TRIES, retry_exceptions=[AgainError, ray.exceptions.WorkerCrashedError, ray.exceptions.RayTaskError]
-)
+# As often as it takes: machines are taken while runs last, which is nobody's mistake. What a process raises is, and stays.
+@ray.remote(max_retries=_TRIES, retry_exceptions=[AgainError])  # pyright: ignore[reportArgumentType]
 def run(arguments: Sequence[str], machines: int, chips: int) -> int:
     """One run, from the first machine of a slice.
 
@@ -65,7 +70,10 @@ def run(arguments: Sequence[str], machines: int, chips: int) -> int:
 
         there = {str(get_current_pod_name()): 1, "TPU": chips}
     parts = [process.options(num_cpus=0, resources=there, max_retries=0).remote(arguments) for _ in range(machines)]
-    statuses = ray.get(parts)
+    try:
+        statuses = ray.get(parts)
+    except _LOST as lost:
+        raise AgainError(f"a machine or a worker is gone: {type(lost).__name__}") from lost
     worst = [status for status in statuses if status not in (0, *_AGAIN)]
     if worst:
         return min(worst)
@@ -96,7 +104,7 @@ def main(file: str, type_: str, machines: str = "1", chips: str = "0") -> int:
         line = waiting.pop(ended)
         try:
             status = ray.get(ended)
-        except ray.exceptions.RayError as error:
+        except exceptions.RayError as error:
             status = type(error).__name__
         failed += status != 0
         print(

@@ -39,16 +39,19 @@ class Distributed:
       processes: how many there are.
       process_id: which one this is, from 0.
       timeout: seconds that a process may be late or silent before the others end.
+      stall: seconds in which no process may go on, as in a program of all devices that never ends, before all end.
     """
 
     coordinator: str | None = None
     processes: int | None = None
     process_id: int | None = None
     timeout: float = 300.0
+    stall: float = 14400.0
 
     def __post_init__(self):
-        if self.timeout <= 0:
-            raise UserError(f"distributed.timeout={self.timeout}: expected a positive number of seconds.")
+        for name in ("timeout", "stall"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"distributed.{name}={getattr(self, name)}: expected a positive number of seconds.")
         given = {name: getattr(self, name) for name in ("coordinator", "processes", "process_id")}
         absent = [name for name, value in given.items() if value is None]
         if absent and len(absent) < len(given):
@@ -113,7 +116,7 @@ def begin(asked: Distributed, about: Callable[[], Mapping[str, str]], part: Part
             heartbeat_timeout_seconds=int(asked.timeout * _PATIENCE) + 1,
             shutdown_timeout_seconds=int(asked.timeout) + 1,
         )
-    watch.Watch(global_state.client, place.index, [each.name for each in hosts], asked.timeout).start()
+    watch.Watch(global_state.client, place.index, [each.name for each in hosts], asked.timeout, asked.stall).start()
     atexit.register(_end)
 
 

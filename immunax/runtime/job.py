@@ -100,8 +100,12 @@ def given(config: DictConfig) -> UserConfig:
         ) from error
 
 
-def join(config: DictConfig) -> None:
+def join(config: DictConfig, line: Sequence[str] = ()) -> None:
     """Makes this process one of a job's, where a configuration or a launcher says that there are several.
+
+    Args:
+      config: of the run, or of a sweep's first.
+      line: the whole command line, which has a sweep's other runs and where they go.
 
     Raises:
       UserError: the others are not the same, or nobody is there.
@@ -114,6 +118,8 @@ def join(config: DictConfig) -> None:
 
     def about() -> dict[str, str]:
         found = {f"configuration of {name}": digest.of_json(value) for name, value in plain.items()}
+        shared = [text for text in line if not text.lstrip("+").startswith(f"{DISTRIBUTED}.")]
+        found["command line"] = digest.of_json(shared)
         return found | {"code": code.package_digest(), "version of a library": digest.of_json(manifest.versions())}
 
     begin(asked, about, part_of(config))

@@ -120,7 +120,7 @@ def _main(
             line = command_line.read(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
             sys.argv[1:], outputs = line.arguments, line.outputs
             if line.config is not None:
-                join(line.config)
+                join(line.config, line.arguments)
                 _check_writable(line.outputs)
                 check_alone(line.config)
                 sys.argv[1:] = [*sys.argv[1:], *([] if is_leader() else FOLLOWER)]

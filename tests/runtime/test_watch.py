@@ -82,6 +82,27 @@ def test_who_goes_on_telling_is_there(service, watched, clock):
     beats(service, watched, clock, 0, 0)
 
 
+def test_all_end_where_none_goes_on_for_long(service, clock, raised_end, monkeypatch, capsys):
+    monkeypatch.setattr(pace, "_work", 0)
+    monkeypatch.setattr(pace, "_moves", 0)
+    first = Watch(service, 0, ["a", "b"], 5, stall=30)
+
+    def rounds(count, work):
+        for _ in range(count):
+            service.held["immunax/alive/1"] = f"{clock.now} {work} 0"
+            first.round()
+            clock.now += 1
+
+    rounds(30, 0)
+    pace.move()  # one is enough, which may be at work alone
+    rounds(30, 0)
+    rounds(30, 1)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(EndedError, match="142"):
+        rounds(3, 1)
+    assert "none of the 2 processes has gone on for 30 s (distributed.stall)" in capsys.readouterr().err
+
+
 def test_a_silent_process_is_named_with_its_host_by_the_first_that_is_left(service, watched, clock, capsys):
     with pytest.raises(EndedError, match="142"):
         beats(service, watched, clock, None, 0)

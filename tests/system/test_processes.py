@@ -249,10 +249,19 @@ def test_another_configuration_is_told_by_the_first_in_one_line_before_anything_
     one, other = processes.ends(started)
     assert (one.status, other.status) == (2, 2)
     assert one.err.count("\n") == 1
-    assert "has another configuration of" in one.err
-    assert "seed" in one.err
+    assert "has another command line, configuration of seed than process 0" in one.err
     assert other.err == ""
     assert not (home / "outputs" / "other").exists()
+
+
+def test_another_sweep_is_told_before_any_of_its_runs_begins(home):
+    line = (*TRAIN, *SPLIT, "run=others", "-m")
+    started = processes.start(home, 2, *line, changes={0: ("trainer.steps=2,3",), 1: ("trainer.steps=2,3,4",)})
+    one, other = processes.ends(started)
+    assert (one.status, other.status) == (2, 2)
+    assert "has another command line than process 0" in one.err
+    assert other.err == ""
+    assert not (home / "outputs" / "others").exists()
 
 
 def test_a_mesh_that_the_devices_of_all_do_not_fill_is_told_by_the_first_in_one_line(home):

@@ -2,12 +2,17 @@
 
 import importlib.util
 import json
+import re
 import sys
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-from tpu import composed, package, prices, slices
+from immunax.runtime import overrides
+from immunax.runtime.launch import configuration_folder
+from immunax.runtime.overrides import ConfigSource
+from tpu import check, composed, package, prices, slices
 from tpu.slices import ROOT, Shape
 
 PLACE = ("--zone", "us-west4-a", "--spot")
@@ -99,8 +104,35 @@ def test_a_sweep_is_compiled_once_a_program_and_its_sum_is_told(outside, interpr
 def test_no_more_programs_are_compiled_than_the_user_wants(outside, interpreter):
     words = ("immunax.train", "-m", "mesh=v5e_16", "+defense=tar,lat,rmu", "run=s", OUT)
     status, _, err = plan(outside, interpreter, *words, flags=(*PLACE, "--checks", "2"))
-    assert (status, "of 3 programs the first 2 are compiled" in err) == (0, True)
+    assert (status, "of 3 programs 2 are compiled" in err) == (0, True)
     assert len([argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]) == 2
+
+
+def test_of_many_programs_each_choice_is_compiled_before_the_second_of_any(outside, interpreter):
+    words = ("immunax.train", "-m", "mesh=v5e_16", "+defense=tar,lat", "defense.alpha=1,2,3", "run=s", OUT)
+    status, _, err = plan(outside, interpreter, *words, flags=(*PLACE, "--checks", "3"))
+    assert status == 0, err
+    compiled = [argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]
+    chosen = [{word.partition("=")[2] for word in argv if "defense" in word} for argv in compiled]
+    assert chosen == [{"tar", "1"}, {"lat", "1"}, {"tar", "2"}]
+
+
+def test_hours_of_runs_that_were_not_compiled_are_those_of_their_own_choice(monkeypatch):
+    hours = {"+defense=tar": 9.0, "+defense=lat": 1.0}
+    monkeypatch.setattr(check, "_compiled", lambda _, arguments, *rest: hours[arguments[0]])
+    programs = [("+defense=tar", "defense.alpha=1"), *(("+defense=lat", f"defense.alpha={each}") for each in (1, 2, 3))]
+    runs = [package.Run("run", [], list(arguments)) for arguments in programs]
+    found = check.check("", runs, slices.of_type("v5litepod-16"), 1, None, 2)
+    assert (found.runs, found.hours) == (4, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("runs", "parts", "at_once", "lasts"), [(1, 1, 16, 1.5), (10, 1, 4, 4.5), (17, 4, 2, 4.5), (16, 4, 4, 1.5)]
+)
+def test_hours_on_the_clock_are_whole_turns(runs, parts, at_once, lasts):
+    forecast = check.Forecast(runs, 1.5, "as given", parts)
+    assert forecast.lasts(at_once) == lasts
+    assert f"{lasts:.3g} hours on the clock with {at_once} at a time" in forecast.line(prices.Price(1.0, ""), at_once)
 
 
 def test_what_was_compiled_once_is_not_compiled_again(outside, interpreter):
@@ -221,6 +253,30 @@ def test_attacks_and_certificates_come_to_what_compiles_their_populations():
     assert certificate["compile"] == [
         *("model=organism", "mesh=single", "trainer=organism", "suite=standard", "compute.remat=none")
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("train", "+defense=tar"), ("attack", "+attack=harmful_sft"), ("certify", "suite=smoke")]
+)
+def test_whatever_a_command_takes_its_check_takes_too(module, words):
+    source = ConfigSource(configuration_folder(), module)
+    line = [words, "mesh=v5e_16", "model=smollm2"]
+    config = OmegaConf.to_container(overrides.prepare(source, line, ()).config)
+    assert isinstance(config, dict)
+    del config["hydra"]
+    fields = [f"{path}={'null' if value is None else value}" for path, value in _leaves(config)]
+    assert len(fields) > 50
+    assert {field.partition(".")[0] for field in fields} >= {"distributed", "compute", "data", "mesh"}
+    (one,) = composed.composed(f"immunax.{module}", [*line, *fields])
+    overrides.prepare(ConfigSource(configuration_folder(), "compile"), one["compile"], ("defense|attack|suite",))
+
+
+def _leaves(node, path=""):
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name}.")
+        elif value is None or isinstance(value, (bool, int, float)) or re.fullmatch(r"[A-Za-z]\w*", str(value)):
+            yield f"{path}{name}", value
 
 
 def test_an_odd_value_is_left_as_it_was_written():

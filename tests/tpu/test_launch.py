@@ -47,6 +47,16 @@ def kinds(outside):
     return [next(word for word in words if word in " ".join(argv)) for argv in outside.log]
 
 
+def test_a_slice_without_a_command_takes_a_price_where_the_table_has_none(outside):
+    flags = ("--zone", "mars-north1-a", "--type", "v5litepod-16")
+    status, _, err = outside.launch("create", "pod1", *flags)
+    assert (status, "give --price" in err) == (2, True)
+    assert outside.log == []
+    status, _, err = outside.launch("create", "pod1", *flags, "--price", "0.5")
+    assert status == 0, err
+    assert "$8.00 an hour" in err
+
+
 def test_a_run_asks_for_a_slice_installs_starts_follows_and_gives_it_back(on_path):
     on_path.scenario(lives=[["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"]])
     status, out, err = run(on_path, "--spot")

@@ -122,8 +122,9 @@ def test_hosts_of_ones_own_need_no_type_of_slice_and_no_bucket(outside, tmp_path
 
 def test_ray_gets_the_lines_and_the_type_of_slice(outside, tmp_path):
     lines = tmp_path / "lines"
-    status, _, _ = sweep(outside, "--engine", "ray", "--lines", lines, "--apply", "--address", "http://head:8265")
-    assert status == 0
+    flags = ("--engine", "ray", "--apply", "--address", "http://head:8265", "--env", "WORD=a b")
+    status, _, err = sweep(outside, *flags, "--lines", lines)
+    assert status == 0, err
     assert outside.log == [
         [
             *(
@@ -133,11 +134,33 @@ def test_ray_gets_the_lines_and_the_type_of_slice(outside, tmp_path):
                 "--address=http://head:8265",
                 "--submission-id=s1",
                 "--no-wait",
+                '--runtime-env-json={"env_vars": {"IMMUNAX_CACHE": "gs://bucket/cache", "WORD": "a b"}}',
                 "--working-dir=.",
             ),
             *("--", "python", "tpu/ray_runs.py", str(lines), "v5litepod-16", "4", "4"),
         ]
     ]
+
+
+def test_what_an_engine_would_pass_over_is_refused(outside):
+    status, _, err = sweep(outside, "--engine", "ray", "--slices", "2")
+    assert (status, "--slices: Ray gives each run one slice" in err) == (2, True)
+    for engine in ("slurm", "lines"):
+        status, _, err = sweep(outside, "--engine", engine, "--env", "WORD=1")
+        assert (status, f"--env: --engine {engine} hands no environment on" in err) == (2, True)
+    assert outside.log == []
+
+
+def test_the_machines_of_a_run_share_a_cache_on_its_bucket_or_the_users_own(outside):
+    def caches(*flags):
+        status, out, err = sweep(outside, "--engine", "kueue", *IMAGE, *flags)
+        assert status == 0, err
+        pods = [each["spec"]["replicatedJobs"][0]["template"]["spec"]["template"] for each in yaml.safe_load_all(out)]
+        every = [pod["spec"]["containers"][0]["env"] for pod in pods]
+        return {each["value"] for env in every for each in env if each["name"] == "IMMUNAX_CACHE"}
+
+    assert caches() == {"gs://bucket/cache"}
+    assert caches("--env", "IMMUNAX_CACHE=/shared/cache") == {"/shared/cache"}
 
 
 @pytest.mark.parametrize("engine", ["slurm", "ray", "kueue"])
@@ -180,7 +203,7 @@ def test_xpk_gets_a_command_that_its_signal_reaches_and_that_arrives_as_it_was_w
             "--tpu-type=v5litepod-256",
         ),
         *("--num-slices=2", "--docker-image=registry/immunax:1", "--max-restarts=100"),
-        *("--termination-grace-period-seconds=120", "--env=WORD=two words"),
+        *("--termination-grace-period-seconds=120", "--env=IMMUNAX_CACHE=gs://bucket/cache", "--env=WORD=two words"),
     ]
     command = argv[-1].removeprefix("--command=")
     assert command.startswith("exec ")
