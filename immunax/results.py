@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.watch:
             from immunax.runs.watch import watch  # Hydra with it, whose grammar sweeps are written in
 
-            watch(options.paths, options.every)
+            watch(options.paths, options.every, options.runs)
         else:
             _answer(options)
     except (UserError, OSError) as error:

@@ -179,7 +179,9 @@ def sweep(options: argparse.Namespace) -> int:
     if shape is not None:
         approved(options, given, shape, _kind(options), runs, at_once)
     if shape is not None and options.engine == "kueue":
-        return _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options, given)))
+        status = _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options, given)))
+        _say_how_to_watch(options, given, len(each))
+        return status
     if options.engine == "lines" or not (options.apply or options.dry_run):
         print(sweeps.lines(each), end="")
         return 0
@@ -189,7 +191,15 @@ def sweep(options: argparse.Namespace) -> int:
     else:
         file.write_text(sweeps.lines(each))
     print(options.calls.must(_submission(options, file, len(each), shape, given)), end="")
+    _say_how_to_watch(options, given, len(each))
     return 0
+
+
+def _say_how_to_watch(options: argparse.Namespace, given: Job, runs: int) -> None:
+    if options.apply and not options.dry_run:
+        # Unlike a sweep of -m they leave nothing that says how many there will be.
+        folder = f"{(given.value('outputs') or 'outputs').rstrip('/')}/{sweeps.name_of(given)}"
+        told(f"once the first has begun: python -m immunax.results {shlex.quote(folder)} --watch runs={runs}")
 
 
 def _submission(options: argparse.Namespace, file: Path, count: int, shape: Shape | None, given: Job) -> list[str]:

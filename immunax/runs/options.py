@@ -18,6 +18,7 @@ EVERYTHING = ("all",)
 """``select=`` of every column."""
 
 _OUTPUTS = "outputs"
+_WATCHED = ("every", "runs")
 _LISTS = ("by", "columns", "metric", "select")
 
 HELP = """\
@@ -35,7 +36,8 @@ Every run below some folders (outputs, where none is given) as one table.
   table=NAME        rows are runs (the default), curves (lines of metrics.jsonl), cells (of certificates) or columns (all names)
   plot=KIND         lines, points or bars, with x=, y= and hue=; log=x, y or xy for logarithmic axes
   out=FILE          .md, .csv or .parquet of a table, .svg, .png or .pdf of a plot
-  --watch           what is running, done and failed, live; every=SECONDS says how often it looks
+  --watch           what is running, done and failed, live; every=SECONDS says how often it looks, and runs=N that so many
+                    will come, where no sweep of -m says it
 
 A column is named by its whole name or the end of it; docs/results.md has the names."""
 
@@ -47,6 +49,7 @@ class Options:
     Attributes:
       paths: folders of runs.
       watch: whether a live view is wanted.
+      runs: how many will come, for that.
     """
 
     paths: tuple[Path, ...] = (Path(_OUTPUTS),)
@@ -65,6 +68,7 @@ class Options:
     log: str = ""
     out: Path | None = None
     every: float = 2.0
+    runs: int | None = None
     watch: bool = False
 
 
@@ -107,9 +111,9 @@ def _value(key: str, text: str) -> object:
         if not names or not all(names):
             raise UserError(f"{key}={text}: expected names of columns with commas between them.")
         return tuple(names)
-    if key == "limit":
+    if key in ("limit", "runs"):
         if not text.isdecimal() or not int(text):
-            raise UserError(f"limit={text}: expected a number of rows, 1 or more.")
+            raise UserError(f"{key}={text}: expected a number of {'rows' if key == 'limit' else key}, 1 or more.")
         return int(text)
     if key == "every":
         try:
@@ -130,8 +134,8 @@ def _value(key: str, text: str) -> object:
 def _check(options: Options) -> None:
     grouped = bool(options.by or options.columns)
     unused = {
-        "with --watch": (options.watch, _set(options, set(_WORDS) - {"every"})),
-        "without --watch": (not options.watch, ["every"] if options.every != Options.every else []),
+        "with --watch": (options.watch, _set(options, set(_WORDS) - set(_WATCHED))),
+        "without --watch": (not options.watch, _set(options, _WATCHED)),
         "with plot=": (options.plot is not None, _set(options, ("by", "columns", "metric", "select", "sort", "limit"))),
         "without plot=": (options.plot is None, _set(options, ("x", "y", "hue", "log"))),
         "with select=all": (options.select == EVERYTHING, _set(options, ("metric",))),

@@ -30,9 +30,11 @@ class Watch:
 
     Attributes:
       paths: folders of runs.
+      runs: how many will come, where that is known.
     """
 
     paths: Sequence[Path]
+    runs: int | None = None
     _reader: Reader = field(default_factory=Reader)
     _jobs: dict[Path, tuple[int, frozenset[str]]] = field(default_factory=dict)
     _first: dict[Path, Step] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Watch:
         found = runs_below(self.paths)
         runs = [self._reader.read(place) for place in found.places]
         waiting = sum(not (folder / name).exists() for folder in found.sweeps for name in self._jobs_of(folder))
+        waiting = max(waiting, (self.runs or 0) - len(runs))
         now = datetime.now(UTC).replace(tzinfo=None)
         return progress(runs, waiting, now, time.monotonic(), self._first)
 
@@ -57,17 +60,18 @@ class Watch:
         return known[1]
 
 
-def watch(paths: Sequence[Path], every: float) -> None:
+def watch(paths: Sequence[Path], every: float, runs: int | None = None) -> None:
     """Shows runs until nothing is left to come: on a terminal one place that is drawn anew, elsewhere a line now and then.
 
     Args:
       paths: folders of runs.
       every: seconds between two looks.
+      runs: how many will come, where that is known.
 
     Raises:
       UserError: a path is no folder.
     """
-    looking, said, at = Watch(paths), "", float("-inf")
+    looking, said, at = Watch(paths, runs), "", float("-inf")
     with console.drawn_anew() as draw:
         while True:
             found = looking.look()

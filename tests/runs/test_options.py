@@ -46,6 +46,8 @@ def test_the_folder_of_a_job_is_a_path_though_it_has_an_equals_sign(tmp_path, mo
         ("plot=lines x=a y=b by=c", "by= means nothing with plot="),
         ("hue=a", "hue= means nothing without plot="),
         ("every=3", "every= means nothing without --watch"),
+        ("runs=3", "runs= means nothing without --watch"),
+        ("runs=0 --watch", "runs=0: expected a number of runs, 1 or more"),
         ("--watch where=x", "where= means nothing with --watch"),
         ("select=a by=b", "select= means nothing with by= or columns="),
         ("select=all metric=b", "metric= means nothing with select=all"),

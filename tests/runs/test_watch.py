@@ -19,6 +19,15 @@ def test_jobs_that_have_not_begun_are_waited_for_and_a_sweep_that_grows_is_seen(
     assert looking.look().waiting == 9
 
 
+def test_runs_that_no_sweep_tells_of_are_waited_for_too(tmp_path):
+    leave(tmp_path / "a", manifest())
+    assert Watch([tmp_path]).look().is_over
+    assert Watch([tmp_path], 3).look().waiting == 2
+    leave(tmp_path / "b", manifest())
+    leave(tmp_path / "c", manifest())
+    assert Watch([tmp_path], 3).look().is_over
+
+
 def test_without_a_terminal_there_is_a_line_when_something_has_changed_and_it_ends(tmp_path, monkeypatch, capsys):
     folder = leave(tmp_path / "a", manifest(ended=None))
     clock = [0.0]

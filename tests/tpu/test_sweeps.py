@@ -87,7 +87,8 @@ def test_kueue_gets_a_jobset_a_run_by_name_so_that_the_same_sweep_is_no_other_on
 
 
 def test_a_manifest_is_handed_to_kubectl_whole(outside):
-    status, out, _ = sweep(outside, "--engine", "kueue", *IMAGE, "--apply", "--context", "mine")
+    status, out, err = sweep(outside, "--engine", "kueue", *IMAGE, "--apply", "--context", "mine")
+    assert "python -m immunax.results gs://bucket/runs/s --watch runs=4" in err
     assert (status, out) == (0, "kubectl was asked\n")
     assert outside.log == [["kubectl", "--context=mine", "apply", "-f", "-"]]
     assert len(list(yaml.safe_load_all(outside.given[0]))) == 4
