@@ -312,7 +312,8 @@ def _read_array(file: Path, name: str, devices: Mesh | None) -> jax.Array:
 def enable_compilation_cache() -> Path:
     """Keeps compiled programs between runs: everything that takes over a second to compile, whatever its size.
 
-    Where the disk takes no more, those that are there are used.
+    They are kept where JAX's own ``JAX_COMPILATION_CACHE_DIR`` says, else with the rest of the cache. Where the disk takes no
+    more, those that are there are used.
 
     Returns:
       Where they are kept.
@@ -320,7 +321,8 @@ def enable_compilation_cache() -> Path:
     Raises:
       UserError: there can be no such folder.
     """
-    folder = root() / "xla"
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = mirror.local(given) if given else root() / "xla"
     address = stand_ins.address(folder)
     least = 1.0
     try:
