@@ -25,6 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 DEFENSES = ("safety_tuning", "rep_noise", "tar")
 AXES = ("fsdp", "tensor")
 """Of the table; what is sent over `data` counts with `fsdp`, whose gradient it is."""
+_DCN = ("sent between slices", "DCN")
 ROWS_A_CHIP = 2
 """Rows of 512 tokens that each stream, inner batch and check has for every chip: what the slice of one table grows with."""
 
@@ -63,6 +64,10 @@ def cases() -> Iterator[Case]:
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.fsdp=128", "mesh.tensor=2")
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=16", "mesh.fsdp=16", "mesh.tensor=1")
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=4", "mesh.fsdp=64", "mesh.tensor=1")
+    for rows in (1024, 2048):
+        yield _defense(
+            "rep_noise", "llama2_7b", "v5e_256", rows, "batch", "mesh.data=2", "mesh.fsdp=64", "mesh.tensor=2"
+        )
     for rows in (64, 256, 1024):
         for defense in DEFENSES:
             yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch")
@@ -113,18 +118,24 @@ def tables() -> str:
 
 
 def _table(rows: list[tuple[Case, dict]]) -> str:
+    over_dcn = any(_over_dcn(found) for _, found in rows)
     columns = ("step", "mesh", "peak", "PFLOP", "products", "HBM", *(f"sent, {axis}" for axis in AXES))
-    columns += ("interconnect", "waited", "step", "of products", "MFU")
+    columns += ("interconnect", "waited", *(_DCN if over_dcn else ()), "step", "of products", "MFU")
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    return "\n".join(lines + [f"| {case.name} | {' | '.join(_cells(found))} |" for case, found in rows])
+    return "\n".join(lines + [f"| {case.name} | {' | '.join(_cells(found, over_dcn))} |" for case, found in rows])
 
 
-def _cells(found: dict) -> list[str]:
+def _over_dcn(found: dict) -> float:
+    """Bytes of a device that go to other slices; records of one slice may be older than such."""
+    return sum((found.get("device_sent_over_dcn_by_axis") or {}).values())
+
+
+def _cells(found: dict, over_dcn: bool) -> list[str]:
     sizes = found["mesh"]
     mesh = " × ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1)
     peak = f"{found['memory']['peak'] / 2**30:.1f} GiB"
     if not found["fits"]:
-        return [mesh, peak, f"{found['flops'] / 1e15:.4g}", "does not fit", *[""] * 8]
+        return [mesh, peak, f"{found['flops'] / 1e15:.4g}", "does not fit", *[""] * (8 + 2 * over_dcn)]
     seconds, step = found["seconds"], found["step_seconds"]
     sent = dict.fromkeys(AXES, 0.0)
     for axes, size in found["device_sent_by_axis"].items():
@@ -139,6 +150,7 @@ def _cells(found: dict) -> list[str]:
         *(f"{size / 2**30:.4g} GiB" for size in sent.values()),
         f"{seconds['interconnect']:.3g} s",
         f"{waited:.3g} s",
+        *([f"{_over_dcn(found) / 2**30:.4g} GiB", f"{seconds['DCN']:.3g} s"] if over_dcn else []),
         f"{step:.3g} s",
         f"{step / seconds['compute']:.2f}",
         f"{100 * found['mfu']:.0f}%",

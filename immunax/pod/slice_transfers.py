@@ -9,6 +9,7 @@ _RUNTIME = '_xla_host_transfer_handler_name="xla_megascale_runtime"'
 _TYPE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _SLICES = re.compile(r'_xla_megascale_target="((?:\{[\d,]+\},?)+)x')
 _DEVICES = re.compile(r"_xla_megascale_target=\{((?:\{[\d,]+\},?)+)\}")
+_PAIRS = re.compile(r"_xla_megascale_target=\{((?:\{\d+->\d+\},?)+)\}")
 _IDS_OF_A_SLICE = 100_000
 """Devices of slice s, from 0, have the ids from (s + 1) times this."""
 
@@ -36,19 +37,19 @@ def between_slices(attributes: str, slices: Mapping[str, int]) -> tuple[str, int
       ValueError: it is written in an unknown way.
     """
     kind, groups = _TYPE.search(attributes), _groups(attributes)
-    if kind is None or not groups:
+    if not groups:
         raise ValueError(f"a transfer between slices in an unknown form: {attributes[:300]}")
     places = [np.stack(np.unravel_index(list(each), tuple(slices.values()))) for each in groups]
     varies = np.any([(place != place[:, :1]).any(axis=1) for place in places], axis=0)
     axes = "+".join(axis for axis, moves in zip(slices, varies, strict=True) if moves)
-    return _KINDS.get(kind[1], "collective-permute"), len(groups[0]), axes
+    return _KINDS.get(kind[1] if kind else "", "collective-permute"), len(groups[0]), axes
 
 
 def _groups(attributes: str) -> list[list[int]]:
     """Numbers of the slices of each group, from 0."""
-    for pattern, unit in ((_SLICES, 1), (_DEVICES, _IDS_OF_A_SLICE)):
+    for pattern, unit in ((_SLICES, 1), (_DEVICES, _IDS_OF_A_SLICE), (_PAIRS, _IDS_OF_A_SLICE)):
         found = pattern.search(attributes)
         if found:
-            parts = re.findall(r"\{([\d,]+)\}", found[1])
-            return [[int(number) // unit - 1 for number in part.split(",")] for part in parts]
+            parts = re.findall(r"\{([^{}]+)\}", found[1])
+            return [[int(number) // unit - 1 for number in re.findall(r"\d+", part)] for part in parts]
     return []

@@ -17,6 +17,7 @@ from immunax.pod.replica_groups import group
 from immunax.pod.slice_transfers import between_slices, is_between_slices
 
 PRODUCTS = ("dot", "convolution")
+_BEGINNING = "async-collective-start"
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
@@ -131,21 +132,28 @@ def _collectives(program: HloProgram) -> Mapping[str, list[_Collective]]:
     """The collectives of each computation that a program runs.
 
     A TPU lays pieces of one collective into several fusions beside products, even into those of a loop that begins and ends
-    meanwhile; they share its channel. It happens as often as the computation runs that runs least.
+    meanwhile; they share a channel with the fusion that it begins in. Other collectives may share a channel and be none of it: of
+    a loop whose first turn is laid out apart, each has its twin there.
     """
-    pieces: dict[str, list[tuple[str, Instruction, Computation]]] = defaultdict(list)
-    runs = program.runs()
-    for name in runs:
-        for instruction in program.computations[name].values():
-            for each, home in _products_and_collectives(instruction, program.computations[name], program):
-                if each.opcode not in PRODUCTS:
-                    channel = _CHANNEL.search(each.attributes)
-                    pieces[channel[1] if channel else f"{instruction.name} {each.name}"].append((name, each, home))
+    every = [
+        (name, instruction, each, home)
+        for name in program.runs()
+        for instruction in program.computations[name].values()
+        for each, home in _products_and_collectives(instruction, program.computations[name], program)
+        if each.opcode not in PRODUCTS
+    ]
+    split = {_channel(each) for _, instruction, each, _ in every if instruction.name.startswith(_BEGINNING)}
     found: dict[str, list[_Collective]] = defaultdict(list)
-    for parts in pieces.values():
-        name, each, home = min(parts, key=lambda part: runs[part[0]])
-        found[name].append(_Collective(each, home, len(parts) == 1 and not each.opcode.endswith("-start")))
+    for name, instruction, each, home in every:
+        begins = instruction.name.startswith(_BEGINNING)
+        if begins or instruction.opcode != "fusion" or _channel(each) not in split:
+            found[name].append(_Collective(each, home, not begins and not each.opcode.endswith("-start")))
     return found
+
+
+def _channel(collective: Instruction) -> str | None:
+    channel = _CHANNEL.search(collective.attributes)
+    return None if channel is None else channel[1]
 
 
 def _products_and_collectives(

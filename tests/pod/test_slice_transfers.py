@@ -26,6 +26,12 @@ def test_the_slices_that_a_transfer_joins_are_mapped_to_mesh_axes(target, found)
     assert between_slices(ROUTE.format(target=target, kind="ALL_REDUCE"), SLICES) == ("all-reduce", *found)
 
 
+def test_a_permutation_names_who_sends_to_whom_and_no_kind():
+    target = "{{100004->200000},{100005->200016},{300020->400064}}"
+    attributes = ROUTE.format(target=target, kind="").partition(",_xla_megascale_transfer_type")[0]
+    assert between_slices(attributes, SLICES) == ("collective-permute", 2, "data")
+
+
 def test_a_transfer_in_an_unknown_form_is_told():
     with pytest.raises(ValueError, match="unknown form"):
         between_slices(ROUTE.format(target='"everywhere"', kind="ALL_REDUCE"), SLICES)

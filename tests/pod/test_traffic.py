@@ -131,8 +131,9 @@ def test_a_tpus_reduce_scatter_and_split_collectives_count_once():
 ENTRY %main (x: f32[8], y: f32[2]) -> f32[4] {
   %x = f32[8]{0} parameter(0)
   %y = f32[2]{0} parameter(1)
+  %async-collective-start.1 = f32[16]{0} fusion(%x, %y), kind=kCustom, calls=%pieces
   %f = f32[16]{0} fusion(%x, %y), kind=kCustom, calls=%pieces
-  %h = f32[16]{0} fusion(%x, %y), kind=kCustom, calls=%pieces
+  %async-collective-done.1 = f32[16]{0} fusion(%x, %y), kind=kCustom, calls=%pieces
   ROOT %s = f32[4]{0} fusion(%x), kind=kCustom, calls=%scatter
 }
 """
@@ -220,6 +221,11 @@ def test_a_collective_that_begins_before_a_loop_and_ends_behind_it_is_sent_once(
   ROOT %h = f32[16]{0} all-gather(%b), channel_id=3, replica_groups=[4,2]<=[8], dimensions={0}
 }
 
+%first (x.1: f32[8]) -> f32[16] {
+  %x.1 = f32[8]{0} parameter(0)
+  ROOT %h.1 = f32[16]{0} all-gather(%x.1), channel_id=3, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
 %body (p: (s32[], f32[4,4], f32[8], f32[16])) -> (s32[], f32[4,4], f32[8], f32[16]) {
   %p = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) parameter(0)
   %i = s32[]{:S(6)} get-tuple-element(%p), index=0
@@ -240,6 +246,8 @@ def test_a_collective_that_begins_before_a_loop_and_ends_behind_it_is_sent_once(
 
 ENTRY %main (z: (s32[], f32[4,4], f32[8], f32[16])) -> f32[16] {
   %z = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) parameter(0)
+  %y.1 = f32[8]{0:S(1)} get-tuple-element(%z), index=2
+  %async-collective-start = f32[16]{0:S(1)} fusion(%y.1), kind=kCustom, calls=%first
   %l = (s32[]{:S(6)}, f32[4,4]{1,0:S(1)}, f32[8]{0}, f32[16]{0}) while(%z), TRIPS
   %j = f32[8]{0} get-tuple-element(%l), index=2
   %k = f32[16]{0} get-tuple-element(%l), index=3
@@ -253,3 +261,33 @@ ENTRY %main (z: (s32[], f32[4,4], f32[8], f32[16])) -> f32[16] {
     assert counted.flops == 5 * 2 * 4 * 4 * 4
     # Its result is written once too, by the last piece, which reads what it sends.
     assert counted.hbm_bytes == 8 * 4 + 16 * 4
+
+
+def test_a_turn_of_a_loop_that_is_laid_out_apart_counts_beside_the_others():
+    text = """HloModule peeled
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = f32[8]{0} get-tuple-element(%p), index=1
+  %r = f32[8]{0} all-reduce(%x), channel_id=5, replica_groups=[4,2]<=[8], to_apply=%add
+  ROOT %t = (s32[], f32[8]{0}) tuple(%i, %r)
+}
+
+%condition (q: (s32[], f32[8])) -> pred[] {
+  %q = (s32[], f32[8]{0}) parameter(0)
+  ROOT %w = pred[] constant(true)
+}
+
+ENTRY %main (y: f32[8], k: s32[]) -> (s32[], f32[8]) {
+  %y = f32[8]{0} parameter(0)
+  %k = s32[] parameter(1)
+  %s = f32[8]{0} all-reduce(%y), channel_id=5, replica_groups=[4,2]<=[8], to_apply=%add
+  %u = (s32[], f32[8]{0}) tuple(%k, %s)
+  ROOT %l = (s32[], f32[8]{0}) while(%u), TRIPS
+}
+"""
+    trips = 'condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"3"}}'
+    counted = traffic(parse(text.replace("TRIPS", trips)), SHAPE)
+    assert dict(counted.sent) == {("all-reduce", "tensor"): (1 + 3) * 8 * 4}
+    assert counted.waited == (1 + 3) * 8 * 4
