@@ -68,6 +68,7 @@ def cases() -> Iterator[Case]:
         yield _defense(
             "rep_noise", "llama2_7b", "v5e_256", rows, "batch", "mesh.data=2", "mesh.fsdp=64", "mesh.tensor=2"
         )
+    yield _defense("rep_noise", "llama2_7b", "v5e_256", 1152, "batch", "mesh.fsdp=128", "mesh.tensor=2")
     for rows in (64, 256, 1024):
         for defense in DEFENSES:
             yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch")

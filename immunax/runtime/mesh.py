@@ -75,11 +75,8 @@ def build(spec: MeshSpec, devices: Sequence[Any] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     sizes, types = _sizes(spec, len(devices)), (AxisType.Auto,) * len(AXES)
     used = devices[: math.prod(sizes)]
-    groups = by_slice(used, spec.slices)
-    if len(groups) > 1:
-        return Mesh(layout(groups, dict(zip(AXES, sizes, strict=True))), AXES, axis_types=types)
-    # make_mesh knows the topology of a pod and puts the last axis on the nearest neighbours.
-    return jax.make_mesh(sizes, AXES, axis_types=types, devices=used)
+    laid = layout(by_slice(used, spec.slices), dict(zip(AXES, sizes, strict=True)))
+    return Mesh(laid, AXES, axis_types=types)
 
 
 def alone() -> Mesh:
