@@ -44,27 +44,28 @@ class Forecast:
     @property
     def taken(self) -> float:
         """Hours that the slices of one run are taken for by all of them, one after another."""
-        return -(-self.runs // self.parts) * self.hours
+        return self.lasts(1)
 
-    def lasts(self, slices: int) -> float:
+    def lasts(self, at_once: int) -> float:
         """Hours on the clock.
 
         Args:
-          slices: as many as one run takes, side by side.
+          at_once: so many times the slices that one run takes.
         """
-        return -(-self.runs // (self.parts * slices)) * self.hours
+        return -(-self.runs // (self.parts * at_once)) * self.hours
 
-    def line(self, price: Price, slices: int) -> str:
+    def line(self, price: Price, at_once: int) -> str:
         """How long, and how dear.
 
         Args:
           price: of all slices that one run takes, an hour.
-          slices: runs side by side.
+          at_once: so many times these slices.
         """
         shared = f", {self.parts} at once," if self.parts > 1 else ""
         return (
             f"{self.runs} run{'s'[: self.runs > 1]} of {self.hours:.3g} hours{shared} {self.told}: {self.taken:.3g} hours of "
-            f"{price.told}, ${self.taken * price.hour:,.2f}; {self.lasts(slices):.3g} hours on the clock with {slices} at a time"
+            f"{price.told}, ${self.taken * price.hour:,.2f}; {self.lasts(at_once):.3g} hours on the clock "
+            f"with {at_once} at a time"
         )
 
 
@@ -116,8 +117,10 @@ def spread(programs: Sequence[Arguments], most: int) -> list[Arguments]:
       programs: their arguments.
       most: of them.
     """
-    first = list({_choices(each): each for each in reversed(programs)}.values())[::-1]
-    return [*first, *(each for each in programs if each not in first)][:most]
+    first: dict[Arguments, Arguments] = {}
+    for each in programs:
+        first.setdefault(_choices(each), each)
+    return [*first.values(), *(each for each in programs if each not in first.values())][:most]
 
 
 def _choices(arguments: Arguments) -> Arguments:
@@ -126,8 +129,10 @@ def _choices(arguments: Arguments) -> Arguments:
 
 def _like(arguments: Arguments, took: Mapping[Arguments, float]) -> float:
     """Hours of a program: its own, those of the compiled ones with the same choices, or of all."""
+    if arguments in took:
+        return took[arguments]
     alike = [hours for other, hours in took.items() if _choices(other) == _choices(arguments)] or list(took.values())
-    return took[arguments] if arguments in took else sum(alike) / len(alike)
+    return sum(alike) / len(alike)
 
 
 def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, slices: int, which: str) -> float:

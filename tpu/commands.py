@@ -109,7 +109,7 @@ def jobset(options: argparse.Namespace) -> int:
     job.check_outputs(given)
     shape = job.shape_of(given, options.type_)
     approved(options, given, shape, _kind(options))
-    run_ = (given.value("run") or name).strip("\"'")
+    run_ = given.value("run") or name
     return _applied(options, manifests.jobset(name, given, shape, options.slices, _cluster(options, given), name, run_))
 
 

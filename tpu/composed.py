@@ -28,7 +28,7 @@ _ITS_OWN = {
     "immunax.attack": ("mesh", "trainer"),
     "immunax.certify": ("mesh", "trainer", "suite"),
 }
-# What immunax.compile does not know, or what says where to write.
+# What immunax.compile has no such fields of, or what says where to write.
 _NOT_COMPILED = (
     *("outputs", "run", "export_dtype", "export_adapter", "objective", "tracker", "hydra", "distributed"),
     *("start", "red_team", "attack@red_team", "probes", "policy", "reference", "trained_against", "key", "bundle_key"),

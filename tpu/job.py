@@ -38,9 +38,9 @@ class Job:
         return ("python", "-m", *self.arguments)
 
     def value(self, key: str) -> str | None:
-        """What an override sets, the last one of its name; None where none does."""
+        """What an override sets, the last one of its name, without quotes around it; None where none does."""
         found = [text.partition("=") for text in self.overrides]
-        return next((value for name, _, value in reversed(found) if name.lstrip("+") == key), None)
+        return next((value.strip("\"'") for name, _, value in reversed(found) if name.lstrip("+") == key), None)
 
 
 def read(words: Sequence[str]) -> Job:
@@ -150,10 +150,13 @@ def check_outputs(job: Job) -> None:
 
 
 def cache(job: Job) -> dict[str, str]:
-    """The environment variable of a cache that all machines of a job see, on the bucket of its ``outputs``; none without one.
+    """The environment variable of a cache that all machines of a job see, beside its ``outputs`` on a bucket; none elsewhere.
 
     Args:
       job: the command.
     """
-    scheme, is_address, path = (job.value("outputs") or "").strip("\"'").partition("://")
-    return {"IMMUNAX_CACHE": f"{scheme}://{path.partition('/')[0]}/cache"} if is_address else {}
+    outputs = (job.value("outputs") or "").rstrip("/")
+    scheme, is_address, path = outputs.partition("://")
+    if not is_address or "${" in outputs:
+        return {}
+    return {"IMMUNAX_CACHE": f"{scheme}://{path.rpartition('/')[0] or path}/cache"}

@@ -14,9 +14,10 @@ from typing import NoReturn
 
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
+from immunax.runtime.exits import EXIT_INTERRUPTED, EXIT_TERMINATED
 from tpu import commands, prices
 from tpu.calls import Calls, told
-from tpu.mistakes import EXIT_INTERRUPTED, EXIT_TERMINATED, status_of
+from tpu.mistakes import status_of
 from tpu.standing import Standing
 
 _STOPS = (signal.SIGTERM, signal.SIGHUP)

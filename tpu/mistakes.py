@@ -4,9 +4,9 @@ A mistake is a ``UserError``, as in every command, and ends with 2.
 """
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.exits import EXIT_LOST, EXIT_TERMINATED, EXIT_USER
 
-EXIT_BUG, EXIT_MISTAKE, EXIT_NOT_FIT, EXIT_OUTSIDE = 1, 2, 3, 4
-EXIT_INTERRUPTED, EXIT_LOST, EXIT_TERMINATED = 130, 142, 143
+EXIT_NOT_FIT, EXIT_OUTSIDE = 3, 4
 AGAIN = (EXIT_LOST, EXIT_TERMINATED)
 """Exit statuses of a command that is to be started again, see ``docs/processes.md``."""
 
@@ -31,4 +31,4 @@ def status_of(error: UserError) -> int:
     """The exit status that goes with an error."""
     if isinstance(error, NotFitError):
         return EXIT_NOT_FIT
-    return EXIT_OUTSIDE if isinstance(error, OutsideError) else EXIT_MISTAKE
+    return EXIT_OUTSIDE if isinstance(error, OutsideError) else EXIT_USER

@@ -24,6 +24,7 @@ _LOST = (
     exceptions.NodeDiedError,
     exceptions.LocalRayletDiedError,
     exceptions.ObjectLostError,
+    exceptions.RuntimeEnvSetupError,
 )
 _TRIES = 1000
 _CPU = "cpu"
@@ -41,11 +42,14 @@ def process(arguments: Sequence[str]) -> int:
       arguments: behind ``python -m``.
 
     Returns:
-      Its exit status.
+      Its exit status, as a shell has it.
     """
     print(f"{socket.gethostname()}: {shlex.join(arguments)}", flush=True)
     # Where Ray's worker is killed, the command gets the signal that it saves at, and does not hold the chips for ever.
-    return subprocess.run(["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", *arguments], check=False).returncode
+    status = subprocess.run(
+        ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", *arguments], check=False
+    ).returncode
+    return status if status >= 0 else 128 - status
 
 
 # As often as it takes: machines are taken while runs last, which is nobody's mistake. What a process raises is, and stays.

@@ -28,7 +28,7 @@ def name_of(job: Job) -> str:
     name = job.value("run")
     if name is None:
         raise UserError("a sweep of an engine needs a name that stays the same: give the command run=NAME.")
-    return name.strip("\"'")
+    return name
 
 
 def commands(job: Job, runs: Sequence[Run]) -> list[Job]:

@@ -37,7 +37,7 @@ def between_slices(attributes: str, slices: Mapping[str, int]) -> tuple[str, int
       ValueError: it is written in an unknown way.
     """
     kind, groups = _TYPE.search(attributes), _groups(attributes)
-    if not groups:
+    if not groups or (kind is None and not _PAIRS.search(attributes)):
         raise ValueError(f"a transfer between slices in an unknown form: {attributes[:300]}")
     places = [np.stack(np.unravel_index(list(each), tuple(slices.values()))) for each in groups]
     varies = np.any([(place != place[:, :1]).any(axis=1) for place in places], axis=0)

@@ -142,11 +142,12 @@ def _collectives(program: HloProgram) -> Mapping[str, list[_Collective]]:
         for each, home in _products_and_collectives(instruction, program.computations[name], program)
         if each.opcode not in PRODUCTS
     ]
-    split = {_channel(each) for _, instruction, each, _ in every if instruction.name.startswith(_BEGINNING)}
+    split = {_channel(each) for _, instruction, each, _ in every if instruction.name.startswith(_BEGINNING)} - {None}
     found: dict[str, list[_Collective]] = defaultdict(list)
     for name, instruction, each, home in every:
         begins = instruction.name.startswith(_BEGINNING)
-        if begins or instruction.opcode != "fusion" or _channel(each) not in split:
+        whole = instruction.opcode != "fusion" or _channel(each) not in split or _is_scatter(each, home)
+        if begins or whole:
             found[name].append(_Collective(each, home, not begins and not each.opcode.endswith("-start")))
     return found
 
@@ -175,10 +176,14 @@ def _sends(instruction: Instruction) -> bool:
 
 
 def _kind(instruction: Instruction, home: Computation) -> str:
-    kind = instruction.opcode.removesuffix("-start")
-    # A TPU writes a reduce-scatter as a fusion of an all-reduce and the slice that each device keeps.
+    return "reduce-scatter" if _is_scatter(instruction, home) else instruction.opcode.removesuffix("-start")
+
+
+def _is_scatter(instruction: Instruction, home: Computation) -> bool:
+    """Whether it is a reduce-scatter, which a TPU writes as a fusion of an all-reduce and the slice that each device keeps."""
     only = [each for each in home.values() if each.root and each.opcode in ("dynamic-slice", "slice")]
-    return "reduce-scatter" if kind == "all-reduce" and only and _reads(only[0], instruction, home) else kind
+    is_sum = instruction.opcode.removesuffix("-start") == "all-reduce"
+    return is_sum and bool(only) and _reads(only[0], instruction, home)
 
 
 def _reads(root: Instruction, source: Instruction, home: Computation) -> bool:

@@ -113,7 +113,7 @@ def _value(key: str, text: str) -> object:
         return tuple(names)
     if key in ("limit", "runs"):
         if not text.isdecimal() or not int(text):
-            raise UserError(f"{key}={text}: expected a number of {'rows' if key == 'limit' else key}, 1 or more.")
+            raise UserError(f"{key}={text}: expected a number, 1 or more.")
         return int(text)
     if key == "every":
         try:

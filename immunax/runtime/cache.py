@@ -28,6 +28,7 @@ from immunax.runtime.errors import RefusedError, UserError
 from immunax.runtime.leader import is_leader
 from immunax.runtime.placement import fill
 
+_ROOT, _PROGRAMS = "IMMUNAX_CACHE", "JAX_COMPILATION_CACHE_DIR"
 _ENTRY = "entry.json"
 _ARRAYS = "arrays.safetensors"
 _SEPARATOR = "/"
@@ -42,7 +43,7 @@ T = TypeVar("T")
 
 def root() -> Path:
     """The cache folder: ``$IMMUNAX_CACHE``, else ``immunax`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if chosen := os.environ.get("IMMUNAX_CACHE"):
+    if chosen := os.environ.get(_ROOT):
         return mirror.local(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "immunax"
@@ -219,9 +220,10 @@ def _writes() -> bool:
     return _all_write or is_leader()
 
 
-def _say_nothing_is_kept(error: RefusedError) -> None:
-    if root() not in _said:
-        _said.add(root())
+def _say_nothing_is_kept(error: RefusedError, where: Path | None = None) -> None:
+    where = where or root()
+    if where not in _said:
+        _said.add(where)
         console.note(f"the cache keeps nothing new, what it lacks is made anew at every start: {error}")
 
 
@@ -239,12 +241,12 @@ def _lock(entry: Path) -> Iterator[RefusedError | None]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, variable: str = _ROOT) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         refusal = atomic.disk_error(path, error)
-        raise type(refusal)(f"{refusal}: set IMMUNAX_CACHE=FOLDER") if refusal else error from error
+        raise type(refusal)(f"{refusal}: set {variable}=FOLDER") if refusal else error from error
 
 
 def _verify(entry: Path) -> None:
@@ -321,7 +323,7 @@ def enable_compilation_cache() -> Path:
     Raises:
       UserError: there can be no such folder.
     """
-    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    given = os.environ.get(_PROGRAMS)
     folder = mirror.local(given) if given else root() / "xla"
     address = stand_ins.address(folder)
     least = 1.0
@@ -330,9 +332,9 @@ def enable_compilation_cache() -> Path:
             together.agreed(lambda: bucket.check_writable(address))
             bucket.prepare(address)
         else:
-            _try(folder)
+            _try(folder, _PROGRAMS if given else _ROOT)
     except RefusedError as error:
-        _say_nothing_is_kept(error)
+        _say_nothing_is_kept(error, folder if given else None)
         least = math.inf  # or JAX would try it with every program, and warn
     if address is not None or folder.is_dir():
         jax.config.update("jax_compilation_cache_dir", address or str(folder))
@@ -341,8 +343,8 @@ def enable_compilation_cache() -> Path:
     return folder
 
 
-def _try(folder: Path) -> None:
-    with _told(folder):
+def _try(folder: Path, variable: str) -> None:
+    with _told(folder, variable):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_PROBE_BYTES))

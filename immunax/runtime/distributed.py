@@ -5,6 +5,7 @@ another while they run (:mod:`~immunax.runtime.watch`), and process 0, the leade
 """
 
 import atexit
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -39,19 +40,19 @@ class Distributed:
       processes: how many there are.
       process_id: which one this is, from 0.
       timeout: seconds that a process may be late or silent before the others end.
-      stall: seconds in which no process may go on, as in a program of all devices that never ends, before all end.
+      stall: seconds in which no process may go on, as in a program of all devices that never ends, before all end; None for ever.
     """
 
     coordinator: str | None = None
     processes: int | None = None
     process_id: int | None = None
     timeout: float = 300.0
-    stall: float = 14400.0
+    stall: float | None = 86400.0
 
     def __post_init__(self):
-        for name in ("timeout", "stall"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"distributed.{name}={getattr(self, name)}: expected a positive number of seconds.")
+        for name, seconds in (("timeout", self.timeout), ("stall", math.inf if self.stall is None else self.stall)):
+            if seconds is None or not seconds > 0:
+                raise UserError(f"distributed.{name}={seconds}: expected a positive number of seconds.")
         given = {name: getattr(self, name) for name in ("coordinator", "processes", "process_id")}
         absent = [name for name, value in given.items() if value is None]
         if absent and len(absent) < len(given):

@@ -9,17 +9,17 @@ EXIT_USER = 2
 EXIT_LOST = 142
 """Another process of the job is not there, is silent, or is gone: a launcher starts such jobs again, as those that a signal has
 stopped. As of a process that an alarm ended (128 + SIGALRM)."""
-EXIT_TERMINATED, EXIT_INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
-"""As a shell has it."""
+_SIGNALLED = 128  # as a shell has it
+EXIT_TERMINATED, EXIT_INTERRUPTED = _SIGNALLED + signal.SIGTERM, _SIGNALLED + signal.SIGINT
 
 
 def by_signal(name: str) -> int:
-    """The exit status of what a signal ends, as a shell has it.
+    """The exit status of what a signal ends.
 
     Args:
       name: such as ``SIGTERM``.
     """
-    return 128 + signal.Signals[name]
+    return _SIGNALLED + signal.Signals[name]
 
 
 def is_stop(status: object) -> TypeGuard[int]:

@@ -1,5 +1,6 @@
 """One run as Hydra starts it: alone, or as a job of a sweep, in this process or in a launcher's."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ from immunax.runtime.user_config import UserConfig
 DISTRIBUTED = "distributed"
 FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=stdout")
 """What Hydra is told in every process but the leader, which alone writes into a run's folder."""
+
+_PROCESS_S_OWN = re.compile(rf"-(?!m$|-multirun$)|[+~]*({DISTRIBUTED}|hydra(?![./]sweeper))([=./@]|$)")
+"""What may differ between the command lines of a job's processes: which one this is, and what Hydra is told apart from its
+sweeper."""
 
 LARGE = ("checkpoints", "model", "start", "adapter")
 """Folders of runs that are read straight from a bucket."""
@@ -105,7 +110,7 @@ def join(config: DictConfig, line: Sequence[str] = ()) -> None:
 
     Args:
       config: of the run, or of a sweep's first.
-      line: the whole command line, which has a sweep's other runs and where they go.
+      line: what the user wrote, which has a sweep's other runs.
 
     Raises:
       UserError: the others are not the same, or nobody is there.
@@ -118,8 +123,7 @@ def join(config: DictConfig, line: Sequence[str] = ()) -> None:
 
     def about() -> dict[str, str]:
         found = {f"configuration of {name}": digest.of_json(value) for name, value in plain.items()}
-        shared = [text for text in line if not text.lstrip("+").startswith(f"{DISTRIBUTED}.")]
-        found["command line"] = digest.of_json(shared)
+        found["command line"] = digest.of_json([text for text in line if not _PROCESS_S_OWN.match(text)])
         return found | {"code": code.package_digest(), "version of a library": digest.of_json(manifest.versions())}
 
     begin(asked, about, part_of(config))

@@ -117,10 +117,11 @@ def _main(
     with Leaving(), ended_with_others():
         with in_one_line():
             conf = folder or configuration_folder()
-            line = command_line.read(sys.argv[1:], ConfigSource(conf, config_name, None, fallbacks), required)
+            written = sys.argv[1:]
+            line = command_line.read(written, ConfigSource(conf, config_name, None, fallbacks), required)
             sys.argv[1:], outputs = line.arguments, line.outputs
             if line.config is not None:
-                join(line.config, line.arguments)
+                join(line.config, written)
                 _check_writable(line.outputs)
                 check_alone(line.config)
                 sys.argv[1:] = [*sys.argv[1:], *([] if is_leader() else FOLLOWER)]

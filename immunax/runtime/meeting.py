@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, NoReturn
 
 from immunax.runtime.errors import UserError, shown
-from immunax.runtime.exits import EXIT_LOST
+from immunax.runtime.exits import EXIT_LOST, EXIT_USER
 
 _LONGEST = 1 << 16
 _EACH_SECONDS = 5.0  # for a line, of whoever connects
@@ -103,7 +103,7 @@ def _received(port: int, own: dict[str, Any], count: int, deadline: float, secon
                 there[index] = {**said, "address": _address(connection)}
         except UserError as error:
             for _, connection in waiting:
-                _say(connection, {"status": EXIT_LOST if isinstance(error, LostError) else 2})
+                _say(connection, {"status": EXIT_LOST if isinstance(error, LostError) else EXIT_USER})
             raise
         hosts = tuple(Host(there[each]["host"], there[each]["address"]) for each in range(count))
         for _, connection in waiting:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from immunax.runtime.exits import EXIT_INTERRUPTED, is_stop
+from immunax.runtime.exits import EXIT_INTERRUPTED, by_signal, is_stop
 
 _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
 _farewell: Callable[[int], None] | None = None
@@ -118,8 +118,8 @@ class Leaving(Handling):
             with suppress(OSError):
                 os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
             if _importing(frame):
-                _end_here(128 + number)
-            raise SystemExit(128 + number)
+                _end_here(by_signal(number.name))
+            raise SystemExit(by_signal(number.name))
         if number == signal.SIGINT:
             _end_here(EXIT_INTERRUPTED)
 

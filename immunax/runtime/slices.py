@@ -84,8 +84,7 @@ def spanned(sizes: Mapping[str, int], slices: int) -> dict[str, int]:
 def layout(groups: Sequence[Sequence[Any]], sizes: Mapping[str, int]) -> np.ndarray:
     """Devices in the shape of a mesh, slices outside and their chips inside, each axis.
 
-    Within a slice the last axis lies on the nearest neighbours; an axis of the torus may be shared by two of the mesh, which
-    ``jax.make_mesh`` allows for v5e alone.
+    Within a slice the last axis lies on the nearest neighbours, and an axis of the torus may be shared by two of the mesh.
     ``mesh_utils.create_hybrid_device_mesh`` does the same for slices and processes that the devices name; the parts of one
     process's devices, which stand for slices in tests, it does not know.
 

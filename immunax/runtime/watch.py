@@ -127,11 +127,13 @@ class Watch:
       index: of this process.
       hosts: of all, by index.
       seconds: that one may be silent, or behind the others.
-      stall: seconds in which none may go on.
+      stall: seconds in which none may go on; None for ever.
     """
 
-    def __init__(self, client: Any, index: int, hosts: Sequence[str], seconds: float, stall: float = math.inf) -> None:
-        self.seconds, self._stall = seconds, stall
+    def __init__(
+        self, client: Any, index: int, hosts: Sequence[str], seconds: float, stall: float | None = None
+    ) -> None:
+        self.seconds, self._stall = seconds, math.inf if stall is None else stall
         self._client, self._index, self._hosts = client, index, hosts
         self._every = min(seconds / _SHARE, _MOST_SECONDS)
         now = time.monotonic()
@@ -139,7 +141,7 @@ class Watch:
         self._heard = dict.fromkeys(self._said, now)
         self._paces = dict.fromkeys(self._said, Pace())
         self._behind: dict[int, float] = {}
-        self._last, self._went_on = (pace.now(), *self._paces.values()), now
+        self._last, self._went_on = self._all_paces(), now
         self._asked = now
         self._left, self._beat = False, 0
         # A beat under way would be heard behind the farewell; a signal may come within it.
@@ -237,14 +239,20 @@ class Watch:
             since = self._behind.setdefault(index, now) if self._paces[index].work < pace.now().work else now
             if now - since > self.seconds:
                 self._lose([index], f"is behind the others and has not gone on for {self.seconds:g} s")
-        paces = (pace.now(), *self._paces.values())
-        if paces != self._last:
-            self._last, self._went_on = paces, now
+        self._judge_all(now)
+
+    def _judge_all(self, now: float) -> None:
+        if self._all_paces() != self._last:
+            self._last, self._went_on = self._all_paces(), now
         elif now - self._went_on > self._stall:
             if self._index == 0:
-                told = f"none of the {len(self._hosts)} processes has gone on for {self._stall:g} s (distributed.stall)"
-                say(f"error: distributed: {told}: the job ends; start it again", error=True)
+                told = f"none of the {len(self._hosts)} processes has gone on for {self._stall:g} s: the job ends; start it again"
+                more = "with a larger distributed.stall where one of its programs takes so long"
+                say(f"error: distributed: {told}, {more}", error=True)
             signals.end(EXIT_LOST)
+
+    def _all_paces(self) -> tuple[Pace, ...]:
+        return pace.now(), *self._paces.values()
 
     def _lose(self, lost: Sequence[int], why: str, first: bool = False) -> None:
         if first or self._index == min(set(self._said) - set(lost)):

@@ -26,7 +26,6 @@ def test_without_the_compiler_one_line_names_the_extra(monkeypatch):
     [
         ("v5p:4x8x8", {"attack": 16, "fsdp": 16}),
         ("v6e:16x16", {"attack": 64, "fsdp": 4}),
-        ("v5e:4x4", {"data": 2, "fsdp": 8}),
     ],
 )
 def test_a_mesh_may_share_out_an_axis_of_the_torus_and_its_parts_are_blocks_of_neighbours(topology, sizes):

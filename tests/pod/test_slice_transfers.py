@@ -33,8 +33,10 @@ def test_a_permutation_names_who_sends_to_whom_and_no_kind():
 
 
 def test_a_transfer_in_an_unknown_form_is_told():
-    with pytest.raises(ValueError, match="unknown form"):
-        between_slices(ROUTE.format(target='"everywhere"', kind="ALL_REDUCE"), SLICES)
+    untyped = ROUTE.format(target=PAIRS, kind="").partition(",_xla_megascale_transfer_type")[0]
+    for attributes in (ROUTE.format(target='"everywhere"', kind="ALL_REDUCE"), untyped):
+        with pytest.raises(ValueError, match="unknown form"):
+            between_slices(attributes, SLICES)
 
 
 def test_bytes_to_other_slices_are_counted_apart_from_those_within_one():

@@ -158,14 +158,15 @@ def test_compiled_programs_are_read_where_no_more_can_be_kept(monkeypatch, capfd
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
 
 
-def test_compiled_programs_are_kept_where_jax_is_told_to_keep_them(monkeypatch, tmp_path):
-    before = jax.config.jax_compilation_cache_dir
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-    assert cache.enable_compilation_cache() == tmp_path / "mine"
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+def test_compiled_programs_are_kept_where_jax_is_told_to_keep_them(monkeypatch, tmp_path, capfd):
+    with monkeypatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
+        found, told = cache.enable_compilation_cache(), jax.config.jax_compilation_cache_dir
+        patch.setattr(cache.tempfile, "TemporaryFile", refusing(errno.EROFS))
+        cache.enable_compilation_cache()
+    assert (found, told) == (tmp_path / "mine", str(tmp_path / "mine"))
+    assert "set JAX_COMPILATION_CACHE_DIR=FOLDER" in capfd.readouterr().err
     assert cache.enable_compilation_cache() == cache.root() / "xla"
-    jax.config.update("jax_compilation_cache_dir", before)
 
 
 PROGRAM = """

@@ -48,11 +48,14 @@ def test_one_process_leads():
         ({"coordinator": "a:0", "processes": 2, "process_id": 1}, "expected host:port"),
         ({"coordinator": "a:b", "processes": 2, "process_id": 1}, "expected host:port"),
         ({"timeout": 0}, "positive number of seconds"),
+        ({"timeout": None}, "timeout=None: expected a positive number of seconds"),
+        ({"stall": -1}, "stall=-1: expected a positive number of seconds"),
     ],
 )
 def test_half_an_address_and_a_place_that_is_none_are_refused(given, told):
     with pytest.raises(UserError, match=told):
         Distributed(**given)
+    assert Distributed(stall=None).stall is None
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ def test_of_many_programs_each_choice_is_compiled_before_the_second_of_any(outsi
     compiled = [argv for argv in asked(interpreter) if argv[1] == "immunax.compile"]
     chosen = [{word.partition("=")[2] for word in argv if "defense" in word} for argv in compiled]
     assert chosen == [{"tar", "1"}, {"lat", "1"}, {"tar", "2"}]
+    uneven = [("+defense=tar", "x=1"), ("+defense=lat", "x=1"), ("+defense=tar", "x=2")]
+    assert check.spread(uneven, 1) == uneven[:1]
 
 
 def test_hours_of_runs_that_were_not_compiled_are_those_of_their_own_choice(monkeypatch):

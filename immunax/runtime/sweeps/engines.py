@@ -314,6 +314,5 @@ def _stopped_is_started_again(work: Work, number: int, overrides: Sequence[str])
     try:
         return work(number, overrides)
     except SystemExit as stop:
-        signals.end(
-            stop.code if isinstance(stop.code, int) else EXIT_BUG
-        )  # Ray starts a task again whose worker has gone
+        # Ray starts a task again whose worker has gone.
+        signals.end(stop.code if isinstance(stop.code, int) else EXIT_BUG)
