@@ -47,6 +47,8 @@ COMMAND = (
 )
 COUNT = 2
 FAULTS_A_ROUND = 5
+_SHOWN = 6000
+"""Characters of what processes said that went wrong."""
 _TIMEOUT = 20.0
 """Seconds that a process may be silent."""
 _PATIENCE = 600
@@ -140,7 +142,7 @@ def mistakes(kind: str, ended: Sequence[Ended]) -> list[str]:
       ended: all of the job.
     """
     statuses, said = [each.status for each in ended], "".join(each.err for each in ended)
-    tracebacks = ["a traceback"] if "Traceback" in said else []
+    tracebacks = [f"{kind or 'undisturbed'}: a traceback: {said[-_SHOWN:]}"] if "Traceback" in said else []
     killed = -signal.SIGKILL
     right: dict[str, Callable[[], bool]] = {
         "": lambda: False,
@@ -159,7 +161,7 @@ def mistakes(kind: str, ended: Sequence[Ended]) -> list[str]:
     # Whoever has done its work when the fault comes has ended well.
     end = -signal.SIGTERM if kind == "SIGTERM" else killed if kind in ("kill", "hang", "torn") else 0
     fine = set(statuses) <= {0, end} or right[kind]()
-    return tracebacks + ([] if fine else [f"{kind or 'undisturbed'}: ended with {statuses}: {said[-3000:]}"])
+    return tracebacks + ([] if fine else [f"{kind or 'undisturbed'}: ended with {statuses}: {said[-_SHOWN:]}"])
 
 
 def _done(home: Path) -> int:
@@ -224,7 +226,7 @@ def kinds(count: int, possible: Sequence[str], chance: random.Random) -> list[st
     return found
 
 
-def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: bool, tally: Tally) -> Iterator[None]:
+def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: bool, tally: Tally) -> Iterator[dict]:
     """Disturbs runs.
 
     Args:
@@ -236,7 +238,7 @@ def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: 
       tally: of the faults that were met already; it grows.
 
     Yields:
-      Nothing, behind each round.
+      The run's manifest, behind each round.
     """
     programs, home = place / "xla", place / "home"
     programs.mkdir(parents=True)
@@ -252,9 +254,10 @@ def campaign(place: Path, count: int, seed: int, possible: Sequence[str], disk: 
             # A run that has ended before its fault came meets that one in the next round.
             disturbed(home, ahead[met:][:FAULTS_A_ROUND], seconds, random.Random(f"{seed} {tally.starts}"), tally)
             apart = differing_bits(expected, left(home))
+            ran = json.loads((home / "outputs" / "one" / "manifest.json").read_text())
         tally.differing_bits += sum(apart.values())
         print(f"{tally.faults.total()} of {count}; differing: {apart}", flush=True)
-        yield
+        yield ran
 
 
 @contextmanager
@@ -287,11 +290,9 @@ def main() -> int:
         found = json.loads(options.out.read_text())
         tally = Tally(**{each.name: found[each.name] for each in fields(Tally)})
         tally.faults, tally.lost_steps = Counter(tally.faults), Counter(tally.lost_steps)
-    from immunax.runtime import manifest
-
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
-        for _ in campaign(Path(place), options.faults, options.seed, possible, disk, tally):
-            record = {**vars(tally), "seed": options.seed, "versions": manifest.versions(), "at": manifest.now()}
+        for ran in campaign(Path(place), options.faults, options.seed, possible, disk, tally):
+            record = {**vars(tally), "seed": options.seed, "versions": ran["versions"], "at": ran["ended"]}
             options.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps({name: value for name, value in vars(tally).items() if name != "wrong"}))
     return int(bool(tally.wrong or tally.differing_bits))
