@@ -53,23 +53,22 @@ def cases() -> Iterator[Case]:
     for chips in (256, 64, 16):
         for defense in DEFENSES:
             yield _defense(defense, "llama2_7b", f"v5e_{chips}", chips * ROWS_A_CHIP, "weak")
-    for chips in (256, 64):
-        for defense in DEFENSES:
-            sizes = (f"mesh.data={chips // 16}", "mesh.fsdp=16", "mesh.tensor=1")
-            yield _defense(defense, "llama2_7b", f"v5e_{chips}", chips * ROWS_A_CHIP, "weak", *sizes)
+    yield _defense(
+        "safety_tuning", "llama2_7b", "v5e_256", 512, "weak", "mesh.data=16", "mesh.fsdp=16", "mesh.tensor=1"
+    )
     yield _defense("rep_noise", "llama2_7b", "v5e_64", 64 * ROWS_A_CHIP, "weak", "mesh.fsdp=64", "mesh.tensor=1")
     for defense in DEFENSES:
         yield _defense(defense, "llama2_7b", "v5e_256", 512 * ROWS_A_CHIP, "slices", "mesh.slices=2", "mesh.data=2")
     for defense, rows in LARGE.items():
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.fsdp=128", "mesh.tensor=2")
         yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=16", "mesh.fsdp=16", "mesh.tensor=1")
-        yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch", "mesh.data=4", "mesh.fsdp=64", "mesh.tensor=1")
+    yield _defense("rep_noise", "llama2_7b", "v5e_256", 1024, "batch", "mesh.data=4", "mesh.fsdp=64", "mesh.tensor=1")
     for rows in (1024, 2048):
         yield _defense(
             "rep_noise", "llama2_7b", "v5e_256", rows, "batch", "mesh.data=2", "mesh.fsdp=64", "mesh.tensor=2"
         )
     yield _defense("rep_noise", "llama2_7b", "v5e_256", 1152, "batch", "mesh.fsdp=128", "mesh.tensor=2")
-    for rows in (64, 256, 1024):
+    for rows in (64, 256):
         for defense in DEFENSES:
             yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch")
     yield _defense("safety_tuning", "llama2_7b", "v5e_256", 256, "batch", "mesh.fsdp=128", "mesh.tensor=2")
