@@ -68,9 +68,9 @@ def cases() -> Iterator[Case]:
             "rep_noise", "llama2_7b", "v5e_256", rows, "batch", "mesh.data=2", "mesh.fsdp=64", "mesh.tensor=2"
         )
     yield _defense("rep_noise", "llama2_7b", "v5e_256", 1152, "batch", "mesh.fsdp=128", "mesh.tensor=2")
-    for rows in (64, 256):
-        for defense in DEFENSES:
-            yield _defense(defense, "llama2_7b", "v5e_256", rows, "batch")
+    for defense in DEFENSES:
+        yield _defense(defense, "llama2_7b", "v5e_256", 64, "batch")
+    yield _defense("safety_tuning", "llama2_7b", "v5e_256", 256, "batch")
     yield _defense("safety_tuning", "llama2_7b", "v5e_256", 256, "batch", "mesh.fsdp=128", "mesh.tensor=2")
     yield _defense("safety_tuning", "llama2_7b", "v5e_256", 512, "batch", "mesh.fsdp=256", "mesh.tensor=1")
     for mesh, chips in (("v5p_64", 32), ("v5p_512", 256)):
