@@ -235,6 +235,11 @@ def on_submitit(
         raise UserError(f"hydra/launcher: submitit on {cluster}: {told[:300]}") from error
 
     def ended(job: Any) -> JobReturn:
+        if cluster != "slurm":
+            job.wait()
+            # On a disk of others submitit gives a result 15 s to appear; here it is there, or its process was killed.
+            if not job.paths.result_pickle.exists():
+                return lost()
         try:
             return job.results()[0]
         except UncompletedJobError:
