@@ -160,8 +160,11 @@ def disturbed(
         if len(ended) < behind[len(killed)]:
             time.sleep(0.05)
             continue
-        # A worker outlives a run that it was asked to stop: which start of the run it was counts.
-        running = {(name, len(found), found[-1]) for name, found in begun.items() if name not in ended} - killed
+        # A file may be there and not written yet. A worker outlives a run that it was asked to stop: which start of the run it
+        # was counts.
+        running = {
+            (name, len(found), found[-1]) for name, found in begun.items() if found and name not in ended
+        } - killed
         if not running:
             time.sleep(0.05)
             continue
