@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
 from tpu import package
 from tpu.calls import told
@@ -148,10 +149,8 @@ def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, slices: 
     else:
         told(f"compiling for {shape.type}, {which}: {' '.join(arguments)}")
         record = _asked(interpreter, arguments)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        whole = kept.with_suffix(f".{os.getpid()}")
-        whole.write_text(json.dumps(record))
-        whole.replace(kept)
+        with atomic.file(kept) as temp:
+            temp.write_text(json.dumps(record))
     if not record["fits"]:
         raise NotFitError(f"does not fit {shape.type}: {record['refusal']} {record['advice']}")
     if record["devices"] != slices * shape.chips:
