@@ -24,13 +24,15 @@ from immunax.runtime.checksum import as_text, checksums
 from immunax.runtime.errors import RefusedError, UnreachableError, UserError, close_behind
 from immunax.runtime.flat_state import assemble, described, named, request, stored
 from immunax.runtime.save_barrier import SaveBarrier
-from immunax.runtime.together import processes
+from immunax.runtime.together import agreed, gathered, processes
 
 _REFUSED = {
     errno.ENOSPC: re.compile(r"no space left|disk quota", re.IGNORECASE),
     errno.EFBIG: re.compile(r"file too large", re.IGNORECASE),
 }
 _CHECKSUMS, _METRICS = "checksums", "metrics"
+_ITEM = "default"
+"""Orbax's name of the only thing that one of our checkpoints holds."""
 
 
 class DamagedError(UserError):
@@ -73,6 +75,7 @@ class Checkpoints:
             bucket.prepare(self._address)
         if self._carried is not None:
             self._carried.bring()
+        self._handler = ocp.PyTreeCheckpointHandler(use_compression=False)
         with self._told():
             self._manager = ocp.CheckpointManager(
                 self.directory,
@@ -87,7 +90,7 @@ class Checkpoints:
                     # Orbax warns of its own default here when it may only read.
                     save_interval_steps=0 if read_only else 1,
                 ),
-                item_handlers=ocp.PyTreeCheckpointHandler(use_compression=False),
+                item_handlers=self._handler,
             )
         for step in self.steps() if keep_best else ():
             self._best.note(step, self._about(step).get(_METRICS))
@@ -144,7 +147,7 @@ class Checkpoints:
           UserError: all are damaged, or one was written for another model or optimizer.
         """
         damaged: dict[int, DamagedError] = {}
-        for step in reversed(self.steps()):
+        for step in reversed(agreed(self.steps)):
             try:
                 state = self.restore(step, like)
             except DamagedError as error:
@@ -199,30 +202,47 @@ class Checkpoints:
             known = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"no checkpoint of step {step} in {self.directory}; there are: {known}")
         path = self.directory / str(step)
-        try:
+        with self._same_for_all(path):
             sums = self._about(step)[_CHECKSUMS]
             tree = self._manager.item_metadata(step).tree
             if {name: described(leaf) for name, leaf in tree.items()} != {name: each[0] for name, each in sums.items()}:
                 raise DamagedError(f"checkpoint {path} is damaged (its own description differs from what was written)")
             tree = {name: leaf for name, leaf in tree.items() if name.startswith(prefix)}
             wanted = request(path, named(like), tree)
-            args = ocp.args.PyTreeRestore(
-                item=wanted,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-                partial_restore=bool(prefix),
-            )
-            flat = self._manager.restore(step, args=args)
+        args = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=bool(prefix),
+        )
+        with self._same_for_all(path):
+            # Not by the manager, where all meet behind a read: whoever cannot read does not come there.
+            flat = self._handler.restore(path / _ITEM, args=args)
+        for name, found in checksums(flat).items():
+            if sums[name][1] != as_text(found):
+                raise DamagedError(f"checkpoint {path} is damaged ({name.partition('|')[0]!r} is not what was written)")
+        return assemble(like, flat)
+
+    @contextmanager
+    def _same_for_all(self, path: epath.Path) -> Iterator[None]:
+        """What one process cannot read within the block is damaged for all of them, or they would go on from different steps."""
+        damaged = None
+        try:
+            yield
+        except DamagedError as error:
+            damaged = error
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore have no common class for a file that cannot be read
             mistake = None if self._address is None else bucket.mistake_of(self._address, error)
             if isinstance(mistake, (RefusedError, UnreachableError)):
                 raise mistake from error
-            raise DamagedError(f"checkpoint {path} is damaged (it cannot be read)") from error
-        for name, found in checksums(flat).items():
-            if sums[name][1] != as_text(found):
-                raise DamagedError(f"checkpoint {path} is damaged ({name.partition('|')[0]!r} is not what was written)")
-        return assemble(like, flat)
+            damaged = DamagedError(f"checkpoint {path} is damaged (it cannot be read)")
+            damaged.__cause__ = error
+        lost = [index for index, found in enumerate(gathered(damaged is not None)) if found]
+        if damaged is not None:
+            raise damaged
+        if lost:
+            raise DamagedError(f"checkpoint {path} is damaged (process {lost[0]} cannot read it)")
 
     def _about(self, step: int) -> Mapping[str, Any]:
         """What stands beside a checkpoint; nothing where it is damaged."""

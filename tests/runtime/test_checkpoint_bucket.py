@@ -68,7 +68,7 @@ def test_a_bucket_that_refuses_to_be_read_is_no_damage(folder, monkeypatch):
     saved(folder, 1)
     with Checkpoints(folder) as checkpoints:
         monkeypatch.setattr(bucket, "mistake_of", lambda *given: RefusedError("permission denied"))
-        monkeypatch.setattr(checkpoints._manager, "restore", lambda *given, **named: 1 / 0)
+        monkeypatch.setattr(checkpoints._handler, "restore", lambda *given, **named: 1 / 0)
         with pytest.raises(UserError, match="permission denied"):
             checkpoints.restore_newest(state(0))
         assert checkpoints.steps() == [1]
