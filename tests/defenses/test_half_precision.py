@@ -57,6 +57,7 @@ def _rises(dtype):
     return jax.jit(changes)(ON_GRID)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_a_loss_changes_by_what_it_does_in_float32_within_five_percent():
     half, single = _rises("bfloat16"), _rises("float32")
     for name, change in single.items():

@@ -273,8 +273,8 @@ def test_a_signal_outside_the_training_loop_ends_a_command_in_one_line(home):
     ("model", "attack", "whose"),
     [
         ("outputs/main", "harmful_sft", "own"),
-        ("outputs/main/model", "harmful_sft_lora", "shared"),
-        ("model", "identity_shift", "own"),
+        pytest.param("outputs/main/model", "harmful_sft_lora", "shared", marks=pytest.mark.slow),
+        pytest.param("model", "identity_shift", "own", marks=pytest.mark.slow),
         pytest.param("model", "benign_sft", "own", marks=pytest.mark.slow),
     ],
 )
@@ -423,9 +423,10 @@ def _another_architecture(home: Path) -> str:
             ("+defense=rep_noise", "model=model", *TRAIN, "trainer.optimizer.learning_rate=1e30", "run=nan"),
             "learning_rate",
         ),
-        (
+        pytest.param(
             ("+defense=rep_noise", "model=model", *TRAIN, "red_team.tuning.optimizer.learning_rate=1e30", "run=burst"),
             "learning rate",
+            marks=pytest.mark.slow,
         ),
         (("+defense=rep_noise", "model=model", *TRAIN, "run=main", "seed=5"), "seed"),
         (("+defense=rep_noise", "model=model", *TRAIN, "export_dtype=bf16"), "bfloat16"),

@@ -42,6 +42,7 @@ def test_a_step_that_fits_is_reported_with_its_memory_traffic_and_bound(tmp_path
     assert manifest["results"] == record
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit_says_what_would_help(tmp_path):
     replicated = ("mesh=v5e_16", "mesh.data=16", "mesh.fsdp=1", "model=llama3_8b", "model.decoder.n_layers=2")
     done = run(tmp_path, *replicated, "+defense=safety_tuning", "trainer.max_length=128")
@@ -53,6 +54,7 @@ def test_a_step_that_does_not_fit_says_what_would_help(tmp_path):
     assert record["memory"]["peak"] > 16 * 2**30
 
 
+@pytest.mark.slow
 def test_a_population_on_two_slices_is_reported_with_what_crosses_its_members(tmp_path):
     tuning = ("attack.tuning.max_length=80", "attack.tuning.batch_size=8", "compute.remat=dots")
     sizes = ("mesh=v5e_16", "mesh.slices=2", "mesh.attack=4", "mesh.fsdp=8", "members=8")

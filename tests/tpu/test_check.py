@@ -258,7 +258,12 @@ def test_attacks_and_certificates_come_to_what_compiles_their_populations():
 
 
 @pytest.mark.parametrize(
-    ("module", "words"), [("train", "+defense=tar"), ("attack", "+attack=harmful_sft"), ("certify", "suite=smoke")]
+    ("module", "words"),
+    [
+        pytest.param("train", "+defense=tar", marks=pytest.mark.slow),
+        ("attack", "+attack=harmful_sft"),
+        pytest.param("certify", "suite=smoke", marks=pytest.mark.slow),
+    ],
 )
 def test_whatever_a_command_takes_its_check_takes_too(module, words):
     source = ConfigSource(configuration_folder(), module)
