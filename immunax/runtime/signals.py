@@ -2,7 +2,8 @@
 
 A scheduler or a cloud sends SIGTERM some seconds before it takes the machine; a person presses Ctrl-C, which is SIGINT. In the
 training loop either raises a flag, which is polled between steps, so that the last of them is saved. Anywhere else it ends
-the command there and then, in one line: what is finished is on disk already, as it has to be for a machine that just stops.
+the command there and then, in one line, also where Python runs no handler (:mod:`~immunax.runtime.overdue`): what is finished is
+on disk already, as it has to be for a machine that just stops.
 The exit status is that of a shell: 143 for SIGTERM, which schedulers requeue on, and 130 for SIGINT.
 """
 
@@ -14,10 +15,14 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from immunax.runtime import overdue
 from immunax.runtime.exits import EXIT_INTERRUPTED, by_signal, is_stop
 
 _STANDARD_ERROR = 2  # by its number: a signal may come while Python's own stream is being written to
+_ASKING = (signal.SIGTERM, signal.SIGINT)
 _farewell: Callable[[int], None] | None = None
+_handling: list["Handling"] = []
+"""Those that are in force, of which the last one gets the signals."""
 _IMPORTS = "<frozen importlib._bootstrap>"  # the file of the code that imports
 
 
@@ -64,15 +69,19 @@ class Handling:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ASKING:
             try:
                 self._before[number] = signal.signal(number, self._receive)
             except ValueError:
                 # Not the main thread: whoever owns the main thread decides what a signal does.
-                break
+                return self
+        _handling.append(self)
+        overdue.tells(_ASKING, lambda number: _handling[-1].overdue(number) if _handling else None)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self in _handling:
+            _handling.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
@@ -90,6 +99,13 @@ class Handling:
           frame: of the code that it came in.
         """
         raise NotImplementedError
+
+    def overdue(self, number: signal.Signals) -> None:
+        """What a signal does beside the main thread, which has had some seconds for :meth:`act`.
+
+        Args:
+          number: of the signal.
+        """
 
 
 class Leaving(Handling):
@@ -115,13 +131,23 @@ class Leaving(Handling):
     def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
         """See the class."""
         if first:
-            with suppress(OSError):
-                os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
+            _tell(number)
             if _importing(frame):
                 _end_here(by_signal(number.name))
             raise SystemExit(by_signal(number.name))
         if number == signal.SIGINT:
             _end_here(EXIT_INTERRUPTED)
+
+    def overdue(self, number: signal.Signals) -> None:
+        """See the base class."""
+        if self.signal_name is None:
+            _tell(number)
+            _end_here(by_signal(number.name))
+
+
+def _tell(number: signal.Signals) -> None:
+    with suppress(OSError):
+        os.write(_STANDARD_ERROR, f"{told(number.name)}\n".encode())
 
 
 def _importing(frame: FrameType | None) -> bool:

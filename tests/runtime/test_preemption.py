@@ -112,6 +112,61 @@ def test_a_signal_that_comes_while_garbage_is_collected_is_not_lost():
     assert re.fullmatch(r"stopped by SIGTERM: .*\n", done.stderr)
 
 
+WITHIN_C = """
+import ctypes
+from immunax.runtime.signals import Leaving, tells
+tells(lambda status: print("told", status, flush=True))
+system, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+with Leaving():
+    with Leaving():
+        pass
+    print("at work", flush=True)
+    for _ in range(2):
+        system.pthread_mutex_lock(lock)
+"""
+"""Waits for itself, in C, where a signal interrupts nothing."""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_process_that_is_within_a_library(number, status):
+    started = subprocess.Popen(
+        [sys.executable, "-c", WITHIN_C], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout.readline() == "at work\n"
+    started.send_signal(number)
+    out, err = started.communicate(timeout=60)
+    assert (started.returncode, out) == (status, f"told {status}\n")
+    assert re.fullmatch(r"stopped by SIG\w+: .*\n", err)
+
+
+FORKING = """
+import os, signal, time
+from immunax.runtime import overdue
+from immunax.runtime.preemption import Preemption
+from immunax.runtime.signals import Leaving
+overdue.SECONDS = 0.1
+signal.signal(signal.SIGUSR1, lambda *_: None)
+with Leaving():
+    signal.raise_signal(signal.SIGUSR1)
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    time.sleep(0.5)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+    time.sleep(0.5)
+    with Preemption() as preemption:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    print("goes on")
+"""
+
+
+def test_a_signal_to_a_forked_process_or_to_one_that_saves_first_or_of_another_kind_ends_nothing():
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_command_whose_imports_are_still_under_way_ends_in_one_line(number, status):
     started = subprocess.Popen([sys.executable, "-v", "-m", "immunax.train"], stderr=subprocess.PIPE, text=True)

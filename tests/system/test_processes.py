@@ -78,7 +78,7 @@ with ended_with_others(), in_one_line():
         np.testing.assert_array_equal(part.data, values[part.index])
     print(step, sorted(each.name for each in Path(folder).iterdir()))
 """
-"""A process of a job that reads the newest of two checkpoints, of which what the second process wrote, and alone reads, is torn."""
+"""A process of a job that reads the newest of two checkpoints; what the second process wrote of it, and alone reads, is torn."""
 GOING = """
 import os, sys
 import jax
