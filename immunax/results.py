@@ -14,7 +14,7 @@ from immunax.runs.find import runs_below
 from immunax.runs.options import HELP, Options, parse
 from immunax.runs.read import read_runs, told_faults
 from immunax.runs.tables import show, write
-from immunax.runtime import console
+from immunax.runtime import console, stand_ins
 from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import escape_logs, say
 from immunax.runtime.exits import EXIT_USER
@@ -39,17 +39,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     escape_logs()
     try:
-        options = parse(words)
-        if options.watch:
-            from immunax.runs.watch import watch  # Hydra with it, whose grammar sweeps are written in
-
-            watch(options.paths, options.every, options.runs)
-        else:
-            _answer(options)
+        with stand_ins.of_a_reader():
+            _do(parse(words))
     except (UserError, OSError) as error:
         say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
         return EXIT_USER
     return 0
+
+
+def _do(options: Options) -> None:
+    if options.watch:
+        from immunax.runs.watch import watch  # Hydra with it, whose grammar sweeps are written in
+
+        watch(options.paths, options.every, options.runs)
+    else:
+        _answer(options)
 
 
 def _answer(options: Options) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +26,8 @@ _FULL = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is larger than the disk or the limit of this process allows (ulimit -f)",
 }
-_PARTIAL = ".partial-"
+_LONG = 86400.0
+"""Seconds after which what is half written is nobody's, on a disk that knows no locks."""
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _DENIED = {errno.EACCES: "permission denied", errno.EPERM: "permission denied", errno.EROFS: "the disk is read-only"}
 
@@ -132,7 +134,7 @@ def _place_for(target: Path) -> Iterator[Path]:
     _remove_abandoned(target.parent.absolute())
     held = None
     while held is None:  # whoever clears up may meet the folder before it is locked
-        place = Path(tempfile.mkdtemp(prefix=f".{target.name}{_PARTIAL}", dir=target.parent))
+        place = Path(tempfile.mkdtemp(prefix=f".{target.name}{lock.PARTIAL}", dir=target.parent))
         held = lock.owned(place)
     try:
         yield place
@@ -144,11 +146,18 @@ def _place_for(target: Path) -> Iterator[Path]:
 @cache
 def _remove_abandoned(parent: Path) -> None:
     """Removes what killed processes left; once a process is enough, as they died before it or will be found by the next."""
-    for place in parent.glob(f".*{_PARTIAL}*"):
+    for place in parent.glob(f".*{lock.PARTIAL}*"):
         held = lock.owned(place)
         if held is not None:
-            _remove(place)
+            if lock.is_known(held) or _age(place) > _LONG:
+                _remove(place)
             os.close(held)
+
+
+def _age(place: Path) -> float:
+    """Seconds since anything was written there."""
+    written = [each.stat().st_mtime for each in (place, *place.rglob("*")) if each.exists()]
+    return time.time() - max(written, default=0.0)
 
 
 @contextmanager

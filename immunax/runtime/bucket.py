@@ -4,6 +4,7 @@ Whatever a client library raises that the user can mend is one line here. Listin
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from immunax.runtime import pace
+from immunax.runtime import lock, pace
 from immunax.runtime.errors import RefusedError, UnreachableError, UserError, nearest
 from immunax.runtime.stand_ins import SCHEMES, scheme
 
@@ -105,14 +106,27 @@ def create(content: bytes, address: str) -> bool:
     return True
 
 
-def get(address: str, file: Path) -> None:
-    """Brings an object to a file, which is whole or not there."""
-    part = file.with_name(f".{file.name}.{uuid4().hex}")
+def get(address: str, file: Path) -> os.stat_result | None:
+    """Brings an object to a file, which is whole or not there.
+
+    Returns:
+      What the system says of the file as it came; None where there is no such object any more.
+    """
+    part = file.with_name(f".{file.name}{lock.PARTIAL}{uuid4().hex}")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _told(address):
-            _system(address).get_file(address, str(part), callback=_moving())
-        part.replace(file)
+        with part.open("wb") as ours:  # by whose lock others tell it from what a killed process has left
+            lock.take(ours.fileno())
+            with _told(address):
+                try:
+                    _system(address).get_file(address, str(part), callback=_moving())
+                except FileNotFoundError:
+                    if about(address) is None:
+                        return None
+                    raise
+            found = part.stat()
+            part.replace(file)
+        return found
     finally:
         part.unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import update_wrapper
 from pathlib import Path
@@ -35,9 +35,6 @@ FOLLOWER = ("hydra.output_subdir=null", "hydra/job_logging=stdout")
 _PROCESS_S_OWN = re.compile(rf"-(?!m$|-multirun$)|[+~]*({DISTRIBUTED}|hydra(?![./]sweeper))([=./@]|$)")
 """What may differ between the command lines of a job's processes: which one this is, and what Hydra is told apart from its
 sweeper."""
-
-LARGE = ("checkpoints", "model", "start", "adapter")
-"""Folders of runs that are read straight from a bucket."""
 
 Task = Callable[[UserConfig], Any]
 
@@ -296,15 +293,18 @@ def shared(folder: Path) -> Iterator[None]:
         yield
         return
     mirror.fetch(folder, _is_small)
+    barrier()  # the leader removes there what an earlier start has left
     try:
         yield
     except BaseException:
-        if is_leader():  # the others may have gone on
-            mirror.settle(folder)
+        # The others may have gone on. What is on its way comes before a bucket that does not answer.
+        with suppress(UserError):
+            if is_leader():
+                mirror.settle(folder)
         raise
     agreed(lambda: mirror.settle(folder))
 
 
 def _is_small(name: str) -> bool:
     """Whether a file of a run's folder is read here; Hydra has written its own anew, and models stay where they are."""
-    return name.partition("/")[0] not in (".hydra", *LARGE) and not name.endswith(".log")
+    return name.partition("/")[0] not in (".hydra", *mirror.SENT_APART) and not name.endswith(".log")

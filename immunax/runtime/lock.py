@@ -11,6 +11,9 @@ from pathlib import Path
 FILE = ".lock"
 """A file in a run's folder that whoever works there has locked."""
 
+PARTIAL = ".partial-"
+"""In the names of files and folders that are not whole yet, which whoever fills them has locked."""
+
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _LOOKS, _PAUSE = 5, 0.02
 """How often, and how many seconds apart, a lock is asked for that is not waited for: :func:`is_held` has it for a moment."""
@@ -73,6 +76,19 @@ def take(descriptor: int, wait: bool = True) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         return error.errno not in _TAKEN
+    return True
+
+
+def is_known(descriptor: int) -> bool:
+    """Whether the disk of a descriptor that this process has locked knows locks: where it does not, others may have it too.
+
+    Args:
+      descriptor: from :func:`owned`.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
     return True
 
 

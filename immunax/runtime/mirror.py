@@ -6,6 +6,7 @@ there is ever renamed or locked. Paths that stand for no address (:mod:`~immunax
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from immunax.runtime import bucket, pace, stand_ins
+from immunax.runtime import bucket, lock, pace, stand_ins
 from immunax.runtime.bucket import Object
 from immunax.runtime.errors import UserError
 
@@ -23,9 +24,11 @@ WHOLE, TORN = ".complete", ".incomplete"
 
 _MARKERS = (WHOLE, "commit_success.txt")
 """Ours, and that of Orbax."""
+SENT_APART = ("checkpoints", "model", "start", "adapter")
+"""Folders of runs that whoever writes them sends when they are whole, and that are read straight from a bucket."""
+
 _SEEN = "seen"
 _OWN = (".lock", ".lease", WHOLE, TORN)
-_PARTIAL = ".partial-"
 _AT_ONCE = 16
 
 Wanted = Callable[[str], bool]
@@ -87,8 +90,11 @@ def fetch(path: Path, wanted: Wanted = everything) -> Path:
     def bring(name: str) -> None:
         file = path / name if name else path
         if _seen(file) != [there[name].tag, *_stamp(file)]:
-            bucket.get(bucket.join(address, name) if name else address, file)
-            _note(file, there[name].tag)
+            found = bucket.get(bucket.join(address, name) if name else address, file)
+            if found is None:  # gone since it was listed
+                file.unlink(missing_ok=True)
+            else:  # of the file that came: another process may have brought another one since
+                _note(file, there[name].tag, _of(found))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(bring, there))
@@ -122,10 +128,15 @@ def put(file: Path) -> None:
 
 
 def settle(folder: Path) -> None:
-    """Sends every file of a folder that has changed since it was sent or brought."""
+    """Sends every file of a run's folder that has changed since it was sent or brought.
+
+    Args:
+      folder: of the run, whose :data:`SENT_APART` are left out.
+    """
     if is_mirrored(folder):
         for file in sorted(_files(folder)):
-            if not _own(file.relative_to(folder).as_posix()) and _seen(file)[1:] != _stamp(file):
+            name = file.relative_to(folder).as_posix()
+            if not _own(name) and name.partition("/")[0] not in SENT_APART and _seen(file)[1:] != _stamp(file):
                 put(file)
 
 
@@ -235,7 +246,7 @@ def _address(path: Path) -> str:
 
 def _own(name: str) -> bool:
     last = name.rpartition("/")[2]
-    return last in _OWN or last.startswith(".probe-") or _PARTIAL in name
+    return last in _OWN or last.startswith(".probe-") or lock.PARTIAL in name
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -247,13 +258,17 @@ def _stamp(file: Path) -> list[int]:
         found = file.stat()
     except OSError:
         return []
+    return _of(found)
+
+
+def _of(found: os.stat_result) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _note(file: Path, tag: str | None, stamp: list[int] | None = None) -> None:
+def _note(file: Path, tag: str | None, stamp: list[int]) -> None:
     note = _note_of(file)
     note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps([tag, *(stamp or _stamp(file))]))
+    note.write_text(json.dumps([tag, *stamp]))
 
 
 def _seen(file: Path) -> list[Any]:

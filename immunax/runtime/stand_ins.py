@@ -6,16 +6,36 @@ every host finds the same. What lies there is brought and sent by :mod:`~immunax
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SCHEMES = ("gs", "s3")
+_FOLDER, _READ = "immunax-buckets", "immunax-buckets-read"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+
+_folder = _FOLDER
 
 
 def root() -> Path:
     """The folder of them all: ``immunax-buckets`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "immunax-buckets"
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / _folder
+
+
+@contextmanager
+def of_a_reader() -> Iterator[None]:
+    """Within the block they lie in a folder apart, ``immunax-buckets-read``.
+
+    What a run of this machine has written and not sent yet is newer than what its bucket has, which would be put in its place.
+    """
+    global _folder
+    _folder = _READ
+    try:
+        yield
+    finally:
+        _folder = _FOLDER
 
 
 def scheme(text: str) -> str | None:

@@ -132,7 +132,7 @@ def issue(
     raw = canonical(stated)
     _write(folder / FILE, raw)
     if signed_by.statement is None:
-        (folder / signing.FILE).unlink(missing_ok=True)
+        mirror.remove(folder / signing.FILE)
     else:
         _write(folder / signing.FILE, signing.sign(raw, signed_by.statement))
     if signed_by.bundle is not None and certified.folder is not None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from immunax.runtime import atomic
+from immunax.runtime import atomic, lock
 from immunax.runtime.errors import RefusedError, UserError
 
 
@@ -156,3 +156,18 @@ def test_a_file_beyond_the_limit_is_one_line(tmp_path):
     answer = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "a")], capture_output=True, text=True)
     assert re.fullmatch(r"cannot write \S+/a: the file is larger than .*; free some space or .*\n", answer.stdout)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_disk_that_knows_no_locks_only_what_nobody_has_written_for_a_day_is_removed(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    for name in (".old.partial-a", ".new.partial-b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("")
+        os.utime(tmp_path / name / "weights", (0, 0) if "old" in name else None)
+        os.utime(tmp_path / name, (0, 0))
+    with atomic.file(tmp_path / "a.json"):
+        pass
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".new.partial-b", "a.json"]

@@ -1,7 +1,9 @@
 import json
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import buckets
 import pytest
@@ -9,7 +11,7 @@ from fsspec.registry import _registry
 
 from immunax import results
 from immunax.runtime import atomic, bucket, cache, digest, lease, mirror, stand_ins
-from immunax.runtime.errors import RefusedError, UserError
+from immunax.runtime.errors import RefusedError, UnreachableError, UserError
 from immunax.runtime.escaped import escaped
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.failures import Failures
@@ -273,11 +275,80 @@ def test_a_lease_that_another_one_has_taken_ends_the_process(place, machine, mon
         ended.set()
         raise UserError("the process is gone")
 
-    monkeypatch.setattr(lease.signals, "end", end)
+    monkeypatch.setattr(lease.watch, "end", end)
     with lease.held(place):
         bucket.put_bytes(lease._content("another"), f"{place}/.lease")
         assert ended.wait(10)
     assert bucket.about(f"{place}/.lease") is not None
+
+
+def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(place, machine, monkeypatch):
+    monkeypatch.setattr(lease, "SECONDS", 0.03)
+    ended, read = threading.Event(), threading.Event()
+    monkeypatch.setattr(lease.watch, "end", lambda status: ended.set())
+    own = bucket.read
+
+    def refuse(address):
+        read.set()
+        raise UnreachableError("the network is away")
+
+    with lease.held(place):
+        monkeypatch.setattr(bucket, "read", refuse)
+        assert read.wait(10)
+        monkeypatch.setattr(bucket, "read", own)
+    assert not ended.is_set()
+    assert bucket.about(f"{place}/.lease") is None
+
+
+def test_what_is_gone_between_the_listing_and_the_reading_is_not_there(place, machine, monkeypatch):
+    folder = mirror.local(place)
+    bucket.put_bytes(b"old", f"{place}/failure.json")
+    mirror.fetch(folder)
+    listed = {"failure.json": bucket.Object(3, "another")}
+    monkeypatch.setattr(bucket, "below", lambda address: listed)
+    bucket.remove(place, ["failure.json"])
+    mirror.fetch(folder)
+    assert not (folder / "failure.json").exists()
+
+
+def test_a_download_is_left_alone_by_whoever_clears_up_meanwhile(place, machine, monkeypatch):
+    folder = mirror.local(place)
+    bucket.put_bytes(b"weights", f"{place}/model.safetensors")
+    system = bucket._system(place)
+    own, came = system.get_file, []
+
+    def meanwhile(address, part, **named):
+        own(address, part, **named)
+        came.append(part)
+        if len(came) == 1:
+            mirror.fetch(folder)
+            atomic._remove_abandoned.__wrapped__(folder)
+
+    monkeypatch.setattr(system, "get_file", meanwhile)
+    mirror.fetch(folder)
+    assert len(came) == 2
+    assert [each.name for each in folder.iterdir()] == ["model.safetensors"]
+
+
+def test_a_reader_leaves_alone_what_a_run_of_its_machine_has_not_sent_yet(place, machine):
+    bucket.put_bytes(json.dumps({"config": {"seed": 0}}).encode(), f"{place}/one/manifest.json")
+    run = mirror.fetch(mirror.local(f"{place}/one"))
+    (run / "metrics.jsonl").write_text("a line\n")
+    mirror.settle(run)
+    (run / "metrics.jsonl").write_text("a line\nand one more\n")
+    (run / "goodput.json").write_text("{}")
+    assert results.main([place]) == 0
+    assert (run / "metrics.jsonl").read_text() == "a line\nand one more\n"
+    assert (run / "goodput.json").exists()
+
+
+def test_what_is_sent_apart_is_not_sent_with_the_rest_of_a_run(place, machine):
+    run = mirror.local(f"{place}/one")
+    for name in ("metrics.jsonl", "checkpoints/2.orbax-checkpoint-tmp/default/d", "checkpoints/1/default/d"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("")
+    mirror.settle(run)
+    assert bucket.below(f"{place}/one").keys() == {"metrics.jsonl"}
 
 
 def test_a_library_that_is_not_installed_is_told_with_the_extra_that_has_it(monkeypatch, machine):
@@ -327,3 +398,14 @@ def test_how_a_run_ended_and_what_its_inputs_were_is_known_on_another_machine(pl
     bucket.put_bytes(b"2", f"{place}/data/rows.jsonl")
     outcome._files.cache_clear()
     assert outcome.known(folder, outcome.Asked.of(config)) is None
+
+
+def test_what_lies_in_a_bucket_is_removed_there_too():
+    """Whoever removes by the disk's own means would leave the bucket's, which comes back with the next reading."""
+    package = Path(results.__file__).parent
+    means = re.compile(r"\.(unlink|rmdir|rmtree|rename)\(")
+    here = {file.relative_to(package).as_posix() for file in package.rglob("*.py") if means.search(file.read_text())}
+    assert here == {
+        *(f"runtime/{name}.py" for name in ("atomic", "bucket", "carried", "mirror")),
+        "certificate/signing.py",
+    }
