@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 from immunax.runtime import signals, watch
 from immunax.runtime.exits import EXIT_BUG, is_stop
@@ -17,7 +16,7 @@ def ended_with_others() -> Iterator[None]:
         yield
     except SystemExit as asked:
         if processes() > 1 and asked.code not in (0, None):
-            _leave(asked.code if isinstance(asked.code, int) else EXIT_BUG)
+            watch.end(asked.code if isinstance(asked.code, int) else EXIT_BUG)
         if is_stop(asked.code):
             signals.end(asked.code)
         raise
@@ -25,10 +24,4 @@ def ended_with_others() -> Iterator[None]:
         if processes() == 1:
             raise
         traceback.print_exc()
-        _leave(EXIT_BUG)
-
-
-def _leave(status: int) -> NoReturn:
-    """Ends one process of a job with the others: JAX's own end would wait for them."""
-    watch.leave(status)
-    signals.end(status)
+        watch.end(EXIT_BUG)

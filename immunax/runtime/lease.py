@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import getnode, uuid4
 
-from immunax.runtime import bucket, console, pace, signals, stand_ins
+from immunax.runtime import bucket, console, pace, stand_ins, watch
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.exits import EXIT_LOST
@@ -92,7 +92,7 @@ def _renewing(address: str, name: str, ended: threading.Event) -> None:
         with suppress(UserError):  # the next time
             if not _is_ours(address, name):
                 say(f"error: {address} has lapsed and another process has taken it: this one ends", error=True)
-                signals.end(EXIT_LOST)
+                watch.end(EXIT_LOST)
             bucket.put_bytes(_content(name), address)
 
 
@@ -114,8 +114,14 @@ def _host() -> str:
 def _read(address: str) -> dict | None:
     if bucket.about(address) is None:
         return None
-    with suppress(ValueError, UserError):
-        said = json.loads(bucket.read(address))
+    try:
+        found = bucket.read(address)
+    except UserError:
+        if bucket.about(address) is None:
+            return None
+        raise
+    with suppress(ValueError):
+        said = json.loads(found)
         if isinstance(said, dict) and {"name", "host", "at"} <= said.keys():
             return said
     return {"name": "", "host": "?", "at": 0.0}

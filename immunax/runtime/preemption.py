@@ -3,7 +3,7 @@
 import signal
 from types import FrameType
 
-from immunax.runtime import together
+from immunax.runtime import together, watch
 from immunax.runtime.escaped import say
 from immunax.runtime.exits import by_signal
 from immunax.runtime.signals import Handling, told
@@ -52,7 +52,11 @@ class Preemption(Handling):
         """The exit status that the run was asked for, by any of its processes, up to the end of its last step; else None."""
         asked = [name for name in together.gathered(self.signal_name) if name is not None]
         self._unasked = not asked
-        return by_signal(asked[0]) if asked else None
+        if not asked:
+            return None
+        status = by_signal(asked[0])
+        watch.agreed(status)
+        return status
 
     def act(self, number: signal.Signals, first: bool, frame: FrameType | None) -> None:
         """See the class."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -37,10 +37,21 @@ def patience() -> float:
     return math.inf if _watch is None else _watch.seconds
 
 
-def leave(status: int) -> None:
-    """Tells the others, where there are any, that this process ends with a status before its time: they end with it too."""
+def end(status: int) -> NoReturn:
+    """Ends this process before its time, and with it the others, where there are any: JAX's own end would wait for them."""
     if _watch is not None:
         _watch.leave(status)
+    signals.end(status)
+
+
+def agreed(status: int) -> None:
+    """Lets this process close what is open though another one leaves before it: all of them know that they end, and how.
+
+    Args:
+      status: that all end with.
+    """
+    if _watch is not None:
+        _watch.agreed = status
 
 
 def first_says(text: str) -> bool:
@@ -128,6 +139,9 @@ class Watch:
       hosts: of all, by index.
       seconds: that one may be silent, or behind the others.
       stall: seconds in which none may go on; None for ever.
+
+    Attributes:
+      agreed: the status that all are known to end with; None while they are at work.
     """
 
     def __init__(
@@ -144,6 +158,8 @@ class Watch:
         self._last, self._went_on = self._all_paces(), now
         self._asked = now
         self._left, self._beat = False, 0
+        self.agreed: int | None = None
+        self._gone: dict[int, float] = {}
         # A beat under way would be heard behind the farewell; a signal may come within it.
         self._saying = threading.RLock()
         self._over, self._threads = threading.Event(), []
@@ -219,7 +235,11 @@ class Watch:
             return
         first, *numbers = text.split()
         if first == _LEFT:
-            signals.end(int(numbers[0]))
+            # Process 0 alone, which writes what the others do not, and through which all talk.
+            if self._index or int(numbers[0]) != self.agreed:
+                signals.end(int(numbers[0]))
+            self._gone.setdefault(index, time.monotonic())
+            return
         self._said[index], self._heard[index] = text, time.monotonic()
         found = Pace(*map(int, numbers))
         if found != self._paces[index]:
@@ -231,7 +251,9 @@ class Watch:
         if now - self._asked > self.seconds:
             # Through it all have talked: nobody knows who else is left to say so.
             self._lose([0], "is gone or does not answer", first=True)
-        others = [each for each in self._said if each != self._index]
+        if self.agreed is not None and any(now - since > self.seconds for since in self._gone.values()):
+            signals.end(self.agreed)
+        others = [each for each in self._said if each != self._index and each not in self._gone]
         if silent := [each for each in others if now - self._heard[each] > self.seconds]:
             self._lose(silent, f"has not answered for {self.seconds:g} s")
         for index in others:

@@ -166,6 +166,28 @@ def test_who_leaves_takes_the_others_along(service, watched):
         beat(service, watched, "0 0 0", "left 143")
 
 
+def test_the_first_closes_what_is_open_where_all_have_agreed_to_end(service, clock, raised_end, monkeypatch):
+    monkeypatch.setattr(pace, "_work", 0)
+    first = Watch(service, 0, ["a", "b", "c"], 5)
+    first.agreed = 143
+    for _ in range(4):
+        service.held |= {"immunax/alive/1": "left 143", "immunax/alive/2": f"{clock.now} 0 0"}
+        first.round()
+        pace.worked()
+        clock.now += 1
+    clock.now += 2
+    with pytest.raises(EndedError, match="143"):
+        first.round()
+
+
+def test_the_first_ends_with_another_one_that_ends_otherwise_than_agreed(service, clock, raised_end):
+    first = Watch(service, 0, ["a", "b"], 5)
+    first.agreed = 143
+    service.held["immunax/alive/1"] = "left 1"
+    with pytest.raises(EndedError, match="1"):
+        first.round()
+
+
 def test_a_process_that_leaves_says_so(service, watched):
     watched.leave(2)
     assert service.held["immunax/alive/1"] == "left 2"

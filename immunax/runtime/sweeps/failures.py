@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from immunax.runtime import bucket, mirror, stand_ins, together
+from immunax.runtime import bucket, mirror, stand_ins, together, watch
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.exits import EXIT_BUG, EXIT_LOST, is_stop
@@ -127,8 +127,12 @@ class Failures:
                 mirror.remove(self.file)
         if not found:
             return
+        statuses = [each.status for each in found]
+        status = next((worst for worst in (EXIT_BUG, EXIT_LOST) if worst in statuses), statuses[0])
+        if kind is None:
+            watch.agreed(status)
+            together.barrier()  # none leaves before all know that they end
         if is_leader():
             say(f"error: {len(found)} of the sweep's jobs failed: {'; '.join(each.job for each in found)}", error=True)
         if kind is None:
-            statuses = [each.status for each in found]
-            raise SystemExit(next((worst for worst in (EXIT_BUG, EXIT_LOST) if worst in statuses), statuses[0]))
+            raise SystemExit(status)
