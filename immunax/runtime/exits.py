@@ -7,8 +7,8 @@ EXIT_BUG = 1
 EXIT_USER = 2
 """Of a mistake in what the user gave."""
 EXIT_LOST = 142
-"""Another process of the job is not there, is silent, or is gone: a launcher starts such jobs again, as those that a signal has
-stopped. As of a process that an alarm ended (128 + SIGALRM)."""
+"""Another process of the job, or a bucket, is not there, is silent, or is gone: a launcher starts such jobs again, as those that
+a signal has stopped. As of a process that an alarm ended (128 + SIGALRM)."""
 _SIGNALLED = 128  # as a shell has it
 EXIT_TERMINATED, EXIT_INTERRUPTED = _SIGNALLED + signal.SIGTERM, _SIGNALLED + signal.SIGINT
 

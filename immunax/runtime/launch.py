@@ -1,8 +1,8 @@
 """Turns a function of a configuration into a command: Hydra, with mistakes told in one line.
 
 Exit statuses: 0 done; 1 a bug, with its traceback; 2 a mistake of the user, in one line on standard error; 143 and 130 ended by
-SIGTERM and by Ctrl-C, see ``signals``; 142 another process of the job is lost, see ``meeting``; whatever else the task itself
-exits with. A sweep goes on behind a job that failed, and exits with that job's status, see ``sweeps.failures``.
+SIGTERM and by Ctrl-C, see ``signals``; 142 another process of the job is lost, or a bucket does not answer; whatever else the
+task itself exits with. A sweep goes on behind a job that failed, and exits with that job's status, see ``sweeps.failures``.
 """
 
 import logging

@@ -9,13 +9,13 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from immunax.runtime import atomic, digest, mirror
-from immunax.runtime.errors import UserError, close_behind
+from immunax.runtime.errors import UnreachableError, UserError, close_behind
 from immunax.runtime.leader import is_leader
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class Metrics:
             for tracker in self._trackers:
                 tracker.log(int(step), full)
         if time.monotonic() - self._sent >= _SEND_SECONDS:
-            self.send()
+            with suppress(UnreachableError):  # the next time
+                self.send()
 
     def send(self) -> None:
         """Sends a bucket what was logged. Before a checkpoint, as a restart from it does not log those steps again.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from immunax.runtime import watch
 from immunax.runtime.atomic import disk_error, is_full, is_within
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import UnreachableError, UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.exits import EXIT_INTERRUPTED, EXIT_LOST, EXIT_USER
 from immunax.runtime.meeting import LostError
@@ -33,7 +33,7 @@ def in_one_line(outputs: Path | None = None) -> Iterator[None]:
             raise
         if watch.first_says(str(mistake)):
             say(f"error: {mistake}", error=True)
-        raise SystemExit(EXIT_LOST if isinstance(mistake, LostError) else EXIT_USER) from None
+        raise SystemExit(EXIT_LOST if isinstance(mistake, (LostError, UnreachableError)) else EXIT_USER) from None
 
 
 def _refusal(outputs: Path | None, error: Exception) -> UserError | None:

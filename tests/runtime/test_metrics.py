@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 
-from immunax.runtime.errors import UserError
+from immunax.runtime import metrics as runtime_metrics
+from immunax.runtime.errors import UnreachableError, UserError
 from immunax.runtime.metrics import FILE, Metrics, Mlflow, Wandb, read, record
 
 
@@ -65,6 +66,21 @@ def test_a_full_disk_is_told_in_one_line_by_each_method(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file; choose another folder"):
         Metrics(tmp_path / "file")
+
+
+def test_a_bucket_that_does_not_answer_for_a_while_ends_no_run_between_two_checkpoints(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise UnreachableError("the network is away")
+
+    monkeypatch.setattr(runtime_metrics, "_SEND_SECONDS", 0.0)
+    with Metrics(tmp_path) as metrics:
+        monkeypatch.setattr(runtime_metrics.mirror, "is_mirrored", lambda folder: True)
+        monkeypatch.setattr(runtime_metrics.mirror, "settle", refuse)
+        metrics.log(1, "train", {"loss": 0.5})
+        with pytest.raises(UnreachableError):
+            metrics.send()
+        monkeypatch.undo()
+    assert len(read(tmp_path / FILE)) == 1
 
 
 def test_a_full_disk_keeps_no_tracker_from_being_closed(tmp_path):
