@@ -123,7 +123,7 @@ def _get_or_make_together(
             _get_or_make(entry, key, make, read, write)
         return _found(entry, lambda folder: None, told=True) is not None
 
-    if not together.agreed(there):
+    if not (together.agreed(there) and all(together.gathered(_is_brought(entry)))):
         value = make()
         try:
             _keep_together(entry, key, value, write)
@@ -157,6 +157,11 @@ def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[
         return None
 
 
+def _is_brought(entry: Path) -> bool:
+    """Whether this process has an entry as it was written, where each host has a copy of its own."""
+    return not mirror.is_mirrored(entry) or _found(entry, lambda folder: None) is not None
+
+
 def _keep(entry: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
     with atomic.directory(entry) as temp:
         _fill(temp, key, value, write)
@@ -168,7 +173,7 @@ def _keep_together(entry: Path, key: Mapping[str, Any], value: T, write: Callabl
     refusal = None
     try:
         with ExitStack() as stack:
-            together.agreed(lambda: folders.append(stack.enter_context(atomic.directory(entry))))
+            together.agreed(lambda: folders.append(stack.enter_context(_place(entry))))
             if is_leader():
                 _fill(folders[0], key, value, write)
             else:
@@ -180,6 +185,14 @@ def _keep_together(entry: Path, key: Mapping[str, Any], value: T, write: Callabl
             raise
         refusal = error
     together.agreed(lambda: _raise(refusal))
+
+
+@contextmanager
+def _place(entry: Path) -> Iterator[Path]:
+    """A folder that becomes an entry, or is thrown away where another job has made the same meanwhile, which may be read."""
+    there = _found(entry, lambda folder: None) is not None
+    with tempfile.TemporaryDirectory() if there else atomic.directory(entry) as folder:
+        yield Path(folder)
 
 
 def _raise(error: Exception | None) -> None:

@@ -199,3 +199,16 @@ def test_other_code_makes_it_again(monkeypatch):
     monkeypatch.setattr(cache, "code_digest", lambda parts: "edited")
     fetch(made, {"k": 1})
     assert len(made) == 2
+
+
+def test_what_another_job_has_kept_meanwhile_stays_in_its_place(tmp_path):
+    fetch([], {"k": 1})
+    (file,) = cache.root().rglob("arrays.safetensors")
+    before = file.stat().st_ino
+    with cache._place(file.parent) as folder:
+        (folder / "arrays.safetensors").write_text("the same, made by this job")
+    assert file.stat().st_ino == before
+    file.write_text("damaged")
+    with cache._place(file.parent) as folder:
+        (folder / "made").write_text("anew")
+    assert [each.name for each in file.parent.iterdir()] == ["made"]
