@@ -75,7 +75,7 @@ def main(config: UserConfig) -> None:
     start = start_model(config.build("start"), setup, loaded)
     base = loaded if defense.reference == "base" else None
     del loaded
-    with open_metrics(config, folder) as metrics:
+    with export.left_behind(folder, training.keep), open_metrics(config, folder) as metrics:
         outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS, base)
         del base
         if outcome.stopped is not None:

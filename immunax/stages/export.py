@@ -1,5 +1,7 @@
 """What a run leaves for others: the model, and its adapters with what they belong to; and what it does not leave."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from immunax.models.lora import LoraSpec
 from immunax.models.model import Params
 from immunax.outer.training import ALL, LAST, RESULTS, Training
 from immunax.runtime import mirror
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError, UserError
 from immunax.runtime.leader import is_leader
 from immunax.stages.defend import Defended
 from immunax.stages.setup import CHECKPOINTS, MODEL
@@ -49,7 +51,7 @@ def leave(folder: Path, keep: str) -> None:
     """Removes the checkpoints of a run that has ended and that are not to stay; never what it has exported.
 
     Args:
-      folder: the run's, whose manifest says that it has ended.
+      folder: the run's, whose manifest says that it has ended, or which can go no further.
       keep: as :attr:`~immunax.outer.training.Training.keep`.
     """
     checkpoints = folder / CHECKPOINTS
@@ -60,6 +62,20 @@ def leave(folder: Path, keep: str) -> None:
         return
     for step in _steps(checkpoints)[:-1]:
         mirror.remove(checkpoints / str(step))
+
+
+@contextmanager
+def left_behind(folder: Path, keep: str) -> Iterator[None]:
+    """:func:`leave` for a run that diverges within the block: no start would go on from its checkpoints to another end.
+
+    Args:
+      folder, keep: as there.
+    """
+    try:
+        yield
+    except DivergedError:
+        leave(folder, keep)
+        raise
 
 
 def _steps(checkpoints: Path) -> list[int]:

@@ -11,7 +11,7 @@ from immunax.models import peft, weights
 from immunax.models.hub import ModelSource
 from immunax.models.lora import LoraSpec, merge
 from immunax.outer.training import Training
-from immunax.runtime.errors import UserError
+from immunax.runtime.errors import DivergedError, UserError
 from immunax.stages import export
 from immunax.stages.defend import Defended
 
@@ -65,6 +65,16 @@ def test_of_checkpoints_the_newest_by_number_or_all_or_none_stay(tmp_path, keep,
         there = tmp_path / "checkpoints"
         assert ((there.exists() and {each.name for each in there.iterdir()}) or None) == left
         assert (tmp_path / "model" / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "there"), [(DivergedError("the loss is nan"), False), (UserError("a full disk"), True)]
+)
+def test_a_run_that_diverged_keeps_no_checkpoints_and_one_that_failed_goes_on_from_them(tmp_path, error, there):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(type(error)), export.left_behind(tmp_path, "export"):
+        raise error
+    assert (tmp_path / "checkpoints").exists() is there
 
 
 def test_another_process_than_the_leader_removes_nothing(tmp_path, monkeypatch):

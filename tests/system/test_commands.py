@@ -447,6 +447,7 @@ def test_a_mistake_ends_with_one_clear_line(run, trained, home, overrides, messa
     if any("1e30" in part for part in given):
         (named,) = [part.removeprefix("run=") for part in given if part.startswith("run=")]
         assert json.loads((home / "outputs" / named / "failure.json").read_text())["diverged"] is True
+        assert not (home / "outputs" / named / "checkpoints").exists()
 
 
 def test_importing_the_commands_starts_no_device():
