@@ -135,7 +135,7 @@ class ModelSource:
     def speech(self) -> dict[str, Any]:
         """What its tokenizer is told beyond its files: the template by name, or by the SHA-256 of its file, and its arguments."""
         chosen = self.chat_template
-        file = None if chosen is None else Path(chosen).expanduser()
+        file = None if chosen is None else mirror.brought(chosen)
         template = digest.of_file(file) if file is not None and file.is_file() else chosen
         return {"chat_template": template, "template_args": dict(self.template_args)}
 
@@ -268,7 +268,7 @@ def base_of(path: Path) -> ModelSource:
         source = resolve(mirror.named(beside) if mirror.is_there(beside) or beside.exists() else name)
     except (OSError, RuntimeError) as error:  # too long a name, or ~NAME of no user
         raise UserError(f"{path}: its base {shown(name)} is no path; write the base's folder or Hub id.") from error
-    if peft.is_adapter(Path(source.path).expanduser()):
+    if peft.is_adapter(mirror.fetch(mirror.local(source.path), lambda name: name in (peft.CONFIG, folder.CONFIG))):
         raise UserError(f"{path}: its base {name!r} is an adapter itself; merge that into its own base first.")
     source = replace(source, revision=revision) if revision and source.package is None else source
     # Whoever makes an adapter would else say what is fetched to this machine.

@@ -1,3 +1,5 @@
+import hashlib
+
 import buckets
 import jax
 import numpy as np
@@ -28,6 +30,15 @@ def test_a_model_in_a_bucket_is_the_one_on_a_disk_on_every_device_and_its_weight
     assert one.digests == other.digests
     assert hub.digests(folder) == hub.digests(mirror.local(address))
     assert not (mirror.local(address) / "model.safetensors").exists()
+
+
+def test_a_template_in_a_bucket_is_told_by_what_it_holds(model):
+    _, address = model
+    told = []
+    for text in ("one", "another"):
+        bucket.put_bytes(text.encode(), f"{address}.jinja")
+        told.append(hub.ModelSource(address, chat_template=f"{address}.jinja").speech["chat_template"])
+    assert told == [hashlib.sha256(text).hexdigest() for text in (b"one", b"another")]
 
 
 @pytest.mark.parametrize("transposed", [False, True])
