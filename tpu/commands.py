@@ -17,9 +17,10 @@ from tpu.job import Job
 from tpu.manifests import HERE, Cluster
 from tpu.mistakes import OutsideError
 from tpu.names import positive
+from tpu.patience import Patience
 from tpu.queued import ABSENT, ANY_JOB, Found, Request
 from tpu.slices import Shape, of_type
-from tpu.tending import Patience, Tending, alone
+from tpu.tending import Tending, alone
 
 _WEEK = "7d"
 _ON_SLICES = ("kueue", "ray")

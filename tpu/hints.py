@@ -24,6 +24,13 @@ class _Hint(NamedTuple):
 
 # In this order: what is told first hides what it also matches.
 _HINTS = (
+    # gcloud takes a network that is gone for credentials that are none, whenever its token of an hour has to be renewed.
+    _Hint(
+        "Max retries exceeded|NameResolution|Failed to resolve|Unable to find the server|TransportError|Read timed out"
+        "|network connectivity",
+        "the network does not reach Google.",
+        False,
+    ),
     _Hint(
         "ALREADY_EXISTS|already exists", "it is taken up where it is for the same job; else choose another name.", False
     ),
@@ -34,7 +41,8 @@ _HINTS = (
         False,
     ),
     _Hint("SERVICE_DISABLED|has not been used in project", "gcloud services enable tpu.googleapis.com"),
-    _Hint("Reauthentication|auth login|credentials|an active account", "gcloud auth login"),
+    _Hint("[Rr]eauth|invalid_grant|an active account|(valid|invalid authentication) credentials", "gcloud auth login"),
+    _Hint("auth login|credentials", "gcloud auth login, in another terminal, where the network is there.", False),
     _Hint(r"Error parsing \[queued_resource\]", "give --project, or: gcloud config set project PROJECT"),
     _Hint("[Uu]nknown zone|Permission denied on 'locations/|[Ii]nvalid.*zone|[Ll]ocation .*not", _ZONES),
     _Hint(

@@ -171,7 +171,11 @@ def _place(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--poll", type=float, default=30.0, metavar="SECONDS", help="between questions to the service")
     parser.add_argument(
-        "--tries", type=int, default=5, metavar="N", help="failures of one kind in a row that are borne"
+        "--tries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="failures of one kind in a row that are borne; twenty times as many, over hours, of a service that has answered",
     )
 
 

@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from immunax.runtime.errors import UserError
@@ -14,28 +13,13 @@ from tpu import hints, queued
 from tpu.calls import Calls, told
 from tpu.hosts import BEGINS, LOST, Hosts
 from tpu.mistakes import AGAIN, OutsideError
+from tpu.patience import Patience
 from tpu.queued import ABSENT, ACTIVE, FAILED, SUSPENDED, Found, Request
 from tpu.source import Source
 from tpu.standing import Standing
 
 _LASTING_SECONDS = 6 * 3600.0
 """A start that ends behind more has been of use: ten that are lost by themselves take less."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How often what fails is tried again, and how long is waited.
-
-    Attributes:
-      poll: seconds between questions to the service.
-      tries: failures of one kind in a row that are borne: requests that fail, questions without answer, machines that are
-        silent although the slice is there.
-      sleep: waits some seconds.
-    """
-
-    poll: float
-    tries: int
-    sleep: Callable[[float], None]
 
 
 class Tending:
@@ -57,6 +41,7 @@ class Tending:
         self._standing, self._what, self._patience = standing, what, patience
         self._said = ""
         self._failures = 0
+        self._has_answered = False
 
     def had(self) -> None:
         """Waits until the slice is there, asking for it where nobody has; one that failed or was taken is asked for anew.
@@ -133,14 +118,7 @@ class Tending:
           OutsideError: it may stand still.
         """
         told(f"deleting {self._request.name}")
-        self._failures = 0
-        while True:
-            try:
-                queued.delete(self._calls, self._request)
-                break
-            except OutsideError as error:
-                self._borne(error)
-                self._patience.sleep(self._patience.poll)
+        self._patience.answered(lambda: queued.delete(self._calls, self._request), through_outage=True)
         self._standing.gone(self._request.name)
 
     def _followed(self, hosts: Hosts, source: Source, restart: Callable[[], None]) -> tuple[int | None, int]:
@@ -173,15 +151,11 @@ class Tending:
             self._patience.sleep(self._patience.poll)
 
     def _described(self, supposed: str = ACTIVE) -> Found:
-        for left in reversed(range(self._patience.tries)):
-            try:
-                found = queued.describe(self._calls, self._request, supposed)
-                break
-            except OutsideError as error:
-                if not left or error.hopeless:
-                    raise
-                told(f"{error} (again in {self._patience.poll:g} s)")
-                self._patience.sleep(self._patience.poll)
+        # A service that has answered will again; until then what it was asked for may stand, billed, with nobody to give it back.
+        found = self._patience.answered(
+            lambda: queued.describe(self._calls, self._request, supposed), through_outage=self._has_answered
+        )
+        self._has_answered = True
         if found.state == ABSENT:
             self._standing.gone(self._request.name)
         else:

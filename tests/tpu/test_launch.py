@@ -199,6 +199,8 @@ def test_a_request_that_fails_for_want_of_chips_is_asked_for_anew_and_not_for_ev
             "ERROR: (gcloud) There was a problem refreshing your current auth tokens: Reauthentication failed",
             "auth login",
         ),
+        ("ERROR: (gcloud) You do not currently have an active account selected.", "auth login"),
+        ("ERROR: (gcloud) invalid_grant: Token has been expired or revoked.", "auth login"),
         ("ERROR: (gcloud) Insufficient reserved capacity. Contact customer support.", "without a reservation"),
     ],
 )
@@ -227,6 +229,51 @@ def test_a_log_that_is_cut_goes_on_where_it_was(outside):
     assert (status, out) == (0, "step 1\nstep 2\nstep 3\n"), err
     assert err.count("connecting again") == 2
     assert len(outside.calls("start.sh run")) == 1
+
+
+# What gcloud 528 says with a token that has to be renewed and no network, and with a token that is good.
+EXPIRED = """ERROR: (gcloud.alpha.compute.tpus.queued-resources.describe) There was a problem refreshing your current auth \
+tokens: HTTPSConnectionPool(host='oauth2.googleapis.com', port=443): Max retries exceeded with url: /token (Caused by \
+NameResolutionError("<urllib3.connection.HTTPSConnection object at 0x7f0d>: Failed to resolve 'oauth2.googleapis.com' \
+([Errno -3] Try again)"))
+Please run:
+
+  $ gcloud auth login
+
+to obtain new credentials."""
+CRASHED = (
+    "ERROR: gcloud crashed (ProxyError): HTTPSConnectionPool(host='tpu.googleapis.com', port=443): Max retries exceeded"
+)
+CUT = {"follows": [{"log": ["step 1"]}, {"log": ["step 1", "done"], "ended": 0}]}
+
+
+def at(outside, word, scenario):
+    """The number of the last call of a kind in a run of a scenario."""
+    outside.scenario(**scenario)
+    assert run(outside)[0] == 0
+    return max(number for number, kind in enumerate(kinds(outside)) if kind == word)
+
+
+@pytest.mark.parametrize("said", [EXPIRED, CRASHED], ids=["expired", "crashed"])
+@pytest.mark.parametrize(("asked", "times"), [("describe", 99), ("delete", 99), ("delete", 100)])
+def test_a_network_that_is_gone_for_a_night_ends_neither_the_tending_nor_the_deletion(outside, said, asked, times):
+    number = at(outside, asked, CUT)
+    outside.scenario(**CUT, fail=[number, times], failure=[1, "", said])
+    flags = ("--zone", "us-west4-a", "--bucket", "gs://bucket", "--unchecked")
+    status, out, err = outside.launch("run", "pod1", *flags, "--", *JOB)
+    assert (status, out) == (0 if times == 99 else 4, "step 1\ndone\n"), err
+    assert sum(outside.waited) > 15 * 3600
+    assert max(outside.waited) == 600
+    assert (DELETION in err) == (times == 100)
+
+
+def test_a_network_that_is_not_there_at_all_is_not_waited_for_over_hours(outside):
+    number = at(outside, "objects describe", CUT) + 3
+    outside.scenario(**CUT, fail=[number, None], failure=[1, "", EXPIRED])
+    status, _, err = run(outside)
+    assert status == 4
+    assert len(outside.calls("queued-resources describe")) == 3
+    assert "the network does not reach Google" in err.splitlines()[-1]
 
 
 def test_a_job_that_cannot_be_followed_for_ever_is_told_and_its_slice_is_named(outside):
