@@ -126,7 +126,7 @@ def followed(first, mark, scenario):
         keep("life.json", one["taken"])
     if one.get("ended") is None:
         return 255, out, "Connection reset by peer"
-    return 0, f"{out}immunax: {mark} ended {one['ended']}\n", ""
+    return 0, f"{out}immunax: {mark} ended {one['ended']}{' given up' if one.get('given_up') else ''}\n", ""
 
 
 def real(argv, command, scenario):

@@ -79,7 +79,7 @@ def status(options: argparse.Namespace) -> int:
 def logs(options: argparse.Namespace) -> int:
     """Prints the log of a slice's command until it ends."""
     request, _ = _there(options)
-    ended, _ = _hosts(options, request).follow(None, 0)
+    ended = _hosts(options, request).follow(None, 0).status
     if ended is None:
         raise OutsideError(f"{request.name}: the connection to its first machine was cut, or nothing ran there.")
     return ended

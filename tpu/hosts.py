@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import taking_all
@@ -26,6 +27,20 @@ LOST = None
 BEGINS = -1
 """Of a job that its first machine starts again, as all have to."""
 _BEGINS = re.compile(r"immunax: ended with \d+, starting again \(")
+
+
+class Followed(NamedTuple):
+    """What a log has come to.
+
+    Attributes:
+      status: of the command's end, ``LOST`` or ``BEGINS``.
+      lines: of the log that are printed.
+      given_up: whether its first machine has started the command again as often as it does.
+    """
+
+    status: int | None
+    lines: int
+    given_up: bool = False
 
 
 class _BeginsError(Exception):
@@ -99,25 +114,22 @@ class Hosts:
         """Starts the command where it is gone with no end of its own; see :meth:`start`."""
         self._each(self._script(source, "rerun", *variables, "--", *command), "start again")
 
-    def follow(self, source: Source | None, seen: int) -> tuple[int | None, int]:
+    def follow(self, source: Source | None, seen: int) -> Followed:
         """Prints the log of the first machine until the command ends there, or the connection is lost.
 
         Args:
           source: the code; None for the newest there.
           seen: lines of the log that were printed before.
-
-        Returns:
-          The command's exit status, ``LOST`` or ``BEGINS``; and the lines that are printed now.
         """
-        mark, status, lines, is_new = secrets.token_hex(8), LOST, seen, False
-        ended = re.compile(rf"immunax: {mark} ended (\d+)")
+        mark, status, lines, is_new, given_up = secrets.token_hex(8), LOST, seen, False, False
+        ended = re.compile(rf"immunax: {mark} ended (\d+)( given up)?")
         out = taking_all(sys.stdout)
 
         def line(text: str) -> None:
-            nonlocal status, lines, is_new
+            nonlocal status, lines, is_new, given_up
             found, (number, tab, said) = ended.fullmatch(text), text.partition("\t")
             if found:
-                status = int(found[1])
+                status, given_up = int(found[1]), found[2] is not None
             # gcloud itself connects again, and then begins anew.
             elif tab and number.isdecimal() and int(number) > lines:
                 lines = int(number)
@@ -131,8 +143,8 @@ class Hosts:
         try:
             self.calls.follow(self.argv(self.request.nodes[0], "0", command), line, f"immunax: {mark} ended 0")
         except _BeginsError:
-            return BEGINS, lines
-        return status, lines
+            return Followed(BEGINS, lines)
+        return Followed(status, lines, given_up)
 
     def ask(self, what: str) -> None:
         """Prints what every machine says of its command, or ends the command there.

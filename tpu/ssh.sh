@@ -88,7 +88,10 @@ while [ -z "$status" ]; do
   exec 3< <(on 0 follow "$next" "$mark" || true)
   while IFS= read -r line <&3; do
     case $line in
-    "immunax: $mark ended "*) status=${line##* } ;;
+    "immunax: $mark ended "*)
+      status=${line#*" ended "}
+      status=${status%% *}
+      ;;
     "immunax: $mark now") now=1 ;;
     *$'\t'*)
       echo "${line#*$'\t'}"

@@ -6,7 +6,7 @@
 #   start.sh run NAME=VALUE... -- COMMAND starts the command, detached
 #   start.sh rerun NAME=VALUE... -- COMMAND the same, but not where it was stopped or has ended by itself
 #   start.sh follow LINE MARK             its log from a line on, numbered; immunax: MARK now, behind what was there; and at the
-#                                         end immunax: MARK ended STATUS
+#                                         end immunax: MARK ended STATUS, and "given up" behind it where it was
 #   start.sh state | stop                 whether it runs; SIGTERM to it, which saves and ends
 #
 # The command is started again where it ends with 142 (another process was lost) or by a signal (143, 137 of a kill, 139 ...),
@@ -91,7 +91,7 @@ run() {
     echo "immunax: refused: worker $(worker) runs another command; end it with: python -m tpu.launch stop NAME"
     return 2
   fi
-  rm -f "$job/status" "$job/stopped" "$job/log" "$job/pid"
+  rm -f "$job/status" "$job/stopped" "$job/given-up" "$job/log" "$job/pid"
   cat "$boot" >"$job/boot"
   printf '%s\0' "$@" >"$job/command"
   setsid nohup bash "$code/tpu/start.sh" supervise </dev/null >"$job/log" 2>&1 9>&- &
@@ -145,7 +145,10 @@ supervise() {
     child=''
     is_lost "$status" && [ -z "$stopping" ] || break
     [ $((SECONDS - begun)) -lt "$lasting" ] || times=0
-    [ "$times" -lt "$again_most" ] && [ "$all" -lt $((10 * again_most)) ] || break
+    if [ "$times" -ge "$again_most" ] || [ "$all" -ge $((10 * again_most)) ]; then
+      touch "$job/given-up"
+      break
+    fi
     times=$((times + 1)) all=$((all + 1))
     log_on_bucket
     echo "immunax: ended with $status, starting again ($times) in $again_seconds s"
@@ -177,7 +180,7 @@ follow() {
   # What was killed with no word may be started again; what somebody stopped may not.
   status=$(cat "$job/status" 2>/dev/null || echo 142)
   [ ! -f "$job/stopped" ] || status=130
-  echo "immunax: $mark ended $status"
+  echo "immunax: $mark ended $status$([ ! -f "$job/given-up" ] || echo ' given up')"
 }
 
 state() {

@@ -11,7 +11,7 @@ from pathlib import Path
 from immunax.runtime.errors import UserError
 from tpu import hints, queued
 from tpu.calls import Calls, told
-from tpu.hosts import BEGINS, LOST, Hosts
+from tpu.hosts import BEGINS, LOST, Followed, Hosts
 from tpu.mistakes import AGAIN, OutsideError
 from tpu.patience import Patience
 from tpu.queued import ABSENT, ACTIVE, FAILED, SUSPENDED, Found, Request
@@ -19,7 +19,7 @@ from tpu.source import Source
 from tpu.standing import Standing
 
 _LASTING_SECONDS = 6 * 3600.0
-"""A start that ends behind more has been of use: ten that are lost by themselves take less."""
+"""A start that is lost behind more, with no word that its machines gave up, has been of use."""
 
 
 class Tending:
@@ -78,7 +78,8 @@ class Tending:
           variables: ``NAME=VALUE`` each.
 
         Returns:
-          Its exit status; one of ``AGAIN`` where the slice is there and its machines have given up ``tries`` times in a row.
+          Its exit status; one of ``AGAIN`` where its machines have given up ``tries`` times in a row, or have lost it so often
+          within hours.
 
         Raises:
           UserError, OutsideError: see :meth:`had`.
@@ -91,24 +92,24 @@ class Tending:
                 hosts.install(source, bucket)
                 hosts.start(source, command, variables)
                 begun = time.monotonic()
-                status, seen = self._followed(hosts, source, lambda: hosts.restart(source, command, variables))
+                end = self._followed(hosts, source, lambda: hosts.restart(source, command, variables))
             except OutsideError as error:
                 if self._described().state == ACTIVE:
                     silent += 1
                     if error.hopeless or silent >= self._patience.tries:
                         raise
                 told(str(error))
-                status, seen = LOST, 0
-            if status is not None:
-                if status not in AGAIN:
-                    return status
-                # What was taken away is asked for anew; machines that are there have tried long enough themselves.
-                lasted = time.monotonic() - begun > _LASTING_SECONDS
-                ended = 0 if lasted or self._described().state != ACTIVE else ended + 1
+                end = Followed(LOST, 0)
+            if end.status is not None:
+                if end.status not in AGAIN:
+                    return end.status
+                # Machines that gave up have tried long enough themselves, however long that took: a slice is paid for.
+                is_new = time.monotonic() - begun > _LASTING_SECONDS or self._described().state != ACTIVE
+                ended = 0 if is_new and not end.given_up else ended + 1
                 if ended >= self._patience.tries:
-                    return status
-                told(f"the command ended with {status}: it is started again")
-            silent = 0 if seen else silent
+                    return end.status
+                told(f"the command ended with {end.status}: it is started again")
+            silent = 0 if end.lines else silent
             self._patience.sleep(self._patience.poll)
 
     def deleted(self) -> None:
@@ -121,7 +122,7 @@ class Tending:
         self._patience.answered(lambda: queued.delete(self._calls, self._request), through_outage=True)
         self._standing.gone(self._request.name)
 
-    def _followed(self, hosts: Hosts, source: Source, restart: Callable[[], None]) -> tuple[int | None, int]:
+    def _followed(self, hosts: Hosts, source: Source, restart: Callable[[], None]) -> Followed:
         """The job's end, through connections that are cut, as long as the slice is there.
 
         Args:
@@ -130,24 +131,21 @@ class Tending:
         """
         seen, cuts = 0, 0
         while True:
-            status, lines = hosts.follow(source, seen)
-            if status == BEGINS:
-                seen, cuts = lines, 0
+            end = hosts.follow(source, seen)
+            if end.status == BEGINS:
+                seen, cuts = end.lines, 0
                 try:
                     restart()
                 except OutsideError as error:  # a machine on its way up: the others wait for it, and begin again
                     told(str(error))
                 continue
-            if status is not LOST:
-                return status, lines
-            found = self._described()
-            if found.state != ACTIVE:
-                return LOST, lines
-            cuts = 0 if lines > seen else cuts + 1
+            if end.status is not LOST or self._described().state != ACTIVE:
+                return end
+            cuts = 0 if end.lines > seen else cuts + 1
             if cuts >= self._patience.tries:
                 raise OutsideError(f"{self._request.name}: its first machine does not say how the command stands.")
             told("the connection to the log was cut; the command goes on, connecting again")
-            seen = lines
+            seen = end.lines
             self._patience.sleep(self._patience.poll)
 
     def _described(self, supposed: str = ACTIVE) -> Found:

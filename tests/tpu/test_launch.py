@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from tpu import calls
+from tpu import calls, tending
 from tpu.calls import Calls
 from tpu.slices import ROOT
 
@@ -325,6 +325,22 @@ def test_a_job_that_its_slice_gives_up_again_and_again_is_given_up(outside):
     assert status == 142
     assert len(outside.calls("start.sh run")) == 3
     assert len(outside.calls("queued-resources delete")) == 1
+
+
+@pytest.mark.parametrize("taken", [None, ["SUSPENDED"]], ids=["there", "taken"])
+def test_a_job_that_its_machines_give_up_is_given_up_however_long_each_start_lasted(outside, monkeypatch, taken):
+    monkeypatch.setattr(tending, "_LASTING_SECONDS", -1.0)
+    outside.scenario(follows=[{"log": ["one"], "ended": 142, "given_up": True, "taken": taken}])
+    assert run(outside, "--tries", "3")[0] == 142
+    assert len(outside.calls("start.sh run")) == 3
+
+
+def test_a_job_that_is_lost_after_hours_is_started_again_however_often(outside, monkeypatch):
+    monkeypatch.setattr(tending, "_LASTING_SECONDS", -1.0)
+    lost = {"log": ["one"], "ended": 142}
+    outside.scenario(follows=[*[{**lost, "given_up": True}, lost] * 5, {"log": ["two"], "ended": 0}])
+    assert run(outside, "--tries", "2")[0] == 0
+    assert len(outside.calls("start.sh run")) == 11
 
 
 def test_a_call_without_an_end_is_one_that_failed(monkeypatch):

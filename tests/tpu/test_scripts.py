@@ -59,7 +59,8 @@ class Machine:
         lines.remove("immunax: mark now")
         assert lines[-1].startswith("immunax: mark ended ")
         assert [line.partition("\t")[0] for line in lines[:-1]] == [str(each + 1) for each in range(len(lines) - 1)]
-        return int(lines[-1].rpartition(" ")[2]), [line.partition("\t")[2] for line in lines[:-1]]
+        status, *self.given_up = lines[-1].removeprefix("immunax: mark ended ").split()
+        return int(status), [line.partition("\t")[2] for line in lines[:-1]]
 
 
 @pytest.fixture
@@ -96,7 +97,19 @@ def test_what_ends_so_again_and_again_is_given_up(machine):
     machine.python("exit 142")
     machine.call("run", "--", "python", IMMUNAX_AGAIN_MOST="3")
     status, log = machine.ended()
-    assert (status, len(log)) == (142, 3)
+    assert (status, len(log), machine.given_up) == (142, 3, ["given", "up"])
+    assert machine.call("rerun", "--", "python", IMMUNAX_AGAIN_MOST="3").stdout == "immunax: started 0\n"
+    machine.python("exit 0")
+    machine.call("stop")
+    machine.call("run", "--", "python")
+    assert (machine.ended()[0], machine.given_up) == (0, [])
+
+
+def test_what_lasts_each_time_is_given_up_too_in_the_end(machine):
+    machine.python("exit 142")
+    machine.call("run", "--", "python", IMMUNAX_AGAIN_MOST="1", IMMUNAX_LASTING="0")
+    status, log = machine.ended()
+    assert (status, len(log), machine.given_up) == (142, 10, ["given", "up"])
 
 
 def test_what_has_lasted_does_not_count_among_those_that_end_again_and_again(machine):
@@ -273,6 +286,12 @@ def test_plain_ssh_ends_with_the_status_of_the_first_host(hosts, ended):
     hosts.python(f"echo run >>runs; [ $(wc -l <runs) -gt 1 ] && exit {ended}; exit 142")
     status, out, _ = hosts.call("one", "two", "--", "immunax.train")
     assert (status, out) == (ended, "immunax: ended with 142, starting again (1) in 0 s\n")
+
+
+def test_plain_ssh_ends_with_the_status_of_what_its_host_gives_up(hosts):
+    hosts.python("exit 142")
+    status, out, _ = hosts.call("one", "--", "immunax.train")
+    assert (status, out.count("starting again")) == (142, 3)
 
 
 def test_plain_ssh_connects_again_where_the_log_is_cut_and_prints_no_line_twice(hosts, on_path):
