@@ -161,6 +161,16 @@ def git(argv, scenario):
     return 0, f"{'a' * 40}\n" if "rev-parse" in argv else "", ""
 
 
+def scontrol(argv, scenario):
+    """As ``_job_requeue_op`` of slurmctld has it: what is completing is queued again too, unless ``incomplete`` is asked for."""
+    state, shown = scenario.get("job", ["RUNNING", "JobState=RUNNING Reason=None Dependency=(null)"])
+    if argv[1] == "show":
+        return 0, f"{shown}\n", ""
+    if state == "RUNNING" or "incomplete" not in argv:
+        keep("requeued.json", argv[-1])
+    return 0, "", ""
+
+
 def answer(argv, given):
     """Status, standard output, standard error."""
     scenario = load("scenario.json", {})
@@ -172,6 +182,8 @@ def answer(argv, given):
         return queued_resources(argv, scenario)
     if "tpu-vm" in argv:
         return ssh(argv, scenario)
+    if argv[0] == "scontrol":
+        return scontrol(argv, scenario)
     if argv[1:2] == ["storage"]:
         return storage(argv, scenario)
     return 0, f"{argv[0]} was asked\n", ""

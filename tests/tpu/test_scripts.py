@@ -1,5 +1,6 @@
 """The scripts that run on machines: for real, with stubs of what they call."""
 
+import json
 import os
 import signal
 import subprocess
@@ -374,13 +375,40 @@ def test_an_element_of_a_slurm_array_runs_its_own_line(on_path, tmp_path):
 def test_an_element_that_was_stopped_is_queued_again_and_one_that_failed_is_not(on_path, tmp_path, status, again):
     done = sbatch(on_path, tmp_path, 1, f"exit {status}")
     assert done.returncode == (0 if again else status)
-    assert on_path.calls("scontrol requeue 7_1") == ([["scontrol", "requeue", "7_1"]] if again else [])
+    assert requeued(on_path) == ("7_1" if again else None)
+
+
+def requeued(on_path):
+    path = on_path.home / "requeued.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+ENDING = "JobState=COMPLETING Reason=None Dependency=(null)\n   PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime="
+
+
+# As slurmctld shows a job whose script lives for some seconds more.
+@pytest.mark.parametrize(
+    ("state", "shown", "again"),
+    [
+        ("CANCELLED", f"{ENDING}None", None),
+        ("CANCELLED", "JobState=COMPLETING Reason=None Dependency=(null)", None),
+        ("CANCELLED", "", None),
+        ("PREEMPTED", f"{ENDING}2026-01-01T00:00:01", "7_1"),
+        ("TIMEOUT", f"{ENDING}None".replace("Reason=None", "Reason=TimeLimit"), "7_1"),
+    ],
+)
+def test_an_element_that_was_cancelled_stays_so_and_one_that_was_taken_as_it_saved_is_queued_again(
+    on_path, tmp_path, state, shown, again
+):
+    on_path.scenario(job=[state, shown])
+    done = sbatch(on_path, tmp_path, 1, "exit 143")
+    assert (done.returncode, requeued(on_path)) == (0, again), done.stderr
 
 
 def test_an_element_that_is_stopped_a_hundred_times_is_given_up(on_path, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "100")
     assert sbatch(on_path, tmp_path, 1, "exit 142").returncode == 142
-    assert on_path.calls("scontrol requeue") == []
+    assert on_path.calls("scontrol") == []
 
 
 def test_the_image_runs_the_command_itself_as_process_one():
