@@ -19,7 +19,7 @@ def approved(
     shape: Shape,
     capacity: str,
     runs: Sequence[Run] | None = None,
-    at_once: int = 1,
+    at_once: int | None = 1,
 ) -> Price:
     """Compiles a command for its slice, and tells hours and price.
 
@@ -29,7 +29,7 @@ def approved(
       shape: of each slice.
       capacity: one of ``prices.CAPACITIES``.
       runs: of the command, where they are known.
-      at_once: runs side by side.
+      at_once: runs side by side; None for as many as there is room for.
 
     Returns:
       The price of an hour; 0 where it is not known.

@@ -55,18 +55,20 @@ class Forecast:
         """
         return -(-self.runs // (self.parts * at_once)) * self.hours
 
-    def line(self, price: Price, at_once: int) -> str:
+    def line(self, price: Price, at_once: int | None) -> str:
         """How long, and how dear.
 
         Args:
           price: of all slices that one run takes, an hour.
-          at_once: so many times these slices.
+          at_once: so many times these slices; None where that is the engine's to say.
         """
+        clock = "as many at a time as the engine has room for"
+        if at_once is not None:
+            clock = f"{self.lasts(at_once):.3g} hours on the clock with {at_once} at a time"
         shared = f", {self.parts} at once," if self.parts > 1 else ""
         return (
             f"{self.runs} run{'s'[: self.runs > 1]} of {self.hours:.3g} hours{shared} {self.told}: {self.taken:.3g} hours of "
-            f"{price.told}, ${self.taken * price.hour:,.2f}; {self.lasts(at_once):.3g} hours on the clock "
-            f"with {at_once} at a time"
+            f"{price.told}, ${self.taken * price.hour:,.2f}; {clock}"
         )
 
 

@@ -2,19 +2,17 @@
 
 import argparse
 import hashlib
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from immunax.runtime.errors import UserError
-from tpu import job, manifests, names, package, prices, queued, source, sweeps
+from tpu import engines, job, manifests, names, package, prices, queued, source, sweeps
 from tpu.approval import approved
 from tpu.calls import exported, told
 from tpu.hosts import Hosts
 from tpu.job import Job
-from tpu.manifests import HERE, Cluster
+from tpu.manifests import Cluster
 from tpu.mistakes import OutsideError
 from tpu.names import positive
 from tpu.patience import Patience
@@ -23,7 +21,6 @@ from tpu.slices import Shape, of_type
 from tpu.tending import Tending, alone
 
 _WEEK = "7d"
-_ON_SLICES = ("kueue", "ray")
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -158,15 +155,10 @@ def xpk(options: argparse.Namespace) -> int:
 def sweep(options: argparse.Namespace) -> int:
     """Hands every run of a sweep to an engine, or prints them."""
     given, name = job.read(options.command_words), names.name(options.name)
-    on_slices = options.engine in _ON_SLICES
+    engines.check(options)
+    on_slices = options.engine in engines.ON_SLICES
     if on_slices:
         job.check_outputs(given)
-    elif options.env:
-        raise UserError(
-            f"--env: --engine {options.engine} hands no environment on; set it where the commands run, or write it there."
-        )
-    if options.engine == "ray" and options.slices > 1:
-        raise UserError("--slices: Ray gives each run one slice; leave it out, or take --engine kueue.")
     sweeps.name_of(given)
     if job.parts_of(given) > 1:
         raise UserError(
@@ -174,11 +166,10 @@ def sweep(options: argparse.Namespace) -> int:
         )
     # Hosts of one's own are of any shape.
     shape = job.shape_of(given, options.type_) if on_slices or not options.unchecked else None
-    at_once = positive("--at-once", options.at_once)
     runs = package.runs(package.python(options.python), given)
     each = sweeps.commands(given, runs)
     if shape is not None:
-        approved(options, given, shape, _kind(options), runs, at_once)
+        approved(options, given, shape, _kind(options), runs, options.at_once)
     if shape is not None and options.engine == "kueue":
         status = _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options, given)))
         _say_how_to_watch(options, given, len(each))
@@ -186,12 +177,14 @@ def sweep(options: argparse.Namespace) -> int:
     if options.engine == "lines" or not (options.apply or options.dry_run):
         print(sweeps.lines(each), end="")
         return 0
-    file = options.lines or Path(f"{name}.lines")
     if options.dry_run:
         print(sweeps.lines(each), end="")
+    if shape is None or options.engine == "slurm":
+        said = engines.to_slurm(options.calls, name, each, options.at_once, options.lines)
     else:
-        file.write_text(sweeps.lines(each))
-    print(options.calls.must(_submission(options, file, len(each), shape, given)), end="")
+        variables = _variables(options, given)
+        said = engines.to_ray(options.calls, name, each, options.at_once, shape, options.address, variables)
+    print(said, end="")
     _say_how_to_watch(options, given, len(each))
     return 0
 
@@ -201,17 +194,6 @@ def _say_how_to_watch(options: argparse.Namespace, given: Job, runs: int) -> Non
         # Unlike a sweep of -m they leave nothing that says how many there will be.
         folder = f"{(given.value('outputs') or 'outputs').rstrip('/')}/{sweeps.name_of(given)}"
         told(f"once the first has begun: python -m immunax.results {shlex.quote(folder)} --watch runs={runs}")
-
-
-def _submission(options: argparse.Namespace, file: Path, count: int, shape: Shape | None, given: Job) -> list[str]:
-    if shape is None or options.engine == "slurm":
-        most = f"--array=1-{count}%{options.at_once}"
-        return ["sbatch", most, f"--job-name={options.name}", str(HERE / "slurm.sbatch"), str(file.absolute())]
-    address = [f"--address={options.address}"] if options.address else []
-    work = ["--working-dir=.", "--", "python", "tpu/ray_runs.py", str(file)]
-    work += [shape.type, str(shape.machines), str(shape.chips // shape.machines)]
-    environment = f"--runtime-env-json={json.dumps({'env_vars': _variables(options, given)})}"
-    return ["ray", "job", "submit", *address, f"--submission-id={options.name}", "--no-wait", environment, *work]
 
 
 def _request(options: argparse.Namespace, shape: Shape) -> Request:

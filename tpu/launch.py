@@ -15,7 +15,7 @@ from typing import NoReturn
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.exits import EXIT_INTERRUPTED, EXIT_TERMINATED
-from tpu import commands, prices
+from tpu import commands, engines, prices
 from tpu.calls import Calls, told
 from tpu.mistakes import status_of
 from tpu.standing import Standing
@@ -146,11 +146,14 @@ def _parser() -> argparse.ArgumentParser:
         _cluster,
         what="every run of a command with -m, by an engine",
     )
+    sweep.add_argument("--engine", choices=engines.ENGINES, default="lines", help="lines: print a command a run")
     sweep.add_argument(
-        "--engine", choices=("lines", "kueue", "slurm", "ray"), default="lines", help="lines: print a command a run"
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="runs side by side, for slurm and ray; by default as many as these have room for",
     )
-    sweep.add_argument("--at-once", type=int, default=1, metavar="N", help="runs side by side")
-    sweep.add_argument("--lines", type=Path, metavar="FILE", help="where the commands are written, for slurm and ray")
+    sweep.add_argument("--lines", type=Path, metavar="FILE", help="where the commands are written, for slurm")
     sweep.add_argument("--address", help="of Ray's cluster")
     for one in (jobset, kueue, sweep):
         one.add_argument(

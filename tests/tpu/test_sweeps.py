@@ -1,8 +1,10 @@
 """A sweep's runs for Kueue, SLURM and Ray, and the path through xpk."""
 
 import hashlib
+import json
 import shlex
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
@@ -114,18 +116,21 @@ def test_hosts_of_ones_own_need_no_type_of_slice_and_no_bucket(outside, tmp_path
     flags = ("--unchecked", "--engine", "slurm", "--lines", tmp_path / "lines", "--apply")
     status, _, err = outside.launch("sweep", "s1", *flags, "--", *words, "outputs=/shared/runs")
     assert status == 0, err
-    assert outside.log[0][:2] == ["sbatch", "--array=1-4%1"]
+    assert outside.log[0][:2] == ["sbatch", "--array=1-4"]
     status, _, err = outside.launch(
         "sweep", "s1", "--unchecked", "--engine", "ray", "--", *words, "outputs=/shared/runs"
     )
     assert (status, "own disk" in err) == (2, True)
 
 
-def test_ray_gets_the_lines_and_the_type_of_slice(outside, tmp_path):
-    lines = tmp_path / "lines"
-    flags = ("--engine", "ray", "--apply", "--address", "http://head:8265", "--env", "WORD=a b")
-    status, _, err = sweep(outside, *flags, "--lines", lines)
+def test_ray_gets_the_lines_and_the_type_of_slice_and_nothing_of_the_checkout(outside):
+    flags = ("--engine", "ray", "--apply", "--address", "http://head:8265", "--env", "WORD=a b", "--at-once", "3")
+    status, _, err = sweep(outside, *flags)
     assert status == 0, err
+    (folder,) = [word.partition("=")[2] for word in outside.log[0] if word.startswith("--working-dir=")]
+    assert not Path(folder).exists()
+    uploaded = json.loads((outside.home / "uploaded.json").read_text())
+    assert uploaded == {"lines": sweep(outside)[1], "ray_runs.py": (ROOT / "tpu" / "ray_runs.py").read_text()}
     assert outside.log == [
         [
             *(
@@ -136,9 +141,9 @@ def test_ray_gets_the_lines_and_the_type_of_slice(outside, tmp_path):
                 "--submission-id=s1",
                 "--no-wait",
                 '--runtime-env-json={"env_vars": {"IMMUNAX_CACHE": "gs://bucket/cache", "WORD": "a b"}}',
-                "--working-dir=.",
+                f"--working-dir={folder}",
             ),
-            *("--", "python", "tpu/ray_runs.py", str(lines), "v5litepod-16", "4", "4"),
+            *("--", "python", "ray_runs.py", "lines", "v5litepod-16", "4", "4", "3"),
         ]
     ]
 
@@ -149,7 +154,29 @@ def test_what_an_engine_would_pass_over_is_refused(outside):
     for engine in ("slurm", "lines"):
         status, _, err = sweep(outside, "--engine", engine, "--env", "WORD=1")
         assert (status, f"--env: --engine {engine} hands no environment on" in err) == (2, True)
+    for engine, said in (
+        ("kueue", "Kueue has as many at a time as its queue"),
+        ("lines", "--engine lines starts none"),
+    ):
+        status, _, err = sweep(outside, "--engine", engine, *IMAGE, "--at-once", "4")
+        assert (status, f"--at-once: {said}" in err) == (2, True)
+    for engine in ("kueue", "lines", "ray"):
+        status, _, err = sweep(outside, "--engine", engine, *IMAGE, "--lines", "s1.lines")
+        assert (status, f"--lines: --engine {engine} reads no file" in err) == (2, True)
     assert outside.log == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "clock"),
+    [
+        (("kueue", *IMAGE), "as many at a time as the engine has room for"),
+        (("ray",), "as many at a time as the engine has room for"),
+        (("ray", "--at-once", "3"), "4 hours on the clock with 3 at a time"),
+    ],
+)
+def test_hours_on_the_clock_are_told_where_the_sweep_says_how_many_run_at_a_time(outside, flags, clock):
+    status, _, err = sweep(outside, "--hours", "2", "--engine", *flags)
+    assert (status, f"; {clock}\n" in err) == (0, True), err
 
 
 def test_the_machines_of_a_run_share_a_cache_on_its_bucket_or_the_users_own(outside):
@@ -167,7 +194,8 @@ def test_the_machines_of_a_run_share_a_cache_on_its_bucket_or_the_users_own(outs
 @pytest.mark.parametrize("engine", ["slurm", "ray", "kueue"])
 def test_a_dry_run_of_an_engine_prints_its_runs_and_its_call_and_writes_nothing(outside, tmp_path, engine):
     lines = tmp_path / "lines"
-    status, out, _ = sweep(outside, "--engine", engine, "--lines", lines, *IMAGE, "--apply", "--dry-run")
+    file = ("--lines", lines) if engine == "slurm" else ()
+    status, out, _ = sweep(outside, "--engine", engine, *file, *IMAGE, "--apply", "--dry-run")
     assert status == 0
     assert out.splitlines()[-1].split()[0] == {"slurm": "sbatch", "ray": "ray", "kueue": "kubectl"}[engine]
     assert outside.log == []
@@ -176,7 +204,8 @@ def test_a_dry_run_of_an_engine_prints_its_runs_and_its_call_and_writes_nothing(
 
 @pytest.mark.parametrize(("program", "engine"), [("sbatch", "slurm"), ("ray", "ray"), ("kubectl", "kueue")])
 def test_an_engine_that_fails_or_is_not_there_is_one_line(on_path, tmp_path, monkeypatch, program, engine):
-    flags = ("--engine", engine, "--lines", tmp_path / "lines", *IMAGE, "--apply")
+    monkeypatch.chdir(tmp_path)
+    flags = ("--engine", engine, *IMAGE, "--apply")
     on_path.scenario(fail=[0, None], failure=[1, "", "error: no such partition"])
     status, _, err = sweep(on_path, *flags)
     assert status == 4
