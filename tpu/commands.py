@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.exits import EXIT_INTERRUPTED
 from tpu import engines, job, manifests, names, package, prices, queued, source, sweeps
 from tpu.approval import approved
 from tpu.calls import exported, told
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
         hosts = _hosts(options, request)
         status = tending.run(hosts, sent, bucket, given.argv, exported(variables))
         told(f"the command ended with {status}")
-        if not options.keep:
+        # Who has stopped it may want to look at its machines.
+        if not options.keep and status != EXIT_INTERRUPTED:
             tending.deleted()
     return status
 
@@ -83,7 +85,7 @@ def logs(options: argparse.Namespace) -> int:
 
 
 def stop(options: argparse.Namespace) -> int:
-    """Has a slice's command save and end."""
+    """Has a slice's command save and end; the slice stays."""
     _hosts(options, _there(options)[0]).ask("stop")
     return 0
 

@@ -349,7 +349,16 @@ def test_a_call_without_an_end_is_one_that_failed(monkeypatch):
     assert (done.status, done.said) == (124, "no answer within 0.2 s")
 
 
-@pytest.mark.parametrize("ended", [1, 2, 3, 130])
+def test_a_slice_whose_command_somebody_has_stopped_is_left_and_named_and_the_same_line_goes_on_there(outside):
+    outside.scenario(follows=[{"log": ["one"], "ended": 130}, {"log": ["two"], "ended": 0}])
+    status, _, err = run(outside)
+    assert (status, outside.calls("queued-resources delete")) == (130, [])
+    assert f"delete it with: {DELETION}" in err
+    assert run(outside)[:2] == (0, "two\n")
+    assert (len(outside.calls("queued-resources create")), len(outside.calls("queued-resources delete"))) == (1, 1)
+
+
+@pytest.mark.parametrize("ended", [1, 2, 3])
 def test_a_job_that_ends_by_a_mistake_is_not_started_again_and_its_status_is_the_launchers(outside, ended):
     outside.scenario(follows=[{"log": ["error: no"], "ended": ended}])
     status, _, err = run(outside)
