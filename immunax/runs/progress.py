@@ -13,6 +13,7 @@ from immunax.runs.read import Run
 
 _TRAIN = "train"
 _STEPS = "config.trainer.steps"
+_WALL, _REDONE = "goodput.wall", "goodput.seconds.redone"
 
 
 class Step(NamedTuple):
@@ -37,7 +38,7 @@ class Going(NamedTuple):
       steps: of the whole phase, where that is known.
       rate: steps a second since it was first seen in this phase; None until it has moved.
       loss: of that line.
-      seconds: since it was started.
+      seconds: that it has taken, all its starts, without what was computed in vain.
     """
 
     run: str
@@ -92,11 +93,14 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds until all are done, with as many at work as now; None where that cannot be told."""
+        """Seconds until all are done, with as many at work as now; None where that cannot be told.
+
+        What was stopped counts as what has not begun: how much of it is kept, its next start finds out.
+        """
         if self.typical is None or not self.going:
             return None
         rest = sum(max(self.typical - (each.seconds or 0.0), 0.0) for each in self.going)
-        return (rest + self.waiting * self.typical) / len(self.going)
+        return (rest + (self.waiting + self.counts.get("stopped", 0)) * self.typical) / len(self.going)
 
 
 def progress(runs: Iterable[Run], waiting: int, now: datetime, clock: float, first: dict[Path, Step]) -> Progress:
@@ -111,7 +115,7 @@ def progress(runs: Iterable[Run], waiting: int, now: datetime, clock: float, fir
     """
     runs = list(runs)
     going = [_going(run, now, clock, first) for run in runs if run.status == "running"]
-    took = [run.values["seconds"] for run in runs if run.status == "done" and run.values.get("seconds") is not None]
+    took = [seconds for run in runs if run.status == "done" and (seconds := _took(run)) is not None]
     if not took:
         shares = [(each.seconds, each.share()) for each in going]
         took = [seconds / share for seconds, share in shares if seconds and share]
@@ -119,12 +123,29 @@ def progress(runs: Iterable[Run], waiting: int, now: datetime, clock: float, fir
     failed.sort(key=lambda run: str(run.values.get("failed")))
     told = [(run.place.name, str(run.values.get("failure"))) for run in failed]
     counts = Counter(run.status for run in runs)
-    return Progress(counts, waiting, going, told, float(median(took)) if took else None)  # pyright: ignore[reportArgumentType]
+    return Progress(counts, waiting, going, told, float(median(took)) if took else None)
+
+
+def _took(run: Run) -> float | None:
+    """Seconds of a run that has ended: of all its starts, or of the last alone where it kept no accounts."""
+    return _number(run, _WALL) or _number(run, "seconds")
+
+
+def _taken(run: Run, now: datetime) -> float | None:
+    """Seconds of a run that is at work, of which none were in vain; where it keeps no accounts, since it was started."""
+    started, wall = run.values.get("started"), _number(run, _WALL)
+    if wall is not None:
+        return wall - (_number(run, _REDONE) or 0.0)
+    return max(0.0, (now - started).total_seconds()) if isinstance(started, datetime) else None
+
+
+def _number(run: Run, name: str) -> float | None:
+    value = run.values.get(name)
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _going(run: Run, now: datetime, clock: float, first: dict[Path, Step]) -> Going:
-    last, started, steps = newest(run.place.folder), run.values.get("started"), run.values.get(_STEPS)
-    seconds = max(0.0, (now - started).total_seconds()) if isinstance(started, datetime) else None
+    last, seconds, steps = newest(run.place.folder), _taken(run, now), run.values.get(_STEPS)
     if last is None:
         return Going(run.place.name, None, None, None, None, None, seconds)
     phase, step, values = last

@@ -105,7 +105,7 @@ def _screen(found: Progress) -> RenderableType:
     parts: list[RenderableType] = [head]
     if found.going:
         rows = [_row(each) for each in found.going[:_SHOWN]]
-        parts.append(console.laid_out("", ["run", "phase", "step", "steps a second", "loss", "running for"], rows))
+        parts.append(console.laid_out("", ["run", "phase", "step", "steps a second", "loss", "taken"], rows))
     if len(found.going) > _SHOWN:
         parts.append(console.line(f"and {len(found.going) - _SHOWN} more at work"))
     parts += [console.line(f"{run}: {told}") for run, told in found.failures[-_FAILURES:]]

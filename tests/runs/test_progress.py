@@ -1,3 +1,4 @@
+import json
 from datetime import datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from immunax.runs.progress import Step, progress
 from immunax.runs.read import Reader
 from immunax.runs.watch import summary
 from immunax.runtime import lock
+from immunax.runtime.accounts import Start, as_json
 
 NOW = datetime(2026, 1, 1, 10, 0, 30)
 
@@ -39,6 +41,40 @@ def test_where_none_is_done_the_rest_is_told_by_the_share_of_the_training(tmp_pa
         found = look(tmp_path, waiting=1)
     assert found.typical == pytest.approx(120.0)
     assert found.left == pytest.approx(90.0 + 120.0)
+
+
+def test_a_run_that_was_interrupted_has_taken_the_time_of_all_its_starts(tmp_path):
+    # The manifest's own times are of the last start alone.
+    leave(tmp_path / "a", manifest(goodput={"wall": 5 * 3600.0, "seconds": {"redone": 600.0}}))
+    leave(tmp_path / "b", manifest(ended=None), metrics=[("train", 2, {"loss": 1})])
+    accounts = [Start(0.0), Start(20_000.0)]
+    accounts[0].spent |= {"step": 3 * 3600.0, "redone": 3600.0}
+    accounts[1].spent |= {"step": 1800.0}
+    (tmp_path / "b" / "goodput.json").write_text(json.dumps({"starts": [*map(as_json, accounts)]}))
+    with lock.held(tmp_path / "b" / lock.FILE):
+        found = look(tmp_path, waiting=2)
+    assert found.typical == 5 * 3600.0
+    assert found.going[0].seconds == 3.5 * 3600.0  # what was computed in vain is to come once more
+    assert found.left == (1.5 + 2 * 5) * 3600.0
+
+
+def test_where_none_is_done_a_resumed_run_is_no_faster_for_the_steps_of_its_earlier_starts(tmp_path):
+    leave(tmp_path / "a", manifest(ended=None), metrics=[("train", 3, {"loss": 1})])
+    first, second = Start(0.0), Start(20_000.0)
+    first.spent["step"], second.spent["load"] = 3000.0, 60.0
+    (tmp_path / "a" / "goodput.json").write_text(json.dumps({"starts": [as_json(first), as_json(second)]}))
+    with lock.held(tmp_path / "a" / lock.FILE):
+        assert look(tmp_path).typical == pytest.approx(3060.0 / 0.75)
+
+
+def test_what_was_stopped_is_to_come_like_what_has_not_begun(tmp_path):
+    leave(tmp_path / "a", manifest())
+    leave(tmp_path / "b", manifest(ended=None))
+    leave(tmp_path / "c", manifest(ended=None))
+    with lock.held(tmp_path / "c" / lock.FILE):
+        found = look(tmp_path, waiting=1)
+    assert found.counts == {"done": 1, "stopped": 1, "running": 1}
+    assert found.left == pytest.approx(60.0 + 2 * 90.0)
 
 
 def test_nothing_is_told_of_the_rest_before_anything_is_known(tmp_path):
