@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from immunax.runtime.sweeps import outcome
 
 SLURM = Path(__file__).parent / "slurm"
 """Stand-ins of its commands."""
+SWEEP = ("-m", "run=one")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 CONF = {
     "config.yaml": (
@@ -76,25 +77,32 @@ def write(home: Path) -> None:
 
 
 def start(
-    home: Path, *overrides: str, variables: Mapping[str, str] | None = None, python: str = sys.executable
+    home: Path,
+    *overrides: str,
+    variables: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+    line: Sequence[str] = SWEEP,
 ) -> subprocess.Popen:
-    """Starts a sweep ``run=one`` in a folder."""
-    command = [python, "program.py", "-m", "defense=tar", "run=one", *overrides]
+    """Starts a sweep ``run=one`` in a folder, or what another line says."""
+    command = [python, "program.py", "defense=tar", *line, *overrides]
     settings = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "JAX_PLATFORMS": "cpu", **(variables or {})}
     settings["XLA_FLAGS"] = ""
     return subprocess.Popen(command, cwd=home, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def together(home: Path, count: int, *overrides: str, python: str = sys.executable) -> list[processes.Ended]:
-    """What each of some processes says that sweep as one job.
+def together(
+    home: Path, count: int, *overrides: str, python: str = sys.executable, line: Sequence[str] = SWEEP
+) -> list[processes.Ended]:
+    """What each of some processes says that sweep, or do what another line says, as one job.
 
     ``x`` above 0.8 fails, above 0.9 diverges and above 1 sleeps for good; ``alone=N`` has that process alone do so, while the
     others wait for it.
     """
-    write(home)
+    if not (home / "program.py").exists():
+        write(home)
     where = (f"distributed.coordinator=localhost:{processes.free_port()}", f"distributed.processes={count}")
     own = [(*overrides, *where, f"distributed.process_id={each}") for each in range(count)]
-    return processes.ends([start(home, *each, python=python) for each in own], 120)
+    return processes.ends([start(home, *each, python=python, line=line) for each in own], 120)
 
 
 def pids(home: Path, name: str) -> dict[str, list[int]]:

@@ -47,7 +47,7 @@ class Run:
       config: of the run.
       folder: of the run.
       title: what tables call it.
-      asked: what is asked of it; None outside a sweep.
+      asked: what is asked of it, as a job of a sweep; None of a run by itself, where each start is a wish to run.
       job: what the end of a sweep calls it.
       failed: what ended it.
     """
@@ -174,7 +174,8 @@ class Job:
             # Jobs of a sweep share this process and its devices, and may have other meshes.
             make_room(None if _is_sweep() else config.get("mesh"))
             run = self.prepared(config)
-            if not outcome.has_ended(run.folder, run.asked):
+            is_over = outcome.has_ended if _is_sweep() else outcome.is_done
+            if not is_over(run.folder, run.asked):
                 # A job of a sweep comes behind others in its process, whose time is theirs.
                 with goodput.kept(not _is_sweep()), failure.recorded(run.folder, run.asked and run.asked._asdict()):
                     self.task(run.config)
@@ -191,7 +192,8 @@ class Job:
           UserError: as :func:`given`.
         """
         own = given(config)
-        return Run(own, run_directory(), run_title(), Asked.of(own.plain) if _is_sweep() else None, _called())
+        asked = Asked.of(own.plain) if _is_of_sweep(own) else None
+        return Run(own, run_directory(), run_title(), asked, _called())
 
     def do_together(self, runs: Sequence[Run]) -> None:
         """Does jobs of a sweep as one; what ends one of them is noted.
@@ -256,6 +258,11 @@ def _called() -> str:
 
 def _is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _is_of_sweep(config: UserConfig) -> bool:
+    """Whether a run is a job of a sweep: within ``-m``, or by itself as ``run=SWEEP/JOB``, as engines start it."""
+    return _is_sweep() or len(Path(str(config.get("run"))).parts) > 1
 
 
 @contextmanager

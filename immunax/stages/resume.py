@@ -6,6 +6,7 @@ from typing import Any
 
 from immunax.runtime import console, manifest, mirror
 from immunax.runtime.errors import UserError
+from immunax.runtime.sweeps import outcome
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.export import ADAPTER, START
 from immunax.stages.setup import MODEL
@@ -102,7 +103,7 @@ def is_finished(folder: Path, config: UserConfig, exports: Sequence[str] = (), c
     changed = [name for name in _EXPORTS if record["config"].get(name) != config.get(name)]
     missing = [name for name in wanted if not mirror.is_whole(folder / name)]
     if not changed and not missing:
-        console.note(f"ended at {record['ended']}: the results are in {folder}; to make them anew, delete it")
+        outcome.tell(folder, record["ended"])
         return True
     if checkpoints is not None and not mirror.is_there(folder / checkpoints):
         what = f"{changed[0]}={config[changed[0]]}" if changed else f"{missing[0]}/"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from immunax.runtime import atomic, bucket, code, digest, failure, manifest, mirror, stand_ins
+from immunax.runtime import atomic, bucket, code, console, digest, failure, manifest, mirror, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.together import agreed
 from immunax.runtime.untrusted import values
@@ -78,7 +78,8 @@ def ended(folder: Path, asked: Asked) -> None:
 
 def _note(folder: Path, asked: Asked) -> None:
     with atomic.file(folder / FILE) as temp:
-        temp.write_text(json.dumps({"asked": asked._asdict(), "at": manifest.now()}) + "\n")
+        record = {"asked": asked._asdict(), "at": manifest.now(), "left": sorted(_entries(folder))}
+        temp.write_text(json.dumps(record) + "\n")
 
 
 def known(folder: Path, asked: Asked) -> Outcome | None:
@@ -106,6 +107,52 @@ def has_ended(folder: Path, asked: Asked | None) -> bool:
       asked: of the run; None outside a sweep, where each start is a wish to run.
     """
     return asked is not None and agreed(lambda: known(folder, asked) is not None)
+
+
+def is_done(folder: Path, asked: Asked | None) -> bool:
+    """Whether a job of a sweep that is started by itself, as engines do, has ended well and all that it left is there.
+
+    Said in one line.
+
+    Args:
+      folder: of the run.
+      asked: of the run; None of one that is of no sweep.
+    """
+    if asked is None:
+        return False
+
+    def done() -> list[Any] | None:
+        found, left = known(folder, asked), _read(folder / FILE).get("left")
+        at = _read(folder / manifest.FILE).get("ended")
+        if found is None or found.diverged or not isinstance(left, list) or at is None:
+            return None
+        return [str(at), found.same_code] if _entries(folder).issuperset(left) else None
+
+    found = agreed(done)
+    if found is not None:
+        tell(folder, *found)
+    return found is not None
+
+
+def _entries(folder: Path) -> set[str]:
+    """What is in a run's folder, but for what is hidden."""
+    if mirror.is_mirrored(folder):
+        names = {name.partition("/")[0] for name in mirror.names(folder)}
+    else:
+        names = {each.name for each in folder.iterdir()}
+    return {name for name in names if not name.startswith(".")}
+
+
+def tell(folder: Path, at: str, same_code: bool = True) -> None:
+    """Says in one line that a run is not made again.
+
+    Args:
+      folder: of the run.
+      at: when it ended.
+      same_code: whether that was with the code and the libraries of this process.
+    """
+    other = "" if same_code else " with other code or libraries than now"
+    console.note(f"ended at {at}{other}: the results are in {folder}; to make them anew, delete it")
 
 
 def _read(file: Path) -> dict[str, Any]:

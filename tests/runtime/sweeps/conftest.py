@@ -10,8 +10,8 @@ from immunax.runtime.sweeps import outcome
 
 
 @pytest.fixture
-def sweep(tmp_path, monkeypatch, capfd):
-    """Runs a sweep: its exit status, and what it said."""
+def command(tmp_path, monkeypatch, capfd):
+    """Runs the command: its exit status, and what it said."""
     sweeping.write(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(signals, "end", sys.exit)
@@ -19,7 +19,7 @@ def sweep(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(absl.logging.PythonHandler, "close", lambda handler: None)
 
     def run(*overrides):
-        monkeypatch.setattr(sys, "argv", ["program.py", "-m", "defense=tar", "run=one", *overrides])
+        monkeypatch.setattr(sys, "argv", ["program.py", *overrides])
         outcome._files.cache_clear()  # a line of its own is a process of its own
         try:
             runpy.run_path("program.py", run_name="__main__")
@@ -28,3 +28,9 @@ def sweep(tmp_path, monkeypatch, capfd):
         return 0, capfd.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def sweep(command):
+    """Runs a sweep: its exit status, and what it said."""
+    return lambda *overrides: command("-m", "defense=tar", "run=one", *overrides)
