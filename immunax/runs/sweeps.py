@@ -13,7 +13,7 @@ from immunax.runs.find import SWEEP
 from immunax.runtime.errors import UserError
 from immunax.runtime.sweeps import names
 from immunax.runtime.untrusted.files import read_bytes
-from immunax.runtime.untrusted.values import parse_yaml
+from immunax.runtime.untrusted.values import parse_yaml, read_object
 
 MOST = 100_000
 """Jobs of one sweep."""
@@ -23,7 +23,7 @@ _GRID = "sweepers.Grid"
 
 
 def jobs_of(folder: Path) -> frozenset[str]:
-    """Names of the folders that a sweep makes.
+    """Names of the folders that a sweep makes, or that its runs have from another line.
 
     Args:
       folder: of the sweep.
@@ -33,9 +33,16 @@ def jobs_of(folder: Path) -> frozenset[str]:
     """
     try:
         said = parse_yaml(read_bytes(folder / SWEEP), str(folder / SWEEP))
-        return frozenset(islice(_names(said["hydra"]), MOST))
+        elsewhere = _elsewhere(folder)
+        return frozenset(elsewhere.get(name, name) for name in islice(_names(said["hydra"]), MOST))
     except (UserError, HydraException, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         return frozenset()
+
+
+def _elsewhere(folder: Path) -> dict[str, str]:
+    file = folder / names.ELSEWHERE
+    found = read_object(file) if file.exists() else {}
+    return {name: other for name, other in found.items() if isinstance(other, str)}
 
 
 def _names(hydra: Any) -> Iterator[str]:

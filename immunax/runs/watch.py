@@ -18,6 +18,7 @@ from immunax.runs.status import ORDER
 from immunax.runs.sweeps import jobs_of
 from immunax.runtime import console
 from immunax.runtime.escaped import say
+from immunax.runtime.sweeps.names import ELSEWHERE
 
 _SHOWN, _FAILURES = 20, 5
 """Runs at work, and lines of failures, that a screen shows."""
@@ -36,7 +37,7 @@ class Watch:
     paths: Sequence[Path]
     runs: int | None = None
     _reader: Reader = field(default_factory=Reader)
-    _jobs: dict[Path, tuple[int, frozenset[str]]] = field(default_factory=dict)
+    _jobs: dict[Path, tuple[Any, frozenset[str]]] = field(default_factory=dict)
     _first: dict[Path, Step] = field(default_factory=dict)
 
     def look(self) -> Progress:
@@ -53,8 +54,9 @@ class Watch:
         return progress(runs, waiting, now, time.monotonic(), self._first)
 
     def _jobs_of(self, folder: Path) -> frozenset[str]:
-        # A sweep that is started again, or goes further, writes its file anew.
-        stamp, known = (folder / SWEEP).stat().st_mtime_ns, self._jobs.get(folder)
+        # A sweep that is started again, or goes further, writes its files anew.
+        files, known = (folder / SWEEP, folder / ELSEWHERE), self._jobs.get(folder)
+        stamp = [file.stat().st_mtime_ns for file in files if file.exists()]
         if known is None or known[0] != stamp:
             known = self._jobs[folder] = stamp, jobs_of(folder)
         return known[1]

@@ -14,6 +14,7 @@ from immunax.runtime import mirror
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import Job
 from immunax.runtime.leader import is_leader
+from immunax.runtime.sweeps.elsewhere import placed
 from immunax.runtime.sweeps.runs import Options, Runs
 
 
@@ -42,7 +43,7 @@ def sweep(
             )
     (batch,) = BasicSweeper.split_arguments(parsed, None)
     save(config)
-    runs.complete(batch)
+    runs.complete(placed(Path(str(config.hydra.sweep.dir)).absolute(), runs.wanted(batch)))
 
 
 def save(config: DictConfig) -> None:

@@ -10,6 +10,8 @@ from immunax.runtime import digest, names
 SEPARATOR = ";;"
 """Between the overrides of a job, as Hydra is told to write them; no value has it."""
 RESOLVER = "immunax_job"
+ELSEWHERE = "elsewhere.json"
+"""In the folder of a sweep: by the names that its newest line gives to runs, the folders in there where those have ended."""
 _ONE = "job"
 """What a sweep calls its only job."""
 _LONGEST = 150  # characters; a file system takes 255 bytes

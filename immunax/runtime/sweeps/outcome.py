@@ -20,6 +20,8 @@ from immunax.runtime.untrusted import values
 FILE = ".ended.json"
 """In the folder of a job that has ended: what was asked of it."""
 
+_MARKS = (f"/{FILE}", f"/{failure.FILE}")
+
 FREE = ("outputs", "run", "objective", "mesh")
 """What a run may be asked for otherwise and still be the same; what else may differ is the command's own to know."""
 
@@ -89,14 +91,28 @@ def known(folder: Path, asked: Asked) -> Outcome | None:
       folder: of the run; may be new.
       asked: of the run.
     """
-    for file in (FILE, failure.FILE):
-        record = _read(folder / file)
-        before = record.get("asked") or {}
-        if [before.get(name) for name in ("config", "inputs")] != [asked.config, asked.inputs]:
-            continue
-        if file == FILE or record.get("diverged"):
+    for file, record, before in _ends(folder):
+        if (before.get("config"), before.get("inputs")) == asked[:2]:
             return Outcome(file != FILE, str(record.get("line", "")), before.get("code") == asked.code)
     return None
+
+
+def contents(folder: Path) -> set[tuple[str, str]]:
+    """Configuration and inputs, as of :class:`Asked`, with which a run has ended.
+
+    Args:
+      folder: of the run, or whatever lies beside runs.
+    """
+    return {(str(before.get("config")), str(before.get("inputs"))) for _, _, before in _ends(folder)}
+
+
+def fetch(folder: Path) -> None:
+    """Brings what says how the runs of a sweep ended from a bucket: all at once, which takes a request for a thousand of them.
+
+    Args:
+      folder: of the sweep.
+    """
+    mirror.fetch(folder, lambda name: name.endswith(_MARKS))
 
 
 def has_ended(folder: Path, asked: Asked | None) -> bool:
@@ -153,6 +169,15 @@ def tell(folder: Path, at: str, same_code: bool = True) -> None:
     """
     other = "" if same_code else " with other code or libraries than now"
     console.note(f"ended at {at}{other}: the results are in {folder}; to make them anew, delete it")
+
+
+def _ends(folder: Path) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Of what says that a run has ended, or diverged: the file, what is in it, and what was asked."""
+    for file in (FILE, failure.FILE):
+        record = _read(folder / file)
+        before = record.get("asked")
+        if isinstance(before, Mapping) and (file == FILE or record.get("diverged")):
+            yield file, record, before
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from immunax.runtime import console, digest, failure, mirror
+from immunax.runtime import console, digest, mirror
 from immunax.runtime.distributed import share
 from immunax.runtime.errors import UserError
 from immunax.runtime.exits import EXIT_LOST
@@ -27,8 +27,6 @@ from immunax.runtime.sweeps.bundle import Bundled, Overrides, bundles
 from immunax.runtime.sweeps.outcome import Asked, Outcome
 from immunax.runtime.together import agreed
 
-_MARKS = (f"/{outcome.FILE}", f"/{failure.FILE}")
-"""Files that say how a run of a sweep ended."""
 _PATIENCE = 10
 """How many rounds of lost workers may end no run before the sweep ends."""
 
@@ -91,19 +89,29 @@ class Runs:
         self.lost: list[Wanted] = []
         self._launched = 0
 
-    def complete(self, batch: Sequence[Sequence[str]]) -> list[tuple[Wanted, Outcome | None]]:
-        """Launches what has not ended, and waits for it.
+    def wanted(self, batch: Sequence[Sequence[str]]) -> list[Wanted]:
+        """The runs of some command lines.
 
         Args:
           batch: overrides of each run.
+
+        Raises:
+          UserError: those of one do not go together.
+        """
+        return [self._wanted(tuple(overrides)) for overrides in batch]
+
+    def complete(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Outcome | None]]:
+        """Launches what has not ended, and waits for it.
+
+        Args:
+          wanted: the runs.
 
         Returns:
           Each run with how it ended; None for one that failed or was lost, or that another part of the job has to do.
 
         Raises:
-          UserError: the overrides of a run do not go together, before any is launched; or the launcher refuses.
+          UserError: the launcher refuses.
         """
-        wanted = [self._wanted(tuple(overrides)) for overrides in batch]
         ended = self._known(wanted)
         distinct = list(dict.fromkeys(wanted))
         first, step = share() or (0, 1)
@@ -163,8 +171,7 @@ class Runs:
 
     def _known(self, runs: Sequence[Wanted]) -> dict[Wanted, Outcome]:
         def known() -> list[dict[str, Any] | None]:
-            # All of a bucket's at once, which takes a request for a thousand of them.
-            mirror.fetch(Path(str(self.config.hydra.sweep.dir)), lambda name: name.endswith(_MARKS))
+            outcome.fetch(Path(str(self.config.hydra.sweep.dir)))
             return [_plain(outcome.known(run.folder, run.asked)) for run in runs]
 
         found = agreed(known)

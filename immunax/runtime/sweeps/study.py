@@ -99,7 +99,7 @@ def sweep(
     with alone(folder):
         agreed(lambda: opened.append(Study(folder, search, varied, fixed, wanted, int(config.get("seed") or 0))))
         while batch := agreed(lambda: opened[0].ask()):
-            ended = runs.complete([overrides for _, overrides in batch])
+            ended = runs.complete(runs.wanted([overrides for _, overrides in batch]))
             told = [
                 (number, run, found)
                 for (number, _), (run, found) in zip(batch, ended, strict=True)

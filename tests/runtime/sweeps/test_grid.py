@@ -1,12 +1,14 @@
 """Sweeps in this process, of runs that do next to nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import sweeping
 from hydra.core.plugins import Plugins
 
+from immunax.runs.watch import Watch
 from immunax.runtime.sweeps import outcome
 from immunax.runtime.sweeps.runs import Runs
 
@@ -35,6 +37,45 @@ def test_another_configuration_is_started_and_so_is_one_whose_inputs_have_change
     sweep("seed=1,2", "model.path=weights")
     sweep("seed=1,2", "model.path=weights", "seconds=0.01")
     assert starts() == {"seed=1": 3, "seed=2": 3}
+
+
+def test_a_run_that_another_line_has_named_by_other_keys_is_not_started_again(sweep):
+    sweep("seed=1,2", "x=0.4,0.5")
+    first = starts()
+    status, said = sweep("seed=1,2", "x=0.5")  # one key fewer
+    assert (status, said.splitlines()) == (
+        0,
+        [
+            "2 of 2 runs have other names here, such as seed=1, which is seed=1+x=0.5",
+            "2 of 2 runs have ended before; to make one anew, delete its folder",
+        ],
+    )
+    assert starts() == first == dict.fromkeys((f"seed={seed}+x={x}" for seed in (1, 2) for x in (0.4, 0.5)), 1)
+    assert Watch([Path("outputs/one")]).look().is_over
+
+
+def test_a_line_that_gives_a_fixed_value_a_second_one_runs_what_it_adds(sweep):
+    sweep("seed=1,2")
+    assert sweep("seed=1,2", "x=0.5,0.6")[0] == 0  # 0.5 is what it was
+    assert starts() == dict.fromkeys(("seed=1", "seed=2", "seed=1+x=0.6", "seed=2+x=0.6"), 1)
+    assert Watch([Path("outputs/one")]).look().is_over
+
+
+def test_runs_that_differ_in_their_mesh_alone_are_all_made_where_a_line_asks_for_them(sweep):
+    sweep("seed=1")
+    sweep("seed=1", "+mesh.data=2,4")
+    sweep("seed=1", "+mesh.data=2,4,8")
+    assert starts() == dict.fromkeys(("job", "data=2", "data=4", "data=8"), 1)
+
+
+def test_a_run_that_is_deleted_under_its_other_name_is_made_anew(sweep):
+    sweep("seed=1,2", "x=0.4,0.5")
+    sweep("seed=1,2", "x=0.5")
+    shutil.rmtree("outputs/one/seed=1+x=0.5")
+    shutil.rmtree("outputs/one/seed=2+x=0.5")
+    assert sweep("seed=1,2", "x=0.5") == (0, "")
+    assert starts().keys() == {"seed=1+x=0.4", "seed=2+x=0.4", "seed=1", "seed=2"}
+    assert Watch([Path("outputs/one")]).look().is_over
 
 
 def test_what_failed_is_started_again_and_what_diverged_is_told_of(sweep):
