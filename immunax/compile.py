@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from jax.sharding import Mesh
@@ -22,8 +23,12 @@ from immunax.pod.sharing import Sharing, whole
 from immunax.runtime import atomic, console, manifest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import run_directory
-from immunax.runtime.launch import command
+from immunax.runtime.launch import command, configuration_folder
+from immunax.runtime.mesh import MeshSpec
+from immunax.runtime.nodes import built, importable
 from immunax.runtime.parts import Part
+from immunax.runtime.untrusted.files import read_bytes
+from immunax.runtime.untrusted.values import parse_yaml
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import recipe
 from immunax.stages.defender import defender
@@ -50,23 +55,38 @@ def main(config: UserConfig) -> None:
     devices = mesh.build(spec, compile_only_devices(spec.topology, spec.slices or 1))
     model = config.build("compute").model(config.build("model").shape(), "tpu")
     asked = _step if "defense" in config else _populations
-    record = asked(config, model, devices, chip, spec.topology, folder.name)
+
+    def fitted(devices: Mesh, topology: str, title: str) -> dict[str, Any]:
+        return asked(config, model, devices, chip, topology, title)
+
+    record = fitted(devices, spec.topology, folder.name)
     if spec.part is not None and record["fits"]:
-        part = Part.read(spec.part)
-        larger = whole(spec, part)
-        topology = str(larger.topology)
-        wide, title = mesh.build(larger, compile_only_devices(topology)), f"{folder.name} on all of {topology}"
-        other = asked(config, model, wide, chip, topology, title) if part.count > 1 else record
-        sharing = Sharing(
-            part.count, record["run_seconds"], part.count * other["run_seconds"] if other["fits"] else None
-        )
-        record["sharing"] = sharing._asdict() | {"topology": topology, "whole": other}
-        console.note(sharing.told())
+        record["sharing"] = _shared(spec, record, fitted, folder.name)
     with atomic.file(folder / FILE) as temp:
         temp.write_text(json.dumps(record, indent=2) + "\n")
     manifest.write_manifest(folder, config.plain, {}, {"started": started, "results": record, "ended": manifest.now()})
     if not record["fits"]:
         sys.exit(EXIT_NOT_FIT)
+
+
+def _shared(spec: MeshSpec, record: dict[str, Any], fitted: Callable[..., dict[str, Any]], run: str) -> dict[str, Any]:
+    """What runs on parts of a slice come to, beside one after another on all of it; said in a line."""
+    part, wide, topology = Part.read(spec.part), [record], str(spec.topology)
+    if part.count > 1:
+        meshes = whole(spec, part, _shipped())
+        topology = str(meshes[0].topology)
+        laid = (mesh.build(each, compile_only_devices(topology)) for each in meshes)
+        wide = [fitted(devices, topology, f"{run} on all of {topology}") for devices in laid]
+    fastest = min(wide, key=lambda each: (not each["fits"], each["run_seconds"]))
+    in_turn = part.count * fastest["run_seconds"] if fastest["fits"] else None
+    sharing = Sharing(part.count, record["run_seconds"], in_turn)
+    console.note(sharing.told())
+    return sharing._asdict() | {"topology": topology, "whole": fastest}
+
+
+def _shipped() -> list[MeshSpec]:
+    files = sorted((configuration_folder() / "mesh").glob("*.yaml"))
+    return [built(parse_yaml(read_bytes(file), str(file)), importable) for file in files]
 
 
 def _check_one(config: UserConfig) -> None:

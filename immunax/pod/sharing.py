@@ -5,6 +5,7 @@ Both cost the same an hour, so that what ends sooner is cheaper too.
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -40,23 +41,38 @@ class Sharing(NamedTuple):
         )
 
 
-def whole(spec: MeshSpec, part: Part) -> MeshSpec:
-    """The mesh that all parts together would make for one run.
+def whole(spec: MeshSpec, part: Part, shipped: Sequence[MeshSpec] = ()) -> tuple[MeshSpec, ...]:
+    """The meshes on which all parts together would do one run: the fastest of them is what parts are to be held against.
+
+    One grows along the axis that the part spreads, for many rows or members. Rows are padded to ``data x fsdp``: for few of them
+    the other is ours for that slice, or where there is none grows along ``tensor``.
 
     Args:
       spec: of one part, with a topology.
       part: how many there are.
+      shipped: meshes of ours.
+
+    Returns:
+      One or two, of one topology.
     """
-    name, _, shape = str(spec.topology).partition(":")
+    topology = _topology(str(spec.topology), part.count)
+    grows = next((axis for axis in _GROWING if getattr(spec, axis) > 1), "fsdp")
+    rest = any(getattr(spec, axis) == -1 for axis in _GROWING)
+    wide = spec if rest else _times(spec, grows, part.count)
+    ours = next((each for each in shipped if each.topology == topology), None)
+    narrow = ours or (spec if spec.tensor == -1 else _times(spec, "tensor", part.count))
+    return tuple(dict.fromkeys(replace(each, topology=topology, part=None) for each in (wide, narrow)))
+
+
+def _times(spec: MeshSpec, axis: str, count: int) -> MeshSpec:
+    return replace(spec, **{axis: count * getattr(spec, axis)})
+
+
+def _topology(part: str, count: int) -> str:
+    name, _, shape = part.partition(":")
     sizes = [int(each) for each in shape.split("x")]
-    ways = itertools.product(*(range(1, part.count + 1) for _ in sizes))
-    grown = (
-        [size * way for size, way in zip(sizes, each, strict=True)] for each in ways if math.prod(each) == part.count
-    )
+    ways = itertools.product(*(range(1, count + 1) for _ in sizes))
+    grown = ([size * way for size, way in zip(sizes, each, strict=True)] for each in ways if math.prod(each) == count)
     # The most compact slice of so many chips, its longest edge last as Cloud TPU writes it.
     chips = min(map(sorted, grown), key=lambda found: (sum(found), found))
-    topology = f"{name}:{'x'.join(map(str, chips))}"
-    sized = {axis: getattr(spec, axis) for axis in _GROWING}
-    grows = next((axis for axis, size in sized.items() if size > 1), "fsdp")
-    size = part.count * sized[grows] if -1 not in sized.values() else sized[grows]
-    return replace(spec, topology=topology, part=None, **{grows: size})
+    return f"{name}:{'x'.join(map(str, chips))}"

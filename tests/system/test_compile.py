@@ -69,6 +69,18 @@ def test_a_population_on_two_slices_is_reported_with_what_crosses_its_members(tm
     assert record["run_seconds"] == pytest.approx(record["programs"][0]["runs"] * record["step_seconds"])
 
 
+def test_parts_are_held_against_the_faster_mesh_of_all_of_the_slice(tmp_path):
+    # Two rows of each stream: fsdp=64 pads them to 64, ours for 64 chips to 16.
+    done = run(tmp_path, "mesh=v5e_16", "mesh.part=each/4", "model=organism", "+defense=safety_tuning")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fit on all of v5e:8x8") == 2
+    record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
+    found = record["sharing"]
+    assert found["whole"]["mesh"] == {"attack": 1, "data": 1, "fsdp": 16, "tensor": 4}
+    assert found["in_turn"] == 4 * found["whole"]["run_seconds"]
+    assert (found["topology"], found["at_once"]) == ("v5e:8x8", record["run_seconds"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
