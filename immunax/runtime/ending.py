@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from immunax.runtime import signals, watch
+from immunax.runtime import signals
 from immunax.runtime.exits import EXIT_BUG, is_stop
 from immunax.runtime.together import processes
 
@@ -16,7 +16,7 @@ def ended_with_others() -> Iterator[None]:
         yield
     except SystemExit as asked:
         if processes() > 1 and asked.code not in (0, None):
-            watch.end(asked.code if isinstance(asked.code, int) else EXIT_BUG)
+            signals.leave(asked.code if isinstance(asked.code, int) else EXIT_BUG)
         if is_stop(asked.code):
             signals.end(asked.code)
         raise
@@ -24,4 +24,4 @@ def ended_with_others() -> Iterator[None]:
         if processes() == 1:
             raise
         traceback.print_exc()
-        watch.end(EXIT_BUG)
+        signals.leave(EXIT_BUG)

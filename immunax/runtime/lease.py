@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from uuid import getnode, uuid4
 
-from immunax.runtime import bucket, console, pace, stand_ins, watch
+from immunax.runtime import bucket, console, pace, signals, stand_ins
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
 from immunax.runtime.exits import EXIT_LOST
@@ -92,7 +92,7 @@ def _renewing(address: str, name: str, ended: threading.Event) -> None:
         with suppress(UserError):  # the next time
             if not _is_ours(address, name):
                 say(f"error: {address} has lapsed and another process has taken it: this one ends", error=True)
-                watch.end(EXIT_LOST)
+                signals.leave(EXIT_LOST)
             bucket.put_bytes(_content(name), address)
 
 

@@ -34,14 +34,21 @@ def end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def tells(farewell: Callable[[int], None]) -> None:
-    """Has a signal that ends this process where it stands tell so to the other processes of its job.
+def tells(farewell: Callable[[int], None] | None) -> None:
+    """Has what ends this process before its time tell so to the other processes of its job.
 
     Args:
-      farewell: is given the exit status.
+      farewell: is given the exit status; None where there are no others.
     """
     global _farewell
     _farewell = farewell
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process before its time, and with it the others, where there are any: JAX's own end would wait for them."""
+    if _farewell is not None:
+        _farewell(status)
+    end(status)
 
 
 def _end_here(status: int) -> NoReturn:
@@ -53,6 +60,14 @@ def _end_here(status: int) -> NoReturn:
 def told(name: str) -> str:
     """What is said of a command that a signal ended."""
     return f"stopped by {name}: what is finished is kept, and the same command goes on from there"
+
+
+def _overdue(number: signal.Signals) -> None:
+    handling = _handling[-1] if _handling else None
+    if (
+        handling is not None and signal.getsignal(number) == handling.receive
+    ):  # a library may have set a handler of its own
+        handling.overdue(number)
 
 
 class Handling:
@@ -71,12 +86,12 @@ class Handling:
     def __enter__(self):
         for number in _ASKING:
             try:
-                self._before[number] = signal.signal(number, self._receive)
+                self._before[number] = signal.signal(number, self.receive)
             except ValueError:
                 # Not the main thread: whoever owns the main thread decides what a signal does.
                 return self
         _handling.append(self)
-        overdue.tells(_ASKING, lambda number: _handling[-1].overdue(number) if _handling else None)
+        overdue.tells(_ASKING, _overdue)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +101,9 @@ class Handling:
             signal.signal(number, handler)
         self._before.clear()
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Python's handler; see :meth:`act`."""
+        overdue.handled()
         first, self.signal_name = self.signal_name is None, self.signal_name or signal.Signals(number).name
         self.act(signal.Signals(number), first, frame)
 
@@ -101,7 +118,7 @@ class Handling:
         raise NotImplementedError
 
     def overdue(self, number: signal.Signals) -> None:
-        """What a signal does beside the main thread, which has had some seconds for :meth:`act`.
+        """What a signal does beside the main thread, which has not come to :meth:`act` for some seconds.
 
         Args:
           number: of the signal.
@@ -140,9 +157,8 @@ class Leaving(Handling):
 
     def overdue(self, number: signal.Signals) -> None:
         """See the base class."""
-        if self.signal_name is None:
-            _tell(number)
-            _end_here(by_signal(number.name))
+        _tell(number)
+        _end_here(by_signal(number.name))
 
 
 def _tell(number: signal.Signals) -> None:

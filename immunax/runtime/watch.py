@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
@@ -35,13 +35,6 @@ _starting: str | None = None
 def patience() -> float:
     """Seconds that a process may be silent, or behind the others; infinity where nobody watches."""
     return math.inf if _watch is None else _watch.seconds
-
-
-def end(status: int) -> NoReturn:
-    """Ends this process before its time, and with it the others, where there are any: JAX's own end would wait for them."""
-    if _watch is not None:
-        _watch.leave(status)
-    signals.end(status)
 
 
 def agreed(status: int) -> None:
@@ -83,6 +76,7 @@ def stop() -> None:
     if _watch is not None:
         _watch.stop()
         _watch = None
+        signals.tells(None)
         _system.signal(signal.SIGABRT, ctypes.c_void_p(signal.SIG_DFL))
 
 

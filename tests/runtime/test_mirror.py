@@ -275,7 +275,7 @@ def test_a_lease_that_another_one_has_taken_ends_the_process(place, machine, mon
         ended.set()
         raise UserError("the process is gone")
 
-    monkeypatch.setattr(lease.watch, "end", end)
+    monkeypatch.setattr(lease.signals, "leave", end)
     with lease.held(place):
         bucket.put_bytes(lease._content("another"), f"{place}/.lease")
         assert ended.wait(10)
@@ -285,7 +285,7 @@ def test_a_lease_that_another_one_has_taken_ends_the_process(place, machine, mon
 def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(place, machine, monkeypatch):
     monkeypatch.setattr(lease, "SECONDS", 0.03)
     ended, read = threading.Event(), threading.Event()
-    monkeypatch.setattr(lease.watch, "end", lambda status: ended.set())
+    monkeypatch.setattr(lease.signals, "leave", lambda status: ended.set())
     own = bucket.read
 
     def refuse(address):

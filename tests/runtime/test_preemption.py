@@ -113,14 +113,14 @@ def test_a_signal_that_comes_while_garbage_is_collected_is_not_lost():
 
 
 WITHIN_C = """
-import ctypes
+import ctypes, threading
 from immunax.runtime.signals import Leaving, tells
 tells(lambda status: print("told", status, flush=True))
 system, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 with Leaving():
     with Leaving():
         pass
-    print("at work", flush=True)
+    threading.Timer(0.5, lambda: print("at work", flush=True)).start()
     for _ in range(2):
         system.pthread_mutex_lock(lock)
 """
@@ -157,7 +157,11 @@ with Leaving():
     time.sleep(0.5)
     with Preemption() as preemption:
         signal.raise_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        assert preemption.status() == 143
+    time.sleep(0.5)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.5)
     print("goes on")
 """
 
