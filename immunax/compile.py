@@ -25,7 +25,6 @@ from immunax.runtime.errors import UserError
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command, configuration_folder
 from immunax.runtime.mesh import MeshSpec
-from immunax.runtime.nodes import built, importable
 from immunax.runtime.parts import Part
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import parse_yaml
@@ -85,8 +84,10 @@ def _shared(spec: MeshSpec, record: dict[str, Any], fitted: Callable[..., dict[s
 
 
 def _shipped() -> list[MeshSpec]:
-    files = sorted((configuration_folder() / "mesh").glob("*.yaml"))
-    return [built(parse_yaml(read_bytes(file), str(file)), importable) for file in files]
+    found = [
+        parse_yaml(read_bytes(file), str(file)) for file in sorted((configuration_folder() / "mesh").glob("*.yaml"))
+    ]
+    return [MeshSpec(**{name: each[name] for name in each if name != "_target_"}) for each in found]
 
 
 def _check_one(config: UserConfig) -> None:
