@@ -80,12 +80,13 @@ def test_every_changed_byte_of_statement_signature_records_and_weights_is_caught
         path.write_bytes(raw)
 
 
-def test_every_changed_field_is_caught_even_where_the_form_is_kept(signed):
+@pytest.mark.parametrize("first", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 2))])
+def test_every_changed_field_is_caught_even_where_the_form_is_kept(signed, first):
     raw = signed.read_bytes()
     stated = json.loads(raw)
     count = 0
     try:
-        for at, value in leaves(stated):
+        for at, value in list(leaves(stated))[first::3]:
             mutated = json.loads(raw)
             node = mutated
             for name in at[:-1]:
@@ -96,7 +97,7 @@ def test_every_changed_field_is_caught_even_where_the_form_is_kept(signed):
             count += 1
     finally:
         signed.write_bytes(raw)
-    assert count > 300
+    assert count > 100
 
 
 @pytest.fixture

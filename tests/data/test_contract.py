@@ -337,6 +337,7 @@ def test_a_template_renders_in_its_child_as_transformers_renders_it(template, pr
     assert render(tokenizer, turns, False, prompt=prompt) == theirs
 
 
+@pytest.mark.slow
 def test_a_template_without_an_end_is_one_line_in_bounded_time():
     endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     assert "takes more than 2 seconds" in refused(speaking(endless), ask("the cat?", "it sat"))

@@ -52,7 +52,9 @@ def test_a_simulated_attack_with_dropout_is_the_fine_tuning_that_it_simulates(ru
 
 
 @pytest.mark.parametrize(
-    "estimator", [FirstOrder(), Truncated(2), Unrolled(), MixedMode()], ids=lambda each: type(each).__name__
+    "estimator",
+    [FirstOrder(), Truncated(2), *(pytest.param(each, marks=pytest.mark.slow) for each in (Unrolled(), MixedMode()))],
+    ids=lambda each: type(each).__name__,
 )
 def test_the_losses_along_an_attack_with_dropout_leave_nothing_out_and_have_a_gradient(estimator):
     attacker = Attacker(Sgd(), lora=SPEC, estimator=estimator)

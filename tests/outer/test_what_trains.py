@@ -88,7 +88,9 @@ def _moved(weights):
     }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] if "," in each else []) for each in CASES]
+)
 def test_every_defense_trains_adapters_with_moments_of_those_alone(name):
     training = Training(steps=2, optimizer=AdamW(1e-2, weight_decay=0.1), lora=replace(ADAPTERS, dropout=0.1))
     state, metrics, weights = _two_steps(CASES[name], training)

@@ -77,6 +77,7 @@ def campaign(tmp_path, weights, monkeypatch):
     return run_suite(shared, MODEL, {"subject": weights, "reference": weights}, CellStore(tmp_path / "cells"), POLICY)
 
 
+@pytest.mark.slow
 def test_a_group_that_was_cut_short_is_measured_whole_and_keeps_what_it_had(tmp_path, weights, monkeypatch):
     one = {"harmful_sft": SUITE.attacks["harmful_sft"]}
     monkeypatch.setitem(globals(), "SUITE", replace(SUITE, attacks=one, together=4))

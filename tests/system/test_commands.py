@@ -416,8 +416,14 @@ def _another_architecture(home: Path) -> str:
         (("+defense=rep_noise", _truncated), "truncated"),
         (("+defense=rep_noise", _without_weights), "no weights"),
         (("+defense=rep_noise", _another_architecture), "gpt2"),
-        (("+defense=rep_noise", "model=model", *TRAIN, "judge.max_length=40"), "40"),
-        (("+defense=rep_noise", "model=model", *TRAIN, "trainer.max_length=513"), "context of 512"),
+        pytest.param(
+            ("+defense=rep_noise", "model=model", *TRAIN, "judge.max_length=40"), "40", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("+defense=rep_noise", "model=model", *TRAIN, "trainer.max_length=513"),
+            "context of 512",
+            marks=pytest.mark.slow,
+        ),
         (("+defense=rep_noise", "model=model", *TRAIN, "judge.max_length=510"), "context of 512"),
         (
             ("+defense=rep_noise", "model=model", *TRAIN, "trainer.optimizer.learning_rate=1e30", "run=nan"),
@@ -429,8 +435,13 @@ def _another_architecture(home: Path) -> str:
             marks=pytest.mark.slow,
         ),
         (("+defense=rep_noise", "model=model", *TRAIN, "run=main", "seed=5"), "seed"),
-        (("+defense=rep_noise", "model=model", *TRAIN, "export_dtype=bf16"), "bfloat16"),
-        (("+defense=rep_noise", "model=model", *TRAIN, "start.defense=null", "run=half"), "start=base"),
+        *(
+            pytest.param(("+defense=rep_noise", "model=model", *TRAIN, *given), told, marks=pytest.mark.slow)
+            for given, told in (
+                (("export_dtype=bf16",), "bfloat16"),
+                (("start.defense=null", "run=half"), "start=base"),
+            )
+        ),
         (("+defense=rep_noise", "model=model", "red_team=identity_shift"), "attack@red_team=identity_shift"),
         (("+defense=rep_noise", "model=model", "data=beavertails", "data.root=nowhere"), "nowhere"),
     ],

@@ -69,6 +69,7 @@ def test_a_population_on_two_slices_is_reported_with_what_crosses_its_members(tm
     assert record["run_seconds"] == pytest.approx(record["programs"][0]["runs"] * record["step_seconds"])
 
 
+@pytest.mark.slow
 def test_parts_are_held_against_the_faster_mesh_of_all_of_the_slice(tmp_path):
     # Two rows of each stream: fsdp=64 pads them to 64, ours for 64 chips to 16.
     done = run(tmp_path, "mesh=v5e_16", "mesh.part=each/4", "model=organism", "+defense=safety_tuning")
@@ -88,8 +89,13 @@ def test_parts_are_held_against_the_faster_mesh_of_all_of_the_slice(tmp_path):
         (("+attack=search", "members=4"), "members: a search's are those of its populations"),
         (("+attack=prune",), "Prune is an edit"),
         (("+attack=harmful_sft", "+defense=tar"), "one program is compiled at a time"),
-        (("+attack=harmful_sft_lora", "mesh.attack=16", "mesh.fsdp=1"), "one model has no members"),
-        (("+defense=tar", "mesh.slices=2", "mesh.fsdp=1", "mesh.tensor=32"), "tensor stays within a slice"),
+        *(
+            pytest.param(overrides, told, marks=pytest.mark.slow)
+            for overrides, told in (
+                (("+attack=harmful_sft_lora", "mesh.attack=16", "mesh.fsdp=1"), "one model has no members"),
+                (("+defense=tar", "mesh.slices=2", "mesh.fsdp=1", "mesh.tensor=32"), "tensor stays within a slice"),
+            )
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_told_in_one_line(tmp_path, overrides, told):

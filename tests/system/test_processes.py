@@ -286,6 +286,7 @@ def test_another_configuration_is_told_by_the_first_in_one_line_before_anything_
     assert not (home / "outputs" / "other").exists()
 
 
+@pytest.mark.slow
 def test_another_sweep_is_told_before_any_of_its_runs_begins(home):
     line = (*TRAIN, *SPLIT, "run=others", "-m")
     started = processes.start(home, 2, *line, changes={0: ("trainer.steps=2,3",), 1: ("trainer.steps=2,3,4",)})
@@ -296,6 +297,7 @@ def test_another_sweep_is_told_before_any_of_its_runs_begins(home):
     assert not (home / "outputs" / "others").exists()
 
 
+@pytest.mark.slow
 def test_a_mesh_that_the_devices_of_all_do_not_fill_is_told_by_the_first_in_one_line(home):
     one, other = processes.ends(processes.start(home, 2, *TRAIN, "mesh.data=3", "run=unfit"))
     assert (one.status, other.status) == (2, 2)
@@ -310,12 +312,14 @@ def test_a_process_that_is_not_there_is_named(home):
     assert "process 1 of 2 did not come within 2 s" in one.err
 
 
+@pytest.mark.slow
 def test_processes_end_well_though_they_tell_that_they_live_until_they_end(home):
     for _ in range(3):
         assert processes.ends(processes.start_script(home, 2, TELLING)) == [(0, "", "")] * 2
 
 
-@pytest.mark.parametrize("limited", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("limited", [0, 1])
 def test_a_checkpoint_that_one_process_cannot_write_ends_all_in_its_line(home, limited):
     found = processes.ends(processes.start_script(home, 2, SAVING, home / f"saved{limited}", limited), 100)
     assert [each.status for each in found] == [2, 2], "\n".join(each.err for each in found)
@@ -348,7 +352,8 @@ def test_a_cache_that_refuses_the_first_process_keeps_none_from_what_all_have_ma
     assert found[1].err == ""
 
 
-@pytest.mark.parametrize("gone", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", [0, 1])
 def test_a_process_that_is_gone_before_jax_has_started_ends_the_others_in_a_line(home, gone):
     found = processes.ends(processes.start_script(home, 2, GOING, gone), 60)
     assert found[1 - gone].status == 142, found[1 - gone].err

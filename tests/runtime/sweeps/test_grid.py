@@ -61,6 +61,7 @@ def test_a_line_that_gives_a_fixed_value_a_second_one_runs_what_it_adds(sweep):
     assert Watch([Path("outputs/one")]).look().is_over
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_their_mesh_alone_are_all_made_where_a_line_asks_for_them(sweep):
     sweep("seed=1")
     sweep("seed=1", "+mesh.data=2,4")

@@ -39,7 +39,8 @@ def test_a_run_in_whose_folder_another_process_is_at_work_is_left_out_by_all(tmp
     assert sweeping.done(tmp_path) == {"x=0.5"}
 
 
-@pytest.mark.parametrize("alone", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [0, 1])
 def test_a_run_that_fails_in_one_of_them_alone_ends_the_job_by_its_mistake_in_both(tmp_path, alone):
     found = swept(tmp_path, "x=0.4,0.85,0.5", f"alone={alone}", "distributed.timeout=8")
     assert [each.status for each in found] == [2, 2], found
