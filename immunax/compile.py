@@ -84,9 +84,8 @@ def _shared(spec: MeshSpec, record: dict[str, Any], fitted: Callable[..., dict[s
 
 
 def _shipped() -> list[MeshSpec]:
-    found = [
-        parse_yaml(read_bytes(file), str(file)) for file in sorted((configuration_folder() / "mesh").glob("*.yaml"))
-    ]
+    files = sorted((configuration_folder() / "mesh").glob("*.yaml"))
+    found = [parse_yaml(read_bytes(file), str(file)) for file in files]
     return [MeshSpec(**{name: each[name] for name in each if name != "_target_"}) for each in found]
 
 

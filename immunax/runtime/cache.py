@@ -121,7 +121,7 @@ def _get_or_make_together(
     def there() -> bool:
         if alone:
             _get_or_make(entry, key, make, read, write)
-        return _found(entry, lambda folder: None, told=True) is not None
+        return _is_whole(entry, told=True)
 
     if not (together.agreed(there) and all(together.gathered(_is_brought(entry)))):
         value = make()
@@ -157,9 +157,13 @@ def _found(entry: Path, read: Callable[[Path], T], told: bool = False) -> tuple[
         return None
 
 
+def _is_whole(entry: Path, told: bool = False) -> bool:
+    return _found(entry, lambda folder: None, told) is not None
+
+
 def _is_brought(entry: Path) -> bool:
-    """Whether this process has an entry as it was written, where each host has a copy of its own."""
-    return not mirror.is_mirrored(entry) or _found(entry, lambda folder: None) is not None
+    """Whether this process has an entry as it was written, where each host has a copy of its own; the leader has looked."""
+    return is_leader() or not mirror.is_mirrored(entry) or _is_whole(entry)
 
 
 def _keep(entry: Path, key: Mapping[str, Any], value: T, write: Callable[[T, Path], None]) -> None:
@@ -190,8 +194,7 @@ def _keep_together(entry: Path, key: Mapping[str, Any], value: T, write: Callabl
 @contextmanager
 def _place(entry: Path) -> Iterator[Path]:
     """A folder that becomes an entry, or is thrown away where another job has made the same meanwhile, which may be read."""
-    there = _found(entry, lambda folder: None) is not None
-    with tempfile.TemporaryDirectory() if there else atomic.directory(entry) as folder:
+    with tempfile.TemporaryDirectory() if _is_whole(entry) else atomic.directory(entry) as folder:
         yield Path(folder)
 
 

@@ -118,6 +118,13 @@ def names(path: Path) -> dict[str, Object]:
     return {name: each for name, each in bucket.below(address).items() if name == TORN or not _own(name)}
 
 
+def entries(folder: Path) -> set[str]:
+    """The names of what lies in a folder, files and folders; those of one in a bucket as it has them."""
+    if is_mirrored(folder):
+        return {name.partition("/")[0] for name in names(folder)}
+    return {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+
+
 def put(file: Path) -> None:
     """Sends a file that is whole here, where it stands for an object."""
     address = stand_ins.address(file)

@@ -46,15 +46,18 @@ def tells(farewell: Callable[[int], None] | None) -> None:
 
 def leave(status: int) -> NoReturn:
     """Ends this process before its time, and with it the others, where there are any: JAX's own end would wait for them."""
-    if _farewell is not None:
-        _farewell(status)
+    _tell_others(status)
     end(status)
 
 
 def _end_here(status: int) -> NoReturn:
+    _tell_others(status)
+    os._exit(status)
+
+
+def _tell_others(status: int) -> None:
     if _farewell is not None:
         _farewell(status)
-    os._exit(status)
 
 
 def told(name: str) -> str:
@@ -64,9 +67,8 @@ def told(name: str) -> str:
 
 def _overdue(number: signal.Signals) -> None:
     handling = _handling[-1] if _handling else None
-    if (
-        handling is not None and signal.getsignal(number) == handling.receive
-    ):  # a library may have set a handler of its own
+    # A library may have set a handler of its own.
+    if handling is not None and signal.getsignal(number) == handling.receive:
         handling.overdue(number)
 
 

@@ -79,11 +79,7 @@ def left_behind(folder: Path, keep: str) -> Iterator[None]:
 
 
 def _steps(checkpoints: Path) -> list[int]:
-    if mirror.is_mirrored(checkpoints):
-        names = {name.partition("/")[0] for name in mirror.names(checkpoints)}
-    else:
-        names = {each.name for each in checkpoints.iterdir()} if checkpoints.is_dir() else set()
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in mirror.entries(checkpoints) if name.isdecimal())
 
 
 def export_run(

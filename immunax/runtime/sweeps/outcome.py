@@ -152,11 +152,7 @@ def is_done(folder: Path, asked: Asked | None) -> bool:
 
 def _entries(folder: Path) -> set[str]:
     """What is in a run's folder, but for what is hidden."""
-    if mirror.is_mirrored(folder):
-        names = {name.partition("/")[0] for name in mirror.names(folder)}
-    else:
-        names = {each.name for each in folder.iterdir()}
-    return {name for name in names if not name.startswith(".")}
+    return {name for name in mirror.entries(folder) if not name.startswith(".")}
 
 
 def tell(folder: Path, at: str, same_code: bool = True) -> None:
