@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from immunax.data.chat import Encoded
 
+MOST_EXAMPLES = 16
+"""In a row: attention by cuDNN is told of so many (:mod:`immunax.models.kernels.cudnn`)."""
+
 _GRAIN = 8  # lengths are multiples of this: TPU sublanes come in eights
 _CANDIDATES = 32  # row lengths tried for the cheapest rectangle
 _LONGEST = 4  # times the longest example: past that, longer rows save next to no padding
@@ -64,6 +67,8 @@ def filled(batches: Iterable[Sequence[Encoded]], layout: Layout) -> Tokens:
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Packs items into as few bins as first-fit-decreasing finds (at most 11/9 of the fewest, plus 6/9; Dósa 2007).
 
+    A bin holds :data:`MOST_EXAMPLES` at most, which only bins of many short ones come to.
+
     Args:
       lengths: the items' lengths, none above ``capacity``.
       capacity: a bin's length.
@@ -79,7 +84,10 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     for item in sorted(range(len(lengths)), key=lambda item: (-lengths[item], item)):
         if lengths[item] > capacity:
             raise ValueError(f"an example of {lengths[item]} tokens does not fit a row of {capacity}")
-        place = next((place for place, free in enumerate(room) if free >= lengths[item]), len(bins))
+        place = next(
+            (place for place, free in enumerate(room) if free >= lengths[item] and len(bins[place]) < MOST_EXAMPLES),
+            len(bins),
+        )
         if place == len(bins):
             bins.append([])
             room.append(capacity)

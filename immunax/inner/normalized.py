@@ -9,6 +9,7 @@ import optax
 from immunax.inner.adapt import Estimator, adapt
 from immunax.inner.losses import answer_loss
 from immunax.inner.step import Loss
+from immunax.models.kernels.choice import MASKED
 from immunax.models.model import Model, Params
 
 
@@ -45,12 +46,13 @@ def fine_answer_loss(model: Model) -> Loss:
     Accelerators are asked for products of whole float32 numbers, which is not their default.
 
     Args:
-      model: static; whose dtype is kept where it is as fine.
+      model: static; whose dtype is kept where it is as fine, and whose attention where it is no kernel.
 
     Returns:
       ``loss(params, batch)``, in nats per token.
     """
-    fine = replace(model, dtype="float32") if model.dtype == "bfloat16" else model
+    dtype = "float32" if model.dtype == "bfloat16" else model.dtype
+    fine = replace(model, dtype=dtype, attention=model.attention if model.attention in MASKED else "xla")
 
     def loss(params: Params, batch: Any) -> jax.Array:
         with jax.default_matmul_precision("float32"):

@@ -1,4 +1,4 @@
-"""Attention: the library's, one with capped scores, and one that leaves out most of what a causal mask would hide."""
+"""Attention by plain XLA: the library's, one with capped scores, and one that leaves out most of what a causal mask hides."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,24 @@ from immunax.models.soft_cap import soft_cap
 
 _BLOCK = 128  # queries in a block: fewer make products too small for the matrix peak
 _BLOCKS = 8  # at most, so that a long sequence compiles as fast; eight skip 7/16 of the square
+
+
+def causal_mask(segment_ids: jax.Array, window: int | None = None) -> jax.Array:
+    """Which columns a token may read: those before it (and itself) in its own segment.
+
+    Args:
+      segment_ids: ``[B, T]``; 0 is padding, which reads padding, so that no row of the softmax is empty; a negative one is
+        padding that reads the segment of its absolute value.
+      window: only so many columns, the last of them its own; None for all.
+
+    Returns:
+      ``[B, 1, T, T]`` bool.
+    """
+    columns = jnp.arange(segment_ids.shape[1])
+    back = columns[:, None] - columns[None, :]
+    near = back >= 0 if window is None else (back >= 0) & (back < window)
+    same = jnp.abs(segment_ids)[:, :, None] == segment_ids[:, None, :]
+    return (same & near)[:, None]
 
 
 def attention(

@@ -7,7 +7,7 @@ computed beside the loss: three matrix products in all (6·N·D·V FLOPs), none 
 """
 
 import math
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,11 +17,9 @@ from immunax.models.soft_cap import cap_slope
 from immunax.models.unembedding import Unembedding
 from immunax.runtime.mesh import data_ways, laid, split_rows
 
-CHUNK = 256
-"""Hidden states projected at once: 50 MB of float32 logits for a vocabulary of 49,152, and matrices still near peak."""
-
-_WIDER = 4
-"""So many times the chunk of each device's where examples are split: each chunk may gather the matrix and sum its gradient."""
+_WIDER, _WIDEST = 4, 2048
+"""So many times the chunk of each device's where examples are split, up to so many rows: each chunk may gather the matrix and sum
+its gradient."""
 
 
 def gather_columns(values: jax.Array, index: jax.Array) -> jax.Array:
@@ -30,31 +28,28 @@ def gather_columns(values: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, spread, axis=-2)
 
 
-def token_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+def token_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array) -> jax.Array:
     """Negative log likelihood of each label, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
       unembedding: of V tokens.
       labels: ``[...]`` int.
-      chunk: hidden states projected at once.
 
     Returns:
       ``[...]`` float32. For evaluation: differentiating it stores every chunk's logits.
     """
-    return token_scores(hidden, unembedding, labels, chunk)[0]
+    return token_scores(hidden, unembedding, labels)[0]
 
 
-def token_scores(
-    hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK
-) -> tuple[jax.Array, jax.Array]:
+def token_scores(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """:func:`token_nll`, and whether each label is the likeliest token, ``[...]`` bool, read off the same logits."""
 
     def scores(pair):
         losses, logits, _ = _nll(pair[0], unembedding, pair[1])
         return losses, jnp.argmax(logits, axis=-1) == pair[1]
 
-    pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
+    pairs = _cut(hidden, labels.shape, unembedding.chunk), _cut(labels, labels.shape, unembedding.chunk)
     losses, likeliest = jax.lax.map(scores, pairs)
     return _join(losses, labels.shape), _join(likeliest, labels.shape)
 
@@ -63,7 +58,6 @@ def token_unlikelihood(
     hidden: jax.Array,
     unembedding: Unembedding,
     labels: jax.Array,
-    chunk: int = CHUNK,
     threshold: float | None = None,
 ) -> jax.Array:
     """``−log(1 − p)`` of each label, in nats, exact where p is near 1: the sum of the others' probabilities is taken.
@@ -72,7 +66,6 @@ def token_unlikelihood(
       hidden: ``[..., D]``, past the final norm.
       unembedding: of V tokens.
       labels: ``[...]`` int.
-      chunk: hidden states projected at once, whose logits the backward pass makes again.
       threshold: it is 0, without a gradient, where ``log p`` is below this; None for nowhere.
 
     Returns:
@@ -87,18 +80,17 @@ def token_unlikelihood(
         values = normaliser - jax.nn.logsumexp(others, axis=-1)
         return values if threshold is None else jnp.where(logits[rows, pair[1]] - normaliser < threshold, 0.0, values)
 
-    pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
+    pairs = _cut(hidden, labels.shape, unembedding.chunk), _cut(labels, labels.shape, unembedding.chunk)
     return _join(jax.lax.map(losses, pairs), labels.shape)
 
 
-def token_inverse_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, chunk: int = CHUNK) -> jax.Array:
+def token_inverse_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array) -> jax.Array:
     """The cross entropy of each label under the logits with their sign turned, ``−log softmax(−z)[label]``, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
       unembedding: of V tokens.
       labels: ``[...]`` int.
-      chunk: hidden states projected at once, whose logits the backward pass makes again.
 
     Returns:
       ``[...]`` float32.
@@ -109,17 +101,16 @@ def token_inverse_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.A
         logits = unembedding.logits(pair[0])
         return jax.nn.logsumexp(-logits, axis=-1) + jnp.take_along_axis(logits, pair[1][:, None], axis=-1)[:, 0]
 
-    pairs = _cut(hidden, labels.shape, chunk), _cut(labels, labels.shape, chunk)
+    pairs = _cut(hidden, labels.shape, unembedding.chunk), _cut(labels, labels.shape, unembedding.chunk)
     return _join(jax.lax.map(losses, pairs), labels.shape)
 
 
-def token_uniform_divergence(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUNK) -> jax.Array:
+def token_uniform_divergence(hidden: jax.Array, unembedding: Unembedding) -> jax.Array:
     """``KL(uniform ‖ p)`` of each prediction, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
       unembedding: of V tokens.
-      chunk: hidden states projected at once, whose logits the backward pass makes again.
 
     Returns:
       ``[...]`` float32, at least 0.
@@ -131,16 +122,15 @@ def token_uniform_divergence(hidden: jax.Array, unembedding: Unembedding, chunk:
         logits = unembedding.logits(part)
         return jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1) - jnp.log(float(logits.shape[-1]))
 
-    return _join(jax.lax.map(divergences, _cut(hidden, shape, chunk)), shape)
+    return _join(jax.lax.map(divergences, _cut(hidden, shape, unembedding.chunk)), shape)
 
 
-def token_entropy(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUNK) -> jax.Array:
+def token_entropy(hidden: jax.Array, unembedding: Unembedding) -> jax.Array:
     """Entropy of each prediction, in nats.
 
     Args:
       hidden: ``[..., D]``, past the final norm.
       unembedding: of V tokens.
-      chunk: at most this many hidden states are projected at once; the backward pass makes their logits again.
 
     Returns:
       ``[...]`` float32, at most log V.
@@ -152,18 +142,15 @@ def token_entropy(hidden: jax.Array, unembedding: Unembedding, chunk: int = CHUN
         logits = jax.nn.log_softmax(unembedding.logits(part))
         return -(jnp.exp(logits) * logits).sum(axis=-1)
 
-    return _join(jax.lax.map(entropies, _cut(hidden, shape, chunk)), shape)
+    return _join(jax.lax.map(entropies, _cut(hidden, shape, unembedding.chunk)), shape)
 
 
-def token_divergence(
-    hidden: tuple[jax.Array, jax.Array], unembeddings: tuple[Unembedding, Unembedding], chunk: int = CHUNK
-) -> jax.Array:
+def token_divergence(hidden: tuple[jax.Array, jax.Array], unembeddings: tuple[Unembedding, Unembedding]) -> jax.Array:
     """``KL(p ‖ q)`` of the predictions of two models, in nats.
 
     Args:
       hidden: of p and of q, ``[..., D]`` each, past the final norm.
       unembeddings: of p and of q, of V tokens each.
-      chunk: at most this many hidden states are projected at once; the backward pass makes their logits again.
 
     Returns:
       ``[...]`` float32, at least 0.
@@ -175,13 +162,11 @@ def token_divergence(
         p, q = (jax.nn.log_softmax(each.logits(part)) for each, part in zip(unembeddings, parts, strict=True))
         return (jnp.exp(p) * (p - q)).sum(axis=-1)
 
-    return _join(jax.lax.map(divergences, tuple(_cut(part, shape, chunk) for part in hidden)), shape)
+    return _join(jax.lax.map(divergences, tuple(_cut(part, shape, unembeddings[0].chunk) for part in hidden)), shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def weighted_nll(
-    hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, weights: jax.Array, chunk: int = CHUNK
-) -> jax.Array:
+@jax.custom_vjp
+def weighted_nll(hidden: jax.Array, unembedding: Unembedding, labels: jax.Array, weights: jax.Array) -> jax.Array:
     """``Σ weight · −log p(label)``, in nats.
 
     Args:
@@ -189,23 +174,22 @@ def weighted_nll(
       unembedding: of V tokens; the gradient of its matrix is computed only where it is asked for.
       labels: ``[...]`` int.
       weights: ``[...]``, not differentiated.
-      chunk: hidden states projected at once.
 
     Returns:
       A float32 scalar. Reverse mode only.
     """
-    parts = tuple(_cut(values, labels.shape, chunk) for values in (hidden, labels, weights))
+    parts = tuple(_cut(values, labels.shape, unembedding.chunk) for values in (hidden, labels, weights))
     sums = jax.lax.map(lambda part: jnp.vdot(part[2], _nll(part[0], unembedding, part[1])[0]), parts)
     return sums.sum()
 
 
-def _forward(hidden, unembedding, labels, weights, chunk):
+def _forward(hidden, unembedding, labels, weights):
     hidden, matrix, wants_matrix = hidden.value, unembedding.matrix.value, unembedding.matrix.perturbed
     # Gathered once, and not by every chunk.
-    unembedding = Unembedding(laid(matrix, None, "tensor"), unembedding.cap)
+    unembedding = replace(unembedding, matrix=laid(matrix, None, "tensor"))
     shape = labels.value.shape
     ways, _ = _ways(shape)
-    parts = tuple(_cut(values, shape, chunk) for values in (hidden, labels.value, weights.value))
+    parts = tuple(_cut(values, shape, unembedding.chunk) for values in (hidden, labels.value, weights.value))
 
     def step(carry, part):
         total, d_matrix = carry
@@ -227,7 +211,7 @@ def _forward(hidden, unembedding, labels, weights, chunk):
     if not wants_matrix:
         return total, (d_hidden, None)
     d_matrix = laid(d_matrix.sum(axis=0), "fsdp", "tensor").astype(matrix.dtype)
-    return total, (d_hidden, Unembedding(d_matrix, unembedding.cap))
+    return total, (d_hidden, replace(unembedding, matrix=d_matrix))
 
 
 def _outer(rows: jax.Array, d_logits: jax.Array, ways: int) -> jax.Array:
@@ -236,8 +220,7 @@ def _outer(rows: jax.Array, d_logits: jax.Array, ways: int) -> jax.Array:
     return jnp.einsum("wrd,wrv->wdv", *blocks, preferred_element_type=jnp.float32)
 
 
-def _backward(chunk, gradients, cotangent):
-    del chunk
+def _backward(gradients, cotangent):
     d_hidden, d_unembedding = jax.tree.map(lambda leaf: (cotangent * leaf).astype(leaf.dtype), gradients)
     return d_hidden, d_unembedding, None, None
 
@@ -253,7 +236,7 @@ def _cut(values: jax.Array, shape: tuple[int, ...], chunk: int) -> jax.Array:
     """
     ways, before = _ways(shape)
     each, inner = math.prod(shape) // ways, values.shape[len(shape) :]
-    parts = -(-each // (chunk if ways == 1 else _WIDER * chunk))
+    parts = -(-each // (chunk if ways == 1 else max(chunk, min(_WIDER * chunk, _WIDEST))))
     blocks = values.reshape(before, ways, -1, *inner).swapaxes(0, 1).reshape(ways, each, *inner)
     padded = jnp.pad(blocks, ((0, 0), (0, parts * -(-each // parts) - each), *[(0, 0)] * len(inner)))
     return split_rows(padded.reshape(ways, parts, -1, *inner).swapaxes(0, 1).reshape(parts, -1, *inner), 1)

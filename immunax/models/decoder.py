@@ -16,12 +16,11 @@ from jax.ad_checkpoint import checkpoint_name
 from immunax.models import rotary
 from immunax.models.attention import attention, causal_attention
 from immunax.models.config import DecoderConfig
+from immunax.models.kernels.fused import ATTENDED, fused_attention
+from immunax.models.kernels.pattern import Pattern
 from immunax.models.lora import dropped
 from immunax.models.steered import UNPERTURBED, Perturbation
 from immunax.runtime.mesh import laid, split_rows
-
-ATTENDED = "attended"
-"""What attention gives: small beside its scores, which its gradient makes again, so ``dots`` keeps it."""
 
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -47,20 +46,22 @@ class Context(NamedTuple):
 
     Attributes:
       cos, sin: rotary angles ``[B, T, 1, head_dim]``.
-      mask: ``[B, 1, T, S]``, which columns each token reads.
+      mask: ``[B, 1, T, S]``, which columns each token reads; None where a kernel goes by ``reading``.
       narrow: the mask of the layers that have the window, where others have none.
+      reading: what a kernel is told in place of masks.
       slot: the first of the cache to write.
     """
 
     cos: jax.Array
     sin: jax.Array
-    mask: jax.Array
+    mask: jax.Array | None
     narrow: jax.Array | None = None
+    reading: tuple[jax.Array, ...] | None = None
     slot: jax.Array | int = 0
 
-    def mask_of(self, layer: jax.Array, windowed: tuple[bool, ...]) -> jax.Array:
+    def mask_of(self, layer: jax.Array, windowed: tuple[bool, ...]) -> Any:
         """The mask of one layer."""
-        if self.narrow is None:
+        if self.mask is None or self.narrow is None:
             return self.mask
         return jnp.where(jnp.array(windowed)[layer % len(windowed)], self.narrow, self.mask)
 
@@ -122,6 +123,7 @@ class Attention(nn.Module):
 
     config: DecoderConfig
     dtype: Any
+    implementation: str
 
     @nn.compact
     def __call__(
@@ -140,16 +142,39 @@ class Attention(nn.Module):
         query, key = heads("q", c.n_heads, c.qk_norm), heads("k", c.n_kv_heads, c.qk_norm)
         value = heads("v", c.n_kv_heads, norm=False)
         query, key = (rotary.rotate(part, context.cos, context.sin) for part in (query, key))
-        mask = context.mask_of(layer, c.windowed)
-        scale = None if c.query_pre_attn_scalar is None else c.query_pre_attn_scalar**-0.5
-        if cache is None:
-            attended = causal_attention(query, key, value, mask, scale, c.attention_cap)
-        else:
+        scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
+        if cache is not None:
             cache = Cache(*(_write(*pair, layer, context.slot) for pair in zip(cache, (key, value), strict=True)))
             key, value = cache.keys[layer], cache.values[layer]
-            attended = attention(query, key, value, mask, scale, c.attention_cap)
-        flat = checkpoint_name(attended, ATTENDED).reshape(*x.shape[:2], c.n_heads * c.head_dim)
+        if context.reading is not None:
+            attended = self._fused(query, key, value, context.reading, layer, scale)
+        else:
+            attend = causal_attention if cache is None and self.implementation == "blocks" else attention
+            attended = attend(query, key, value, context.mask_of(layer, c.windowed), scale, c.attention_cap)
+            attended = checkpoint_name(attended, ATTENDED)
+        flat = attended.reshape(*x.shape[:2], c.n_heads * c.head_dim)
         return Linear(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
+
+    def _fused(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        reading: tuple[jax.Array, ...],
+        layer: jax.Array,
+        scale: float,
+    ) -> jax.Array:
+        """By a kernel; where some layers have the window and some do not, by the one of two programs that the layer takes."""
+        c, inputs = self.config, (query, key, value, reading)
+        wide, narrow = (
+            partial(fused_attention, self.implementation, Pattern(scale, c.attention_cap, window))
+            for window in (None, c.sliding_window)
+        )
+        if c.sliding_window is None or not any(c.windowed):
+            return wide(*inputs)
+        if all(c.windowed):
+            return narrow(*inputs)
+        return jax.lax.cond(jnp.array(c.windowed)[layer % len(c.windowed)], narrow, wide, *inputs)
 
 
 def _write(slots: jax.Array, new: jax.Array, layer: jax.Array, slot: jax.Array | int) -> jax.Array:
@@ -177,6 +202,7 @@ class Layer(nn.Module):
 
     config: DecoderConfig
     dtype: Any
+    attention: str
     capture: bool
 
     @nn.compact
@@ -196,7 +222,7 @@ class Layer(nn.Module):
             return RMSNorm(c, name=name)(values) if there else values
 
         read = norm(c.pre_norm, "input_layernorm", x).astype(self.dtype)
-        attended, cache = Attention(c, self.dtype, name="self_attn")(read, context, cache, layer)
+        attended, cache = Attention(c, self.dtype, self.attention, name="self_attn")(read, context, cache, layer)
         if added.attention is not None:
             attended = attended.astype(x.dtype) + added.attention.astype(x.dtype)
         middle = x + norm(c.post_norm, "attention_output_norm", attended)
@@ -211,6 +237,7 @@ class Decoder(nn.Module):
     config: DecoderConfig
     remat: str = "none"
     dtype: Any = jnp.float32
+    attention: str = "blocks"
     capture: bool = False
 
     @nn.compact
@@ -235,7 +262,7 @@ class Decoder(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.n_layers,
-        )(c, self.dtype, self.capture, name="layers")
+        )(c, self.dtype, self.attention, self.capture, name="layers")
         # The table is split by width over fsdp, the stream by rows over data and fsdp. Told of the step between, XLA exchanges
         # along fsdp; left alone where both axes are in use, it sends the whole stream's gradient to every device.
         embedded = laid(table(tokens).astype(self.dtype), "data", None, "fsdp")

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from immunax.models.attention import causal_mask
 from immunax.models.decoder import Cache
-from immunax.models.model import Model, Params, causal_mask
+from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 NOT_FINITE = -2

@@ -1,18 +1,22 @@
 """The model as pure functions of its weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from immunax.models import rotary
+from immunax.models.attention import causal_mask
 from immunax.models.config import DecoderConfig
 from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
 from immunax.models.families import FAMILIES
+from immunax.models.kernels.choice import ATTENTION, MASKED
+from immunax.models.kernels.fused import KERNELS
+from immunax.models.kernels.pattern import stretches
 from immunax.models.lora import Adapted
 from immunax.models.steered import UNPERTURBED, Perturbation, Steered
-from immunax.models.unembedding import Unembedding
+from immunax.models.unembedding import CHUNK, Unembedding
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.mesh import split_parameters
 
@@ -37,26 +41,6 @@ class Outputs(NamedTuple):
     mlp: Any = None
 
 
-def causal_mask(segment_ids: jax.Array) -> jax.Array:
-    """Which columns a token may read: those before it (and itself) in its own segment.
-
-    Args:
-      segment_ids: ``[B, T]``; 0 is padding, which reads padding, so that no row of the softmax is empty; a negative one is
-        padding that reads the segment of its absolute value.
-
-    Returns:
-      ``[B, 1, T, T]`` bool.
-    """
-    same = jnp.abs(segment_ids)[:, :, None] == segment_ids[:, None, :]
-    return (same & (_columns_back(segment_ids.shape[1]) >= 0))[:, None]
-
-
-def _columns_back(length: int) -> jax.Array:
-    """How many columns each column ``[T, T]`` lies before each other."""
-    columns = jnp.arange(length)
-    return columns[:, None] - columns[None, :]
-
-
 @dataclass(frozen=True)
 class Model:
     """A decoder's static description; every method is a pure function of the weights it is given.
@@ -65,16 +49,21 @@ class Model:
       config: shape and variant.
       remat: ``none``, ``dots`` or ``full``: what each layer recomputes in the backward pass.
       dtype: of the computation; weights keep theirs (float32 masters).
+      attention: its implementation for whole sequences, one of :data:`~immunax.models.kernels.choice.ATTENTION`.
+      chunk: hidden states projected on the vocabulary at once by a loss.
     """
 
     config: DecoderConfig
     remat: str = "none"
     dtype: str = "float32"
+    attention: str = "blocks"
+    chunk: int = CHUNK
 
     def __post_init__(self):
         for name, value, known in (
             ("remat", self.remat, ("none", *REMAT_POLICIES)),
             ("dtype", self.dtype, DTYPES),
+            ("attention", self.attention, ATTENTION),
             ("family", self.config.family, tuple(FAMILIES)),
         ):
             if value not in known:
@@ -83,7 +72,8 @@ class Model:
     def init(self, key: jax.Array) -> Params:
         """Random weights: normal(0, 0.02) matrices, unit norms, zero biases, all float32."""
         token = jnp.ones((1, 1), jnp.int32)
-        return self._graph().init(key, token, self._context(token, causal_mask(token), _columns_back(1)))["params"]
+        plain = replace(self, attention="xla")
+        return plain._graph().init(key, token, plain._whole(token, token))["params"]
 
     def apply(
         self,
@@ -100,7 +90,8 @@ class Model:
         Args:
           params: weights, plain or adapted.
           tokens: ``[B, T]`` int.
-          segment_ids: ``[B, T]`` int; tokens attend within their segment only, 0 is padding.
+          segment_ids: ``[B, T]`` int; tokens attend within their segment only, 0 is padding. A kernel wants each segment in one
+          stretch; cuDNN is told of 17 of a row, padding included, and the states behind them are NaN.
           positions: ``[B, T]`` int, restarting at each segment.
           capture: also give the residual stream and the MLP outputs.
           perturbation: of the stream, row by row as :attr:`Outputs.residuals` has them (which then hold the sum), and of what
@@ -109,7 +100,7 @@ class Model:
         Returns:
           :class:`Outputs`. Logits are not computed: ``[B, T, V]`` is by far the largest array, and few callers need it whole.
         """
-        context = self._context(positions, causal_mask(segment_ids), _columns_back(tokens.shape[1]))
+        context = self._whole(segment_ids, positions)
         params = split_parameters(params)
         stream, hidden, _, captured = self._graph(capture).apply(
             _variables(params),
@@ -118,6 +109,10 @@ class Model:
             rngs=_rngs(params, tokens),
             **_steering(params, tokens, perturbation),
         )
+        most = None if self.attention in MASKED else KERNELS[self.attention].most
+        if most is not None:
+            # The kernel was not told of the rest: better no number than a wrong one.
+            hidden = jnp.where((stretches(segment_ids) < most)[..., None], hidden, jnp.nan)
         if captured is None:
             return Outputs(hidden)
         return Outputs(hidden, jnp.concatenate([captured.residual, stream[None]]), captured.mlp)
@@ -163,7 +158,7 @@ class Model:
         base = _base(params)
         base = split_parameters({name: base[name] for name in ("embed_tokens", "lm_head") if name in base})
         matrix = base["embed_tokens"]["embedding"].T if self.config.tie_embeddings else base["lm_head"]["kernel"]
-        return Unembedding(matrix.astype(self.dtype), self.config.logit_cap)
+        return Unembedding(matrix.astype(self.dtype), self.config.logit_cap, self.chunk)
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Next-token logits ``[..., V]`` in float32 of hidden states ``[..., D]`` that passed the final norm."""
@@ -174,7 +169,18 @@ class Model:
         return rms_normalise(residual, _base(params)["norm"]["scale"], self.config)
 
     def _graph(self, capture: bool = False) -> Any:
-        return Decoder(self.config, self.remat, jnp.dtype(self.dtype), capture)
+        return Decoder(self.config, self.remat, jnp.dtype(self.dtype), self.attention, capture)
+
+    def _whole(self, segment_ids: jax.Array, positions: jax.Array) -> Context:
+        """Of whole sequences: masks, made once for all layers, or what a kernel needs in place of them."""
+        c = self.config
+        angles = rotary.angles(c, positions)
+        if self.attention not in MASKED:
+            return Context(*angles, None, reading=KERNELS[self.attention].read(segment_ids))
+        near = None if c.sliding_window is None else causal_mask(segment_ids, c.sliding_window)
+        if near is not None and all(c.windowed):
+            return Context(*angles, near)
+        return Context(*angles, causal_mask(segment_ids), near)
 
     def _context(
         self, positions: jax.Array, readable: jax.Array, back: jax.Array, slot: jax.Array | int = 0
@@ -185,7 +191,7 @@ class Model:
         if c.sliding_window is not None:
             narrow = readable & (back < c.sliding_window)
             mask, narrow = (narrow, None) if all(c.windowed) else (readable, narrow)
-        return Context(*rotary.angles(c, positions), mask, narrow, slot)
+        return Context(*rotary.angles(c, positions), mask, narrow, slot=slot)
 
 
 def _variables(params: Params) -> dict:

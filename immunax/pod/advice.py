@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from immunax.inner.state import begin
+from immunax.models.kernels.choice import MASKED
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, StreamBatch
@@ -81,8 +82,8 @@ def activation_bytes(model: Model, remat: str, batch: StreamBatch, devices: Mesh
     rows, length = max(shapes, key=lambda shape: shape[0] * shape[1])
     stream = c.d_model * number
     made = sum(out for _, out in c.projections().values()) * number / tensor
-    # Scores and their softmax, of each head with each token before.
-    scores = c.n_heads * length * (number + 4) / tensor
+    # Scores and their softmax, of each head with each token before, where attention writes them.
+    scores = c.n_heads * length * (number + 4) / tensor if model.attention in MASKED else 0.0
     norms = 2 * c.d_model * (number + 4)
     each_token = {"full": 0.0, "dots": made, "none": made + scores + norms}[remat]
     return rows * length * c.n_layers * (stream + each_token)

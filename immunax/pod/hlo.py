@@ -161,7 +161,7 @@ def parse(text: str) -> HloProgram:
     """Reads what ``compiled.as_text()`` gives."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         if current is None:
             head = _HEAD.match(line)
             # The first line's attributes may end with a brace too, but it is no computation.
@@ -175,6 +175,17 @@ def parse(text: str) -> HloProgram:
             if instruction is not None:
                 current[instruction.name] = instruction
     return HloProgram(computations, entry)
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Lines, each with its attributes: those of a kernel go on behind the end of its line."""
+    begun = ""
+    for line in text.splitlines():
+        ends = line.startswith("}}") if begun else not line.endswith("_metadata={")
+        begun += line
+        if ends:
+            yield begun
+            begun = ""
 
 
 def _instruction(line: str) -> Instruction | None:

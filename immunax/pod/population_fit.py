@@ -1,7 +1,7 @@
 """Do populations of attacks fit a slice of TPUs, and what bounds them? Compiled as :mod:`immunax.pod.fit` compiles a step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -80,10 +80,10 @@ def _stretches(part: Program, model: Model, devices: Mesh, chip: Chip, copies: i
         population = abstract_population(part, model, devices, chunk * ways)
         inputs = stretch_inputs(population, model, devices)
 
-        def traced(remat: str) -> Any:
-            return trace_stretch(population, replace(model, remat=remat), devices, inputs)
+        def traced(model: Model) -> Any:
+            return trace_stretch(population, model, devices, inputs)
 
-        return population, compile_traced(traced, model.remat, inputs, devices, chip, turns=1)
+        return population, compile_traced(traced, model, inputs, devices, chip, turns=1)
 
     _, turns, chunk = plan(members, ways, _most(tried, plan(members, ways).chunk, chip))
     return PopulationFit(members, chunk * ways, turns, part.steps, tried(chunk)[1])
@@ -135,10 +135,10 @@ def _first_rung(
 
     @cache
     def tried(chunk: int) -> tuple[AbstractPopulation, Fit]:
-        def traced(remat: str) -> Any:
-            return trace_rung(population, replace(model, remat=remat), devices, inputs, chunk)
+        def traced(model: Model) -> Any:
+            return trace_rung(population, model, devices, inputs, chunk)
 
-        return population, compile_traced(traced, model.remat, inputs, devices, chip)
+        return population, compile_traced(traced, model, inputs, devices, chip)
 
     chunk = _most(tried, plan(members, ways).chunk, chip)
     # A step of a rung takes as long for one member as for as many as its devices hold at once.

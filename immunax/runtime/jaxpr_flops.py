@@ -10,7 +10,8 @@ import jax.extend.core as jex
 def matmul_flops(jaxpr: Any, turns: int | None = None) -> float:
     """Two for each multiplication and addition of the matrix products, which are nearly all of a language model's.
 
-    A scan counts as often as it runs, a conditional as its dearest branch, a ``shard_map`` on every device.
+    A scan counts as often as it runs, a conditional as its dearest branch, a ``shard_map`` on every device. What a kernel
+    multiplies is not seen: count a program that has none (``Model.attention``).
 
     Args:
       jaxpr: closed or open, as ``jax.make_jaxpr`` or ``jitted.trace(...).jaxpr`` gives it.
@@ -28,6 +29,8 @@ def _equation_flops(equation: Any, turns: int | None) -> float:
         (contracted, _), _ = parameters["dimension_numbers"]
         left = equation.invars[0].aval.shape
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    if name == "pallas_call":
+        return 0.0
     if name == "cond":
         return max(matmul_flops(branch, turns) for branch in parameters["branches"])
     inside = sum(matmul_flops(each, turns) for each in _inner(parameters))

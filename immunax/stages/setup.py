@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 from immunax.data.dialog import Splits
 from immunax.models.config import DecoderConfig
 from immunax.models.hub import Checkpoint, ModelSource
+from immunax.models.kernels import choice
+from immunax.models.kernels.choice import AUTO
 from immunax.models.lora import plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense
@@ -24,8 +26,13 @@ from immunax.runtime.mesh import sharded
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.user_config import UserConfig
 
-AUTO = "auto"
-"""The dtype of a computation that names none: it is chosen by the device."""
+_CHUNK = {"cpu": 256, "tpu": 256}
+_ELSEWHERE = 2048
+"""Hidden states projected at once: what a CPU's cache holds, and of a card what makes its sums of gradients small beside the
+products. A mesh takes more of each device's. Measured: ``benchmarks/README.md``."""
+
+_REMAT = {"tpu": "full"}
+_OTHERWISE = "dots"
 
 CHECKPOINTS, MODEL = "checkpoints", "model"
 """Folders of a run: its Orbax checkpoints, and the model that it exports."""
@@ -48,18 +55,36 @@ class Compute:
     """How a model is computed.
 
     Attributes:
-      remat: what each layer recomputes in the backward pass: ``none``, ``dots`` or ``full``.
+      remat: what each layer recomputes in the backward pass: ``none``, ``dots`` or ``full``; ``auto`` is ``full`` on a TPU, where
+        memory is short, and ``dots`` elsewhere.
       dtype: of the computation; ``auto`` is float32 on a CPU and bfloat16 elsewhere. Weights stay float32. One that is named is
         kept on every backend: ``float32`` means products of float32 too, where accelerators would take fewer bits.
+      attention: its implementation, see :func:`~immunax.models.kernels.choice.chosen`; ``auto`` is the platform's fastest.
+      chunk: hidden states that a loss projects on the vocabulary at once; ``auto`` goes by the platform.
     """
 
-    remat: str = "none"
+    remat: str = AUTO
     dtype: str = AUTO
+    attention: str = AUTO
+    chunk: int | str = AUTO
 
     def model(self, config: DecoderConfig, platform: str | None = None) -> Model:
-        """The model of a shape, computed on a platform such as ``tpu``; on this process's by default."""
-        automatic = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
-        return Model(config, self.remat, automatic if self.dtype == AUTO else self.dtype)
+        """The model of a shape, computed on a platform such as ``tpu``; on this process's by default.
+
+        Raises:
+          UserError: the platform or the model has no such implementation.
+        """
+        if self.chunk != AUTO and (not isinstance(self.chunk, int) or self.chunk < 1):
+            raise UserError(f"compute.chunk={self.chunk!r}: expected auto, or a whole number of 1 or more.")
+        where = choice.platform() if platform is None else platform
+        dtype = self.dtype if self.dtype != AUTO else "float32" if where == "cpu" else "bfloat16"
+        return Model(
+            config,
+            _REMAT.get(where, _OTHERWISE) if self.remat == AUTO else self.remat,
+            dtype,
+            choice.chosen(self.attention, config, dtype, where),
+            _CHUNK.get(where, _ELSEWHERE) if isinstance(self.chunk, str) else self.chunk,
+        )
 
     def settle(self) -> None:
         """Makes products of float32 as exact as the dtype that was named, in this process from now on."""

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from immunax.models.attention import causal_attention
-from immunax.models.model import causal_mask
+from immunax.models.attention import causal_attention, causal_mask
 
 
 @pytest.mark.parametrize(("length", "window"), [(1, None), (129, 50), (300, None), (1100, None)])

@@ -52,7 +52,7 @@ def test_loss_and_both_gradients_equal_the_naive_ones_for_any_chunk_and_cap(laye
     fused, naive = (
         jax.jit(jax.value_and_grad(lambda h, m, loss=loss: 2.5 * loss(h, m), (0, 1)))(hidden, matrix)
         for loss in (
-            lambda h, m: weighted_nll(h, Unembedding(m, cap), labels, weights, chunk),
+            lambda h, m: weighted_nll(h, Unembedding(m, cap, chunk), labels, weights),
             lambda h, m: _naive(h, m, labels, weights, cap),
         )
     )
@@ -64,7 +64,7 @@ def test_a_frozen_matrix_costs_no_gradient_product():
     hidden, matrix, labels, weights = _case((64,), d_model=32, vocab=128)
 
     def flops(argnums):
-        gradient = jax.jit(jax.grad(lambda h, m: weighted_nll(h, Unembedding(m), labels, weights, 64), argnums))
+        gradient = jax.jit(jax.grad(lambda h, m: weighted_nll(h, Unembedding(m, chunk=64), labels, weights), argnums))
         return gradient.lower(hidden, matrix).compile().cost_analysis()["flops"]
 
     product = 2 * 64 * 32 * 128
@@ -73,24 +73,22 @@ def test_a_frozen_matrix_costs_no_gradient_product():
 
 def test_token_losses_are_the_naive_ones_and_sum_to_the_weighted_loss():
     hidden, matrix, labels, weights = _case((3, 7))
-    unembedding = Unembedding(matrix)
-    losses = token_nll(hidden, unembedding, labels, chunk=4)
+    unembedding = Unembedding(matrix, chunk=4)
+    losses = token_nll(hidden, unembedding, labels)
     assert losses.shape == (3, 7)
     np.testing.assert_allclose((losses * weights).sum(), _naive(hidden, matrix, labels, weights), rtol=1e-5)
-    np.testing.assert_allclose(
-        (losses * weights).sum(), weighted_nll(hidden, unembedding, labels, weights, 5), rtol=1e-5
-    )
+    np.testing.assert_allclose((losses * weights).sum(), weighted_nll(hidden, unembedding, labels, weights), rtol=1e-5)
 
 
 def test_the_cap_of_the_logits_is_in_every_loss_and_its_gradient():
     hidden, matrix, labels, weights = _case((3, 7))
 
     def losses(h, m):
-        given = Unembedding(m, 2.0)
+        given = Unembedding(m, 2.0, chunk=4)
         return (
-            token_nll(h, given, labels, 4),
-            token_unlikelihood(h, given, labels, 4),
-            token_entropy(h, given, 4),
+            token_nll(h, given, labels),
+            token_unlikelihood(h, given, labels),
+            token_entropy(h, given),
             jax.nn.logsumexp(given.logits(h), axis=-1),
         )
 
@@ -126,7 +124,7 @@ def test_the_unlikelihood_is_minus_log_one_minus_p_in_float64_and_so_is_its_grad
     hidden[0] *= 12  # p of the first label is 1 in float32
 
     def total(hidden, matrix):
-        return token_unlikelihood(hidden, Unembedding(matrix), jnp.asarray(labels), chunk=2).sum()
+        return token_unlikelihood(hidden, Unembedding(matrix, chunk=2), jnp.asarray(labels)).sum()
 
     value, (d_hidden, d_matrix) = jax.value_and_grad(total, (0, 1))(
         *(jnp.asarray(x, jnp.float32) for x in (hidden, matrix))
@@ -144,20 +142,20 @@ def test_the_unlikelihood_is_minus_log_one_minus_p_in_float64_and_so_is_its_grad
 
 def test_below_its_threshold_a_likelihood_adds_nothing_and_has_no_gradient():
     hidden, matrix, labels, _ = _case((3, 7))
-    given = Unembedding(matrix)
+    given = Unembedding(matrix, chunk=4)
     nll = token_nll(hidden, given, labels)
     cut = float(jnp.median(nll)) + 1e-3
-    values, pull = jax.vjp(lambda h: token_unlikelihood(h, given, labels, 4, threshold=-cut), hidden)
-    whole = token_unlikelihood(hidden, given, labels, 4)
+    values, pull = jax.vjp(lambda h: token_unlikelihood(h, given, labels, threshold=-cut), hidden)
+    whole = token_unlikelihood(hidden, given, labels)
     np.testing.assert_allclose(values, np.where(nll > cut, 0.0, whole), rtol=1e-6)
     np.testing.assert_array_equal(pull(jnp.ones_like(values))[0].any(axis=-1), nll <= cut)
 
 
 def test_the_divergence_of_two_predictions_is_the_sum_over_the_vocabulary():
     (hidden, matrix, *_), (other, *_) = _case((3, 7)), _case((3, 7), seed=1)
-    pair = Unembedding(matrix), Unembedding(2 * matrix)
+    pair = Unembedding(matrix, chunk=4), Unembedding(2 * matrix, chunk=4)
     p, q = (jax.nn.softmax(each.logits(part)) for each, part in zip(pair, (hidden, other), strict=True))
-    np.testing.assert_allclose(token_divergence((hidden, other), pair, 4), (p * jnp.log(p / q)).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(token_divergence((hidden, other), pair), (p * jnp.log(p / q)).sum(-1), rtol=1e-4)
 
 
 def test_under_a_mesh_every_loss_and_gradient_is_the_same_and_each_device_computes_its_share():
@@ -166,10 +164,10 @@ def test_under_a_mesh_every_loss_and_gradient_is_the_same_and_each_device_comput
     mesh = build(MeshSpec(data=2, fsdp=2, tensor=2))
 
     def all_losses(h, matrix):
-        m = Unembedding(matrix, 3.0)
-        parts = token_nll(h, m, labels, 4), token_unlikelihood(h, m, labels, 4), token_entropy(h, m, 4)
+        m = Unembedding(matrix, 3.0, chunk=4)
+        parts = token_nll(h, m, labels), token_unlikelihood(h, m, labels), token_entropy(h, m)
         rows = sum((scale * part * weights).sum() for scale, part in zip((1.0, 0.3, 0.7), parts, strict=True))
-        return weighted_nll(h, m, labels, weights, 4) + rows, parts
+        return weighted_nll(h, m, labels, weights) + rows, parts
 
     def run():
         return jax.jit(jax.value_and_grad(all_losses, (0, 1), has_aux=True))
@@ -190,7 +188,7 @@ def test_the_output_projection_is_gathered_once_and_its_gradient_summed_once_how
 
     def sent(chunk):
         def loss(h, m):
-            return weighted_nll(h, Unembedding(m), labels, weights, chunk)
+            return weighted_nll(h, Unembedding(m, chunk=chunk), labels, weights)
 
         with jax.set_mesh(mesh):
             rows = jax.device_put(hidden, NamedSharding(mesh, P(("data", "fsdp"))))

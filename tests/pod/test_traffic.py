@@ -296,3 +296,19 @@ ENTRY %main (y: f32[8], k: s32[]) -> (s32[], f32[8]) {
     counted = traffic(parse(text.replace("TRIPS", trips)), SHAPE)
     assert dict(counted.sent) == {("all-reduce", "tensor"): (1 + 3) * 8 * 4}
     assert counted.waited == (1 + 3) * 8 * 4
+
+
+def test_a_kernel_whose_attributes_go_on_in_further_lines_is_one_instruction():
+    text = """HloModule m
+
+ENTRY %main (q: bf16[8,16]) -> bf16[8,16] {
+  %q = bf16[8,16]{1,0} parameter(0)
+  %kernel = (bf16[8,16]{1,0}, f32[8]{0}) custom-call(%q), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 256}"
+}}, metadata={op_name="attention"}
+  ROOT %out = bf16[8,16]{1,0} get-tuple-element(%kernel), index=0
+}
+"""
+    program = parse(text)
+    assert list(program.computations["main"]) == ["q", "kernel", "out"]
+    assert traffic(program, SHAPE).hbm_bytes == 2 * 8 * 16 * 2 + 8 * 4
