@@ -303,7 +303,7 @@ def test_a_kernel_whose_attributes_go_on_in_further_lines_is_one_instruction():
 
 ENTRY %main (q: bf16[8,16]) -> bf16[8,16] {
   %q = bf16[8,16]{1,0} parameter(0)
-  %kernel = (bf16[8,16]{1,0}, f32[8]{0}) custom-call(%q), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+  %kernel = (bf16[8,16]{1,0}, f32[8]{0}) custom-call(%q), custom_call_target="kernel", frontend_attributes={k_metadata={
 "xprof_metadata":"{\\"block_q\\": 256}"
 }}, metadata={op_name="attention"}
   ROOT %out = bf16[8,16]{1,0} get-tuple-element(%kernel), index=0
