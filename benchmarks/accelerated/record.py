@@ -92,10 +92,19 @@ class Report:
         return str(self.facts.get("immunax", {}).get("device", "unknown device"))
 
     def with_row(self, row: Row, facts: dict[str, Any] | None = None) -> "Report":
-        """The report with one row more, and what its process said of its device."""
+        """The report with one row more, and what its process said of its device.
+
+        Raises:
+          SystemExit: the rows before it are of another device, or of other versions.
+        """
         side = "immunax" if row.side.startswith("immunax") else "torch"
-        known = {side: facts, **self.facts} if facts else self.facts
-        return replace(self, facts=known, rows=(*self.rows, row))
+        known = self.facts.get(side, facts)
+        for name in ("device", "versions"):
+            if facts and known and facts.get(name) != known.get(name):
+                raise SystemExit(
+                    f"{name} {facts.get(name)}: the rows before are of {known.get(name)}; give another --out FILE."
+                )
+        return replace(self, facts={**self.facts, **({side: known} if known else {})}, rows=(*self.rows, row))
 
     def only(self, status: str) -> "Report":
         """The report with the rows alone that ended so."""

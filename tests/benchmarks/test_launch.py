@@ -107,7 +107,7 @@ def test_what_a_report_has_is_not_measured_again(tmp_path):
 
 
 def test_attention_of_another_platform_is_skipped_where_the_platform_is_known():
-    facts = {"immunax": {"platform": "gpu"}}
+    facts = {"immunax": {"device": "a chip", "platform": "gpu"}}
     wanted = [("attention", "immunax cudnn"), ("attention", "immunax splash")]
     report, _, _ = ran(Report(False, facts=facts), wanted, of(attention=WRITES))
     assert [(row.status, row.reason) for row in report.rows] == [
@@ -117,11 +117,15 @@ def test_attention_of_another_platform_is_skipped_where_the_platform_is_known():
 
 
 def test_facts_of_each_side_are_those_of_its_first_process():
-    report = (
-        Report(False)
-        .with_row(Row("a", IMMUNAX), {"device": "one"})
-        .with_row(Row("b", "immunax xla"), {"device": "two"})
-    )
-    report = report.with_row(Row("a", EAGER), {"device": "three"})
-    assert report.facts == {"immunax": {"device": "one"}, "torch": {"device": "three"}}
-    assert report.device == "one"
+    report = Report(False).with_row(Row("a", IMMUNAX), {"device": "one", "memory": 7})
+    report = report.with_row(Row("b", "immunax xla"), {"device": "one", "memory": 8}).with_row(Row("c", IMMUNAX))
+    report = report.with_row(Row("a", EAGER), {"device": "two"})
+    assert report.facts == {"immunax": {"device": "one", "memory": 7}, "torch": {"device": "two"}}
+    assert (report.device, len(report.rows)) == ("one", 4)
+
+
+@pytest.mark.parametrize("other", [{"device": "two", "versions": {}}, {"device": "one", "versions": {"jax": "2"}}])
+def test_rows_of_another_device_or_version_are_not_put_beside_the_others(other):
+    report = Report(False).with_row(Row("a", IMMUNAX), {"device": "one", "versions": {}})
+    with pytest.raises(SystemExit, match="give another --out FILE"):
+        report.with_row(Row("b", IMMUNAX), other)
