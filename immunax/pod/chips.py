@@ -11,6 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from immunax.runtime.errors import UserError
+from immunax.runtime.peaks import TPUS
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Chip:
 # Data centre network: of a pod of 256 chips 6.4 Tbit/s on v5e's page and 25.6 on v6e's (2 and 8 times 100 Gbit/s a host of 8
 # chips); of a chip 50 Gbit/s on v5p's.
 CHIPS = {
-    "v5e": Chip(197e12, 16 * 2**30, 819e9, 400e9 / 2, 6.4e12 / 8 / 256),  # cloud.google.com/tpu/docs/v5e
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9 / 2, 50e9 / 8),  # cloud.google.com/tpu/docs/v5p
-    "v6e": Chip(918e12, 32 * 2**30, 1638e9, 800e9 / 2, 25.6e12 / 8 / 256),  # cloud.google.com/tpu/docs/v6e
+    "v5e": Chip(TPUS["v5e"].half, 16 * 2**30, 819e9, 400e9 / 2, 6.4e12 / 8 / 256),  # cloud.google.com/tpu/docs/v5e
+    "v5p": Chip(TPUS["v5p"].half, 95 * 2**30, 2765e9, 1200e9 / 2, 50e9 / 8),  # cloud.google.com/tpu/docs/v5p
+    "v6e": Chip(TPUS["v6e"].half, 32 * 2**30, 1638e9, 800e9 / 2, 25.6e12 / 8 / 256),  # cloud.google.com/tpu/docs/v6e
 }
 """By version. A mesh named after a v5p slice counts TensorCores, two a chip; v5e and v6e have one."""
 
