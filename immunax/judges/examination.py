@@ -13,6 +13,7 @@ import numpy as np
 from immunax.data.batches import Batch
 from immunax.data.prompts import Prompts
 from immunax.inner.losses import answer_states
+from immunax.models.compute_copy import compute_copy
 from immunax.models.cross_entropy import token_scores
 from immunax.models.generate import Decoding, generate
 from immunax.models.lora import Adapted
@@ -80,7 +81,7 @@ class Weigh:
 
 
 def as_computed(model: Model, params: Params) -> Params:
-    """The same weights with their plain part in the dtype of the computation, so that no token and no batch casts them anew.
+    """The same weights with their plain part as the computation reads it, so that no token and no batch casts it anew.
 
     Args:
       model: static.
@@ -88,14 +89,7 @@ def as_computed(model: Model, params: Params) -> Params:
     """
     if isinstance(params, (Adapted, Steered)):
         return params._replace(base=as_computed(model, params.base))
-    if all(leaf.dtype == model.dtype for leaf in jax.tree.leaves(params)):
-        return params
-    return _cast(jnp.dtype(model.dtype), params)
-
-
-@partial(jax.jit, static_argnums=0)
-def _cast(dtype: Any, weights: Params) -> Params:
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), weights)
+    return compute_copy(params, model.dtype)
 
 
 def answer_all(

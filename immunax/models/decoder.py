@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from immunax.models import rotary
 from immunax.models.attention import attention, causal_attention
+from immunax.models.cached_attention import cached_attention
 from immunax.models.config import DecoderConfig
 from immunax.models.kernels.fused import ATTENDED, fused_attention
 from immunax.models.kernels.pattern import Pattern
@@ -35,10 +36,18 @@ _ACTIVATIONS = {"silu": nn.silu, "gelu_tanh": partial(nn.gelu, approximate=True)
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer, ``[L, B, S, n_kv_heads, head_dim]``, S slots."""
+    """Keys and values in S slots, of every layer, ``[L, B, n_kv_heads, S, head_dim]``, or without L of one."""
 
     keys: jax.Array
     values: jax.Array
+
+    def after(self, new: "Cache", layer: jax.Array | int, slot: jax.Array | int) -> "Cache":
+        """With those of one more token in a slot, ``[B, n_kv_heads, 1, head_dim]``, of one layer."""
+        return jax.tree.map(lambda slots, each: _write(slots, each, layer, slot), self, new)
+
+    def of(self, layer: jax.Array | int) -> "Cache":
+        """One layer's."""
+        return self if self.keys.ndim == 4 else jax.tree.map(lambda slots: slots[layer], self)
 
 
 class Context(NamedTuple):
@@ -59,7 +68,7 @@ class Context(NamedTuple):
     reading: tuple[jax.Array, ...] | None = None
     slot: jax.Array | int = 0
 
-    def mask_of(self, layer: jax.Array, windowed: tuple[bool, ...]) -> Any:
+    def mask_of(self, layer: jax.Array | int, windowed: tuple[bool, ...]) -> Any:
         """The mask of one layer."""
         if self.mask is None or self.narrow is None:
             return self.mask
@@ -67,10 +76,17 @@ class Context(NamedTuple):
 
 
 class Captured(NamedTuple):
-    """Inside one layer (stacked over layers by the scan): the stream it reads and what its MLP adds to it, ``[B, T, D]``."""
+    """Inside one layer (stacked over layers by the scan), None where not asked for.
 
-    residual: jax.Array
-    mlp: jax.Array
+    Attributes:
+      residual: the stream it reads, ``[B, T, D]``.
+      mlp: what its MLP adds to it, ``[B, T, D]``.
+      cache: the keys and values that it makes, ``[B, n_kv_heads, T, head_dim]``.
+    """
+
+    residual: jax.Array | None
+    mlp: jax.Array | None
+    cache: Cache | None
 
 
 class Linear(nn.Module):
@@ -119,7 +135,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Grouped-query causal attention; with a cache it writes its keys and values there and reads all slots."""
+    """Grouped-query causal attention; with a cache, of one token a row, which is written there and reads all slots."""
 
     config: DecoderConfig
     dtype: Any
@@ -127,9 +143,9 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: Context, cache: Cache | None, layer: jax.Array
-    ) -> tuple[jax.Array, Cache | None]:
-        """Maps ``[B, T, D]`` to ``[B, T, D]`` and the cache to the cache with T more slots filled."""
+        self, x: jax.Array, context: Context, cache: Cache | None, layer: jax.Array | int
+    ) -> tuple[jax.Array, Cache]:
+        """Maps ``[B, T, D]`` to ``[B, T, D]`` and the cache to that with a slot more filled, or to what would fill one."""
         c = self.config
 
         def heads(name: str, count: int, norm: bool) -> jax.Array:
@@ -143,17 +159,18 @@ class Attention(nn.Module):
         value = heads("v", c.n_kv_heads, norm=False)
         query, key = (rotary.rotate(part, context.cos, context.sin) for part in (query, key))
         scale = (c.query_pre_attn_scalar or c.head_dim) ** -0.5
+        made = Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
         if cache is not None:
-            cache = Cache(*(_write(*pair, layer, context.slot) for pair in zip(cache, (key, value), strict=True)))
-            key, value = cache.keys[layer], cache.values[layer]
-        if context.reading is not None:
+            made, mask = cache.after(made, layer, context.slot), context.mask_of(layer, c.windowed)
+            attended = cached_attention(query, *made.of(layer), mask, scale, c.attention_cap)
+        elif context.reading is not None:
             attended = self._fused(query, key, value, context.reading, layer, scale)
         else:
-            attend = causal_attention if cache is None and self.implementation == "blocks" else attention
+            attend = causal_attention if self.implementation == "blocks" else attention
             attended = attend(query, key, value, context.mask_of(layer, c.windowed), scale, c.attention_cap)
             attended = checkpoint_name(attended, ATTENDED)
         flat = attended.reshape(*x.shape[:2], c.n_heads * c.head_dim)
-        return Linear(c.d_model, dtype=self.dtype, name="o_proj")(flat), cache
+        return Linear(c.d_model, dtype=self.dtype, name="o_proj")(flat), made
 
     def _fused(
         self,
@@ -161,7 +178,7 @@ class Attention(nn.Module):
         key: jax.Array,
         value: jax.Array,
         reading: tuple[jax.Array, ...],
-        layer: jax.Array,
+        layer: jax.Array | int,
         scale: float,
     ) -> jax.Array:
         """By a kernel; where some layers have the window and some do not, by the one of two programs that the layer takes."""
@@ -177,8 +194,10 @@ class Attention(nn.Module):
         return jax.lax.cond(jnp.array(c.windowed)[layer % len(c.windowed)], narrow, wide, *inputs)
 
 
-def _write(slots: jax.Array, new: jax.Array, layer: jax.Array, slot: jax.Array | int) -> jax.Array:
-    return jax.lax.dynamic_update_slice(slots, new[None].astype(slots.dtype), (layer, 0, slot, 0, 0))
+def _write(slots: jax.Array, new: jax.Array, layer: jax.Array | int, slot: jax.Array | int) -> jax.Array:
+    above = slots.ndim - new.ndim
+    new = new.reshape((1,) * above + new.shape).astype(slots.dtype)
+    return jax.lax.dynamic_update_slice(slots, new, (layer,) * above + (0, 0, slot, 0))
 
 
 class MLP(nn.Module):
@@ -203,11 +222,14 @@ class Layer(nn.Module):
     config: DecoderConfig
     dtype: Any
     attention: str
-    capture: bool
+    capture: bool = False
+    keep: bool = False
 
     @nn.compact
-    def __call__(self, carry: tuple[jax.Array, Cache | None], part: tuple[jax.Array, Perturbation], context: Context):
-        """Maps (stream ``[B, T, D]``, cache) to the same, and gives :class:`Captured` when asked.
+    def __call__(
+        self, carry: tuple[jax.Array, Cache | None], part: tuple[jax.Array | int, Perturbation], context: Context
+    ):
+        """Maps (stream ``[B, T, D]``, cache) to the same, and gives what is asked for of :class:`Captured`.
 
         ``part`` is the layer's number and its rows of the perturbation: to the stream before the layer reads it, and to what its
         attention gives.
@@ -222,30 +244,35 @@ class Layer(nn.Module):
             return RMSNorm(c, name=name)(values) if there else values
 
         read = norm(c.pre_norm, "input_layernorm", x).astype(self.dtype)
-        attended, cache = Attention(c, self.dtype, self.attention, name="self_attn")(read, context, cache, layer)
+        attended, made = Attention(c, self.dtype, self.attention, name="self_attn")(read, context, cache, layer)
         if added.attention is not None:
             attended = attended.astype(x.dtype) + added.attention.astype(x.dtype)
         middle = x + norm(c.post_norm, "attention_output_norm", attended)
         read = norm(c.pre_norm, "post_attention_layernorm", middle).astype(self.dtype)
         written = norm(c.post_norm, "mlp_output_norm", MLP(c, self.dtype, name="mlp")(read))
-        return (split_rows(middle + written), cache), Captured(x, written) if self.capture else None
+        captured = Captured(*(x, written) if self.capture else (None, None), made if self.keep else None)
+        return (split_rows(middle + written), None if cache is None else made), captured
 
 
 class Decoder(nn.Module):
-    """Embedding, scanned layers, final norm; the output projection is left to the caller."""
+    """Embedding, scanned layers, final norm; the output projection is left to the caller.
+
+    Given a list of caches, one a layer, the layers are not scanned but written out, each with weights of its own.
+    """
 
     config: DecoderConfig
     remat: str = "none"
     dtype: Any = jnp.float32
     attention: str = "blocks"
     capture: bool = False
+    keep: bool = False
 
     @nn.compact
     def __call__(
         self,
         tokens: jax.Array,
         context: Context,
-        cache: Cache | None = None,
+        cache: Cache | list[Cache] | None = None,
         perturbation: Perturbation = UNPERTURBED,
         prompt: jax.Array | None = None,
     ):
@@ -255,14 +282,6 @@ class Decoder(nn.Module):
         """
         c = self.config
         table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
-        layer = Layer if self.remat == "none" else nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        stack = nn.scan(
-            layer,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
-            length=c.n_layers,
-        )(c, self.dtype, self.attention, self.capture, name="layers")
         # The table is split by width over fsdp, the stream by rows over data and fsdp. Told of the step between, XLA exchanges
         # along fsdp; left alone where both axes are in use, it sends the whole stream's gradient to every device.
         embedded = laid(table(tokens).astype(self.dtype), "data", None, "fsdp")
@@ -272,13 +291,42 @@ class Decoder(nn.Module):
             embedded = embedded + prompt.astype(embedded.dtype)
         if c.scale_embeddings:
             embedded = embedded * jnp.asarray(c.d_model**0.5, self.dtype)
-        carry = (split_rows(embedded), cache)
         whole = perturbation.stream
         before = perturbation if whole is None else perturbation._replace(stream=whole[:-1])
-        (stream, cache), captured = stack(carry, (jnp.arange(c.n_layers), before), context)
+        layers: Any = self._written_out if isinstance(cache, list) else self._scanned
+        (stream, cache), captured = layers((split_rows(embedded), cache), before, context)
         if whole is not None:
             stream = stream + whole[-1].astype(stream.dtype)
         hidden = RMSNorm(c, name="norm")(stream).astype(self.dtype)
         if self.is_initializing() and not c.tie_embeddings:
             Linear(c.vocab_size, dtype=self.dtype, name="lm_head")(hidden)
         return stream, hidden, cache, captured
+
+    @nn.nowrap
+    def _scanned(self, carry: tuple[jax.Array, Cache | None], before: Perturbation, context: Context):
+        depth = self.config.n_layers
+        layer = Layer if self.remat == "none" else nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        stack = nn.scan(
+            layer,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
+            length=depth,
+        )(self.config, self.dtype, self.attention, self.capture, self.keep, name="layers")
+        return stack(carry, (jnp.arange(depth), before), context)
+
+    @nn.nowrap
+    def _written_out(self, carry: tuple[jax.Array, list[Cache]], before: Perturbation, context: Context):
+        stream, caches = carry
+        filled = []
+        for number, cache in enumerate(caches):
+            own = jax.tree.map(lambda rows, number=number: rows[number], before)
+            layer = Layer(self.config, self.dtype, self.attention, name=layer_name(number))
+            (stream, cache), _ = layer((stream, cache), (number, own), context)
+            filled.append(cache)
+        return (stream, filled), None
+
+
+def layer_name(number: int) -> str:
+    """Of a layer whose weights are its own, not a row of all layers' in ``layers``."""
+    return f"layers_{number}"

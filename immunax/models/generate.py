@@ -1,18 +1,18 @@
 """Batched decoding with a key-value cache, inside one program."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from immunax.models.attention import causal_mask
-from immunax.models.decoder import Cache
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
 NOT_FINITE = -2
 """In the place of a token: the logits were not finite there, so that no token is the likeliest."""
+
+_BLOCK = 64  # of slots: what the kernels of an accelerator read whole
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class Decoding:
 
 
 class _Decoded(NamedTuple):
+    """``count`` tokens of every answer, the last of which, ``token``, has not passed the model."""
+
     count: jax.Array
-    cache: Cache
-    logits: jax.Array
+    token: jax.Array
     answers: jax.Array
     done: jax.Array
     key: jax.Array
+    cache: Any
 
 
 def generate(
@@ -74,49 +76,46 @@ def generate(
         raise ValueError("sampling needs a key")
     limit, (rows, width) = decoding.max_new_tokens, tokens.shape
     real = (segment_ids > 0).astype(jnp.int32)
-    lengths = real.sum(axis=1)
-    after = jnp.concatenate([real > 0, jnp.zeros((rows, limit), bool)], axis=1)
-    slots = jnp.arange(width + limit)
-    slot_positions = jnp.concatenate([_positions(real), lengths[:, None] + jnp.arange(limit)], axis=1)
-    state = _prefill(model, params, tokens, real, slot_positions, jax.random.key(0) if key is None else key)
+    lengths, positions = real.sum(axis=1), _positions(real)
+    slots = jnp.arange(_room(model, width + limit))
+    prompt = jnp.pad(real > 0, ((0, 0), (0, len(slots) - width)))
+    ahead = lengths[:, None] + jnp.arange(len(slots) - width)
+    slot_positions = jnp.concatenate([positions, ahead], axis=1)
+    stepping = model.for_steps(params)
 
     def unfinished(state: _Decoded) -> jax.Array:
         return (state.count < limit) & ~state.done.all()
 
     def extend(state: _Decoded) -> _Decoded:
-        key, subkey = jax.random.split(state.key)
-        token = _draw(state.logits, decoding, subkey)
-        broken = ~jnp.isfinite(state.logits.max(axis=-1))
-        written = jnp.where(broken, NOT_FINITE, token)
-        answers = state.answers.at[:, state.count].set(jnp.where(state.done, -1, written))
-        done = state.done | broken | jnp.isin(token, jnp.array(stop, jnp.int32))
-        readable = after | ((slots >= width) & (slots <= width + state.count))
+        before = state.count - 1
+        readable = prompt | ((slots >= width) & (slots <= width + before))
         hidden, cache = model.step(
-            params,
-            token[:, None],
-            (lengths + state.count)[:, None],
-            readable[:, None, None, :],
-            slot_positions,
-            state.cache,
-            width + state.count,
+            stepping, state.token, lengths + before, readable, slot_positions, state.cache, width + before
         )
-        return _Decoded(state.count + 1, cache, model.logits(params, hidden[:, 0]), answers, done, key)
+        return _drawn(state._replace(cache=cache), model.logits(stepping, hidden), stop, decoding)
 
-    return jax.lax.while_loop(unfinished, extend, state).answers
-
-
-def _prefill(
-    model: Model, params: Params, tokens: jax.Array, real: jax.Array, slot_positions: jax.Array, key: jax.Array
-) -> _Decoded:
-    (rows, width), slots = tokens.shape, slot_positions.shape[1]
-    limit = slots - width
-    mask = jnp.pad(causal_mask(real), ((0, 0), (0, 0), (0, 0), (0, limit)))
-    cache = model.empty_cache(rows, slots)
-    hidden, cache = model.step(params, tokens, _positions(real), mask, slot_positions, cache, 0)
+    hidden, cache = model.prefill(params, tokens, real, positions, len(slots))
     last = width - 1 - jnp.argmax(real[:, ::-1], axis=1)
     logits = model.logits(params, hidden[jnp.arange(rows), last])
-    answers = jnp.full((rows, limit), -1, jnp.int32)
-    return _Decoded(jnp.int32(0), cache, logits, answers, jnp.zeros(rows, bool), key)
+    nothing, answers = jnp.zeros(rows, jnp.int32), jnp.full((rows, limit), -1, jnp.int32)
+    key = jax.random.key(0) if key is None else key
+    start = _Decoded(jnp.int32(0), nothing, answers, jnp.zeros(rows, bool), key, cache)
+    return jax.lax.while_loop(unfinished, extend, _drawn(start, logits, stop, decoding)).answers
+
+
+def _drawn(state: _Decoded, logits: jax.Array, stop: tuple[int, ...], decoding: Decoding) -> _Decoded:
+    """With one token more in every answer that has not ended."""
+    key, subkey = jax.random.split(state.key)
+    token = _draw(logits, decoding, subkey)
+    broken = ~jnp.isfinite(logits.max(axis=-1))
+    written = jnp.where(broken, NOT_FINITE, token)
+    answers = state.answers.at[:, state.count].set(jnp.where(state.done, -1, written))
+    done = state.done | broken | jnp.isin(token, jnp.array(stop, jnp.int32))
+    return _Decoded(state.count + 1, token, answers, done, key, state.cache)
+
+
+def _room(model: Model, least: int) -> int:
+    return least if model.decoding == "scanned" else -(-least // _BLOCK) * _BLOCK
 
 
 def _positions(real: jax.Array) -> jax.Array:

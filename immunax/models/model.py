@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from immunax.models import rotary
 from immunax.models.attention import causal_mask
+from immunax.models.compute_copy import compute_copy
 from immunax.models.config import DecoderConfig
-from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, rms_normalise
+from immunax.models.decoder import REMAT_POLICIES, Cache, Context, Decoder, layer_name, rms_normalise
 from immunax.models.families import FAMILIES
 from immunax.models.kernels.choice import ATTENTION, MASKED
 from immunax.models.kernels.fused import KERNELS
@@ -22,6 +23,20 @@ from immunax.runtime.mesh import split_parameters
 
 DTYPES = ("float32", "bfloat16", "float64")
 """Of a computation; float64 needs ``jax_enable_x64``, and float16 would need its losses scaled."""
+
+DECODINGS = ("scanned", "unrolled")
+"""How a token passes the layers where answers are decoded, see :attr:`Model.decoding`."""
+
+
+def decoding_on(platform: str) -> str:
+    """Which of :data:`DECODINGS` suits a platform, such as ``gpu``.
+
+    A GPU's compiler copies each layer's weights out of the stack that a scan reads, at every token, and launches the kernels of a
+    layer by themselves; written out, all of a token is one graph. A TPU's compiler reads the stack in place. On a CPU programs
+    would take longer to compile.
+    """
+    return "unrolled" if platform == "gpu" else "scanned"
+
 
 Params = Any
 """A nested dict of arrays, an :class:`~immunax.models.lora.Adapted`, or a :class:`~immunax.models.steered.Steered`."""
@@ -51,6 +66,8 @@ class Model:
       dtype: of the computation; weights keep theirs (float32 masters).
       attention: its implementation for whole sequences, one of :data:`~immunax.models.kernels.choice.ATTENTION`.
       chunk: hidden states projected on the vocabulary at once by a loss.
+      decoding: how a token passes the layers where answers are decoded. ``scanned``: one program of a layer, in turns.
+        ``unrolled``: one of all, in which a GPU copies no weight at a token; it compiles longer and holds the weights once more.
     """
 
     config: DecoderConfig
@@ -58,12 +75,14 @@ class Model:
     dtype: str = "float32"
     attention: str = "blocks"
     chunk: int = CHUNK
+    decoding: str = "scanned"
 
     def __post_init__(self):
         for name, value, known in (
             ("remat", self.remat, ("none", *REMAT_POLICIES)),
             ("dtype", self.dtype, DTYPES),
             ("attention", self.attention, ATTENTION),
+            ("decoding", self.decoding, DECODINGS),
             ("family", self.config.family, tuple(FAMILIES)),
         ):
             if value not in known:
@@ -113,9 +132,48 @@ class Model:
         if most is not None:
             # The kernel was not told of the rest: better no number than a wrong one.
             hidden = jnp.where((stretches(segment_ids) < most)[..., None], hidden, jnp.nan)
-        if captured is None:
+        if not capture:
             return Outputs(hidden)
         return Outputs(hidden, jnp.concatenate([captured.residual, stream[None]]), captured.mlp)
+
+    def prefill(
+        self, params: Params, tokens: jax.Array, segment_ids: jax.Array, positions: jax.Array, slots: int
+    ) -> tuple[jax.Array, Cache | list[Cache]]:
+        """:meth:`apply` to whole prompts that also keeps keys and values, for :meth:`step` to go on from.
+
+        Args:
+          params: weights, plain or adapted.
+          tokens, segment_ids, positions: ``[B, T]`` int.
+          slots: S of the cache, at least T; the prompts take the first T.
+
+        Returns:
+          ``[B, T, D]`` hidden states after the final norm, and the cache.
+        """
+        context = self._whole(segment_ids, positions)
+        params = split_parameters(params)
+        graph = self._graph(keep=True)
+        _, hidden, _, captured = graph.apply(_variables(params), tokens, context, **_steering(params, tokens))
+        room = [(0, 0)] * 3 + [(0, slots - tokens.shape[1]), (0, 0)]
+        cache = jax.tree.map(lambda made: jnp.pad(made.astype(self.dtype), room), captured.cache)
+        if self.decoding == "scanned":
+            return hidden, cache
+        return hidden, [cache.of(layer) for layer in range(self.config.n_layers)]
+
+    def for_steps(self, params: Params) -> Params:
+        """Weights as :meth:`step` takes them, to be made once before many steps."""
+        if self.decoding == "scanned":
+            return params
+        if isinstance(params, (Adapted, Steered)):
+            params = params._replace(base=self.for_steps(params.base))
+            return params._replace(lora=self._apart(params.lora)) if isinstance(params, Adapted) else params
+        return self._apart(compute_copy(params, self.dtype))
+
+    def _apart(self, tree: Any) -> Any:
+        layers = {
+            layer_name(number): jax.tree.map(lambda leaf, number=number: leaf[number], tree["layers"])
+            for number in range(self.config.n_layers)
+        }
+        return {name: part for name, part in tree.items() if name != "layers"} | layers
 
     def step(
         self,
@@ -124,34 +182,28 @@ class Model:
         positions: jax.Array,
         readable: jax.Array,
         slot_positions: jax.Array,
-        cache: Cache,
+        cache: Cache | list[Cache],
         slot: jax.Array | int,
-    ) -> tuple[jax.Array, Cache]:
-        """One cached forward pass: prefill of T tokens, or decoding with T = 1.
+    ) -> tuple[jax.Array, Cache | list[Cache]]:
+        """A forward pass of one more token a row.
 
         Args:
-          params: weights, plain or adapted.
-          tokens, positions: ``[B, T]`` int.
-          readable: ``[B, 1, T, S]`` bool, which cache slots each token may read, whatever their distance.
+          params: weights, from :meth:`for_steps`.
+          tokens, positions: ``[B]`` int.
+          readable: ``[B, S]`` bool, which slots each token may read, whatever their distance; its own among them.
           slot_positions: ``[B, S]`` int, of the tokens in the cache.
-          cache: of S slots.
-          slot: where the T new keys and values go.
+          cache: from :meth:`prefill` or a step before.
+          slot: where the new keys and values go.
 
         Returns:
-          ``[B, T, D]`` hidden states after the final norm, and the cache.
+          ``[B, D]`` hidden states after the final norm, and the cache.
         """
-        back = (positions[:, :, None] - slot_positions[:, None, :])[:, None]
-        context = self._context(positions, readable, back, slot)
+        back = positions[:, None] - slot_positions
+        context = self._context(positions[:, None], readable[:, None, None], back[:, None, None], slot)
         _, hidden, cache, _ = self._graph().apply(
-            _variables(params), tokens, context, cache, **_steering(params, tokens)
+            _variables(params), tokens[:, None], context, cache, **_steering(params, tokens[:, None])
         )
-        return hidden, cache
-
-    def empty_cache(self, batch: int, slots: int) -> Cache:
-        """A cache of zeros for ``batch`` rows and ``slots`` tokens."""
-        c = self.config
-        zeros = jnp.zeros((c.n_layers, batch, slots, c.n_kv_heads, c.head_dim), self.dtype)
-        return Cache(zeros, zeros)
+        return hidden[:, 0], cache
 
     def unembedding(self, params: Params) -> Unembedding:
         """The output projection, in the dtype of the computation."""
@@ -168,8 +220,8 @@ class Model:
         """Puts any residual stream ``[..., D]`` in the space that :meth:`logits` reads (the logit lens)."""
         return rms_normalise(residual, _base(params)["norm"]["scale"], self.config)
 
-    def _graph(self, capture: bool = False) -> Any:
-        return Decoder(self.config, self.remat, jnp.dtype(self.dtype), self.attention, capture)
+    def _graph(self, capture: bool = False, keep: bool = False) -> Any:
+        return Decoder(self.config, self.remat, jnp.dtype(self.dtype), self.attention, capture, keep)
 
     def _whole(self, segment_ids: jax.Array, positions: jax.Array) -> Context:
         """Of whole sequences: masks, made once for all layers, or what a kernel needs in place of them."""

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,10 @@ import small
 
 from immunax.models.families import FAMILIES
 from immunax.models.generate import NOT_FINITE, Decoding, generate
-from immunax.models.model import Model
+from immunax.models.lora import LoraSpec, init
+from immunax.models.model import DECODINGS, Model
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import MeshSpec, build, shard, shard_batch
 
 LENGTHS = (7, 3, 5)
 ROWS = [list(np.asarray(small.tokens(1, n, seed=n)[0])) for n in LENGTHS]
@@ -57,6 +60,46 @@ def test_cached_batched_decoding_equals_recomputing_each_sequence_alone(side, va
     answers = decode(model, weights, *_pad(side), (), Decoding(6))
     expected = [_greedy_without_cache(model, weights, row, 6) for row in ROWS]
     np.testing.assert_array_equal(answers, expected)
+
+
+@pytest.mark.parametrize("decoding", [Decoding(6), Decoding(6, temperature=1.0, top_p=0.9)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("variant", ["plain", "gemma2"])
+def test_written_out_layers_write_the_tokens_that_scanned_ones_do(variant, decoding):
+    model = Model(replace(small.CONFIG, **VARIANTS[variant]))
+    weights = small.params(model=model)
+    decode = jax.jit(generate, static_argnums=(0, 4, 5))
+    answers = [
+        decode(replace(model, decoding=each), weights, *_pad("left"), (), decoding, jax.random.key(0))
+        for each in DECODINGS
+    ]
+    np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize("spec", [MeshSpec(fsdp=4), MeshSpec(data=2, tensor=2)])
+def test_written_out_layers_of_adapted_weights_answer_alike_on_a_mesh(spec):
+    adapted = init(jax.random.key(0), small.params(), LoraSpec(2))
+    adapted = adapted._replace(lora=jax.tree.map(lambda leaf: leaf + 0.3, adapted.lora))
+    prompts = [jnp.pad(part, ((0, 1), (0, 0)), mode="edge") for part in _pad("right")]
+    decode = jax.jit(generate, static_argnums=(0, 4, 5))
+    alone = decode(small.MODEL, adapted, *prompts, (), Decoding(5))
+    assert not np.array_equal(alone, decode(small.MODEL, adapted.base, *prompts, (), Decoding(5)))
+    mesh = build(spec)
+    with jax.set_mesh(mesh):
+        weights, rows = shard(adapted, mesh), shard_batch(prompts, mesh)
+        together = decode(replace(small.MODEL, decoding="unrolled"), weights, *rows, (), Decoding(5))
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_token_takes_no_layer_out_of_the_stack_where_layers_are_written_out():
+    kernel = small.params()["layers"]["mlp"]["up_proj"]["kernel"].shape
+    reads = {}
+    for each in DECODINGS:
+        model = replace(small.MODEL, decoding=each)
+        decode = partial(generate, model, stop=(), decoding=Decoding(4))
+        equations = jax.make_jaxpr(decode)(small.params(), *_pad("right")).eqns
+        loop = [equation for equation in equations if equation.primitive.name == "while"][-1]
+        reads[each] = kernel in {value.aval.shape for value in loop.invars}
+    assert reads == {"scanned": True, "unrolled": False}
 
 
 def test_an_answer_ends_at_its_stop_token_and_the_others_go_on():

@@ -1,0 +1,26 @@
+"""Weights as a computation reads them, once and for all its uses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def compute_copy(params: Any, dtype: str) -> Any:
+    """Plain weights of which matrices and biases have the dtype of a computation, for one that only reads them.
+
+    The decoder casts both at each use, so nothing that it computes differs by a bit. Scales of norms stay as they are: it may
+    add to them, or multiply a float32 stream by them, before anything is cast.
+
+    Args:
+      params: plain weights; of stacked layers, or of one.
+      dtype: of the computation.
+
+    Returns:
+      The same tree; the same arrays where none is cast.
+    """
+
+    def one(path: tuple[Any, ...], leaf: Any) -> Any:
+        return leaf if path[-1].key == "scale" or leaf.dtype == dtype else leaf.astype(jnp.dtype(dtype))
+
+    return jax.tree_util.tree_map_with_path(one, params)
