@@ -15,7 +15,7 @@ from immunax.models.hub import Checkpoint, ModelSource
 from immunax.models.kernels import choice
 from immunax.models.kernels.choice import AUTO
 from immunax.models.lora import plain
-from immunax.models.model import Model, Params
+from immunax.models.model import Model, Params, decoding_on
 from immunax.outer.defense import Defense
 from immunax.outer.training import RESULTS, Training
 from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh, mirror
@@ -61,12 +61,15 @@ class Compute:
         kept on every backend: ``float32`` means products of float32 too, where accelerators would take fewer bits.
       attention: its implementation, see :func:`~immunax.models.kernels.choice.chosen`; ``auto`` is the platform's fastest.
       chunk: hidden states that a loss projects on the vocabulary at once; ``auto`` goes by the platform.
+      decoding: how a token passes the layers where answers are decoded, as :attr:`~immunax.models.model.Model.decoding` has it:
+        ``scanned`` or ``unrolled``; ``auto`` is chosen by the device, see :func:`~immunax.models.model.decoding_on`.
     """
 
     remat: str = AUTO
     dtype: str = AUTO
     attention: str = AUTO
     chunk: int | str = AUTO
+    decoding: str = AUTO
 
     def model(self, config: DecoderConfig, platform: str | None = None) -> Model:
         """The model of a shape, computed on a platform such as ``tpu``; on this process's by default.
@@ -84,6 +87,7 @@ class Compute:
             dtype,
             choice.chosen(self.attention, config, dtype, where),
             _CHUNK.get(where, _ELSEWHERE) if isinstance(self.chunk, str) else self.chunk,
+            decoding_on(where) if self.decoding == AUTO else self.decoding,
         )
 
     def settle(self) -> None:
