@@ -19,6 +19,7 @@ from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_comp
 from immunax.judges.judge import Judge, collect
 from immunax.judges.likelihood import Likelihood, by_example, in_rows
 from immunax.judges.reading import read
+from immunax.judges.rows import everywhere, memory_bytes, rows_at_once
 from immunax.models.generate import Decoding
 from immunax.models.model import Model, Params
 from immunax.runtime import goodput
@@ -37,7 +38,8 @@ class Evaluation:
       examples: harmful and harmless dialogs whose given answers it finds likely or not, of each.
       max_length: tokens of a prompt, and of a dialog with its answer (cut there), without what a chat template adds.
       decoding: how answers are drawn.
-      batch_size: sequences at once.
+      batch_size: sequences at once. On an accelerator more prompts are answered at once, as many as
+        :func:`~immunax.judges.rows.rows_at_once` says, unless answers are sampled: a batch draws with a key of its own.
       exact: whether harmless examples have one right answer, so that a model's are counted word for word.
     """
 
@@ -157,10 +159,20 @@ def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str
         return {name: collect(name, each, dialogs, texts) for name, each in evaluation.judges.items()}
 
 
-def batch_count(evaluation: Evaluation, material: Material) -> int:
+def batch_count(evaluation: Evaluation, model: Model, material: Material) -> int:
     """How many batches :func:`evaluate` takes."""
     given = sum(part.tokens.shape[0] for part in (material.harmful, material.retain) if part is not None)
-    return given + (-(-len(material.dialogs) // evaluation.batch_size) if evaluation.judges else 0)
+    at_once = _answered_at_once(evaluation, model, material.prompts)
+    return given + (-(-len(material.dialogs) // at_once) if evaluation.judges else 0)
+
+
+def _answered_at_once(evaluation: Evaluation, model: Model, prompts: Prompts) -> int:
+    least, memory = evaluation.batch_size, everywhere(memory_bytes())
+    if evaluation.decoding.temperature > 0 or memory is None:
+        return least
+    count, width = prompts.tokens.shape[-2:]
+    most = rows_at_once(model, least, width, evaluation.decoding.max_new_tokens, memory)
+    return -(-count // -(-count // most))  # equal turns: a last one of few would take as long as any
 
 
 class Given(NamedTuple):
@@ -178,6 +190,7 @@ class Given(NamedTuple):
 
 def examine(
     evaluation: Evaluation,
+    model: Model,
     answer: Callable[[tuple[Prompts, jax.Array]], Any],
     weigh: Callable[[Batch], Marks],
     material: Material,
@@ -188,6 +201,7 @@ def examine(
 
     Args:
       evaluation: amounts, and whether anything is judged.
+      model: static.
       answer, weigh: as :class:`~immunax.judges.examination.Answer` and :class:`~immunax.judges.examination.Weigh` do, of
         the weights in question.
       material: its prompts ``[..., P, T]``.
@@ -196,7 +210,8 @@ def examine(
     """
     ids = None
     if evaluation.judges:
-        ids = answer_all(answer, material.prompts, key, evaluation.batch_size, advance)
+        at_once = _answered_at_once(evaluation, model, material.prompts)
+        ids = answer_all(answer, material.prompts, key, at_once, advance)
     parts = (material.harmful, material.retain)
     return Given(ids, *(None if part is None else weigh_all(weigh, part, advance) for part in parts))
 
@@ -260,7 +275,7 @@ def given_by(
     weights = as_computed(model, params)
     answer = partial(Answer(model, material.stop, evaluation.decoding), weights)
     with under(weights):
-        return examine(evaluation, answer, partial(Weigh(model), weights), material, key, advance)
+        return examine(evaluation, model, answer, partial(Weigh(model), weights), material, key, advance)
 
 
 def evaluate(

@@ -6,19 +6,25 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from immunax.data.dialog import Dialog
 from immunax.data.ends import stop_tokens
 from immunax.data.prompts import Prompts, open_thought, prompt_rows
+from immunax.inner.memory import free_bytes
+from immunax.judges.examination import Answer
 from immunax.judges.reading import read
 from immunax.judges.replies import Reply, by_leader, store
+from immunax.judges.rows import memory_bytes, rows_at_once
 from immunax.judges.rubric import Rating, parse
-from immunax.models.generate import Decoding, generate
+from immunax.models.generate import Decoding
 from immunax.models.hub import Checkpoint, ModelSource
-from immunax.models.model import Model, Params
+from immunax.models.model import Model, decoding_on
 from immunax.runtime import pace
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import MeshSpec, alone, build, data_ways, mesh_of, under
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class LocalModel:
       source: of the model.
       max_length: tokens of a question; the rubric alone takes some 260 of SmolLM2's.
       max_new_tokens: of a reply.
-      batch_size: questions at once.
+      batch_size: questions at once; on accelerators as many as :func:`~immunax.judges.rows.rows_at_once` says.
       dtype: of the computation.
     """
 
@@ -85,40 +91,59 @@ class LocalModel:
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        return self.source.load(dtype=self.dtype)
+        return self.source.load(_spread(self.source, self.dtype, jax.local_devices()), self.dtype)
 
     def _replies(self, asked: Sequence[Dialog]) -> list[str]:
         loaded = self._checkpoint
         stop, thinking = stop_tokens(loaded.tokenizer, asked[0]), open_thought(loaded.tokenizer, asked[0])
-        model = Model(loaded.config, dtype=self.dtype)
-        decoding = Decoding(self.max_new_tokens)
+        model = Model(loaded.config, dtype=self.dtype, decoding=decoding_on(jax.default_backend()))
+        answer = partial(Answer(model, stop, Decoding(self.max_new_tokens)), loaded.params)
+        questions = prompt_rows(loaded.tokenizer, asked, self.max_length)
         # Of like lengths together: the shape of a batch is its longest question's, and every shape is compiled.
-        lengths = [sum(len(turn.content) for turn in question.prompt) for question in asked]
+        lengths = np.asarray(questions.segment_ids).sum(axis=1)
         order = np.argsort(lengths, kind="stable")
+        size = self._at_once(model, len(asked), _wide(lengths.max()))
         texts = [""] * len(asked)
-        for start in range(0, len(order), self.batch_size):
-            pace.move()
-            places = order[start : start + self.batch_size]
-            rows = _filled(prompt_rows(loaded.tokenizer, [asked[i] for i in places], self.max_length), self.batch_size)
-            ids = np.asarray(_write(model, loaded.params, rows, stop, decoding))
-            found = read(loaded.tokenizer, ids[: len(places)], stop, thinking).texts
-            for place, text in zip(places, found, strict=True):
-                texts[place] = text or ""
+        with under(loaded.params):
+            for start in range(0, len(order), size):
+                pace.move()
+                places = order[start : start + size]
+                ids = np.asarray(answer((_filled(questions, places, size, _wide(lengths[places[-1]])), None)))
+                found = read(loaded.tokenizer, ids[: len(places)], stop, thinking).texts
+                for place, text in zip(places, found, strict=True):
+                    texts[place] = text or ""
         return texts
+
+    def _at_once(self, model: Model, count: int, width: int) -> int:
+        """Questions at once: on an accelerator as many as there are and fit it, but in few numbers, each of which is compiled."""
+        most = rows_at_once(model, self.batch_size, width, self.max_new_tokens, memory_bytes())
+        size = self.batch_size
+        while 2 * size <= most and size < count:
+            size *= 2
+        ways = data_ways(mesh_of(self._checkpoint.params) or alone())
+        return -(-size // ways) * ways
 
 
 _WIDTH = 128
 """Questions are padded to a multiple of it, so that few shapes are compiled."""
 
 
-def _filled(rows: Prompts, size: int) -> Prompts:
-    """The same prompts and copies of the first, ``[size, T]`` with T a multiple of :data:`_WIDTH`."""
-    count, width = rows.tokens.shape
-    wide = -(-width // _WIDTH) * _WIDTH
-    places = np.pad(np.arange(count), (0, size - count))
-    return Prompts(*(np.pad(np.asarray(part), ((0, 0), (0, wide - width)))[places] for part in rows))
+def _wide(length: int) -> int:
+    return -(-int(length) // _WIDTH) * _WIDTH
 
 
-@partial(jax.jit, static_argnums=(0, 3, 4))
-def _write(model: Model, params: Params, rows: Prompts, stop: tuple[int, ...], decoding: Decoding) -> jax.Array:
-    return generate(model, params, rows.tokens, rows.segment_ids, stop, decoding)
+def _filled(rows: Prompts, places: np.ndarray, size: int, width: int) -> Prompts:
+    """Some prompts and copies of the first of them, ``[size, width]``."""
+    places = np.pad(places, (0, size - len(places)), constant_values=places[0])
+    beyond = max(0, width - rows.tokens.shape[1])
+    return Prompts(*(np.pad(np.asarray(part), ((0, 0), (0, beyond)))[places, :width] for part in rows))
+
+
+def _spread(source: ModelSource, dtype: str, devices: Sequence[Any]) -> Mesh | None:
+    """The mesh of accelerators that share the questions: each with the whole model where that takes at most half of its free
+    memory, or else with a part of it. None for one device, or a CPU."""
+    if len(devices) == 1 or devices[0].platform == "cpu":
+        return None
+    weights = jax.tree.leaves(jax.eval_shape(Model(source.shape()).init, jax.random.key(0)))
+    whole = jnp.dtype(dtype).itemsize * sum(leaf.size for leaf in weights) <= free_bytes() / 2
+    return build(MeshSpec(data=-1) if whole else MeshSpec(fsdp=-1), devices)

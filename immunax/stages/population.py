@@ -198,7 +198,7 @@ def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) 
     def weigh(batch: Batch) -> Marks:
         return turn.each(Weigh(model), jax.tree.map(lambda leaf: np.broadcast_to(leaf, (members, *leaf.shape)), batch))
 
-    given = examine(evaluation, answer, weigh, material, turn.own.key[:members])
+    given = examine(evaluation, model, answer, weigh, material, turn.own.key[:members])
     return [judged(evaluation, tokenizer, material, _of(given, index)) for index in range(members)]
 
 

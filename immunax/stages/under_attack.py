@@ -289,5 +289,5 @@ def _same(one: Material, other: Material) -> bool:
 
 
 def _given(team: RedTeam, model: Model, params: Params, material: Material, key: jax.Array, title: str) -> Given:
-    with console.progress(title, batch_count(team.evaluation, material), "batch") as bar:
+    with console.progress(title, batch_count(team.evaluation, model, material), "batch") as bar:
         return given_by(team.evaluation, model, params, material, key, bar.advance)

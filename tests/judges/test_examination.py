@@ -73,7 +73,7 @@ def test_an_evaluation_counts_exact_matches_only_when_asked_to():
             jax.random.key(0),
             lambda seen=advanced: seen.append(1),
         )
-        assert len(advanced) == batch_count(evaluation, material)
+        assert len(advanced) == batch_count(evaluation, MODEL, material)
         assert (scores.exact is not None) == exact
     assert scores.exact.shape == (3,)
 

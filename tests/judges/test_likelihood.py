@@ -56,7 +56,7 @@ def test_an_evaluation_judges_each_distinct_prompt_once_whatever_the_batch_size(
             lambda seen=advanced: seen.append(1),
         )
         assert scores.judged["refusal"].shape == (5,)
-        assert len(advanced) == batch_count(evaluation, material)
+        assert len(advanced) == batch_count(evaluation, MODEL, material)
         kept.append(scores)
     np.testing.assert_allclose(kept[0].harmful.nll, kept[1].harmful.nll, rtol=1e-5)
     np.testing.assert_array_equal(kept[0].judged["refusal"], kept[1].judged["refusal"])

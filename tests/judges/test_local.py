@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from immunax.models.hub import ModelSource
 from immunax.models.model import Model
 from immunax.runtime.digest import of_json
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import build, mesh_of
 
 
 @pytest.fixture
@@ -56,6 +58,27 @@ def test_replies_are_greedy_decoding_of_each_question_alone_in_order(source):
         want = generate(Model(loaded.config), loaded.params, ids, np.ones_like(ids), (), Decoding(3))
         assert text == single
         assert loaded.tokenizer.decode(np.asarray(want)[0], skip_special_tokens=True).startswith(text)
+
+
+@pytest.mark.parametrize("free", [2**40, 0])
+def test_accelerators_share_the_questions_and_a_model_that_is_too_large_for_one(source, monkeypatch, free):
+    asked = [question(ask("a cat?"), "the mat " * n, 4000) for n in (9, 1, 3)]
+    alone = respondent(source)._replies(asked)
+    assert mesh_of(respondent(source)._checkpoint.params) is None
+    shared = respondent(source)
+    monkeypatch.setattr(local, "free_bytes", lambda: free)
+    monkeypatch.setattr(local, "memory_bytes", lambda: 2**40)
+    four = [SimpleNamespace(platform="gpu")] * 4
+    monkeypatch.setattr(local, "build", lambda spec, _: build(spec, jax.devices()[:4]))
+    spread = local._spread(source, "float32", four)
+    monkeypatch.setattr(local, "_spread", lambda *_: spread)
+    assert shared._replies(asked) == alone
+    assert dict(mesh_of(shared._checkpoint.params).shape) == {
+        "attack": 1,
+        "data": 4 if free else 1,
+        "fsdp": 1 if free else 4,
+        "tensor": 1,
+    }
 
 
 def test_the_models_words_are_what_is_parsed(source, monkeypatch):
