@@ -93,17 +93,18 @@ def edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.A
     """
     check_context(model, "a dialog that the attack reads", material)
     pace.worked()
-    weights, losses = _edited(attack, model, params, material, key)
-    if jax.tree.structure(weights) == jax.tree.structure(params) and bool(_equal(weights, params)):
+    weights, losses, same = _edited(attack, model, params, material, key)
+    if bool(same):
         console.note(f"The attack {type(attack).__name__} leaves the weights as they are: {attack.unchanged}.")
     return weights, losses
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.Array) -> tuple[Params, jax.Array]:
-    return attack.edit(model, params, material, key)
-
-
-@jax.jit
-def _equal(one: Params, other: Params) -> jax.Array:
-    return jnp.stack([jnp.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (one, other)), strict=True)]).all()
+def _edited(
+    attack: Edit, model: Model, params: Params, material: Any, key: jax.Array
+) -> tuple[Params, jax.Array, jax.Array]:
+    weights, losses = attack.edit(model, params, material, key)
+    if jax.tree.structure(weights) != jax.tree.structure(params):
+        return weights, losses, jnp.array(False)
+    pairs = zip(*map(jax.tree.leaves, (weights, params)), strict=True)
+    return weights, losses, jnp.stack([jnp.array_equal(*pair) for pair in pairs]).all()

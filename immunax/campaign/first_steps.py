@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from immunax.campaign.members import MemberData
+from immunax.campaign.members import MemberData, chosen
 from immunax.campaign.programs import Program, ProgramForm
 from immunax.inner.memory import compile_members, usable_bytes
 from immunax.inner.step import Slope
@@ -54,8 +53,8 @@ def share_first_steps(
     each = sum(leaf.nbytes for leaf in jax.tree.leaves(own.start(params))) / members
     if len(leaders) == len(part.alike) or len(leaders) * each > SHARE * usable_bytes():
         return own, None
-    chosen = np.array(leaders)
-    batches = jax.tree.map(lambda leaf: leaf[chosen, 0], part.batches)
-    groups = batches, jax.tree.map(lambda leaf: leaf[chosen], own._replace(asked=()))
+    places = np.array(leaders)
+    batches = jax.tree.map(lambda leaf: leaf[places, 0], part.batches)
+    groups = batches, chosen(own._replace(asked=()), places)
     first_steps = compile_members(_FirstStep(part.form, model), groups, params, mesh=mesh)(groups, params)
-    return own._replace(first_step=jnp.searchsorted(chosen, jnp.array(part.alike))), first_steps
+    return own._replace(first_step=np.searchsorted(places, part.alike).astype(np.int32)), first_steps

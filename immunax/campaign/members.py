@@ -58,54 +58,68 @@ class MemberData(NamedTuple):
 
     def first(self, first_steps: Any) -> Slope | None:
         """The slope of one member's first step, out of those of :mod:`~immunax.campaign.first_steps`, if they are shared."""
-        return None if self.first_step is None else jax.tree.map(lambda leaf: leaf[self.first_step], first_steps)
+        return None if self.first_step is None else chosen(first_steps, self.first_step)
 
 
-def drawn(specs: Sequence[LoraSpec], trainable: Trainable, params: Params, keys: jax.Array) -> MemberData:
+class MemberKeys(NamedTuple):
+    """Random keys of A members: of fresh adapters, each by itself, and of examinations ``[A]``."""
+
+    adapters: tuple[jax.Array, ...]
+    exam: jax.Array
+
+
+def drawn(specs: Sequence[LoraSpec], trainable: Trainable, params: Params, keys: MemberKeys) -> MemberData:
     """What is random in each member: the key of its examination, and fresh adapters.
 
     Args:
       specs: A adapters of the same projections of the same layers, or none.
       trainable: what trains where there are none.
       params: plain weights.
-      keys: ``[A]``, one a member.
+      keys: of the members.
     """
-    adapter_keys, exam_keys = _keys(keys)
     if not specs:
-        return MemberData(exam_keys, trainable=trainable)
-    layers = adapted_layers(specs[0], params)
-    adapters, dropout = _adapters(tuple(specs), layers, params, adapter_keys)
-    scale = jnp.array([spec.scale for spec in specs], jnp.float32)
-    return MemberData(exam_keys, adapters=adapters, scale=scale, dropout=dropout, layers=layers)
+        return MemberData(keys.exam, trainable=trainable)
+    layers, largest = adapted_layers(specs[0], params), max(spec.rank for spec in specs)
+    # Member by member, so that one program draws those of any population. Each at its own rank: the same numbers in the shape of
+    # a larger rank would be others.
+    parts = [
+        _adapter(replace(spec, alpha=1.0, dropout=0.0), largest, params, key)
+        for spec, key in zip(specs, keys.adapters, strict=True)
+    ]
+    dropout = _dropout(tuple(specs), keys.adapters) if any(spec.dropout for spec in specs) else None
+    scale = np.array([spec.scale for spec in specs], np.float32)
+    return MemberData(keys.exam, adapters=_stacked(parts), scale=scale, dropout=dropout, layers=layers)
 
 
 @jax.jit
-def seeded(key: jax.Array, seeds: jax.Array) -> jax.Array:
-    """The keys ``[A]`` of members by their seeds ``[A]``."""
-    return jax.vmap(partial(jax.random.fold_in, key))(seeds)
+def chosen(members: Any, places: Any) -> Any:
+    """Some members of a pytree with a leading axis A, by an array of their places; or one, without the axis, by its place."""
+    return jax.tree.map(lambda leaf: leaf[places], members)
 
 
 @jax.jit
-def _keys(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pairs = jax.vmap(jax.random.split)(keys)
-    return pairs[:, 0], pairs[:, 1]
+def seeded(key: jax.Array, places: np.ndarray, seeds: np.ndarray) -> MemberKeys:
+    """The keys of A members.
+
+    Args:
+      key: the member of seed s draws by ``fold_in(key, s)``; or ``[N]``, and each by the one at its place.
+      places, seeds: ``[A]``.
+    """
+    mine = key[places] if key.ndim else jax.vmap(partial(jax.random.fold_in, key))(seeds)
+    pairs = jax.vmap(jax.random.split)(mine)
+    return MemberKeys(tuple(pairs[place, 0] for place in range(len(seeds))), pairs[:, 1])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _adapters(
-    specs: tuple[LoraSpec, ...], layers: Layers | None, params: Params, keys: jax.Array
-) -> tuple[Any, Dropout | None]:
-    # Drawn at each rank of its own: the same numbers in the shape of a larger rank would be others.
-    parts, places = [], []
-    ranks = [spec.rank for spec in specs]
-    for rank in sorted(set(ranks)):
-        chosen = [place for place, each in enumerate(ranks) if each == rank]
-        spec = replace(specs[0], rank=rank, dropout=0.0)
-        fresh = jax.vmap(lambda key, spec=spec: Adapters(spec).split(params, key)[0])(keys[jnp.array(chosen)])
-        parts.append(lora.widen(fresh, max(ranks)))
-        places += chosen
-    order = np.argsort(places)
-    adapters = split_parameters(jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts), stacked=True)
-    if not any(spec.dropout for spec in specs):
-        return adapters, None
-    return adapters, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(dropout_of, keys, specs))
+def _adapter(spec: LoraSpec, rank: int, params: Params, key: jax.Array) -> Any:
+    return lora.widen(Adapters(spec).split(params, key)[0], rank)
+
+
+@partial(jax.jit, static_argnums=0)
+def _dropout(specs: tuple[LoraSpec, ...], keys: Sequence[jax.Array]) -> Dropout:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(dropout_of, keys, specs))
+
+
+@jax.jit
+def _stacked(adapters: Sequence[Any]) -> Any:
+    return split_parameters(jax.tree.map(lambda *leaves: jnp.stack(leaves), *adapters), stacked=True)

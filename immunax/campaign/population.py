@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from immunax.attacks.segments import segments
 from immunax.campaign.first_steps import share_first_steps
-from immunax.campaign.members import MemberData
+from immunax.campaign.members import MemberData, chosen
 from immunax.campaign.programs import Program, ProgramForm
 from immunax.inner.context import check_context
 from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
@@ -120,7 +120,7 @@ class Attacked(NamedTuple):
 
     def weights(self, index: int) -> Params:
         """What a model takes of one member: plain weights or adapted ones."""
-        own, trained = jax.tree.map(lambda leaf: leaf[index], (self.own, self.trained))
+        own, trained = chosen((self.own, self.trained), index)
         return own.whole(self.params, trained)
 
     @property
@@ -274,16 +274,11 @@ def _some(members: Any, begin: int, width: int) -> Any:
     """Some of the members; where there are fewer, copies of the last one."""
     places = _places(jax.tree.leaves(members)[0], begin, width)
     whole = np.array_equal(places, np.arange(len(jax.tree.leaves(members)[0])))
-    return members if whole else _chosen(members, places)
+    return members if whole else chosen(members, places)
 
 
 def _places(leaf: Any, begin: int, width: int) -> np.ndarray:
     return np.minimum(np.arange(begin, begin + width), len(leaf) - 1)
-
-
-@jax.jit
-def _chosen(members: Any, places: np.ndarray) -> Any:
-    return jax.tree.map(lambda leaf: leaf[places], members)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

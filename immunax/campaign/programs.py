@@ -22,7 +22,7 @@ from immunax.data.batches import Batch, in_rows
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.packing import Tokens, few
-from immunax.inner.optimizers import OF_RATES, Optimizer
+from immunax.inner.optimizers import CLIP, OF_RATES, Optimizer
 from immunax.inner.state import Trace, TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
 from immunax.inner.trainable import WHOLE, Trainable
@@ -151,8 +151,9 @@ class Program:
           asked: by the place of every attack, pytrees of one shape; or nothing.
         """
         mine = _stacked([asked[place] for place in self.places]) if asked else ()
-        seeds = jnp.array([attack.tuning.seed for attack in self.attacks])
-        keys = key[jnp.array(self.places)] if key.ndim else seeded(key, seeds)
+        keys = seeded(
+            key, *(np.array(each, np.int32) for each in (self.places, [attack.tuning.seed for attack in self.attacks]))
+        )
         specs = tuple(attack.tuning.lora for attack in self.attacks if attack.tuning.lora)
         return drawn(specs, self.form.trainable, params, keys)._replace(numbers=self.numbers, asked=mine)
 
@@ -196,7 +197,7 @@ def sort(
     groups: dict[tuple[ProgramForm, int], list[int]] = {}
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
-        names = tuple(name for name in numbers[type(tuning.optimizer)] if _is_number(tuning.optimizer, name))
+        names = tuple(name for name in numbers[type(tuning.optimizer)] if tuning.optimizer.number(name) is not None)
         spec = tuning.lora
         adapters = (None, None, None) if spec is None else (spec.targets, spec.layers, spec.rank)
         rank = None if tuning.optimizer.keeps_zeros else adapters[-1]
@@ -284,7 +285,7 @@ def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> l
 
 
 def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
-    """By kind of optimizer, its fields that are numbers and differ between the attacks."""
+    """By kind of optimizer, its fields that are numbers and differ between the attacks, and those that are always data."""
     kinds: dict[type, list[Any]] = {}
     for attack in attacks:
         kinds.setdefault(type(attack.tuning.optimizer), []).append(attack.tuning.optimizer)
@@ -293,12 +294,7 @@ def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:
             field.name
             for field in fields(kind)
             if field.name not in OF_RATES
-            and len({getattr(each, field.name) for each in optimizers if _is_number(each, field.name)}) > 1
+            and (field.name == CLIP or len({each.number(field.name) for each in optimizers} - {None}) > 1)
         )
         for kind, optimizers in kinds.items()
     }
-
-
-def _is_number(optimizer: Optimizer, name: str) -> bool:
-    value = getattr(optimizer, name)
-    return isinstance(value, int | float) and not isinstance(value, bool)

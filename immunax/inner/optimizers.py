@@ -9,10 +9,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
@@ -22,6 +24,9 @@ SCHEDULES = ("constant", "linear", "cosine", "step")
 
 OF_RATES = ("learning_rate", "schedule", "warmup", "warmup_from_zero", "gamma", "stages")
 """Fields that :meth:`Optimizer.rates` is made of; nothing else reads them."""
+
+CLIP = "max_grad_norm"
+"""The field that is data in every program: to clip at infinity is not to clip, and the norm is told anyway."""
 
 UNDECAYED = ("scale", "bias")
 """Leaves that weight decay leaves alone unless told: those of norms, and biases, stacked over layers or not."""
@@ -126,7 +131,12 @@ class Optimizer(ABC):
 
     def numbers(self, steps: int, names: Iterable[str]) -> dict[str, Any]:
         """What :meth:`build` takes of this optimizer for a run of ``steps`` steps: its learning rates, and the fields named."""
-        return {"learning_rate": self.rates(steps), **{name: jnp.float32(getattr(self, name)) for name in names}}
+        return {"learning_rate": self.rates(steps), **{name: np.float32(self.number(name)) for name in names}}
+
+    def number(self, name: str) -> float | None:
+        """A field as a number that may be data; None where it is none."""
+        value = math.inf if name == CLIP and self.max_grad_norm is None else getattr(self, name)
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def form(self, names: Iterable[str]) -> Self:
         """This optimizer without :meth:`numbers`: equal for all members of one program."""
@@ -146,9 +156,12 @@ class Optimizer(ABC):
     def direction(self) -> optax.GradientTransformation:
         """The direction of ascent that clipped gradients make."""
 
-    def rates(self, steps: int) -> jax.Array:
+    def rates(self, steps: int) -> jax.Array | np.ndarray:
         """The learning rates of all steps, ``[K]``, rounded as a compiled step would round its own."""
-        return jnp.asarray(jax.jit(jax.vmap(self.rate(steps)))(jnp.arange(steps)), float)
+        if self.schedule == "constant" and not self._rising(steps) and isinstance(self.learning_rate, int | float):
+            return np.full(steps, self.learning_rate, jnp.result_type(float))
+        scheduled = {name: getattr(self, name) for name in OF_RATES if name != "learning_rate"}
+        return _rates(replace(AdamW(), **scheduled), steps, self.learning_rate)
 
     def rate(self, steps: int) -> optax.Schedule:
         """Learning rate by step, from 0."""
@@ -278,6 +291,13 @@ class ScheduleFree(Optimizer):
         """See :class:`Optimizer`; the rate of a step is that of z and the weight of z in x."""
         base = optax.chain(self.direction(), self.decayed())
         return optax.contrib.schedule_free(base, self.learning_rate, b1=self.b1)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _rates(schedule: Optimizer, steps: int, peak: jax.Array | float) -> jax.Array:
+    """The learning rates of a schedule; its peak is data, so that a grid of peaks is one program."""
+    rate = replace(schedule, learning_rate=peak).rate(steps)
+    return jnp.asarray(jax.vmap(rate)(jnp.arange(steps)), float)
 
 
 def decays(params: Any) -> Any:
