@@ -16,7 +16,6 @@ from accelerated.work import Work, peak_bytes, random_weights, timed
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.first_steps import share_first_steps
-from immunax.campaign.grid import Population
 from immunax.campaign.population import Runner, Start, Stretch
 from immunax.campaign.programs import Program, sort
 from immunax.data.chat import Counts
@@ -28,22 +27,28 @@ from immunax.models.flops import training_flops
 def members(sizes: Mapping[str, Any], platform: str) -> Program:
     """The attacks of a case: every rate with every seed, of one program."""
     model = model_of(sizes, platform)
-    tuning = Tuning(
-        epochs=sizes["steps"],
-        batch_size=sizes["samples"],
-        optimizer=AdamW(1e-4, "cosine", 0.1),
-        lora=spec_of(sizes),
-        max_length=sizes["length"],
-    )
-    rates = np.geomspace(5e-5, 4e-4, sizes["rates"]).tolist()
-    grid = {"tuning.optimizer.learning_rate": rates}
-    attacks = Population(HarmfulSFT(sizes["samples"], tuning), grid, range(sizes["seeds"])).members()
+    attacks = [
+        HarmfulSFT(sizes["samples"], _tuning(sizes, rate, seed))
+        for rate in np.geomspace(5e-5, 4e-4, sizes["rates"]).tolist()
+        for seed in range(sizes["seeds"])
+    ]
     encoded = []
     for attack in attacks:
         drawn = attack_examples(sizes["samples"], sizes["length"], model.config.vocab_size, attack.tuning.seed)
         encoded.append((attack.tuning.batches(drawn), Counts(len(drawn), 0, 0)))
     (program,) = sort(attacks, encoded)
     return program
+
+
+def _tuning(sizes: Mapping[str, Any], rate: float, seed: int) -> Tuning:
+    return Tuning(
+        epochs=sizes["steps"],
+        batch_size=sizes["samples"],
+        optimizer=AdamW(rate, "cosine", 0.1),
+        lora=spec_of(sizes),
+        max_length=sizes["length"],
+        seed=seed,
+    )
 
 
 def _weights(sizes: Mapping[str, Any], platform: str) -> Any:
