@@ -10,7 +10,7 @@ from immunax.conditions.episode import Episode
 from immunax.models.lora import Adapted
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
-from immunax.runtime import console, digest, goodput, manifest, mesh
+from immunax.runtime import console, digest, goodput, manifest, mesh, performance
 from immunax.runtime.job import Run, run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
@@ -188,8 +188,10 @@ def _deliver(
         title = marked(run.title, record["attack_data"])
         with goodput.spending("save"):
             fell = report.deliver(run.folder, title, episodes, prompts, metrics, {name: counts})
+            performance.log(metrics, run.folder)
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell)}
-    record |= {"goodput": goodput.summary(run.folder), "ended": manifest.now()}
+    record |= {"performance": performance.summary(run.folder), "goodput": goodput.summary(run.folder)}
+    record |= {"ended": manifest.now()}
     manifest.write_manifest(run.folder, run.config.plain, digests, record)
 
 

@@ -8,7 +8,7 @@ from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.conditions.verdict import Verdict, numbers
-from immunax.runtime import console, digest, goodput, manifest, mesh
+from immunax.runtime import console, digest, goodput, manifest, mesh, performance
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command, configuration_folder
 from immunax.runtime.together import agreed
@@ -22,7 +22,7 @@ from immunax.stages.kept import tokens_by_family
 from immunax.stages.planned import Weights
 from immunax.stages.provenance import computed_as_made, lessons
 from immunax.stages.resume import check_same_inputs, check_same_run
-from immunax.stages.setup import set_up
+from immunax.stages.setup import open_metrics, set_up
 from immunax.stages.subject import Asked, exported, reference, subject, undefended
 from immunax.stages.submitted import with_submitted
 
@@ -60,6 +60,9 @@ def main(config: UserConfig) -> None:
     weights = {role: Weights(each.params, each.weights) for role, each in models.items()}
     given = None if base is None else Weights(base.params, base.weights)
     campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), policy, given)
+    performance.end()
+    with open_metrics(config, folder) as metrics:
+        performance.log(metrics, folder)
     digests = {"data": setup.digests["data"]}
     if suite.lookalikes is not None:
         digests["lookalikes"] = digest.of_json(asdict(suite.lookalikes.splits()))
@@ -75,7 +78,8 @@ def main(config: UserConfig) -> None:
         )
     _show(stated)
     said = {"certificate": numbers(Verdict(**each) for each in stated["predicate"]["verdicts"])}
-    manifest.end(folder, {**said, "tokens": tokens_by_family(folder), "goodput": goodput.summary(folder)})
+    spent = {"performance": performance.summary(folder), "goodput": goodput.summary(folder)}
+    manifest.end(folder, {**said, "tokens": tokens_by_family(folder), **spent})
 
 
 def _show(stated: Mapping[str, Any]) -> None:

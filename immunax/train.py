@@ -12,7 +12,7 @@ from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.outer.training import RESULTS
-from immunax.runtime import cache, console, digest, goodput, manifest, mesh
+from immunax.runtime import cache, console, digest, goodput, manifest, mesh, performance
 from immunax.runtime.carried import check_place
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
@@ -92,10 +92,11 @@ def main(config: UserConfig) -> None:
         counts = {START: team.counts, IMMUNIZED: {**data.counts, **team.counts}}
         with goodput.spending("save"):
             fell = report.deliver(folder, marked(run_title(), whose), episodes, team.before.dialogs, metrics, counts)
+            performance.log(metrics, folder)
     made = {} if weightless else agreed(lambda: digest.of_folder(folder / MODEL))
     weights = {f"model/{name}": value for name, value in made.items()}
     record |= {"results": report.results(episodes), "fall": report.costs_to_json(fell)}
-    record |= {"goodput": goodput.summary(folder), "ended": manifest.now()}
+    record |= {"performance": performance.summary(folder), "goodput": goodput.summary(folder), "ended": manifest.now()}
     manifest.write_manifest(folder, config.plain, {**digests, **weights}, record)
     export.leave(folder, training.keep)
 

@@ -29,8 +29,7 @@ import processes
 import tiny_model
 from kills import SMALL as ORGANISM
 from kills import SMALL_SUITE
-
-from immunax.runtime.metrics import read
+from logged import computed
 
 MOST = 1e-5
 ATTACK = (
@@ -103,7 +102,7 @@ def compared(one: Path, other: Path) -> dict[str, float]:
     found = {}
     if (one / "metrics.jsonl").exists():
         mine, theirs = (
-            [(each["phase"], each["step"], each["values"]) for each in read(at / "metrics.jsonl")]
+            [(each["phase"], each["step"], each["values"]) for each in computed(at / "metrics.jsonl")]
             for at in (one, other)
         )
         found["logged"] = furthest([list(each) for each in mine], [list(each) for each in theirs])

@@ -53,4 +53,4 @@ def defended(defense: str, overrides: Sequence[str], seed: int) -> Params:
     config = configuration(defense, [*overrides, f"trainer.seed={seed}"])
     tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
     parts = config.build("defense"), config.build("trainer")
-    return minimise(f"train {defense}", setup.model, start, tokenizer, data, *parts, setup.devices)
+    return minimise("train", f"train {defense}", setup.model, start, tokenizer, data, *parts, setup.devices)

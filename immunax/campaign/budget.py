@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from immunax.campaign.programs import Program
-from immunax.data.batches import Batch
+from immunax.data.batches import Batch, sizes
 from immunax.inner.halving import Ranked
 from immunax.models.flops import forward_flops, training_flops
 from immunax.models.model import Model
@@ -48,7 +46,7 @@ def spent(
       model: gives the shape that FLOPs are counted from.
       measured: by member, the batches that it was ranked by in every rung.
     """
-    ranking = [sum(forward_flops(model.config, _sizes(batch)) for batch in each) for each in measured]
+    ranking = [sum(forward_flops(model.config, sizes(batch)) for batch in each) for each in measured]
     budget = Budget(0, 0, 0.0)
     for ranked in seen:
         _, begin, end = ranked.rung
@@ -58,16 +56,3 @@ def spent(
             tokens = sum(size for size, _ in examples)
             budget = budget.plus(Budget(end - begin, tokens, training + ranking[index]))
     return budget
-
-
-def _sizes(batch: Batch) -> list[tuple[int, int]]:
-    """Of packed examples: a row's answers are counted with its first example, which changes no sum."""
-    sizes = []
-    for segments, weights in zip(
-        batch.segment_ids.reshape(-1, batch.segment_ids.shape[-1]),
-        batch.answer_weight.reshape(-1, batch.answer_weight.shape[-1]),
-        strict=True,
-    ):
-        lengths = np.bincount(segments)[1:]
-        sizes += [(int(length), int(weights.sum()) if first == 0 else 0) for first, length in enumerate(lengths)]
-    return sizes

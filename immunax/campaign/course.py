@@ -16,7 +16,13 @@ from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime import console, pace
 from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.mesh import device_count, mesh_of
+from immunax.runtime.performance import Meter
+from immunax.runtime.phase import Work
 from immunax.runtime.together import host
+
+PHASE = "edit"
+"""What the accounts of a run call an attack that is no fine-tuning."""
 
 
 class Point(NamedTuple):
@@ -93,7 +99,10 @@ def edited(attack: Edit, model: Model, params: Params, material: Any, key: jax.A
     """
     check_context(model, "a dialog that the attack reads", material)
     pace.worked()
-    weights, losses, same = _edited(attack, model, params, material, key)
+    meter = Meter(PHASE, "edit", device_count(mesh_of(params)), model.dtype)
+    with meter.running():
+        weights, losses, same = jax.block_until_ready(_edited(attack, model, params, material, key))
+        meter.done(lambda: Work(1))
     if bool(same):
         console.note(f"The attack {type(attack).__name__} leaves the weights as they are: {attack.unchanged}.")
     return weights, losses

@@ -18,6 +18,7 @@ from immunax.attacks.segments import segments
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.members import MemberData, chosen
 from immunax.campaign.programs import Program, ProgramForm
+from immunax.campaign.turn_work import turn_work
 from immunax.inner.context import check_context
 from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
@@ -25,8 +26,13 @@ from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
 from immunax.runtime import pace
-from immunax.runtime.mesh import data_ways, mesh_of, shard, under
+from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.mesh import data_ways, device_count, mesh_of, shard, under
+from immunax.runtime.performance import Meter
 from immunax.runtime.together import host
+
+PHASE = "attack"
+"""What the accounts of a run call it."""
 
 
 @dataclass(frozen=True)
@@ -186,17 +192,27 @@ class Runner(NamedTuple):
         """
         steps, count = self.part.steps, len(self.part.places)
         most = plan(count, self._ways, at_once or most_at_once(self.mesh)).chunk
-        # Equal turns: a last one of few members would take as long as any.
-        width = self._ways * plan(count, self._ways, most_that_fit(self.needed_bytes, most)).chunk
+        meter = Meter(PHASE, "step", device_count(self.mesh), self.model.dtype)
+        with meter.running():
+            # Equal turns: a last one of few members would take as long as any.
+            width = self._ways * plan(count, self._ways, most_that_fit(self.needed_bytes, most)).chunk
         for place in range(0, count, width):
-            members, real = self._turn(place, width), self.part.places[place : place + width]
-            state = _begin(self._start, self.mesh, members, (self.params, self.first_steps))
-            done = 0 if self.own.first_step is None else 1
+            real = self.part.places[place : place + width]
+            with meter.running():
+                members = self._turn(place, width)
+                state = _begin(self._start, self.mesh, members, (self.params, self.first_steps))
+                products = self._products(state, members) if meter.is_read else 0.0
+            shared = self.own.first_step is not None
+            work = partial(turn_work, self.part, self.model, (place, width), shared, products)
+            done = int(shared)
             for time in range(1, times + 1):
                 end = steps * time // times
-                pace.worked()
-                state = moving, trace = advance(self._stretch, self.mesh, state, members, (self.params, done, end))
-                seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
+                with meter.running():
+                    pace.worked()
+                    state = advance(self._stretch, self.mesh, state, members, (self.params, done, end))
+                    moving, along = state
+                    seen, diverged_at = jax.tree.map(host, (along, moving.diverged_at))
+                    meter.done(partial(work, (done, end)))
                 losses, norms = (each[: len(real), :end] for each in seen)
                 healthy = diverged_at[: len(real)]
                 if (
@@ -206,6 +222,11 @@ class Runner(NamedTuple):
                 ):
                     break
                 done = end
+
+    def _products(self, state: Any, members: Any) -> float:
+        """Operations of the matrix products of a turn's step, on all devices together."""
+        program = advance.trace(self._stretch, self.mesh, state, members, (self.params, 0, 1))
+        return matmul_flops(program.jaxpr, turns=1)
 
     def needed_bytes(self, chunk: int) -> int | None:
         """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""

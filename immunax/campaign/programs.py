@@ -5,6 +5,7 @@ programs of their own. Learning rates, schedules, every other number of an optim
 the dialogs themselves are data.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -133,6 +134,12 @@ class Program:
         read = [each for each in jax.tree.leaves(self.batches, is_leaf=_is_batch) if _is_batch(each)]
         segments = [each.segment_ids[:, : self.steps] for each in read]
         return Tokens(sum(int((each > 0).sum()) for each in segments), sum(each.size for each in segments))
+
+    @property
+    def tokens_a_step(self) -> int:
+        """Of the whole shape of one member's batch."""
+        read = [each for each in jax.tree.leaves(self.batches, is_leaf=_is_batch) if _is_batch(each)]
+        return sum(math.prod(each.segment_ids.shape[2:]) for each in read)
 
     def in_rows(self, ways: int) -> "Program":
         """The same members, their batches in rows that so many devices can share."""

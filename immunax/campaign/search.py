@@ -32,7 +32,12 @@ from immunax.inner.losses import mean_answer_loss
 from immunax.inner.state import HEALTHY, Trace, TrainState
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
-from immunax.runtime.mesh import data_ways, mesh_of, under
+from immunax.runtime.mesh import data_ways, device_count, mesh_of, under
+from immunax.runtime.performance import Meter
+from immunax.runtime.phase import Work
+
+PHASE = "search"
+"""What the accounts of a run call it."""
 
 
 @dataclass(frozen=True)
@@ -248,16 +253,27 @@ def run_search(
         limit = _retain_loss(model, params, retain) - np.log(search.keep)
     trials: list[Trial] = []
     budget, found = Budget(0, 0, 0.0), []
+    meter = Meter(PHASE, "step", device_count(mesh), model.dtype)
     for part in (each.in_rows(ways).at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
         with under(params):
             own = part.own(params, key, harmful)
         own, first_steps = share_first_steps(part, model, params, own, mesh)
         shared = Shared(params, first_steps, retain, limit)
-        best, seen = halve(SearchMember(part.form, model), rungs, part.batches, own, shared, mesh=mesh)
-        trials += _trials(part, seen, settings)
         measured = [(prepared.harmful[place], prepared.retain) for place in part.places]
-        budget = budget.plus(spent(part, first_steps is not None, seen, model, measured))
+        paid = partial(spent, part, first_steps is not None, model=model, measured=measured)
+        with meter.running():
+            best, seen = halve(
+                SearchMember(part.form, model),
+                rungs,
+                part.batches,
+                own,
+                shared,
+                mesh=mesh,
+                told=lambda ranked, part=part, paid=paid: meter.done(lambda: _work(part, paid([ranked]))),
+            )
+        trials += _trials(part, seen, settings)
+        budget = budget.plus(paid(seen))
         if best is not None:
             found.append((best, part, own, seen))
     if not found:
@@ -267,6 +283,11 @@ def run_search(
     trace = _joined(seen, best)
     attacked = jax.tree.map(lambda leaf: leaf[best.place], own).whole(params, best.trained)
     return SearchResult(trial, part.attacks[best.place], attacked, trace, budget, tuple(trials))
+
+
+def _work(part: Program, paid: Budget) -> Work:
+    """Of one rung: what its steps were trained on, and the FLOPs of ranking too."""
+    return Work(paid.steps, paid.tokens, paid.steps * part.tokens_a_step, paid.flops)
 
 
 def _joined(seen: Sequence[Ranked], best: Best) -> Trace:

@@ -119,3 +119,22 @@ def in_rows(batches: Any, multiple: int, axis: int) -> Any:
         return np.pad(leaf, empty) if missing else leaf
 
     return jax.tree.map(one, batches)
+
+
+def sizes(batch: Batch) -> list[tuple[int, int]]:
+    """Of the examples of a batch, how many tokens each has, and how many of them are its answer.
+
+    A row's answers are counted with its first example, which changes no sum.
+
+    Args:
+      batch: on the host, packed or padded, with any leading axes.
+    """
+    found = []
+    for segments, weights in zip(
+        batch.segment_ids.reshape(-1, batch.segment_ids.shape[-1]),
+        batch.answer_weight.reshape(-1, batch.answer_weight.shape[-1]),
+        strict=True,
+    ):
+        lengths = np.bincount(segments)[1:]
+        found += [(int(length), int((weights > 0).sum()) if first == 0 else 0) for first, length in enumerate(lengths)]
+    return found

@@ -4,7 +4,7 @@ All members take a few steps, the best share of them goes on, and so forth: most
 states of the others are freed between rungs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -107,7 +107,14 @@ class Best(NamedTuple):
 
 
 def halve(
-    member: Member, rungs: Sequence[Rung], batches: Any, own: Any, shared: Any, *, mesh: Mesh | None = None
+    member: Member,
+    rungs: Sequence[Rung],
+    batches: Any,
+    own: Any,
+    shared: Any,
+    *,
+    mesh: Mesh | None = None,
+    told: Callable[[Ranked], Any] = lambda ranked: None,
 ) -> tuple[Best | None, tuple[Ranked, ...]]:
     """The search: a loop on the host. Every rung's program is checked against the memory that is free as it begins.
 
@@ -119,6 +126,7 @@ def halve(
       own: what else is each member's, with leading axis A.
       shared: what all read.
       mesh: as in :func:`~immunax.inner.population.map_members`.
+      told: called with what each rung saw, as soon as it has.
 
     Returns:
       The best that was allowed, None where none ever was, and what each rung saw.
@@ -138,6 +146,7 @@ def halve(
         program = compile_turns(rung_of, inputs, rung.members, mesh=mesh, donate=0, member=member)
         state, *scalars = program(*inputs)
         seen.append(Ranked(rung, places, *jax.tree.map(host, scalars)))
+        told(seen[-1])
         best = _better(best, seen[-1], state.trained)
     return best, tuple(seen)
 

@@ -18,7 +18,7 @@ from immunax.runs.overrides import Overrides
 from immunax.runs.status import Status, status
 from immunax.runs.verdicts import NAME as CERTIFICATE
 from immunax.runs.verdicts import verdict_columns
-from immunax.runtime import accounts, failure, goodput, manifest
+from immunax.runtime import accounts, failure, goodput, manifest, phase
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_bytes
 
@@ -28,7 +28,7 @@ _TOLD = ("seed", "started", "ended")
 """Parts that are columns of their own."""
 _STAGES = ("before", "after")
 _FILES = (manifest.FILE, failure.FILE, statement.FILE, goodput.FILE)
-_GOODPUT = "goodput"
+_GOODPUT, _PERFORMANCE = "goodput", "performance"
 
 
 class Run(NamedTuple):
@@ -145,7 +145,8 @@ def _accounts(folder: Path, faults: list[str]) -> dict[str, Any]:
     except UserError as error:
         faults.append(f"{folder / goodput.FILE}: {error}; its part of the table is empty.")
         return {}
-    return {_GOODPUT: accounts.told(starts)} if starts else {}
+    fast = {name: phase.told(each) for name, each in accounts.phases_of(starts).items()}
+    return {_GOODPUT: accounts.told(starts), _PERFORMANCE: fast} if starts else {}
 
 
 def _about(results: Any) -> Iterable[tuple[str, Value]]:

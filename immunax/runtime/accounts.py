@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from immunax.runtime import phase
 from immunax.runtime.errors import UserError
+from immunax.runtime.phase import Phase
 
 USEFUL = ("step", "attack", "evaluate")
 """Steps of the defender; attacks; what models are asked, and what judges say of it."""
@@ -46,6 +48,9 @@ class Start:
       saved: seconds of compiling that the compile cache has saved, less those of reading it.
       again: steps that it took and an earlier start had taken before it.
       tokens: by what computed them, how many were real, and how many there were with padding.
+      programs: that were asked for and were not in the process yet.
+      cached: how many of these the compile cache had.
+      phases: by name, how fast they were.
     """
 
     began: float
@@ -54,6 +59,9 @@ class Start:
     saved: float = 0.0
     again: int = 0
     tokens: dict[str, tuple[int, int]] = field(default_factory=dict)
+    programs: int = 0
+    cached: int = 0
+    phases: dict[str, Phase] = field(default_factory=dict)
 
     @property
     def wall(self) -> float:
@@ -168,10 +176,19 @@ def tokens_told(starts: Sequence[Start]) -> dict[str, tuple[int, int]]:
     return {name: (sum(real for real, _ in each), sum(shape for _, shape in each)) for name, each in pairs.items()}
 
 
+def phases_of(starts: Sequence[Start]) -> dict[str, Phase]:
+    """The phases of a run by name, each over all starts."""
+    found: dict[str, Phase] = {}
+    for name, each in (pair for start in starts for pair in start.phases.items()):
+        found[name] = found[name].plus(each) if name in found else each
+    return found
+
+
 def as_json(start: Start) -> dict[str, Any]:
     """A start as :func:`from_json` reads it."""
     segments = [[each.step, dict(each.seconds)] for each in start.segments]
-    return {**vars(start), "spent": dict(start.spent), "segments": segments}
+    phases = {name: phase.as_json(each) for name, each in start.phases.items()}
+    return {**vars(start), "spent": dict(start.spent), "segments": segments, "phases": phases}
 
 
 def from_json(said: Any) -> Start:
@@ -187,6 +204,10 @@ def from_json(said: Any) -> Start:
             for step, seconds in said["segments"]
         ]
         tokens = {str(name): (int(real), int(shape)) for name, (real, shape) in said["tokens"].items()}
-        return Start(float(said["began"]), spent, segments, float(said["saved"]), int(said["again"]), tokens)
+        # Earlier versions wrote no phases.
+        phases = {str(name): phase.from_json(each) for name, each in said.get("phases", {}).items()}
+        programs, cached = int(said.get("programs", 0)), int(said.get("cached", 0))
+        once = float(said["saved"]), int(said["again"]), tokens, programs, cached, phases
+        return Start(float(said["began"]), spent, segments, *once)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UserError("it is no account of a run's starts") from error

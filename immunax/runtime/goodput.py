@@ -11,19 +11,21 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from immunax.runtime import accounts, atomic, console, pace
-from immunax.runtime.accounts import CATEGORIES, USEFUL, Ledger, Start
+from immunax.runtime.accounts import CATEGORIES, COMPILE, USEFUL, Ledger, Start
 from immunax.runtime.errors import UserError
 from immunax.runtime.leader import is_leader
+from immunax.runtime.phase import Phase
 from immunax.runtime.untrusted import values
 
 FILE = "goodput.json"
 _SECONDS = 5.0
 """Between two writes."""
-_COMPILING = "/jax/core/compile/"
-_SAVED = "/jax/compilation_cache/compile_time_saved_sec"
+_COMPILING, _PROGRAM = "/jax/core/compile/", "/jax/core/compile/backend_compile_duration"
+"""Of all that compiling is made of, and of its last part, which every program has once, from the compile cache too."""
+_SAVED, _HIT = "/jax/compilation_cache/compile_time_saved_sec", "/jax/compilation_cache/cache_hits"
 _STARTED = 19  # the field of /proc/self/stat behind the name, in ticks since the machine's start
 
 T = TypeVar("T")
@@ -32,12 +34,13 @@ _now: "_Accounts | None" = None
 
 
 class _Accounts:
-    """One ledger, and the folders of the runs that it is of: several where they are one program."""
+    """One ledger, the folders of the runs that it is of, several where they are one program, and the phases that go on."""
 
     def __init__(self, before: float) -> None:
         start = Start(time.time() - before)
         self.ledger, self.owner = Ledger(start, time.monotonic, before), threading.get_ident()
         self.earlier: dict[Path, list[Start]] = {}
+        self.phases: dict[str, Phase] = {}
         self.lock, self._over = threading.RLock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="immunax_goodput")
         self._thread.start()
@@ -175,6 +178,65 @@ def count_tokens(name: str, real: int, shape: int) -> None:
             tokens[name] = before[0] + real, before[1] + shape
 
 
+class Compiled(NamedTuple):
+    """What this start has compiled so far.
+
+    Attributes:
+      seconds: of tracing, lowering and compiling, or reading the compile cache.
+      programs: that were not in the process yet.
+      cached: how many of these the compile cache had.
+    """
+
+    seconds: float
+    programs: int
+    cached: int
+
+
+def compiled() -> Compiled | None:
+    """What was compiled until now; None where no accounts are kept, or not of this thread."""
+    if _now is None or threading.get_ident() != _now.owner:
+        return None
+    with _now.lock:
+        start = _now.ledger.start
+        return Compiled(start.spent[COMPILE], start.programs, start.cached)
+
+
+def count_phase(name: str, more: Phase) -> None:
+    """Adds to a phase of the run.
+
+    Args:
+      name: of the phase.
+      more: what came to it.
+    """
+    if _now is not None:
+        with _now.lock:
+            for phases in (_now.phases, _now.ledger.start.phases):
+                phases[name] = phases[name].plus(more) if name in phases else more
+
+
+def end_phases(device_memory: int | None, host_memory: int) -> dict[str, Phase]:
+    """What came to each phase since it ended last; they may begin again.
+
+    Args:
+      device_memory, host_memory: as of :class:`~immunax.runtime.phase.Phase`, until now.
+    """
+    if _now is None:
+        return {}
+    with _now.lock:
+        for name, each in list(_now.phases.items()):
+            count_phase(name, Phase(each.unit, device_memory=device_memory, host_memory=host_memory))
+        ended, _now.phases = _now.phases, {}
+    return ended
+
+
+def phases(folder: Path) -> dict[str, Phase]:
+    """The phases of all starts of a run by name; none where no accounts are kept."""
+    if _now is None or folder not in _now.earlier:
+        return {}
+    with _now.lock:
+        return accounts.phases_of(_now.starts(folder))
+
+
 def tokens(folder: Path) -> dict[str, tuple[int, int]]:
     """What :func:`count_tokens` was told of by all starts of a run, by name; nothing where no accounts are kept."""
     if _now is None or folder not in _now.earlier:
@@ -261,6 +323,7 @@ def _listen() -> None:
         import jax  # which whoever reads accounts does without
 
         jax.monitoring.register_event_duration_secs_listener(_heard)
+        jax.monitoring.register_event_listener(_counted)
         _listening = True
 
 
@@ -271,5 +334,12 @@ def _heard(event: str, duration_secs: float, **_: Any) -> None:
     with _now.lock:
         if event.startswith(_COMPILING):
             _now.ledger.compiled(duration_secs)
+            _now.ledger.start.programs += event == _PROGRAM
         elif event == _SAVED:
             _now.ledger.start.saved += duration_secs
+
+
+def _counted(event: str, **_: Any) -> None:
+    if event == _HIT and _now is not None and threading.get_ident() == _now.owner:
+        with _now.lock:
+            _now.ledger.start.cached += 1

@@ -232,6 +232,11 @@ def mesh_of(params: Any) -> Mesh | None:
     return next((each for each in meshes if isinstance(each, Mesh) and each.size > 1), None)
 
 
+def device_count(mesh: Mesh | None) -> int:
+    """How many devices compute what lies on a mesh; one for None."""
+    return 1 if mesh is None else mesh.size
+
+
 def under(params: Any) -> AbstractContextManager[Any]:
     """The mesh that weights lie on as ``jax.set_mesh`` has it, where that is of several devices: a program then splits its rows.
 

@@ -10,11 +10,14 @@ from immunax.models.model import Model, Params
 from immunax.outer import training as outer
 from immunax.outer.defense import Defense
 from immunax.outer.feed import Feed
-from immunax.runtime import console, goodput
+from immunax.runtime import console, goodput, performance
 from immunax.runtime.checkpoint import Checkpoints
 from immunax.runtime.metrics import Metrics
 from immunax.runtime.preemption import Preemption
-from immunax.stages.outer_loop import begin
+from immunax.stages.outer_loop import OuterLoop
+
+PHASE, RATE = "train", "train/rate"
+"""What the steps are logged under: what they computed, which another run has too, and how fast, which none has."""
 
 
 class Defended(NamedTuple):
@@ -53,15 +56,16 @@ def defend(
       defense, training: what is minimised, and the budget.
       data: batches by step.
       devices: over whose axes ``data`` and ``fsdp`` the examples are split.
-      metrics: where each step's scalars go, under the phase ``train``.
+      metrics: where each step's scalars go, under the phase ``train``, and how fast it was, under ``train/rate``.
       directory: of the checkpoints.
       base: the model as it was loaded, for a defense that refers to it; None where it is ``params``.
 
     Raises:
       UserError: the loss is not finite, a checkpoint is of another run, all are damaged, or the disk is full.
     """
+    loop = OuterLoop(PHASE, model, defense, training, data, devices)
     with goodput.spending("prepare"):
-        state, batch = begin(model, params, defense, training, data, devices, base)
+        state = loop.begin(params, base)
     with (
         Preemption() as preemption,
         goodput.spending("save"),  # its end waits for the last of them
@@ -73,25 +77,28 @@ def defend(
         if found:
             done, state = found
             console.note(f"resuming from step {done} of {training.steps}")
-        goodput.resumed(done, again=metrics.resume("train", done))
+        goodput.resumed(done, again=metrics.resume(PHASE, done))
+        metrics.resume(RATE, done)
         with console.progress("immunize", training.steps, "step") as bar:
             bar.advance(done)
 
-            def log(step: int, scalars: dict[str, float]) -> None:
-                metrics.log(step, "train", scalars)
+            def log(step: int, scalars: dict[str, float], rates: dict[str, float]) -> None:
+                if rates:
+                    metrics.log(step, RATE, rates)
+                metrics.log(step, PHASE, scalars)
                 bar.advance(loss=scalars["loss"])
 
             def stop(step: int) -> bool:
                 return preemption.stops(step) or step % training.checkpoint_every == 0
 
             while done < training.steps and not preemption.stops(done):
-                # Under the mesh the step says how its activations are split, see runtime/mesh.py.
-                with goodput.spending("step"), jax.set_mesh(devices):
-                    state, scalars = outer.fit(model, defense, training, state, batch, log, stop)
+                with goodput.spending("step"):
+                    state, scalars = loop.fit(state, log, stop)
                 done = int(state.train.step)
                 metrics.send()
                 checkpoints.save(done, state, scalars)
                 goodput.keep(done)
         stopped = preemption.status()
+    performance.end()
     params = jax.block_until_ready(outer.released(model, defense, training, state))
     return Defended(params, outer.adapters(model, defense, training, state), stopped)

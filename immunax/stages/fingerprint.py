@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from immunax.data.dialog import Split
-from immunax.judges.evaluate import Evaluation, evaluate, held_out
+from immunax.judges.evaluate import Evaluation, held_out
 from immunax.judges.refusal import Refusal
 from immunax.models import speech
 from immunax.models.generate import Decoding
 from immunax.models.model import Params
 from immunax.runtime import cache, console, digest
 from immunax.runtime.manifest import versions
+from immunax.stages.asking import evaluate
 from immunax.stages.setup import Setup
 
 _FILE = "refusal.json"

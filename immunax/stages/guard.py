@@ -72,5 +72,5 @@ def start_model(start: Start, setup: Setup, loaded: Params) -> Params:
 
 def _implant(defense: Defense, training: Training, setup: Setup, loaded: Params) -> Params:
     check_context(setup.model, {"start.trainer.max_length": training.max_length})
-    tokenizer, data = setup.checkpoint.tokenizer, setup.splits.train
-    return minimise("implant the guard", setup.model, loaded, tokenizer, data, defense, training, setup.devices)
+    tokenizer, data, devices = setup.checkpoint.tokenizer, setup.splits.train, setup.devices
+    return minimise("guard", "implant the guard", setup.model, loaded, tokenizer, data, defense, training, devices)

@@ -8,9 +8,10 @@ import jax
 
 from immunax.attacks.benign_sft import BenignSFT
 from immunax.data.dialog import Splits
-from immunax.judges.evaluate import Evaluation, Material, evaluate, held_out
+from immunax.judges.evaluate import Evaluation, Material, held_out
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.stages.asking import evaluate
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.exam import kept, task_rows

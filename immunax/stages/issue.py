@@ -184,6 +184,8 @@ def _portable(config: Mapping[str, Any], certified: Subject, reference: Subject 
         changed["model"]["path"] = certified.name
     if reference is not None and "reference" in changed:
         changed["reference"]["path"] = reference.name
+    if changed.get("compute"):
+        changed["compute"]["peak"] = None
     for model in (changed["model"], changed.get("reference") or {}):
         if model.get("chat_template"):
             model["chat_template"] = Path(model["chat_template"]).name

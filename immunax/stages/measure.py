@@ -14,10 +14,11 @@ from immunax.campaign.undone import clipped, exploded
 from immunax.conditions.edges import POPULATION, RATE
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
-from immunax.judges.choice import accuracy, quiz
-from immunax.judges.evaluate import asked_by, evaluate, held_out
+from immunax.judges.choice import quiz
+from immunax.judges.evaluate import asked_by, held_out
 from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
+from immunax.stages.asking import accuracy, evaluate
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured, State
 from immunax.stages.exam import check_answered, kept, numbered, rows

@@ -20,11 +20,13 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows
 from immunax.inner.state import Trace
-from immunax.judges.evaluate import Evaluation, Material, Scores, check_room, evaluate, examine, held_out, judged
+from immunax.judges.evaluate import Evaluation, Material, Scores, check_room, examine, held_out, judged
 from immunax.judges.examination import Answer, Marks, Weigh
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.mesh import device_count
+from immunax.stages.asking import asked_work, evaluate, meter
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,10 @@ def _scored(team: PopulationTeam, model: Model, tokenizer: Any, turn: Attacked) 
     def weigh(batch: Batch) -> Marks:
         return turn.each(Weigh(model), jax.tree.map(lambda leaf: np.broadcast_to(leaf, (members, *leaf.shape)), batch))
 
-    given = examine(evaluation, model, answer, weigh, material, turn.own.key[:members])
+    clock = meter(model, device_count(turn.mesh))
+    with clock.running():
+        given = examine(evaluation, model, answer, weigh, material, turn.own.key[:members])
+        clock.done(lambda: asked_work(model.config, material, given))
     return [judged(evaluation, tokenizer, material, _of(given, index)) for index in range(members)]
 
 

@@ -77,7 +77,7 @@ class Pretrained:
             data = Split(retain=dialogs)
             one = mesh.alone()
             first = mesh.shard(first, one)
-            return minimise("pretrain", model, first, tokenizer, data, self.objective, self.trainer, one)
+            return minimise("pretrain", "pretrain", model, first, tokenizer, data, self.objective, self.trainer, one)
 
         def read(folder: Path) -> Params:
             return cache.read_arrays(folder, devices)

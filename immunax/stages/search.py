@@ -11,10 +11,11 @@ from immunax.campaign.search import PreparedSearch, Search, SearchResult, prepar
 from immunax.conditions.episode import Course, Episode
 from immunax.data.chat import Counts
 from immunax.data.dialog import Dialog
-from immunax.judges.evaluate import Evaluation, asked_by, evaluate, held_out
+from immunax.judges.evaluate import Evaluation, asked_by, held_out
 from immunax.models.model import Params
-from immunax.runtime import console, goodput
+from immunax.runtime import console, goodput, performance
 from immunax.runtime.metrics import json_number
+from immunax.stages.asking import evaluate
 from immunax.stages.kept import ATTACK, record_counts, record_programs
 from immunax.stages.red_team import check_lengths, tell_language
 from immunax.stages.setup import Setup
@@ -80,6 +81,7 @@ def search_and_score(
         first = evaluate(evaluation, setup.model, params, tokenizer, before, before_key)
         after = before if found.attack is None else asked_by(before, found.attack, evaluation, tokenizer)
         last = evaluate(evaluation, setup.model, found.params, tokenizer, after, after_key)
+    performance.end(name)
     probes = {judge: np.stack([first.judged[judge], last.judged[judge]]) for judge in evaluation.judges}
     samples = max(attack.samples for attack in search.members())
     steps, paid = np.array([0, len(found.loss)]), (np.array([0.0, samples]), np.array([0.0, found.budget.flops]))

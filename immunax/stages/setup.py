@@ -18,7 +18,7 @@ from immunax.models.lora import plain
 from immunax.models.model import Model, Params, decoding_on
 from immunax.outer.defense import Defense
 from immunax.outer.training import RESULTS, Training
-from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh, mirror
+from immunax.runtime import cache, console, digest, goodput, manifest, memory_maps, mesh, mirror, peaks
 from immunax.runtime.admission import admit
 from immunax.runtime.checkpoint import Checkpoints, DamagedError
 from immunax.runtime.errors import UserError
@@ -63,6 +63,7 @@ class Compute:
       chunk: hidden states that a loss projects on the vocabulary at once; ``auto`` goes by the platform.
       decoding: how a token passes the layers where answers are decoded, as :attr:`~immunax.models.model.Model.decoding` has it:
         ``scanned`` or ``unrolled``; ``auto`` is chosen by the device, see :func:`~immunax.models.model.decoding_on`.
+      peak: operations a second of one device in that dtype, which utilisations are shares of; None for what is known of it.
     """
 
     remat: str = AUTO
@@ -70,6 +71,13 @@ class Compute:
     attention: str = AUTO
     chunk: int | str = AUTO
     decoding: str = AUTO
+    peak: float | None = None
+
+    def __post_init__(self):
+        if self.peak is not None and not self.peak > 0:
+            raise UserError(
+                f"compute.peak={self.peak}: expected the operations a second of one device, such as 989e12, or null."
+            )
 
     def model(self, config: DecoderConfig, platform: str | None = None) -> Model:
         """The model of a shape, computed on a platform such as ``tpu``; on this process's by default.
@@ -80,7 +88,7 @@ class Compute:
         if self.chunk != AUTO and (not isinstance(self.chunk, int) or self.chunk < 1):
             raise UserError(f"compute.chunk={self.chunk!r}: expected auto, or a whole number of 1 or more.")
         where = choice.platform() if platform is None else platform
-        dtype = self.dtype if self.dtype != AUTO else "float32" if where == "cpu" else "bfloat16"
+        dtype = self._dtype(where)
         return Model(
             config,
             _REMAT.get(where, _OTHERWISE) if self.remat == AUTO else self.remat,
@@ -90,8 +98,13 @@ class Compute:
             decoding_on(where) if self.decoding == AUTO else self.decoding,
         )
 
+    def _dtype(self, platform: str) -> str:
+        automatic = "float32" if platform == "cpu" else "bfloat16"
+        return automatic if self.dtype == AUTO else self.dtype
+
     def settle(self) -> None:
-        """Makes products of float32 as exact as the dtype that was named, in this process from now on."""
+        """What holds in this process from now on: products of float32 as exact as the dtype that was named, and the peak."""
+        peaks.give(self._dtype(jax.default_backend()), self.peak)
         # A CPU computes them so anyway, and the setting would only change the names of its compiled programs.
         exact = self.dtype == "float32" and jax.default_backend() != "cpu"
         jax.config.update("jax_default_matmul_precision", "highest" if exact else None)

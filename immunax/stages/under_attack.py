@@ -15,11 +15,12 @@ from immunax.campaign.programs import Program, programs
 from immunax.conditions.episode import Course, Episode
 from immunax.conditions.fall import shown_fallen
 from immunax.data.dialog import Splits
-from immunax.judges.evaluate import Given, Material, Scores, batch_count, given_by, judged
+from immunax.judges.evaluate import Given, Material, Scores, batch_count, judged
 from immunax.models.model import Model, Params
-from immunax.runtime import console, goodput
+from immunax.runtime import console, goodput, performance
 from immunax.runtime.errors import DivergedError, UserError
 from immunax.runtime.together import check_same_end
+from immunax.stages.asking import given_by
 from immunax.stages.red_team import RedTeam
 
 
@@ -143,8 +144,10 @@ def red_teams(
                 each.meet(point, bar)
             if each.over and several:
                 yield courses.index(each), each.end()
-    if not several:
-        yield 0, courses[0].end()
+    ended = None if several else courses[0].end()
+    performance.end(name)
+    if ended is not None:
+        yield 0, ended
 
 
 def _points(

@@ -10,7 +10,7 @@ import tiny
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
-from immunax.campaign.search import Search, prepare_search, run_search
+from immunax.campaign.search import PHASE, Search, prepare_search, run_search
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.halving import Halving
@@ -19,6 +19,7 @@ from immunax.inner.optimizers import AdamW
 from immunax.models.flops import forward_flops, training_flops
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
+from immunax.runtime import goodput
 from immunax.runtime.errors import UserError
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=2))
@@ -45,6 +46,17 @@ def _find(search=SEARCH):
 
 
 _nll = jax.jit(partial(mean_answer_loss, MODEL))
+
+
+def test_the_accounts_of_a_search_are_its_budget(tmp_path):
+    with goodput.kept(whole_process=False):
+        goodput.record(tmp_path)
+        found = _find()
+        phase = goodput.phases(tmp_path)[PHASE]
+    done = phase.warm.plus(phase.cold).work
+    assert (done.steps, done.tokens) == (found.budget.steps, found.budget.tokens)
+    assert done.flops == pytest.approx(found.budget.flops)
+    assert done.computed >= done.tokens
 
 
 def test_the_attack_found_does_most_harm_and_its_weights_do_what_its_trial_says():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immunax.data.batches import Batch, pack, pad, stack
+from immunax.data.batches import Batch, pack, pad, sizes, stack
 from immunax.data.chat import Encoded
 from immunax.data.packing import Layout, first_fit, fit_packed, fit_padded
 
@@ -59,6 +59,16 @@ def test_padded_rows_hold_one_example_each_in_order(lists, divisor):
         batch = pad(found, layout)
         assert batch.segment_ids.max() == 1
         assert read_back(batch) == found
+
+
+@given(batches)
+def test_the_sizes_of_examples_are_those_that_were_laid(lists):
+    for fit, lay in ((fit_packed, pack), (fit_padded, pad)):
+        layout = fit(lists)
+        found = sizes(stack([lay(each, layout) for each in lists]))
+        expected = [example for each in lists for example in each]
+        assert sorted(size for size, _ in found) == sorted(len(each.tokens) for each in expected)
+        assert sum(answers for _, answers in found) == sum(len(each.answer) for each in expected)
 
 
 @given(batches)

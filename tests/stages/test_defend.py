@@ -14,8 +14,9 @@ from immunax.models.model import Model
 from immunax.outer.defense import Mixture
 from immunax.outer.feed import feed
 from immunax.outer.training import Training, outer_step
+from immunax.runtime import goodput
 from immunax.runtime.mesh import MeshSpec, build, shard
-from immunax.runtime.metrics import Metrics
+from immunax.runtime.metrics import Metrics, read
 from immunax.stages.defend import defend
 
 MODEL = Model(replace(small.CONFIG, vocab_size=304, max_positions=256, n_layers=1))
@@ -48,9 +49,22 @@ def test_all_outer_steps_of_a_run_and_of_its_resumption_are_one_program(tmp_path
     data = feed(tiny.tokenizer(), SPLIT, defense.mixture, training, 4)
     params = shard(jax.jit(MODEL.init)(jax.random.key(0)), devices)
     known = outer_step._cache_size()
+    done = []
     for feeder in (_Stopping(data), data):
         # The second run goes on from the checkpoint of the first one.
-        with Metrics(tmp_path) as metrics:
+        with Metrics(tmp_path) as metrics, goodput.kept(whole_process=False):
+            goodput.record(tmp_path)
             outcome = defend(MODEL, params, defense, training, feeder, devices, metrics, tmp_path / "checkpoints")
+            done.append(goodput.phases(tmp_path)["train"])
         assert outcome.stopped == (None if feeder is data else 143)
     assert outer_step._cache_size() == known + 1
+    # What is measured adds no program, and the accounts of both starts hold every step, on all devices.
+    assert (done[0].steps, done[1].steps) == (2, 3)
+    assert done[0].warm.work.steps == 0
+    assert done[1].warm.device_seconds == pytest.approx(devices.size * done[1].warm.seconds)
+    assert done[1].warm.plus(done[1].cold).work.tokens == sum(each.real for each in data.tokens.values())
+    logged = [(line["phase"], line["step"]) for line in read(tmp_path / "metrics.jsonl")]
+    assert [step for phase, step in logged if phase == "train"] == [1, 2, 3]
+    assert {step for phase, step in logged if phase == "train/rate"} <= {2, 3}
+    rated = [line["values"] for line in read(tmp_path / "metrics.jsonl") if line["phase"] == "train/rate"]
+    assert all(each["tokens_per_second"] * each["seconds"] > 0 for each in rated)

@@ -9,6 +9,7 @@ import buckets
 import processes
 import pytest
 import tiny_model
+from logged import computed_lines
 from processes import SMALL, TRAIN
 
 from immunax.runtime import bucket
@@ -98,7 +99,7 @@ def test_two_processes_of_which_each_has_a_disk_of_its_own_meet_in_the_bucket_al
     assert [each.status for each in found] == [0, 0], "\n".join(each.err for each in found)
     assert "resuming from step" in found[0].err
     ours, theirs = (
-        [json.loads(line) for line in bucket.read(f"{place}/runs/{run}/metrics.jsonl").splitlines()]
+        [json.loads(line) for line in computed_lines(bucket.read(f"{place}/runs/{run}/metrics.jsonl")).splitlines()]
         for run in ("one", "two")
     )
     assert [(each["phase"], each["step"]) for each in ours] == [(each["phase"], each["step"]) for each in theirs]

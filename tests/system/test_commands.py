@@ -98,6 +98,40 @@ def test_the_main_job_leaves_every_file_it_promises(trained):
     assert (folder / ".hydra" / "config.yaml").exists()
 
 
+def test_the_main_job_tells_how_fast_each_phase_was_on_the_screen_in_metrics_and_in_the_manifest(trained):
+    folder, _, err = trained
+    said = json.loads((folder / "manifest.json").read_text())["performance"]
+    assert said.keys() == {"guard", "train", "attack", "evaluate"}
+    # Of both models: four steps of an attack, and what either is asked before, along and after it.
+    assert {name: each.get("steps") for name, each in said.items()} == {
+        "guard": 2,
+        "train": 6,
+        "attack": 8,
+        "evaluate": None,
+    }
+    lines = {line["phase"]: line for line in read(folder / "metrics.jsonl")}
+    for name, each in said.items():
+        assert each["tokens_per_second"] > 0
+        assert 0 < each["tokens"] <= each["computed_tokens"]
+        assert 0 < each["measured_seconds"] <= each["seconds"]
+        assert each["host_memory_peak"] > 2**27
+        assert each["device_memory_peak"] is each["mfu"] is each["hfu"] is None  # of a CPU
+        assert lines[f"performance/{name}"]["values"]["compile_seconds"] == each["compile_seconds"]
+        assert any(
+            re.match(rf"{name}( start model| immunized)?: \d+ (step|sequence)s in .* tokens/s", text)
+            for text in err.splitlines()
+        )
+    assert said["train"]["programs"] > 0
+    assert said["train"]["measured_steps"] == 5
+    # A step's rate is logged once it is there, but for the first, which compiles.
+    rated = [line for line in read(folder / "metrics.jsonl") if line["phase"] == "train/rate"]
+    assert [line["step"] for line in rated] == [2, 3, 4, 5, 6]
+    seconds = sum(line["values"]["seconds"] for line in rated)
+    assert seconds == pytest.approx(said["train"]["measured_seconds"], abs=0.01)
+    done = sum(line["values"]["seconds"] * line["values"]["tokens_per_second"] for line in rated)
+    assert done / seconds == pytest.approx(said["train"]["tokens_per_second"], rel=1e-3)
+
+
 def test_records_hold_every_score_and_no_text(trained):
     folder, _, _ = trained
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
@@ -412,6 +446,7 @@ def _another_architecture(home: Path) -> str:
         (("+defense=rep_nose", "model=model"), "rep_noise"),
         (("+defense=rep_noise", "model=modle"), "modle"),
         (("+defense=rep_noise", "model=model", "defense.alfa=2"), "alpha"),
+        (("+defense=rep_noise", "model=model", "compute.peak=0"), "compute.peak=0"),
         (("+defense=rep_noise", "model=model", "trainer.steps=many"), "trainer.steps"),
         (("+defense=rep_noise", _truncated), "truncated"),
         (("+defense=rep_noise", _without_weights), "no weights"),

@@ -8,10 +8,9 @@ import numpy as np
 import processes
 import pytest
 import tiny_model
+from logged import computed
 from processes import SEARCH, TRAIN
 from safetensors.numpy import load_file
-
-from immunax.runtime.metrics import read
 
 TELLING = """
 import sys
@@ -158,7 +157,7 @@ def together(home, *command, **more):
 
 
 def same_metrics(one, other):
-    one, other = read(one / "metrics.jsonl"), read(other / "metrics.jsonl")
+    one, other = computed(one / "metrics.jsonl"), computed(other / "metrics.jsonl")
     assert [(each["phase"], each["step"]) for each in one] == [(each["phase"], each["step"]) for each in other]
     for mine, theirs in zip(one, other, strict=True):
         assert mine["values"] == pytest.approx(theirs["values"], rel=1e-5, abs=1e-6)

@@ -22,7 +22,7 @@ FILE = ".ended.json"
 
 _MARKS = (f"/{FILE}", f"/{failure.FILE}")
 
-FREE = ("outputs", "run", "objective", "mesh")
+FREE = ("outputs", "run", "objective", "mesh", "compute.peak")
 """What a run may be asked for otherwise and still be the same; what else may differ is the command's own to know."""
 
 
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
         Args:
           config: plain, every interpolation resolved.
         """
-        own = {name: value for name, value in config.items() if name not in FREE}
+        own = _without_free(config)
         outputs = mirror.local(str(config.get("outputs", "."))).absolute()
         files = sorted(file for path in set(_texts(own)) for file in _files(path, outputs))
         return cls(digest.of_json(own), digest.of_json(files), _code())
@@ -66,6 +66,14 @@ class Outcome:
     diverged: bool
     line: str
     same_code: bool
+
+
+def _without_free(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    kept = {name: value for name, value in node.items() if f"{path}{name}" not in FREE}
+    return {
+        name: _without_free(value, f"{path}{name}.") if isinstance(value, Mapping) else value
+        for name, value in kept.items()
+    }
 
 
 def ended(folder: Path, asked: Asked) -> None:
