@@ -10,7 +10,8 @@ from immunax.conditions.episode import Episode
 from immunax.models.lora import Adapted
 from immunax.models.model import Params
 from immunax.models.weights import check_dtype
-from immunax.runtime import console, digest, goodput, manifest, mesh, performance
+from immunax.runtime import console, digest, goodput, manifest, mesh, performance, profile
+from immunax.runtime.errors import UserError
 from immunax.runtime.job import Run, run_directory, run_title
 from immunax.runtime.launch import command
 from immunax.runtime.user_config import UserConfig
@@ -62,6 +63,7 @@ def attack_all(runs: Sequence[Run]) -> Iterator[Run]:
             run.config = computed_as_made(with_submitted(run.config))
             check_same_run(run.folder, run.config)
             check_dtype(run.config.export_dtype)
+            _check_trace(run.config)
             if not isinstance(run.config.build("attack"), Search):
                 attacks.append(run)
                 continue
@@ -87,6 +89,15 @@ def main(config: UserConfig) -> None:
         raise run.failed
 
 
+def _check_trace(config: UserConfig) -> None:
+    """Refuses to record what has no steps: a rung of a search and an edit are a program each."""
+    if profile.read(config.trace) is not None and not isinstance(config.build("attack"), FineTuning):
+        raise UserError(
+            f"trace={config.trace}: steps of a fine-tuning are recorded, and this attack takes none of its own; leave it out, or "
+            "trace +attack=harmful_sft."
+        )
+
+
 def _name(config: UserConfig) -> str:
     return called(config.build("model"), config.build("start"))
 
@@ -104,13 +115,14 @@ def _attack(runs: Sequence[Run], started: str) -> Iterator[Run]:
     params, tokenizer = start_model(config.build("start"), setup, loaded), setup.checkpoint.tokenizer
     assaults = [Assault(each.team, each.run.config.seed, _keeper(each, setup, params)) for each in prepared]
     parts = populations(assaults, tokenizer, setup.splits)
-    for place, found in red_teams(assaults, parts, setup.model, params, tokenizer, _name(config)):
-        run, team, digests, record = prepared[place]
-        with run.apart():
-            if not isinstance(found, Episode):
-                raise found
-            _deliver(run, found, team.before.dialogs, team.counts, digests, record)
-        yield run
+    with profile.recorded(profile.read(config.trace), profile.ATTACK, prepared[0].run.folder):
+        for place, found in red_teams(assaults, parts, setup.model, params, tokenizer, _name(config)):
+            run, team, digests, record = prepared[place]
+            with run.apart():
+                if not isinstance(found, Episode):
+                    raise found
+                _deliver(run, found, team.before.dialogs, team.counts, digests, record)
+            yield run
 
 
 def _prepared(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) -> list[Prepared]:

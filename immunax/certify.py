@@ -8,7 +8,7 @@ from immunax.certificate.facts import attack_data
 from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.conditions.verdict import Verdict, numbers
-from immunax.runtime import console, digest, goodput, manifest, mesh, performance
+from immunax.runtime import console, digest, goodput, manifest, mesh, performance, profile
 from immunax.runtime.job import run_directory
 from immunax.runtime.launch import command, configuration_folder
 from immunax.runtime.together import agreed
@@ -32,7 +32,7 @@ def main(config: UserConfig) -> None:
     """Runs the suite on the model and on its reference, and leaves a certificate in the run's folder."""
     folder, config = run_directory(), computed_as_made(with_submitted(config))
     check_same_run(folder, config)
-    asked = Asked.given(exported(config))
+    asked, traced = Asked.given(exported(config)), profile.read(config.trace)
     devices = mesh.build(config.build("mesh"))
     setup, loaded = set_up(asked.parts, devices)
     check_same_inputs(folder, setup.digests)
@@ -59,7 +59,8 @@ def main(config: UserConfig) -> None:
     models = {SUBJECT: certified, **({} if other is None else {REFERENCE: other})}
     weights = {role: Weights(each.params, each.weights) for role, each in models.items()}
     given = None if base is None else Weights(base.params, base.weights)
-    campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), policy, given)
+    with profile.recorded(traced, profile.ATTACK, folder):
+        campaign = run_suite(shared, setup.model, weights, CellStore(folder / "cells"), policy, given)
     performance.end()
     with open_metrics(config, folder) as metrics:
         performance.log(metrics, folder)

@@ -45,6 +45,10 @@ def main(config: UserConfig) -> None:
     """Compiles for a topology with no TPU present, prints a table a program, and leaves its numbers in the run's folder."""
     folder, started, config = run_directory(), manifest.now(), recipe.applied(config)
     spec = config.build("mesh")
+    if config.trace is not None:
+        raise UserError(
+            f"trace={config.trace}: nothing runs here that could be recorded; give it to train, attack or certify."
+        )
     if spec.topology is None:
         raise UserError(
             "mesh.topology is null: choose a mesh of TPUs, as mesh=v5e_256, or set mesh.topology=v5e:16x16."

@@ -12,7 +12,7 @@ from immunax.models.weights import check_dtype
 from immunax.outer.exposure import trained_against
 from immunax.outer.feed import Feed, feed
 from immunax.outer.training import RESULTS
-from immunax.runtime import cache, console, digest, goodput, manifest, mesh, performance
+from immunax.runtime import cache, console, digest, goodput, manifest, mesh, performance, profile
 from immunax.runtime.carried import check_place
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
@@ -42,6 +42,7 @@ def main(config: UserConfig) -> None:
     check_same_run(folder, config)
     check_place(folder / CHECKPOINTS)
     check_dtype(config.export_dtype)
+    traced = profile.read(config.trace)
     devices = mesh.for_one_model(mesh.build(config.build("mesh")))
     setup, loaded = set_up(Parts.given(config), devices)
     tokenizer = setup.checkpoint.tokenizer
@@ -76,7 +77,8 @@ def main(config: UserConfig) -> None:
     base = loaded if defense.reference == "base" else None
     del loaded
     with export.left_behind(folder, training.keep), open_metrics(config, folder) as metrics:
-        outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS, base)
+        with profile.recorded(traced, profile.TRAIN, folder):
+            outcome = defend(setup.model, start, defense, training, data, devices, metrics, folder / CHECKPOINTS, base)
         del base
         if outcome.stopped is not None:
             console.note(f"stopped and saved; the same command goes on from there (run={run_title()})")

@@ -25,7 +25,7 @@ from immunax.inner.population import map_members, plan
 from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
-from immunax.runtime import pace
+from immunax.runtime import pace, profile
 from immunax.runtime.jaxpr_flops import matmul_flops
 from immunax.runtime.mesh import data_ways, device_count, mesh_of, shard, under
 from immunax.runtime.performance import Meter
@@ -209,8 +209,7 @@ class Runner(NamedTuple):
                 end = steps * time // times
                 with meter.running():
                     pace.worked()
-                    state = advance(self._stretch, self.mesh, state, members, (self.params, done, end))
-                    moving, along = state
+                    state = moving, along = self._advanced(state, members, done, end)
                     seen, diverged_at = jax.tree.map(host, (along, moving.diverged_at))
                     meter.done(partial(work, (done, end)))
                 losses, norms = (each[: len(real), :end] for each in seen)
@@ -222,6 +221,14 @@ class Runner(NamedTuple):
                 ):
                     break
                 done = end
+
+    def _advanced(self, state: Any, members: Any, done: int, end: int) -> Any:
+        """A turn after its steps ``[done, end)``."""
+        for begin, stop in profile.parts(profile.ATTACK, done, end):
+            with profile.step(profile.ATTACK, begin + 1, state):
+                state = advance(self._stretch, self.mesh, state, members, (self.params, begin, stop))
+        profile.pause(profile.ATTACK, state)  # the members are asked now
+        return state
 
     def _products(self, state: Any, members: Any) -> float:
         """Operations of the matrix products of a turn's step, on all devices together."""

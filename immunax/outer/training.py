@@ -19,7 +19,7 @@ from immunax.inner.trainable import Adapters, Trainable
 from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Scalars, StreamBatch
-from immunax.runtime import pace, together
+from immunax.runtime import pace, profile, together
 from immunax.runtime.errors import DivergedError, UserError
 
 RESULTS, EXPORT, LAST, ALL = KEEPS = ("results", "export", "last", "all")
@@ -240,7 +240,8 @@ def fit(
     data = batch(done)
     while True:
         pace.worked()
-        state, metrics = outer_step(model, defense, training, state, data)
+        with profile.step(profile.TRAIN, done + 1, before):
+            state, metrics = outer_step(model, defense, training, state, data)
         if before is None and together.processes() > 1:
             # Whose cache has the program would go on to the next step, and the others, who compile it, be behind.
             jax.block_until_ready(metrics)

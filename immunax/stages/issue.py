@@ -189,7 +189,7 @@ def _portable(config: Mapping[str, Any], certified: Subject, reference: Subject 
     for model in (changed["model"], changed.get("reference") or {}):
         if model.get("chat_template"):
             model["chat_template"] = Path(model["chat_template"]).name
-    return without_places({**changed, "outputs": None, "key": None, "bundle_key": None})
+    return without_places({**changed, "outputs": None, "key": None, "bundle_key": None, "trace": None})
 
 
 def _write(path: Path, raw: bytes) -> None:

@@ -23,6 +23,7 @@ _FREE = (
     "trained_against",
     "mesh",
     "objective",
+    "trace",
     "compute.peak",
     "trainer.checkpoint_every",
     "trainer.keep",

@@ -13,6 +13,7 @@ import small
 import tiny
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental.compilation_cache import compilation_cache
+from profiles import annotated
 
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.reverse_dpo import ReverseDPO
@@ -29,6 +30,7 @@ from immunax.inner.tamper_resistance import preference_loss
 from immunax.inner.trainable import Projections
 from immunax.models.lora import Adapted, LoraSpec, init, widen
 from immunax.models.model import Model
+from immunax.runtime import profile
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, build, shard
 
@@ -79,6 +81,15 @@ def _run(attacks, params=PARAMS, mesh=None, times=1):
             courses[place].append(weights.lora if isinstance(weights, Adapted) else weights)
             losses[place], diverged[place] = turn.losses[index], turn.diverged_at[index] >= 0
     return Outcome(losses, diverged, courses)
+
+
+def test_steps_that_are_recorded_are_the_same_steps(tmp_path):
+    plain = _run([ATTACK], times=2)
+    with profile.recorded(profile.Steps(9), profile.ATTACK, tmp_path):
+        seen = _run([ATTACK], times=2)
+    np.testing.assert_array_equal(seen.losses[0], plain.losses[0])
+    # Four in two parts: the second part's are behind those that compile.
+    assert annotated(tmp_path) == {"attack": [3, 4]}
 
 
 def _alone(attack):

@@ -14,6 +14,7 @@ import pytest
 import tiny_model
 import warm
 from processes import JUDGED, environment
+from profiles import annotated, planes
 
 from immunax.models.hub import resolve
 from immunax.runtime.metrics import read
@@ -66,7 +67,9 @@ def run():
 @pytest.fixture(scope="module")
 def trained(home):
     """The main job, run once."""
-    process = start(home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN, "trainer.keep=all")
+    process = start(
+        home, "train", "+defense=rep_noise", "model=model", "run=main", *TRAIN, "trainer.keep=all", "trace=2"
+    )
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return home / "outputs" / "main", out, err
@@ -130,6 +133,13 @@ def test_the_main_job_tells_how_fast_each_phase_was_on_the_screen_in_metrics_and
     assert seconds == pytest.approx(said["train"]["measured_seconds"], abs=0.01)
     done = sum(line["values"]["seconds"] * line["values"]["tokens_per_second"] for line in rated)
     assert done / seconds == pytest.approx(said["train"]["tokens_per_second"], rel=1e-3)
+
+
+def test_the_main_job_leaves_the_profile_that_it_was_asked_for(trained):
+    folder, _, err = trained
+    assert annotated(folder) == {"train": [3, 4]}
+    assert "/host:CPU" in planes(folder)
+    assert "trace: steps 3 to 4 of the train loop are in " in err
 
 
 def test_records_hold_every_score_and_no_text(trained):
@@ -382,6 +392,13 @@ def test_an_attack_without_adapters_has_none_to_export(run, home):
     assert "+attack=harmful_sft_lora" in err
 
 
+@pytest.mark.parametrize("attack", ["search", "prune"])
+def test_what_takes_no_steps_of_its_own_is_not_traced(run, home, attack):
+    status, _, err = run(home, "attack", f"+attack={attack}", "model=model", "trace=2", f"run=traced-{attack}", *SMALL)
+    assert status == 2
+    assert "error: trace=2: steps of a fine-tuning are recorded" in err
+
+
 @pytest.mark.slow
 def test_a_search_reports_the_best_attack_and_what_it_spent(run, home):
     short = [
@@ -446,6 +463,7 @@ def _another_architecture(home: Path) -> str:
         (("+defense=rep_nose", "model=model"), "rep_noise"),
         (("+defense=rep_noise", "model=modle"), "modle"),
         (("+defense=rep_noise", "model=model", "defense.alfa=2"), "alpha"),
+        (("+defense=rep_noise", "model=model", "trace=1000"), "trace=1000: expected a number of steps"),
         (("+defense=rep_noise", "model=model", "compute.peak=0"), "compute.peak=0"),
         (("+defense=rep_noise", "model=model", "trainer.steps=many"), "trainer.steps"),
         (("+defense=rep_noise", _truncated), "truncated"),

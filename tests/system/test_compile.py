@@ -89,6 +89,7 @@ def test_parts_are_held_against_the_faster_mesh_of_all_of_the_slice(tmp_path):
         (("+attack=search", "members=4"), "members: a search's are those of its populations"),
         (("+attack=prune",), "Prune is an edit"),
         (("+attack=harmful_sft", "+defense=tar"), "one program is compiled at a time"),
+        (("+defense=tar", "trace=3"), "trace=3: nothing runs here that could be recorded"),
         *(
             pytest.param(overrides, told, marks=pytest.mark.slow)
             for overrides, told in (

@@ -22,7 +22,7 @@ FILE = ".ended.json"
 
 _MARKS = (f"/{FILE}", f"/{failure.FILE}")
 
-FREE = ("outputs", "run", "objective", "mesh", "compute.peak")
+FREE = ("outputs", "run", "objective", "mesh", "trace", "compute.peak")
 """What a run may be asked for otherwise and still be the same; what else may differ is the command's own to know."""
 
 

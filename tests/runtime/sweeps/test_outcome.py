@@ -13,7 +13,7 @@ def test_only_what_a_run_is_called_and_where_it_lies_is_free():
     assert Asked.of({**CONFIG, "outputs": "elsewhere", "run": "two", "objective": "x", "mesh": {"data": 2}}) == asked
     assert Asked.of({**CONFIG, "seed": 2}).config != asked.config
     computed = Asked.of({**CONFIG, "compute": {"dtype": "auto"}})
-    assert Asked.of({**CONFIG, "compute": {"dtype": "auto", "peak": 1e12}}) == computed != asked
+    assert Asked.of({**CONFIG, "compute": {"dtype": "auto", "peak": 1e12}, "trace": 3}) == computed != asked
 
 
 def test_files_count_by_name_size_and_time_and_the_folder_of_runs_does_not(tmp_path, monkeypatch):
