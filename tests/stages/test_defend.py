@@ -60,7 +60,7 @@ def test_all_outer_steps_of_a_run_and_of_its_resumption_are_one_program(tmp_path
     assert outer_step._cache_size() == known + 1
     # What is measured adds no program, and the accounts of both starts hold every step, on all devices.
     assert (done[0].steps, done[1].steps) == (2, 3)
-    assert done[0].warm.work.steps == 0
+    assert (done[0].cold.work.steps, done[0].warm.work.steps) == (1, 1)
     assert done[1].warm.device_seconds == pytest.approx(devices.size * done[1].warm.seconds)
     assert done[1].warm.plus(done[1].cold).work.tokens == sum(each.real for each in data.tokens.values())
     logged = [(line["phase"], line["step"]) for line in read(tmp_path / "metrics.jsonl")]
