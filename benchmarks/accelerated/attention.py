@@ -1,4 +1,4 @@
-"""Attention alone, forward and backward, by each implementation: the one place that names them."""
+"""Attention alone, forward and backward, by each of the package's implementations."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,54 +7,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from accelerated.work import Work
-from immunax.models.attention import causal_attention
+from accelerated.models import dtype_on
+from accelerated.work import Work, random_key
+from immunax.models.attention import causal_attention, causal_mask
+from immunax.models.kernels.fused import KERNELS, fused_attention
+from immunax.models.kernels.pattern import Pattern, dense
 
-_Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""Of queries ``[B, T, H, d]``, keys and values ``[B, T, H', d]``."""
-
-
-def _blocks(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    mask = jnp.tril(jnp.ones((query.shape[1], key.shape[1]), bool))[None, None]
-    return causal_attention(query, key, value, jnp.broadcast_to(mask, (len(query), *mask.shape[1:])))
+Attention = Callable[[Pattern, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""Of a pattern, queries ``[B, T, H, D]``, keys and values ``[B, T, K, D]``, and segment numbers ``[B, T]``."""
 
 
-def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-
-    length, heads, size = query.shape[1:]
-    mask = masks.MultiHeadMask([masks.CausalMask((length, length)) for _ in range(heads)])
-    attend = kernel.make_splash_mha_single_device(mask)
-    wide = (jnp.repeat(each, heads // each.shape[2], axis=2) for each in (key, value))
-    by_head = (each.swapaxes(1, 2) for each in (query * size**-0.5, *wide))
-    attended: Any = jax.vmap(attend)(*by_head)
-    return attended.swapaxes(1, 2)
+def blocks(pattern: Pattern, query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """Plain XLA by blocks of queries."""
+    return causal_attention(query, key, value, causal_mask(segment_ids), pattern.scale)
 
 
-IMPLEMENTATIONS: Mapping[str, _Attention] = {
-    "immunax xla": partial(jax.nn.dot_product_attention, is_causal=True, implementation="xla"),
-    "immunax blocks": _blocks,
-    "immunax cudnn": partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn"),
-    "immunax splash": _splash,
+def fused(
+    kernel: str, pattern: Pattern, query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array
+) -> jax.Array:
+    """A kernel, told of the segments as a model tells it once for all layers."""
+    return fused_attention(kernel, pattern, query, key, value, KERNELS[kernel].read(segment_ids))
+
+
+IMPLEMENTATIONS: Mapping[str, Attention] = {
+    "immunax xla": dense,
+    "immunax blocks": blocks,
+    "immunax cudnn": partial(fused, "cudnn"),
+    "immunax splash": partial(fused, "splash"),
 }
 """By side."""
 
 
 def attention_work(sizes: Mapping[str, Any], platform: str, side: str) -> Work:
-    """One forward and backward pass."""
-    attend = IMPLEMENTATIONS[side]
+    """One forward and backward pass over rows of one segment."""
     rows, length, heads, size = (sizes[name] for name in ("rows", "length", "heads", "head_dim"))
     shapes = [(rows, length, count, size) for count in (heads, sizes["kv_heads"], sizes["kv_heads"], heads)]
-    dtype = "float32" if platform == "cpu" else "bfloat16"
+    attend = partial(IMPLEMENTATIONS[side], Pattern(size**-0.5))
 
-    def both(query: jax.Array, key: jax.Array, value: jax.Array, gradient: jax.Array) -> Any:
-        output, back = jax.vjp(attend, query, key, value)
+    def both(query: jax.Array, key: jax.Array, value: jax.Array, gradient: jax.Array, segment_ids: jax.Array) -> Any:
+        output, back = jax.vjp(lambda q, k, v: attend(q, k, v, segment_ids), query, key, value)
         return output, back(gradient)
 
     def inputs(_: Any) -> tuple[jax.Array, ...]:
-        keys = jax.random.split(jax.random.key(0), len(shapes))
-        return tuple(jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True))
+        keys, dtype = jax.random.split(random_key(0), len(shapes)), dtype_on(platform)
+        drawn = (jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True))
+        return *drawn, jnp.ones((rows, length), jnp.int32)
 
     # Two products of [T, T] scores forward and four backward, half of each masked.
     flops = 3 * 2.0 * rows * heads * size * length**2

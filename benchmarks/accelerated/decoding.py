@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from accelerated.models import model_of
-from accelerated.work import Work, random_weights
+from accelerated.work import Work, random_key, random_weights
 from immunax.models.flops import forward_flops
 from immunax.models.generate import Decoding, generate
 
@@ -23,7 +23,7 @@ def decoding_work(sizes: Mapping[str, Any], platform: str) -> Work:
 
     def inputs(weights: Any) -> tuple[Any, jax.Array]:
         vocab = model.config.vocab_size
-        return weights, jax.random.randint(jax.random.key(1), (prompts, length), 0, vocab, jnp.int32)
+        return weights, jax.random.randint(random_key(1), (prompts, length), 0, vocab, jnp.int32)
 
     flops = forward_flops(model.config, [(length + new - 1, new)] * prompts)
-    return Work(decode, partial(random_weights, model), inputs, prompts * new, flops, turns=new, carried=False)
+    return Work(decode, partial(random_weights, model), inputs, prompts * new, flops, turns=new - 1, carried=False)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from accelerated.work import random_key
 from immunax.data.batches import Batch, pack
 from immunax.data.chat import Encoded
 from immunax.data.packing import Layout, first_fit
@@ -17,7 +18,7 @@ def dense(shape: tuple[int, ...], vocab: int, seed: int = 0) -> Batch:
       vocab: V.
       seed: of the tokens.
     """
-    tokens = jax.random.randint(jax.random.key(seed), shape, 0, vocab, jnp.int32)
+    tokens = jax.random.randint(random_key(seed), shape, 0, vocab, jnp.int32)
     columns = jnp.broadcast_to(jnp.arange(shape[-1], dtype=jnp.int32), shape)
     weights = jnp.ones((*shape[:-1], shape[-1] - 1), jnp.float32)
     return Batch(tokens, jnp.ones(shape, jnp.int32), columns, columns[..., :-1], tokens[..., 1:], weights)

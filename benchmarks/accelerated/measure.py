@@ -12,16 +12,17 @@ from peak import product_seconds
 
 from accelerated import child
 from accelerated.catalogue import PEAK, named
-from accelerated.models import model_of, settle
+from accelerated.models import dtype_on, model_of, settle
 from accelerated.programs import work_of
 from accelerated.record import skipped
 from accelerated.work import facts, measure
 from immunax.inner.memory import free_bytes
+from immunax.models.kernels import choice
 
 
 def matrix_peak(tiny: bool) -> dict[str, Any]:
     """A large product in the dtype that models are computed in here."""
-    size, dtype = (256 if tiny else 8192), "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    size, dtype = (256 if tiny else 8192), dtype_on(choice.platform())
     return {
         "seconds": product_seconds(size, dtype, 10, 5),
         "units": 1,
@@ -36,7 +37,7 @@ def found(name: str, side: str, tiny: bool) -> dict[str, Any]:
         jax.config.update("jax_disable_most_optimizations", True)  # nothing but compilation takes time then
     if name == PEAK:
         return matrix_peak(tiny)
-    case, platform, memory = named(name), jax.default_backend(), free_bytes()
+    case, platform, memory = named(name), choice.platform(), free_bytes()
     sizes = case.sized(tiny, memory)
     if sizes is None:
         return skipped(case, memory)

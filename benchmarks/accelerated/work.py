@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.inner.memory import free_bytes
+from immunax.models.kernels import choice
 from immunax.models.model import Model
 from immunax.runtime.jaxpr_flops import matmul_flops
 
@@ -100,6 +101,11 @@ def timed(run: Callable[[], Any], ready: Callable[[], Any], repeats: int) -> lis
     return seconds
 
 
+def random_key(seed: int) -> jax.Array:
+    """Of random data, by the device's own generator: programs that draw by it are the smallest."""
+    return jax.random.key(seed, impl="rbg")
+
+
 def random_weights(model: Model, dtype: str = "float32") -> Any:
     """Normal(0, 0.02) matrices and unit norms, the largest leaf first and one at a time, so that making them sets no peak."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -108,13 +114,13 @@ def random_weights(model: Model, dtype: str = "float32") -> Any:
     for place in sorted(range(len(paths)), key=lambda place: -paths[place][1].size):
         path, leaf = paths[place]
         ones = path[-1].key == "scale"
-        leaves[place] = _drawn(jax.random.key(place), leaf.shape, dtype, ones)
+        leaves[place] = _drawn(random_key(place), leaf.shape, dtype, ones)
     return jax.tree.unflatten(structure, leaves)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def _drawn(key: jax.Array, shape: tuple[int, ...], dtype: str, ones: bool) -> jax.Array:
-    return jnp.ones(shape, dtype) if ones else (0.02 * jax.random.normal(key, shape)).astype(dtype)
+def _drawn(drawing: jax.Array, shape: tuple[int, ...], dtype: str, ones: bool) -> jax.Array:
+    return jnp.ones(shape, dtype) if ones else (0.02 * jax.random.normal(drawing, shape)).astype(dtype)
 
 
 def peak_bytes() -> int:
@@ -131,7 +137,7 @@ def facts() -> dict[str, Any]:
     packages = ("jax", "jaxlib", "flax", "optax")
     return {
         "device": device.device_kind,
-        "platform": device.platform,
+        "platform": choice.platform(),
         "memory": free_bytes(),
         "versions": {name: version(name) for name in packages},
     }

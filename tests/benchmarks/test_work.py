@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from accelerated.attention import IMPLEMENTATIONS, attention_work
+from accelerated.catalogue import ATTENTIONS
 from accelerated.examples import dense, packed, real_lengths
 from accelerated.models import config_of, model_of
 from accelerated.work import Work, facts, measure, random_weights
 
 from immunax.data.packing import first_fit
 from immunax.inner.losses import every_token
+from immunax.models.kernels import choice
+from immunax.stages.setup import Compute
 
 
 def test_lengths_fill_rows_and_are_the_same_every_time():
@@ -48,24 +51,27 @@ def test_random_weights_are_a_models_in_either_dtype_with_unit_norms():
     assert 0.015 < float(weights["embed_tokens"]["embedding"].std()) < 0.025
 
 
-def test_models_are_computed_in_the_platforms_dtype_unless_the_case_has_one():
-    assert [model_of({"shape": "1.1B"}, platform).dtype for platform in ("cpu", "gpu", "tpu")] == [
-        "float32",
-        *["bfloat16"] * 2,
-    ]
-    assert model_of({"shape": "organism", "dtype": "float32"}, "gpu").dtype == "float32"
-    assert config_of("135M").tie_embeddings
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu", "rocm"])
+@pytest.mark.parametrize("shape", ["1.1B", "organism"])
+def test_models_are_computed_as_the_package_does_it_on_each_platform(shape, platform):
+    for dtype in ("auto", "float32"):
+        sizes = {"shape": shape} if dtype == "auto" else {"shape": shape, "dtype": dtype}
+        assert model_of(sizes, platform) == Compute(dtype=dtype).model(config_of(shape), platform)
 
 
 def test_implementations_of_attention_agree_forward_and_backward():
-    sizes = {"rows": 2, "length": 300, "heads": 4, "kv_heads": 2, "head_dim": 8, "calls": 1}
-    works = [attention_work(sizes, "cpu", side) for side in ("immunax xla", "immunax blocks")]
+    sizes = {"rows": 2, "length": 160, "heads": 4, "kv_heads": 2, "head_dim": 8, "calls": 1}
+    works = [attention_work(sizes, "cpu", f"immunax {name}") for name in ("xla", "blocks", "splash")]
     inputs = works[0].inputs(())
     found = [jax.tree.leaves(jax.jit(work.function)(*inputs)) for work in works]
     assert len(found[0]) == 4
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-5)
-    assert set(IMPLEMENTATIONS) == {"immunax xla", "immunax blocks", "immunax cudnn", "immunax splash"}
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(one, same, atol=2e-5)
+
+
+def test_every_implementation_of_the_package_is_a_side_of_the_case():
+    assert set(IMPLEMENTATIONS) == {f"immunax {name}" for name in choice.ATTENTION} == set(ATTENTIONS)
 
 
 def test_a_carried_state_goes_from_run_to_run_and_each_repeat_is_timed_once():
