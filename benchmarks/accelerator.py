@@ -11,6 +11,7 @@ tells what the compiler made of it.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -53,7 +54,8 @@ def reported(options: argparse.Namespace, cases: tuple[Case, ...]) -> Report:
     wanted = catalogue.viewed(cases, "gpu") if options.view else catalogue.measured(cases)
     end = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     command = commands(options.tiny, options.torch, VIEW if options.view else MEASURE)
-    return run(begun(options), wanted, command, Limits(options.limit, end), say, keep)
+    at_once = (os.cpu_count() or 1) if options.tiny else 1
+    return run(begun(options), wanted, command, Limits(options.limit, end), say, keep, at_once)
 
 
 def main() -> None:

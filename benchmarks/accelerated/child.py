@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -35,5 +36,7 @@ def main(about: str, found: Found, facts: Callable[[], dict[str, Any]]) -> None:
     except Exception as error:
         traceback.print_exc()
         row |= {"status": FAILED, "reason": f"{type(error).__name__}: {error}"}
-    options.file.write_text(json.dumps(row))
+    beside = options.file.with_suffix(".part")
+    beside.write_text(json.dumps(row))
+    os.replace(beside, options.file)
     sys.exit(row["status"] == FAILED)

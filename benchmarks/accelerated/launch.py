@@ -9,14 +9,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from accelerated.catalogue import ATTENTIONS, IMMUNAX
+from accelerated.catalogue import IMMUNAX
 from accelerated.record import FAILED, SKIPPED, STOPPED, UNTRIED, Report, Row
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 MEASURE, TORCH, VIEW = (BENCHMARKS / "accelerated" / f"{name}.py" for name in ("measure", "torch_cases", "view"))
 _REASON = 240  # characters of one
+_LOOK = 0.02  # seconds between two looks at what runs
 
 
 class Limits(NamedTuple):
@@ -65,6 +66,7 @@ def run(
     limits: Limits,
     say: Callable[[str], None],
     keep: Callable[[Report], None],
+    at_once: int = 1,
 ) -> Report:
     """Measures what a report does not have yet.
 
@@ -75,69 +77,99 @@ def run(
       limits: of time.
       say: told of each row, before and after.
       keep: given the report after each row.
+      at_once: processes that run together; more than one where nothing is to be learned of their times.
     """
+    running: list[Running] = []
     known = {(row.case, row.side) for row in report.rows}
-    for name, side in wanted:
-        if (name, side) in known:
-            continue
-        needed, here = ATTENTIONS.get(side), report.facts.get("immunax", {}).get("platform")
-        facts = None
-        if needed and here and needed != here:
-            row = Row(name, side, SKIPPED, f"needs a {needed.upper()}, and this is a {here.upper()}")
-        elif limits.left() <= 0:
-            row = Row(name, side, UNTRIED, "the minutes were spent")
-        else:
-            say(f"{name}, {side} ...")
-            row, facts = measured(name, side, command, limits)
-        say(f"{name}, {side}: {row.status}{f': {row.reason}' if row.reason else ''}")
-        report = report.with_row(row, facts)
-        keep(report)
+    queue = [each for each in wanted if each not in known]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            while queue or running:
+                ended: list[tuple[Row, Any]] = []
+                while queue and len(running) < at_once:
+                    begun = _begun(*queue.pop(0), Path(folder), command, limits, say)
+                    if isinstance(begun, Running):
+                        running.append(begun)
+                    else:
+                        ended.append((begun, None))
+                ended += [found for each in running if (found := each.ended()) is not None]
+                running = [each for each in running if each.process.returncode is None]
+                for row, facts in ended:
+                    say(f"{row.case}, {row.side}: {row.status}{f': {row.reason}' if row.reason else ''}")
+                    report = report.with_row(row, facts)
+                    keep(report)
+                time.sleep(_LOOK)
+        finally:
+            for each in running:
+                each.stop()
     return report
 
 
-def measured(case: str, side: str, command: Command, limits: Limits) -> tuple[Row, dict[str, Any] | None]:
-    """One row, and what its process said of the device it ran on."""
-    with tempfile.TemporaryDirectory() as folder:
-        to = Path(folder) / "row.json"
-        line = command(case, side, to)
-        if line is None:
-            return Row(case, side, SKIPPED, "no Python with torch was given: --torch PYTHON"), None
-        begin = time.monotonic()
-        code, said = _bounded(line, limits.left())
-        wall = time.monotonic() - begin
-        if code is None:
-            return Row(case, side, STOPPED, f"after {wall:.0f} s", wall_seconds=wall), None
-        if not to.is_file():
-            return Row(case, side, FAILED, _last_words(code, said), wall_seconds=wall), None
-        found = json.loads(to.read_text())
-    facts = found.pop("facts", None)
-    found["seconds"] = tuple(found.get("seconds", ()))
-    found["reason"] = " ".join(found.get("reason", "").split())[:_REASON]
-    return Row(case, side, **found, wall_seconds=wall), facts
+class Running:
+    """A process that measures.
 
+    Args:
+      case, side: what.
+      line: its command.
+      to: the file that it is to write.
+      seconds: that it may take.
+    """
 
-def _bounded(line: Sequence[str], seconds: float) -> tuple[int | None, str]:
-    """The exit status of a process and what it wrote on standard error; no status where it had to be stopped."""
-    paths = [str(BENCHMARKS.parent), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with tempfile.TemporaryFile("w+", errors="replace") as errors:
-        # A group of its own: what it has started, such as compilers, ends with it.
-        process = subprocess.Popen(
-            line, stdout=errors, stderr=errors, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+    def __init__(self, case: str, side: str, line: Sequence[str], to: Path, seconds: float):
+        self.case, self.side, self.to = case, side, to
+        self.begin, self.seconds = time.monotonic(), seconds
+        self.errors: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (it lives as long as the process)
+        paths = [str(BENCHMARKS.parent), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]
+        # A group of its own: what it has started, such as compilers, is stopped with it.
+        self.process = subprocess.Popen(
+            line,
+            stdout=self.errors,
+            stderr=self.errors,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            start_new_session=True,
         )
-        try:
-            code = process.wait(timeout=max(seconds, 0.0))
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            code = None
-        errors.seek(0)
-        return code, errors.read()
+
+    def ended(self) -> tuple[Row, dict[str, Any] | None] | None:
+        """Its row and what it said of its device, once it has ended or had to be stopped; None before."""
+        wall = time.monotonic() - self.begin
+        if self.process.poll() is None:
+            if wall < self.seconds:
+                return None
+            self.stop()
+            return Row(self.case, self.side, STOPPED, f"after {wall:.0f} s", wall_seconds=wall), None
+        if not self.to.is_file():
+            return Row(self.case, self.side, FAILED, self._last_words(), wall_seconds=wall), None
+        found = json.loads(self.to.read_text())
+        facts = found.pop("facts", None)
+        found["seconds"] = tuple(found.get("seconds", ()))
+        found["reason"] = " ".join(found.get("reason", "").split())[:_REASON]
+        return Row(self.case, self.side, **found, wall_seconds=wall), facts
+
+    def stop(self) -> None:
+        """Ends it and whatever it has started, where it has not ended."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def _last_words(self) -> str:
+        self.errors.seek(0)
+        said = self.errors.read().splitlines()
+        words = next((line.strip() for line in reversed(said) if line.strip()), "without a word")
+        code = self.process.returncode
+        how = f"ended by signal {-code}" if code < 0 else f"exit status {code}"
+        return f"{how}: {words}"[:_REASON]
 
 
-def _last_words(code: int, said: str) -> str:
-    words = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "without a word")
-    how = f"ended by signal {-code}" if code < 0 else f"exit status {code}"
-    return f"{how}: {words}"[:_REASON]
+def _begun(
+    case: str, side: str, folder: Path, command: Command, limits: Limits, say: Callable[[str], None]
+) -> Running | Row:
+    """A process on its way, or the row that says why there is none."""
+    if limits.left() <= 0:
+        return Row(case, side, UNTRIED, "the minutes were spent")
+    to = folder / f"{case}, {side}.json"
+    line = command(case, side, to)
+    if line is None:
+        return Row(case, side, SKIPPED, "no Python with torch was given: --torch PYTHON")
+    say(f"{case}, {side} ...")
+    return Running(case, side, line, to, limits.left())

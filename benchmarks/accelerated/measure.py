@@ -11,10 +11,10 @@ import jax
 from peak import product_seconds
 
 from accelerated import child
-from accelerated.catalogue import PEAK, named
+from accelerated.catalogue import ATTENTIONS, PEAK, named
 from accelerated.models import dtype_on, model_of, settle
 from accelerated.programs import work_of
-from accelerated.record import skipped
+from accelerated.record import SKIPPED, skipped
 from accelerated.work import facts, measure
 from immunax.inner.memory import free_bytes
 from immunax.models.kernels import choice
@@ -41,6 +41,8 @@ def found(name: str, side: str, tiny: bool) -> dict[str, Any]:
     sizes = case.sized(tiny, memory)
     if sizes is None:
         return skipped(case, memory)
+    if ATTENTIONS.get(side) not in (None, platform):
+        return {"status": SKIPPED, "reason": f"is for a {ATTENTIONS[side]}, and this is a {platform}"}
     if "shape" in sizes:
         settle(model_of(sizes, platform), platform)
     if case.kind == "population":

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from statistics import median
 
-from accelerated.catalogue import CASES, COMPILED, EAGER, PEAK, Case
+from accelerated.catalogue import CASES, COMPILED, EAGER, IMMUNAX, PEAK, Case
 from accelerated.goals import GOALS
 from accelerated.record import DONE, Report, Row
 
@@ -34,9 +34,9 @@ def lines(report: Report) -> Iterator[str]:
         yield f"{report.device}{tiny}; {_versions(report)}. Matrix peak of the same run: {peak}."
     yield ""
     yield from _head(VIEWED if report.view else MEASURED)
-    for title, case in [*((case.title, case) for case in CASES), (PEAK, None)]:
+    for title, case, side in _wanted():
         for row in report.rows:
-            if row.case != (PEAK if case is None else case.name):
+            if (row.case, row.side) != (PEAK if case is None else case.name, side):
                 continue
             if row.status != DONE:
                 blank = len(VIEWED if report.view else MEASURED) - 3
@@ -46,6 +46,12 @@ def lines(report: Report) -> Iterator[str]:
     if not report.view:
         yield ""
         yield from _goals(report)
+
+
+def _wanted() -> Iterator[tuple[str, Case | None, str]]:
+    """Titles, cases and sides in the order of the table, the peak last."""
+    yield from ((case.title, case, side) for case in CASES for side in case.sides)
+    yield PEAK, None, IMMUNAX
 
 
 def _versions(report: Report) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from accelerated.catalogue import EAGER, IMMUNAX
-from accelerated.launch import Limits, measured, run
+from accelerated.launch import Limits, run
 from accelerated.record import DONE, FAILED, SKIPPED, STOPPED, UNTRIED, Report, Row, read, write
 
 WRITES = """
@@ -22,8 +22,16 @@ def of(**programs):
     return lambda case, side, to: [sys.executable, "-c", programs[case], str(to)] if case in programs else None
 
 
+def ran(report, wanted, command, limits=LIMITS, at_once=1):
+    told, kept = [], []
+    return run(report, wanted, command, limits, told.append, kept.append, at_once), told, kept
+
+
 def ended(program, limits=LIMITS):
-    return measured("case", IMMUNAX, of(case=program), limits)
+    """The row of one process, and what was known of its device."""
+    report, _, _ = ran(Report(False), [("case", IMMUNAX)], of(case=program), limits)
+    (row,) = report.rows
+    return row, report.facts.get("immunax")
 
 
 def test_what_a_process_writes_is_its_row_and_what_it_says_of_its_device():
@@ -67,13 +75,31 @@ sys.exit(1)
 
 
 def test_one_without_a_python_is_skipped_with_what_to_give():
-    row, _ = measured("other", EAGER, of(), LIMITS)
-    assert (row.status, row.reason) == (SKIPPED, "no Python with torch was given: --torch PYTHON")
+    report, told, _ = ran(Report(False), [("other", EAGER)], of())
+    assert [(row.status, row.reason) for row in report.rows] == [
+        (SKIPPED, "no Python with torch was given: --torch PYTHON")
+    ]
+    assert told == ["other, torch eager: skipped: no Python with torch was given: --torch PYTHON"]
 
 
-def ran(report, wanted, command, limits=LIMITS):
-    told, kept = [], []
-    return run(report, wanted, command, limits, told.append, kept.append), told, kept
+def test_processes_run_one_after_the_other_unless_more_are_asked_for(tmp_path):
+    waits = f"""
+import pathlib, time
+mine, other = (pathlib.Path({str(tmp_path)!r}, name) for name in NAMES)
+mine.touch()
+while not other.exists():
+    time.sleep(0.01)
+"""
+    programs = {"a": waits.replace("NAMES", "('a', 'b')") + WRITES, "b": waits.replace("NAMES", "('b', 'a')") + WRITES}
+    wanted = [("a", IMMUNAX), ("b", IMMUNAX)]
+    report, _, _ = ran(Report(False), wanted, of(**programs), at_once=2)
+    assert [row.status for row in report.rows] == [DONE, DONE]
+    (tmp_path / "a").unlink()
+    (tmp_path / "b").unlink()
+    report, told, _ = ran(Report(False), wanted, of(**programs), Limits(5.0))
+    assert [row.status for row in report.rows] == [STOPPED, DONE]
+    assert told[0] == "a, immunax ..."
+    assert told[1].startswith("a, immunax: stopped")
 
 
 def test_a_row_that_fails_or_hangs_leaves_the_others_to_be_measured():
@@ -106,14 +132,18 @@ def test_what_a_report_has_is_not_measured_again(tmp_path):
     assert [row.seconds for row in report.rows] == [(9.0,), (0.5,)]
 
 
-def test_attention_of_another_platform_is_skipped_where_the_platform_is_known():
-    facts = {"immunax": {"device": "a chip", "platform": "gpu"}}
-    wanted = [("attention", "immunax cudnn"), ("attention", "immunax splash")]
-    report, _, _ = ran(Report(False, facts=facts), wanted, of(attention=WRITES))
-    assert [(row.status, row.reason) for row in report.rows] == [
-        (DONE, ""),
-        (SKIPPED, "needs a TPU, and this is a GPU"),
-    ]
+def test_what_runs_is_stopped_where_the_run_is(tmp_path):
+    pid = tmp_path / "pid"
+    program = f"import os; open({str(pid)!r}, 'w').write(str(os.getpid())); {HANGS}"
+
+    def keep(report):
+        raise KeyboardInterrupt
+
+    failing = f"import time, pathlib\nwhile not pathlib.Path({str(pid)!r}).is_file(): time.sleep(0.01)"
+    wanted, command = [("hangs", IMMUNAX), ("fails", IMMUNAX)], of(hangs=program, fails=failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(Report(False), wanted, command, LIMITS, lambda text: None, keep, 2)
+    assert not Path(f"/proc/{pid.read_text()}").exists()
 
 
 def test_facts_of_each_side_are_those_of_its_first_process():
