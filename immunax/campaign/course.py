@@ -87,7 +87,7 @@ def paid(
 
 def edit_flops(attack: Edit, material: Any, model: Model, params: Params, key: jax.Array) -> float:
     """FLOPs of an edit's matrix products, read off its program."""
-    plain = replace(model, attention="blocks")  # what a kernel multiplies is not seen
+    plain = replace(model, attention="blocks")  # the same number on every platform
     return matmul_flops(jax.make_jaxpr(partial(attack.edit, plain))(params, material, key))
 
 

@@ -26,7 +26,7 @@ from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
 from immunax.runtime import pace, profile
-from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.jaxpr_flops import countable_flops
 from immunax.runtime.mesh import data_ways, device_count, mesh_of, shard, under
 from immunax.runtime.performance import Meter
 from immunax.runtime.together import host
@@ -231,9 +231,9 @@ class Runner(NamedTuple):
         return state
 
     def _products(self, state: Any, members: Any) -> float:
-        """Operations of the matrix products of a turn's step, on all devices together."""
+        """Operations of the matrix products of a turn's step, on all devices together; 0 where nobody can count them."""
         program = advance.trace(self._stretch, self.mesh, state, members, (self.params, 0, 1))
-        return matmul_flops(program.jaxpr, turns=1)
+        return countable_flops(program.jaxpr, turns=1)
 
     def needed_bytes(self, chunk: int) -> int | None:
         """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""

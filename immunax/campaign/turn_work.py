@@ -16,7 +16,8 @@ def turn_work(
       model: gives the shape that FLOPs are counted from.
       turn: its first member, and how many it computes: those past the last one are copies, and all of theirs is padding.
       shared: whether members shared first steps, by :func:`~immunax.campaign.first_steps.share_first_steps`.
-      products: operations of the matrix products of one step of all of them, which useful ones are never more than.
+      products: operations of the matrix products of one step of all of them, which useful ones are never more than; 0 for
+        unknown.
       steps: ``[begin, end)``.
     """
     (first, width), (begin, end) = turn, steps
@@ -28,4 +29,4 @@ def turn_work(
         flops += training_flops(model.config, examples, part.attacks[member].tuning.lora)
     count = end - begin
     computed, all_products = count * width * part.tokens_a_step, count * products
-    return Work(count * len(members), tokens, computed, min(flops, all_products), all_products)
+    return Work(count * len(members), tokens, computed, min(flops, all_products or flops), all_products)

@@ -8,7 +8,7 @@ from immunax.models.lora import LoraSpec
 from immunax.models.model import Model
 from immunax.outer.defense import Defense, StreamBatch
 from immunax.outer.training import OuterState, Training, outer_step
-from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.jaxpr_flops import countable_flops
 from immunax.runtime.phase import Work
 
 
@@ -36,7 +36,7 @@ def step_work(model: Model, defense: Defense, training: Training, batch: StreamB
         1,
         sum(int((each.segment_ids > 0).sum()) for each in read),
         sum(each.segment_ids.size for each in read),
-        min(flops, products) if products else flops,
+        min(flops, products or flops),
         products,
     )
 
@@ -49,10 +49,7 @@ def step_products(model: Model, defense: Defense, training: Training, state: Out
     Args:
       model, defense, training, state, batch: as for :func:`~immunax.outer.training.outer_step`.
     """
-    try:
-        return matmul_flops(outer_step.trace(model, defense, training, state, batch).jaxpr)
-    except ValueError:
-        return 0.0
+    return countable_flops(outer_step.trace(model, defense, training, state, batch).jaxpr)
 
 
 def _training(model: Model, batches: Sequence[Batch], lora: LoraSpec | None) -> float:

@@ -43,6 +43,7 @@ def test_a_turn_is_what_its_members_train_on_and_copies_of_the_last_are_padding(
     assert found.products == 2e12
     # Nothing is useful beyond what is computed.
     assert turn_work(part, MODEL, (1, 4), False, 1e3, (1, 3)).flops == 2e3
+    assert turn_work(part, MODEL, (1, 4), False, 0.0, (1, 3)).flops == found.flops
 
 
 def test_adapters_need_less_and_a_shared_first_step_is_one():

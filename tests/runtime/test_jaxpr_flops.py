@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec as P
 
-from immunax.runtime.jaxpr_flops import matmul_flops
+from immunax.runtime.jaxpr_flops import countable_flops, matmul_flops
 from immunax.runtime.mesh import MeshSpec, build
 
 A, B = jnp.ones((3, 4)), jnp.ones((4, 5))
@@ -66,3 +68,48 @@ def test_a_loop_whose_length_is_an_input_counts_as_many_turns_as_it_is_told():
     assert matmul_flops(jaxpr, turns=3) == 3 * 2 * 4**3
     with pytest.raises(ValueError, match="unknown length"):
         matmul_flops(jaxpr)
+    assert countable_flops(jaxpr) == 0
+    assert countable_flops(jaxpr, turns=3) == 3 * 2 * 4**3
+
+
+def _blocks(kernel):
+    """A product of [32, 16] by [16, 8], eight rows at once."""
+    return pl.pallas_call(
+        kernel,
+        jax.ShapeDtypeStruct((32, 8), jnp.float32),
+        grid=(4,),
+        in_specs=[pl.BlockSpec((8, 16), lambda i: (i, 0)), pl.BlockSpec((16, 8), lambda i: (0, 0))],
+        out_specs=pl.BlockSpec((8, 8), lambda i: (i, 0)),
+    )
+
+
+def test_a_kernel_counts_once_a_block_of_its_grid():
+    def kernel(x, y, out):
+        out[...] = x[...] @ y[...]
+
+    assert count(_blocks(kernel), jnp.ones((32, 16)), jnp.ones((16, 8))) == 2 * 32 * 16 * 8
+
+
+def test_a_loop_of_unknown_length_in_a_kernel_is_refused_whatever_turns_another_one_takes():
+    def kernel(x, y, out):
+        turns = x[0, 0].astype(jnp.int32)
+        out[...] = jax.lax.fori_loop(0, turns, lambda _, carry: carry + x[...] @ y[...], jnp.zeros((8, 8)))
+
+    jaxpr = jax.make_jaxpr(_blocks(kernel))(jnp.ones((32, 16)), jnp.ones((16, 8)))
+    with pytest.raises(ValueError, match="unknown length"):
+        matmul_flops(jaxpr, turns=3)
+
+
+def test_the_attention_of_cudnn_is_two_products_forwards_and_five_more_backwards(monkeypatch):
+    # It traces anywhere, but for its look at the library.
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda *_: True)
+    monkeypatch.setattr(cudnn, "check_is_flash_attention", lambda *_: None)
+    q, k, v = (jnp.ones((2, 64, heads, 16), jnp.bfloat16) for heads in (4, 2, 2))
+
+    def attended(q, k, v):
+        return cudnn.dot_product_attention(q, k, v, mask_type=cudnn.MaskType.CAUSAL).astype(jnp.float32).sum()
+
+    once = 2 * 2 * 4 * 64 * 64 * 16  # a product of the scores, [2, 4, 64, 64], with heads of 16
+    assert count(attended, q, k, v) == 2 * once
+    assert count(jax.grad(attended, (0, 1, 2)), q, k, v) == 7 * once
