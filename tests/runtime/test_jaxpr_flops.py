@@ -103,8 +103,8 @@ def test_a_loop_of_unknown_length_in_a_kernel_is_refused_whatever_turns_another_
 def test_the_attention_of_cudnn_is_two_products_forwards_and_five_more_backwards(monkeypatch):
     # It traces anywhere, but for its look at the library.
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
-    monkeypatch.setattr(cudnn, "check_compute_capability", lambda *_: True)
-    monkeypatch.setattr(cudnn, "check_is_flash_attention", lambda *_: None)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda *_, **__: True)
+    monkeypatch.setattr(cudnn, "check_is_flash_attention", lambda *_, **__: None)
     q, k, v = (jnp.ones((2, 64, heads, 16), jnp.bfloat16) for heads in (4, 2, 2))
 
     def attended(q, k, v):
