@@ -12,6 +12,7 @@ from immunax.runs.find import runs_below
 from immunax.runs.read import Reader, read_runs
 from immunax.runtime import lock
 from immunax.runtime.accounts import Start, as_json
+from immunax.runtime.phase import Phase, Stretches, Work
 
 
 def read(folder):
@@ -41,7 +42,8 @@ def test_a_row_has_configuration_results_choices_and_times(tmp_path):
 
 
 def test_a_run_tells_what_its_time_went_into_before_its_end_and_after_it(tmp_path):
-    start = Start(1000.0, saved=3.0)
+    train = Phase("step", 40.0, 10.0, warm=Stretches(20.0, 40.0, Work(4, 1000, 1250, 8e12)), peak=1e12)
+    start = Start(1000.0, saved=3.0, phases={"train": train})
     start.spent |= {"step": 30.0, "compile": 10.0}
     said = json.dumps({"starts": [as_json(start)]})
     open_end = manifest(ended=None, results=None)
@@ -55,6 +57,8 @@ def test_a_run_tells_what_its_time_went_into_before_its_end_and_after_it(tmp_pat
             each: found[name].values[f"goodput.{each}"] for each in ("share", "seconds.step", "compile_saved", "starts")
         }
         assert told == {"share": 0.75, "seconds.step": 30.0, "compile_saved": 3.0, "starts": 1}
+        fast = {each: found[name].values[f"performance.train.{each}"] for each in ("mfu", "tokens_per_second", "hfu")}
+        assert fast == {"mfu": 0.2, "tokens_per_second": 50.0, "hfu": None}
     assert "goodput.share" not in found["odd"].values
     [fault] = found["odd"].faults
     assert fault.endswith("goodput.json: it is no account of a run's starts; its part of the table is empty.")
