@@ -5,13 +5,10 @@
 Goes on where it was stopped: a case that ``populations.json`` holds is not compiled again.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from compiled import compiled
-
-from immunax.runtime.atomic import file
+from compiled import compile_missing
 
 RESULTS = Path(__file__).with_name("populations.json")
 
@@ -76,16 +73,7 @@ CASES = (
 
 def main() -> None:
     """Compiles what is missing, then writes the table."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for case in CASES:
-        if case.name in results:
-            continue
-        numbers = compiled(case.name, case.arguments())
-        if numbers is None:
-            continue
-        results[case.name] = numbers
-        with file(RESULTS) as temp:
-            temp.write_text(json.dumps(results, indent=1) + "\n")
+    results = compile_missing(RESULTS, {case.name: case.arguments() for case in CASES})
     print(table(results))
 
 

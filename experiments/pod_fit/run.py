@@ -6,14 +6,12 @@ Goes on where it was stopped: a case that ``results.json`` holds is not compiled
 ``immunax.compile`` in a process of its own, one after the other.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from compiled import compiled
+from compiled import compile_missing
 
-from immunax.runtime.atomic import file
 from immunax.runtime.launch import configuration_folder
 
 HERE = Path(__file__).parent
@@ -43,18 +41,11 @@ def overrides(defense: str) -> list[str]:
 
 def main() -> None:
     """Compiles what is missing, then writes the table."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for defense, model, mesh in cases():
-        name = f"{defense} {model} {mesh}"
-        if name in results:
-            continue
-        arguments = [f"mesh={mesh}", f"model={model}", f"+defense={defense}", *overrides(defense)]
-        numbers = compiled(name, arguments)
-        if numbers is None:
-            continue
-        results[name] = numbers
-        with file(RESULTS) as temp:
-            temp.write_text(json.dumps(results, indent=1) + "\n")
+    every = {
+        " ".join(case): [f"mesh={case[2]}", f"model={case[1]}", f"+defense={case[0]}", *overrides(case[0])]
+        for case in cases()
+    }
+    results = compile_missing(RESULTS, every)
     print(table(results))
 
 
