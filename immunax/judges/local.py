@@ -21,6 +21,7 @@ from immunax.judges.rows import memory_bytes, rows_at_once
 from immunax.judges.rubric import Rating, parse
 from immunax.models.generate import Decoding
 from immunax.models.hub import Checkpoint, ModelSource
+from immunax.models.kernels.choice import AUTO, chosen, platform
 from immunax.models.model import Model, decoding_on
 from immunax.runtime import pace
 from immunax.runtime.errors import UserError
@@ -96,7 +97,8 @@ class LocalModel:
     def _replies(self, asked: Sequence[Dialog]) -> list[str]:
         loaded = self._checkpoint
         stop, thinking = stop_tokens(loaded.tokenizer, asked[0]), open_thought(loaded.tokenizer, asked[0])
-        model = Model(loaded.config, dtype=self.dtype, decoding=decoding_on(jax.default_backend()))
+        kernel = chosen(AUTO, loaded.config, self.dtype, platform())
+        model = Model(loaded.config, dtype=self.dtype, attention=kernel, decoding=decoding_on(jax.default_backend()))
         answer = partial(Answer(model, stop, Decoding(self.max_new_tokens)), loaded.params)
         questions = prompt_rows(loaded.tokenizer, asked, self.max_length)
         # Of like lengths together: the shape of a batch is its longest question's, and every shape is compiled.
