@@ -7,13 +7,15 @@ from immunax.attacks.attack import FineTuning
 from immunax.campaign.programs import Program
 from immunax.campaign.search import Search
 from immunax.conditions.episode import Episode
-from immunax.models.lora import Adapted
-from immunax.models.model import Params
+from immunax.models.compute_copy import compute_copy
+from immunax.models.lora import Adapted, LoraSpec
+from immunax.models.model import Model, Params
 from immunax.models.weights import check_dtype
 from immunax.runtime import console, digest, goodput, manifest, mesh, performance, profile
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import Run, run_directory, run_title
 from immunax.runtime.launch import command
+from immunax.runtime.parked import Parked
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, report
 from immunax.stages.attackers_data import attackers_data, marked
@@ -112,9 +114,10 @@ def _attack(runs: Sequence[Run], started: str) -> Iterator[Run]:
             prepared += _prepared(run, setup, taught, started)
     if not prepared:
         return
-    params, tokenizer = start_model(config.build("start"), setup, loaded), setup.checkpoint.tokenizer
-    assaults = [Assault(each.team, each.run.config.seed, _keeper(each, setup, params)) for each in prepared]
-    parts = populations(assaults, tokenizer, setup.splits)
+    start, tokenizer = Parked(start_model(config.build("start"), setup, loaded)), setup.checkpoint.tokenizer
+    del loaded
+    assaults = [Assault(each.team, each.run.config.seed, _keeper(each, setup, start)) for each in prepared]
+    parts, params = populations(assaults, tokenizer, setup.splits), _read(prepared, setup.model, start)
     with profile.recorded(profile.read(config.trace), profile.ATTACK, prepared[0].run.folder):
         for place, found in red_teams(assaults, parts, setup.model, params, tokenizer, _name(config)):
             run, team, digests, record = prepared[place]
@@ -157,10 +160,23 @@ def _account(run: Run) -> None:
     goodput.resumed()  # from nothing: an attack is made in one go
 
 
-def _keeper(prepared: Prepared, setup: Setup, params: Params) -> Any:
+def _adapters(prepared: Prepared) -> LoraSpec | None:
+    attack = prepared.team.attack
+    return attack.tuning.lora if isinstance(attack, FineTuning) else None
+
+
+def _read(prepared: Sequence[Prepared], model: Model, start: Parked) -> Params:
+    """The weights to attack: copies in the dtype of the computation where adapters alone train; those loaded are parked then."""
+    if any(_adapters(each) is None for each in prepared):
+        return start.here()
+    read = compute_copy(start.here(), model.dtype)
+    start.park()
+    return read
+
+
+def _keeper(prepared: Prepared, setup: Setup, start: Parked) -> Any:
     """What exports the adapters that an attack has trained, where that is asked for."""
-    attack, config = prepared.team.attack, prepared.run.config
-    adapters = attack.tuning.lora if isinstance(attack, FineTuning) else None
+    adapters, config = _adapters(prepared), prepared.run.config
     if not config.export_adapter or adapters is None:
         return None
 
@@ -168,7 +184,7 @@ def _keeper(prepared: Prepared, setup: Setup, params: Params) -> Any:
         if isinstance(attacked, Adapted):
             with console.phase("export"), goodput.spending("save"):
                 folder, kind = prepared.run.folder, config.export_dtype
-                export.export_adapter(folder, setup.checkpoint, adapters, params, attacked.lora, kind)
+                export.export_adapter(folder, setup.checkpoint, adapters, start.there(), attacked.lora, kind)
 
     return keep
 

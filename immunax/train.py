@@ -16,6 +16,7 @@ from immunax.runtime import cache, console, digest, goodput, manifest, mesh, per
 from immunax.runtime.carried import check_place
 from immunax.runtime.job import run_directory, run_title
 from immunax.runtime.launch import command
+from immunax.runtime.parked import Parked
 from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 from immunax.stages import export, recipe, report
@@ -73,8 +74,8 @@ def main(config: UserConfig) -> None:
     record |= {"trained_against": faced, "attack_data": whose, "taught_before": passed_on(taught)}
     manifest.write_manifest(folder, config.plain, digests, record)
     goodput.record(folder)
-    start = start_model(config.build("start"), setup, loaded)
-    base = loaded if defense.reference == "base" else None
+    start = Parked(start_model(config.build("start"), setup, loaded))
+    base = Parked(loaded) if defense.reference == "base" else None
     del loaded
     with export.left_behind(folder, training.keep), open_metrics(config, folder) as metrics:
         with profile.recorded(traced, profile.TRAIN, folder):
@@ -86,8 +87,8 @@ def main(config: UserConfig) -> None:
         if not weightless:
             with console.phase("export"), goodput.spending("save"):
                 kind = config.export_dtype, config.export_adapter
-                export.export_run(folder, setup.checkpoint, training, start, outcome, *kind)
-        episodes = {START: _start_episode(config, setup, team, start)}
+                export.export_run(folder, setup.checkpoint, training, start.there(), outcome, *kind)
+        episodes = {START: _start_episode(config, setup, team, start.here())}
         goodput.keep()  # in the cache
         del start
         episodes[IMMUNIZED] = red_team(team, setup.model, outcome.params, tokenizer, IMMUNIZED, config.seed)

@@ -20,6 +20,7 @@ from immunax.runtime import digest, mesh
 from immunax.runtime.errors import UserError
 from immunax.runtime.launch import composed
 from immunax.runtime.metrics import Metrics
+from immunax.runtime.parked import Parked
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.defend import defend
 from immunax.stages.defender import defender
@@ -134,7 +135,7 @@ def _immunized(config: UserConfig, setup: Setup, start: Params, folder: Path) ->
     data = feed(setup.checkpoint.tokenizer, setup.splits.train, defense.mixture, training)
     with Metrics(folder) as metrics:
         placed = mesh.shard(start, devices)
-        outcome = defend(setup.model, placed, defense, training, data, devices, metrics, folder / CHECKPOINTS)
+        outcome = defend(setup.model, Parked(placed), defense, training, data, devices, metrics, folder / CHECKPOINTS)
     if outcome.stopped is not None:
         sys.exit(outcome.stopped)
     return outcome.params

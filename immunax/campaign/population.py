@@ -20,7 +20,7 @@ from immunax.campaign.members import MemberData, chosen
 from immunax.campaign.programs import Program, ProgramForm
 from immunax.campaign.turn_work import turn_work
 from immunax.inner.context import check_context
-from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
+from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes, usable_bytes
 from immunax.inner.population import map_members, plan
 from immunax.inner.state import Trace, TrainState
 from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
@@ -33,6 +33,9 @@ from immunax.runtime.together import host
 
 PHASE = "attack"
 """What the accounts of a run call it."""
+
+COPIES = 0.5
+"""The most of the usable memory that copies of weights to be read may take: what members hold needs the rest."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Attacked(NamedTuple):
       losses: ``[M, step]``, before every step, nats per answer token; NaN after a divergence.
       norms: ``[M, step]``, of the gradient of every step, before it is clipped.
       diverged_at: ``[M]``, the step that was not finite and was not taken; -1 for a healthy member.
-      params: plain weights before the attack.
+      params: plain weights before the attack, as members read them.
       own: ``[M', ...]``, what is each member's own; the last ones, past M, are copies.
       trained: ``[M', ...]``, what each member trained, the last finite values.
       mesh: members are spread over its axis ``attack``; or None.
@@ -288,8 +291,26 @@ def attacked(
     for part in (each.in_rows(data_ways(mesh)).at_start(model, params) for each in parts):
         with under(params):
             own = part.own(params, key)
-        own, first_steps = share_first_steps(part, model, params, own, mesh)
-        yield from Runner(part, model, params, own, first_steps, mesh).run(segments(part.steps, times))
+        read = read_by(part.form, model, params)
+        own, first_steps = share_first_steps(part, model, read, own, mesh)
+        yield from Runner(part, model, read, own, first_steps, mesh).run(segments(part.steps, times))
+
+
+def read_by(form: ProgramForm, model: Model, params: Params) -> Params:
+    """:meth:`~immunax.campaign.programs.ProgramForm.read`, where there is room for copies beside the weights: else these.
+
+    Args:
+      form: of the members.
+      model: static.
+      params: plain weights.
+    """
+    shapes = jax.eval_shape(partial(form.read, model), params)
+    copied = [
+        leaf.addressable_shards[0].data.size * copy.dtype.itemsize
+        for leaf, copy in zip(jax.tree.leaves(params), jax.tree.leaves(shapes), strict=True)
+        if leaf.dtype != copy.dtype
+    ]
+    return form.read(model, params) if copied and sum(copied) <= COPIES * usable_bytes() else params
 
 
 def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

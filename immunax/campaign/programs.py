@@ -27,6 +27,7 @@ from immunax.inner.optimizers import CLIP, OF_RATES, Optimizer
 from immunax.inner.state import Trace, TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
 from immunax.inner.trainable import WHOLE, Trainable
+from immunax.models.compute_copy import compute_copy
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 
@@ -55,6 +56,15 @@ class ProgramForm:
     layers: tuple[int, ...] | float | None
     rank: int | None
     trainable: Trainable
+
+    def read(self, model: Model, params: Params) -> Params:
+        """Weights as members read them: below adapters, where they are only read, in the dtype of the computation.
+
+        Args:
+          model: static.
+          params: plain weights before the attack.
+        """
+        return params if self.targets is None else compute_copy(params, model.dtype)
 
     def start(self, params: Params, own: MemberData) -> TrainState:
         """A member before its first step."""

@@ -21,6 +21,7 @@ from immunax.campaign.budget import Budget, spent
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
 from immunax.campaign.members import MemberData
+from immunax.campaign.population import read_by
 from immunax.campaign.programs import Program, ProgramForm, programs
 from immunax.data.batches import Batch, in_rows, pack
 from immunax.data.chat import Counts, Encoded, encode_all
@@ -258,8 +259,9 @@ def run_search(
         rungs = search.halving.rungs(len(part.places), part.steps)
         with under(params):
             own = part.own(params, key, harmful)
-        own, first_steps = share_first_steps(part, model, params, own, mesh)
-        shared = Shared(params, first_steps, retain, limit)
+        read = read_by(part.form, model, params)
+        own, first_steps = share_first_steps(part, model, read, own, mesh)
+        shared = Shared(read, first_steps, retain, limit)
         measured = [(prepared.harmful[place], prepared.retain) for place in part.places]
         paid = partial(spent, part, first_steps is not None, model=model, measured=measured)
         with meter.running():

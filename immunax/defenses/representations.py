@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
+from immunax.models.compute_copy import apart_from, compute_copy
 from immunax.models.lora import Adapted
 from immunax.models.model import Model, Params
 
@@ -35,9 +36,14 @@ def first_layers(model: Model, params: Params, count: int) -> tuple[Model, Param
 def hold(model: Model, params: Params, count: int) -> Params | None:
     """What a defense keeps of the start model's :func:`first_layers`, for :func:`held`.
 
-    A copy, for a state that is donated beside the weights themselves; of fresh adapters nothing, since their base stays.
+    Of fresh adapters nothing, since their base stays.
     """
-    return None if isinstance(params, Adapted) else jax.tree.map(jnp.copy, first_layers(model, params, count)[1])
+    return None if isinstance(params, Adapted) else remembered(model, first_layers(model, params, count)[1])
+
+
+def remembered(model: Model, params: Params) -> Params:
+    """Weights to be read, in the dtype of the computation; a copy, for a state that is donated beside the weights themselves."""
+    return apart_from(params, compute_copy(params, model.dtype))
 
 
 def held(kept: Params | None, params: Params) -> Params:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from immunax.data.batches import Batch
-from immunax.defenses.representations import LAST_STATES, distance, held, hold, states, token_mean
+from immunax.defenses.representations import LAST_STATES, distance, held, hold, remembered, states, token_mean
 from immunax.inner.losses import LABELS, answer_loss, answers_by_column, every_token
 from immunax.inner.padding import padded_with
 from immunax.inner.tamper_resistance import ENTROPIES, preference_loss
@@ -117,7 +117,7 @@ class Tar(Defense):
         """Keeps the model as it was loaded where the states are compared with it."""
         if self.reference == "start":
             return state
-        return state._replace(base=jax.tree.map(jnp.copy, base))
+        return state._replace(base=remembered(model, base))
 
     def loss(self, model: Model, params: Params, state: References, batch: StreamBatch, key: jax.Array) -> Objective:
         """The objective, and its terms before weighting (``resist`` with the weights by step)."""

@@ -66,6 +66,18 @@ class Trainable(ABC):
     def join(self, trained: Any, held: Any) -> Params:
         """The whole weights that a model takes. A gradient by ``trained`` passes, and one by ``held`` where it is asked for."""
 
+    def frozen(self, params: Params) -> Any:
+        """The weights that are held and that :meth:`join` hands on as they are; by default None, for none.
+
+        Args:
+          params: the whole weights, as :meth:`split` takes them.
+        """
+        return None
+
+    def holding(self, held: Any, frozen: Any) -> Any:
+        """What is held, with other weights in the place of :meth:`frozen`, such as those in the dtype of the computation."""
+        return held
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
@@ -86,6 +98,14 @@ class Full(Trainable):
             trained = lora.placed(trained, held.layers.numbers, lora.depth(held.base))
         awake = held.dropout is not None and held.dropout.drawn is not None
         return Adapted(held.base, trained, held.scale, held.dropout if awake else None)
+
+    def frozen(self, params: Params) -> Any:
+        """See :class:`Trainable`."""
+        return params.base if isinstance(params, Adapted) else None
+
+    def holding(self, held: Any, frozen: Any) -> Any:
+        """See :class:`Trainable`."""
+        return held if frozen is None else held._replace(base=frozen)
 
 
 WHOLE = Full()
@@ -113,6 +133,10 @@ class Adapters(Full):
         if layers is None:
             return trained, held
         return lora.taken(trained, layers.numbers), held._replace(layers=layers)
+
+    def frozen(self, params: Params) -> Any:
+        """See :class:`Trainable`."""
+        return params
 
 
 def dropout_of(key: jax.Array, spec: LoraSpec) -> Dropout:
@@ -165,6 +189,16 @@ class Projections(Trainable):
         for path, rows in _flat(trained).items():
             stacked[path] = self._ordered(rows, stacked[path]) if path in stacked else rows
         return {**held, "layers": traverse_util.unflatten_dict(stacked)}
+
+    def frozen(self, params: Params) -> Any:
+        """See :class:`Trainable`; of leaves of which some rows train, none."""
+        whole = {path: leaf for path, leaf in _flat(params["layers"]).items() if not self._trains(path)}
+        return {**params, "layers": traverse_util.unflatten_dict(whole)}
+
+    def holding(self, held: Any, frozen: Any) -> Any:
+        """See :class:`Trainable`."""
+        stacked = _flat(held["layers"]) | _flat(frozen["layers"])
+        return {**frozen, "layers": traverse_util.unflatten_dict(stacked)}
 
     def _ordered(self, rows: jax.Array, rest: jax.Array) -> jax.Array:
         both = jnp.concatenate([rows, rest])

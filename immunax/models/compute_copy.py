@@ -24,3 +24,9 @@ def compute_copy(params: Any, dtype: str) -> Any:
         return leaf if path[-1].key == "scale" or leaf.dtype == dtype else leaf.astype(jnp.dtype(dtype))
 
     return jax.tree_util.tree_map_with_path(one, params)
+
+
+def apart_from(params: Any, tree: Any) -> Any:
+    """A tree with a copy of each array that weights have too, for a state that is donated beside them."""
+    given = {id(leaf) for leaf in jax.tree.leaves(params)}
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if id(leaf) in given else leaf, tree)

@@ -175,7 +175,8 @@ class Defense(ABC):
 
         Args:
           model: static.
-          params: the weights that it is a loss of: plain, or adapted where a run trains adapters.
+          params: the weights that it is a loss of: plain, or adapted where a run trains adapters. What does not train of them is
+            there for a model to read: without a simulated attacker it has the dtype of the computation.
           state: from :meth:`init` and :meth:`advance`.
           batch: this step's data.
           key: of this step.

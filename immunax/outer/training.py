@@ -16,6 +16,7 @@ from immunax.inner.optimizers import AdamW, Optimizer
 from immunax.inner.state import TrainState
 from immunax.inner.step import SlopeAt, accumulated, slope_of, train_step
 from immunax.inner.trainable import Adapters, Trainable
+from immunax.models.compute_copy import apart_from, compute_copy
 from immunax.models.lora import LoraSpec, plain
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, Scalars, StreamBatch
@@ -115,14 +116,17 @@ def begin(
 ) -> OuterState:
     """The state before the first step; ``params`` are plain, and copied, as steps donate their state.
 
-    ``base`` is the model before a start changed it, for a defense whose reference it is; None where it is ``params``.
+    What is held of them is only read, so it is held as the computation reads it, see :func:`computed`. ``base`` is the model
+    before a start changed it, for a defense whose reference it is; None where it is ``params``.
 
     Raises:
       UserError: the defense or the adapters do not fit the model, or steps cannot be accumulated.
     """
     key, init_key, lora_key = jax.random.split(jax.random.key(training.seed), 3)
     trainable = training.trainable(model, defense)
-    trained, held = trainable.split(jax.tree.map(jnp.copy, params), lora_key)
+    trained, held = trainable.split(params, lora_key)
+    held = _as_read(model, defense, trainable, held, trainable.frozen(params))
+    trained, held = apart_from(params, (trained, held))
     pool = () if defense.attacker is None else defense.attacker.empty_pool(batch.simulation)
     if training.accumulate > 1 and jax.tree.leaves(pool):
         raise UserError(
@@ -136,9 +140,41 @@ def begin(
     return OuterState(inner.begin(training.optimizer.build(training.steps), trained, held, key), carried, pool)
 
 
-def released(model: Model, defense: Defense, training: Training, state: OuterState) -> Params:
-    """The weights that a run gives away: plain ones, its adapters merged."""
-    return plain(_weights(model, defense, training, state))
+def _as_read(model: Model, defense: Defense, trainable: Trainable, held: Any, frozen: Any) -> Any:
+    # A simulated attacker merges adapters into the weights below them, and starts from the sum: that takes all their bits.
+    if frozen is None or defense.attacker is not None:
+        return held
+    return trainable.holding(held, compute_copy(frozen, model.dtype))
+
+
+def exact(model: Model, defense: Defense, training: Training, state: OuterState, start: Params) -> OuterState:
+    """The state with the float32 weights that it began with where it holds copies: what is kept, merged and given away.
+
+    Args:
+      model, defense, training: static.
+      state: of a run.
+      start: the weights that it began with.
+    """
+    trainable = training.trainable(model, defense)
+    held = trainable.holding(state.train.held, trainable.frozen(start))
+    return state._replace(train=state.train._replace(held=held))
+
+
+def computed(model: Model, defense: Defense, training: Training, state: OuterState, start: Params) -> OuterState:
+    """The state of :func:`exact` as steps take it: what is held, and only read, in the dtype of the computation.
+
+    Args:
+      model, defense, training, start: as there.
+      state: of a run, such as one restored.
+    """
+    trainable = training.trainable(model, defense)
+    held = _as_read(model, defense, trainable, state.train.held, trainable.frozen(start))
+    return state._replace(train=state.train._replace(held=apart_from(start, held)))
+
+
+def released(model: Model, defense: Defense, training: Training, state: OuterState, start: Params) -> Params:
+    """The weights that a run gives away: plain ones, its adapters merged into those that it began with."""
+    return plain(_weights(model, defense, training, exact(model, defense, training, state, start)))
 
 
 def adapters(model: Model, defense: Defense, training: Training, state: OuterState) -> Any:

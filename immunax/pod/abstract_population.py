@@ -31,13 +31,15 @@ class AbstractPopulation(NamedTuple):
     Attributes:
       part: the attacks.
       members: A.
-      params: plain weights.
+      params: plain weights, as members read them.
+      loaded: the float32 weights, which stay beside copies of them; None where ``params`` are these.
       own: their batches, and what else is each one's own, ``[A, ...]``.
     """
 
     part: Program
     members: int
     params: Any
+    loaded: Any
     own: tuple[Any, Any]
 
 
@@ -82,7 +84,9 @@ def abstract_population(
     params = jax.eval_shape(model.init, jax.random.key(0))
     own = jax.eval_shape(partial(_own, part, asked), params, jax.random.key(0))
     many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), (part.batches, own))
-    return AbstractPopulation(part, members, sharded(params, devices), sharded(many, devices, stacked=True))
+    read = jax.eval_shape(partial(part.form.read, model), params)
+    loaded = None if read == params else sharded(params, devices)
+    return AbstractPopulation(part, members, sharded(read, devices), loaded, sharded(many, devices, stacked=True))
 
 
 def _own(part: Program, asked: Sequence[Any], params: Any, key: jax.Array) -> Any:
@@ -97,7 +101,7 @@ def stretch_inputs(population: AbstractPopulation, model: Model, devices: Mesh) 
       model: static.
       devices: the mesh.
     """
-    part, _, params, own = population
+    part, params, own = population.part, population.params, population.own
     start = partial(map_members, Start(part.form, model))
     state = sharded(jax.eval_shape(start, own, (params, None)), devices, stacked=True)
     number = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(devices, PartitionSpec()))

@@ -12,7 +12,7 @@ from immunax.models.kernels.choice import MASKED
 from immunax.models.lora import LoraSpec
 from immunax.models.model import Model, Params
 from immunax.outer.defense import Defense, StreamBatch
-from immunax.outer.training import OuterState, Training, released
+from immunax.outer.training import OuterState, Training
 from immunax.pod.abstract_step import abstract_batch, abstract_state
 from immunax.pod.fit import device_bytes
 from immunax.runtime.mesh import sharded
@@ -35,7 +35,7 @@ def advise(
       state, batch: shapes, sharded.
       devices: the mesh.
     """
-    weights = sharded(jax.eval_shape(partial(released, model, defense, training), state), devices)
+    weights = sharded(jax.eval_shape(model.init, jax.random.key(0)), devices)
     inner = _inner_options(defense, weights, devices)
     options = [
         *_activation_options(model, abstract_batch(defense.mixture, replace(training, accumulate=1), devices), devices),

@@ -98,7 +98,7 @@ def _most(tried: Callable[[int], tuple[AbstractPopulation, Fit]], most: int, chi
             return None
         return fit.memory.arguments + fit.memory.temporaries - device_bytes(population.params)
 
-    weights = device_bytes(tried(most)[0].params)
+    weights = device_bytes((tried(most)[0].params, tried(most)[0].loaded))
     try:
         return most_that_fit(needed, most, int(SHARE * (chip.hbm_bytes - weights)))
     except UserError:

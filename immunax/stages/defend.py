@@ -12,7 +12,9 @@ from immunax.outer.defense import Defense
 from immunax.outer.feed import Feed
 from immunax.runtime import console, goodput, performance
 from immunax.runtime.checkpoint import Checkpoints
+from immunax.runtime.mesh import shard
 from immunax.runtime.metrics import Metrics
+from immunax.runtime.parked import Parked
 from immunax.runtime.preemption import Preemption
 from immunax.stages.outer_loop import OuterLoop
 
@@ -36,14 +38,14 @@ class Defended(NamedTuple):
 
 def defend(
     model: Model,
-    params: Params,
+    start: Parked,
     defense: Defense,
     training: outer.Training,
     data: Feed,
     devices: Mesh,
     metrics: Metrics,
     directory: Path,
-    base: Params | None = None,
+    base: Parked | None = None,
 ) -> Defended:
     """Trains a defense, resuming from the newest whole checkpoint in ``directory`` if there is one.
 
@@ -52,20 +54,23 @@ def defend(
 
     Args:
       model: static.
-      params: the start model, on the mesh; untouched.
+      start: the weights to start from, on the mesh; untouched, and parked while steps need the room.
       defense, training: what is minimised, and the budget.
       data: batches by step.
       devices: over whose axes ``data`` and ``fsdp`` the examples are split.
       metrics: where each step's scalars go, under the phase ``train``, and how fast it was, under ``train/rate``.
       directory: of the checkpoints.
-      base: the model as it was loaded, for a defense that refers to it; None where it is ``params``.
+      base: those that were loaded, for a defense that refers to them; None where they are those of the start.
 
     Raises:
       UserError: the loss is not finite, a checkpoint is of another run, all are damaged, or the disk is full.
     """
     loop = OuterLoop(PHASE, model, defense, training, data, devices)
     with goodput.spending("prepare"):
-        state = loop.begin(params, base)
+        state = loop.begin(start.here(), base and base.here())
+        for each in (start, base):
+            if each is not None:
+                each.park()
     with (
         Preemption() as preemption,
         goodput.spending("save"),  # its end waits for the last of them
@@ -73,9 +78,13 @@ def defend(
     ):
         done = 0
         with goodput.spending("restore"):
-            found = checkpoints.restore_newest(state)
+            like = _exact(model, defense, training, state, start)
+            found = checkpoints.restore_newest(like)
         if found:
             done, state = found
+            state = outer.computed(model, defense, training, state, start.there())
+            # As it was before the first step: what was parked is on the mesh again.
+            state = state._replace(train=state.train._replace(held=shard(state.train.held, devices)))
             console.note(f"resuming from step {done} of {training.steps}")
         goodput.resumed(done, again=metrics.resume(PHASE, done))
         metrics.resume(RATE, done)
@@ -96,9 +105,15 @@ def defend(
                     state, scalars = loop.fit(state, log, stop)
                 done = int(state.train.step)
                 metrics.send()
-                checkpoints.save(done, state, scalars)
+                checkpoints.save(done, _exact(model, defense, training, state, start), scalars)
                 goodput.keep(done)
         stopped = preemption.status()
     performance.end()
-    params = jax.block_until_ready(outer.released(model, defense, training, state))
+    params = jax.block_until_ready(outer.released(model, defense, training, state, start.here()))
     return Defended(params, outer.adapters(model, defense, training, state), stopped)
+
+
+def _exact(
+    model: Model, defense: Defense, training: outer.Training, state: outer.OuterState, start: Parked
+) -> outer.OuterState:
+    return outer.exact(model, defense, training, state, start.there())

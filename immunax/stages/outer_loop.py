@@ -131,4 +131,4 @@ def minimise(
 
         state, _ = loop.fit(state, log)
     performance.end()
-    return outer.released(model, defense, training, state)
+    return outer.released(model, defense, training, state, params)

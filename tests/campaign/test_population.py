@@ -18,6 +18,7 @@ from profiles import annotated
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.reverse_dpo import ReverseDPO
 from immunax.attacks.tuning import Tuning
+from immunax.campaign import population
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
 from immunax.campaign.population import Start, Stretch, attacked
@@ -134,6 +135,24 @@ def test_members_whose_adapters_differ_in_dropout_equal_their_attacks_alone_and_
 
 def _row(lora, layer):
     return jax.tree.map(lambda leaf: leaf[layer], lora)
+
+
+def test_members_with_adapters_read_copies_of_the_weights_that_change_no_bit_of_them(monkeypatch):
+    half, params = replace(MODEL, dtype="bfloat16"), jax.tree.map(lambda leaf: leaf * 1.0037, PARAMS)
+
+    def attack(specs):
+        attacks = _attacks(specs, tuple(replace(OPTIMIZERS[0], learning_rate=rate) for rate in (1e-3, 2e-3, 3e-3)))
+        turns = list(attacked(programs(attacks, tiny.tokenizer(), SPLITS), half, params, KEY))
+        read = {str(turn.params["layers"]["mlp"]["up_proj"]["kernel"].dtype) for turn in turns}
+        return read, [(turn.losses, jax.device_get(turn.trained)) for turn in turns]
+
+    copies = attack((ADAPTERS[0],) * 3)
+    monkeypatch.setattr(population, "COPIES", 0)  # no room for any
+    masters = attack((ADAPTERS[0],) * 3)
+    assert (copies[0], masters[0]) == ({"bfloat16"}, {"float32"})
+    jax.tree.map(np.testing.assert_array_equal, copies[1], masters[1])
+    (whole,) = programs(_attacks(FULL), tiny.tokenizer(), SPLITS)
+    assert whole.form.read(half, params) is params
 
 
 def test_an_attack_on_some_projections_of_some_layers_moves_those_alone_as_an_optimizer_of_theirs_would():

@@ -76,7 +76,7 @@ def _two_steps(defense, training):
     state = begin(MODEL, WEIGHTS, defense, training, BATCH)
     for _ in range(2):
         state, metrics = outer_step(MODEL, defense, training, state, BATCH)
-    return state, metrics, released(MODEL, defense, training, state)
+    return state, metrics, released(MODEL, defense, training, state, WEIGHTS)
 
 
 def _moved(weights):
