@@ -1,7 +1,7 @@
 """How the fit of a train step is shown, and what is kept of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax.sharding import Mesh
@@ -38,6 +38,8 @@ def to_json(fit: Fit, chip: Chip, devices: Mesh, rows: Mapping[str, Tokens] | No
         "device_hbm_traffic": counted and counted.hbm_bytes,
         "device_sent": counted and {f"{kind} {axes}": size for (kind, axes), size in sorted(counted.sent.items())},
         "device_sent_by_axis": counted and counted.by_axis(),
+        "device_gathered": counted and dict(counted.gathered),
+        "kernel_calls": counted and dict(counted.kernels),
         "real_tokens": rows and {name: each.share for name, each in {**rows, "all": total(rows.values())}.items()},
         "slices": math.prod(slice_sizes(devices).values()),
         "device_sent_over_dcn_by_axis": counted and counted.by_axis_over_dcn(),
@@ -84,6 +86,8 @@ def show(title: str, fit: Fit, chip: Chip, devices: Mesh, real: Mapping[str, Tok
                 (f"sent over {axes}", _gib(size), "to other slices")
                 for axes, size in sorted(counted.by_axis_over_dcn().items())
             ),
+            *([("gathered", _listed(counted.gathered, _gib), "by dtype")] if counted.gathered else []),
+            *([("kernels", _listed(counted.kernels, str), "calls")] if counted.kernels else []),
             *([("collectives over attack", _over_attack(fit), "")] if devices.shape["attack"] > 1 else []),
             *(
                 (f"time of {part}", f"{time:.4g} s", "bounds the step" if part == bound else "")
@@ -104,7 +108,11 @@ def _over_attack(fit: Fit) -> str:
 
 def _kinds(fit: Fit, axes: str) -> str:
     sent = fit.traffic.sent if fit.traffic else {}
-    return ", ".join(f"{kind} {_gib(size)}" for (kind, over), size in sorted(sent.items()) if over == axes)
+    return _listed({kind: size for (kind, over), size in sent.items() if over == axes}, _gib)
+
+
+def _listed(amounts: Mapping[str, Any], shown: Callable[[Any], str]) -> str:
+    return ", ".join(f"{name} {shown(amount)}" for name, amount in sorted(amounts.items()))
 
 
 def _gib(size: float | None) -> str:

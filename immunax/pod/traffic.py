@@ -19,6 +19,8 @@ from immunax.pod.slice_transfers import between_slices, is_between_slices
 PRODUCTS = ("dot", "convolution")
 _BEGINNING = "async-collective-start"
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$fmha\w*)"')
+_NUMBER = re.compile(r"(\.\d+)+$")
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Traffic:
       sent: bytes sent to other devices of its slice, by (collective, mesh axes), such as ``("all-gather", "fsdp")``.
       waited: of these the bytes that the device waits for, by collectives that the compiler has put beside no other work.
       sent_over_dcn: bytes sent to other slices, as ``sent`` has them.
+      gathered: of what is sent, the bytes of all-gathers, by the dtype that XLA writes, such as ``bf16``.
+      kernels: calls of kernels that were written by hand, by their names.
     """
 
     flops: float = 0.0
@@ -38,15 +42,18 @@ class Traffic:
     sent: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     waited: float = 0.0
     sent_over_dcn: dict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    gathered: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    kernels: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, other: "Traffic", times: int = 1) -> None:
         """Counts another piece of the program, run so many times."""
         self.flops += times * other.flops
         self.hbm_bytes += times * other.hbm_bytes
         self.waited += times * other.waited
-        for mine, theirs in ((self.sent, other.sent), (self.sent_over_dcn, other.sent_over_dcn)):
-            for key, size in theirs.items():
-                mine[key] += times * size
+        for name in ("sent", "sent_over_dcn", "gathered", "kernels"):
+            mine = getattr(self, name)
+            for key, amount in getattr(other, name).items():
+                mine[key] += times * amount
 
     def by_axis(self) -> dict[str, float]:
         """Bytes sent within a slice, by mesh axes."""
@@ -95,6 +102,8 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int], slices: Mapping[
             for called, times in _called(instruction, computation):
                 total.add(called, times)
             total.hbm_bytes += hbm_bytes(instruction, computation, program)
+            if _KERNEL.search(instruction.attributes):
+                total.kernels[_NUMBER.sub("", instruction.name)] += 1
             for each, home in _products_and_collectives(instruction, computation, program):
                 total.flops += product_flops(each, home) if each.opcode in PRODUCTS else 0
         for each, home, alone in collectives[name]:
@@ -107,6 +116,8 @@ def traffic(program: HloProgram, mesh_shape: Mapping[str, int], slices: Mapping[
             if members > 1:
                 size = sent_bytes(kind, each, home, members)
                 total.sent[kind, axes] += size
+                if kind == "all-gather":
+                    total.gathered[home[each.operands[0]].arrays[0].dtype] += size
                 total.waited += size if alone else 0
         return total
 

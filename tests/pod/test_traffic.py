@@ -23,6 +23,7 @@ def test_gathers_and_reductions_are_counted_on_their_axes():
     gathered = traffic(compiled(lambda x: x, ((8, 16), P("fsdp")), out=P()), SHAPE)
     # Each device has half of 8 x 16 float32 and sends it to the other device along fsdp.
     assert dict(gathered.sent) == {("all-gather", "fsdp"): 4 * 16 * 4}
+    assert dict(gathered.gathered) == {"f32": 4 * 16 * 4}
     inputs = ((8, 16), P(None, "tensor")), ((16, 4), P("tensor"))
     reduced = traffic(compiled(jnp.matmul, *inputs, out=P()), SHAPE)
     assert dict(reduced.sent) == {("all-reduce", "tensor"): 2 * (1 / 2) * 8 * 4 * 4}
@@ -312,3 +313,39 @@ ENTRY %main (q: bf16[8,16]) -> bf16[8,16] {
     program = parse(text)
     assert list(program.computations["main"]) == ["q", "kernel", "out"]
     assert traffic(program, SHAPE).hbm_bytes == 2 * 8 * 16 * 2 + 8 * 4
+
+
+KERNELS = """HloModule kernels
+
+%body (p: (u32[], f32[4])) -> (u32[], f32[4]) {
+  %p = (u32[], f32[4]{0}) parameter(0)
+  %i = u32[] get-tuple-element(%p), index=0
+  %x = f32[4]{0} get-tuple-element(%p), index=1
+  %one = u32[] constant(1)
+  %next = u32[] add(%i, %one)
+  %splash_mha_fwd.7 = f32[4]{0} custom-call(%x), custom_call_target="tpu_custom_call"
+  %joined.2 = f32[4]{0} custom-call(%splash_mha_fwd.7), custom_call_target="ConcatBitcast"
+  ROOT %t = (u32[], f32[4]{0}) tuple(%next, %joined.2)
+}
+
+%cond (c: (u32[], f32[4])) -> pred[] {
+  %c = (u32[], f32[4]{0}) parameter(0)
+  %j = u32[] get-tuple-element(%c), index=0
+  %n = u32[] constant(3)
+  ROOT %less = pred[] compare(%j, %n), direction=LT
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %x0 = f32[4]{0} parameter(0)
+  %zero = u32[] constant(0)
+  %splash_mha_fwd = f32[4]{0} custom-call(%x0), custom_call_target="tpu_custom_call"
+  %cudnn-fmha.1 = f32[4]{0} custom-call(%splash_mha_fwd), custom_call_target="__cudnn$fmhaSoftmax"
+  %begun = (u32[], f32[4]{0}) tuple(%zero, %cudnn-fmha.1)
+  %loop = (u32[], f32[4]{0}) while(%begun), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %out = f32[4]{0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_calls_of_kernels_are_counted_by_name_and_other_custom_calls_are_not():
+    assert dict(traffic(parse(KERNELS), SHAPE).kernels) == {"splash_mha_fwd": 1 + 3, "cudnn-fmha": 1}

@@ -112,3 +112,7 @@ def test_a_whole_published_run_compiles_for_a_pod(tmp_path):
     record = json.loads((tmp_path / "outputs" / "fit" / "compile.json").read_text())
     assert record["fits"]
     assert record["devices"] == 256
+    # Attention is the TPUs' kernel, and no weight is sent with more bits than products take.
+    assert any(name.startswith("splash") for name in record["kernel_calls"])
+    weights = record["device_gathered"]
+    assert weights["bf16"] > 100 * sum(size for dtype, size in weights.items() if dtype != "bf16")
