@@ -2,8 +2,8 @@
 
 Segments are told by where they begin and how long they are, so that no mask is made (Hopper and later). Before that
 architecture the kernel takes a mask. The binding's own functions compact what they are told over all rows, by some twenty small
-programs a layer; its primitives are called here with a fixed number of places for each row, of which those that a row does not
-use are empty. JAX 0.12 has one option more.
+programs a layer, and before JAX 0.11.2 multiplies keys' offsets by the queries' heads; its primitives are called here with a
+fixed number of places for each row, of which those that a row does not use are empty. JAX 0.12 has two options more.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,7 @@ MOST = 17
 _EVEN = 2
 """Tokens that the kernel wants a multiple of."""
 
-_HAS_SCORE_MOD = jax.__version_info__ >= (0, 12)
-_COUNTS_ALL_HEADS = jax.__version_info__ < (0, 11)  # for the offsets of keys, where these are fewer than the queries'
+_SCORES_AS_THEY_ARE = {"score_mod_name": None, "score_mod_jaxpr": None} if jax.__version_info__ >= (0, 12) else {}
 
 
 class Reading(NamedTuple):
@@ -118,7 +117,7 @@ def _forward(
     pattern: Pattern, query: jax.Array, key: jax.Array, value: jax.Array, *reading: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     arrays, options = _given(pattern, query, key, value, Reading(*reading))
-    out, normaliser = _bound(binding._dot_product_attention_fwd_p, *arrays, is_training=True, **options)
+    out, normaliser = binding._dot_product_attention_fwd_p.bind(*arrays, is_training=True, **options)
     return out, normaliser
 
 
@@ -134,10 +133,10 @@ def _backward(
 ) -> tuple[jax.Array, ...]:
     told = Reading(*reading)
     arrays, options = _given(pattern, query, key, value, told)
-    d_query, *others = _bound(binding._dot_product_attention_bwd_p, *arrays, normaliser, out, d_out, **options)
+    d_query, *others = binding._dot_product_attention_bwd_p.bind(*arrays, normaliser, out, d_out, **options)
     # No token reads these keys, and nothing is written of them.
     read = (told.segment_ids >= 0)[:, :, None, None]
-    return d_query, *(_summed(jnp.where(read, each, 0), key.shape[2]) for each in others[:2])
+    return d_query, *(jnp.where(read, each, 0) for each in others[:2])
 
 
 def _given(
@@ -150,15 +149,13 @@ def _given(
         "seed": 0,
         "dropout_rate": 0.0,
         "layout": binding.AttentionLayout.BTNH.value,
-        "score_mod": None,
+        **_SCORES_AS_THEY_ARE,
     }
     if not binding.check_compute_capability("9.0"):
         masked = {"mask_type": binding.MaskType.NO_MASK, "variadic_args": (True, False), "sliding_window_length": None}
         mask = causal_mask(told.segment_ids, pattern.window)
         bias = jnp.where(mask, 0, jnp.finfo(query.dtype).min / 2).astype(query.dtype)
         return (query, key, value, bias, *[nothing] * 6), options | masked
-    if _COUNTS_ALL_HEADS:
-        key, value = (jnp.repeat(each, query.shape[2] // each.shape[2], axis=2) for each in (key, value))
     offsets = (_offsets(told, each.shape[2] * each.shape[3]) for each in (query, key))
     packed = {
         "mask_type": binding.MaskType.PADDING_CAUSAL,
@@ -172,20 +169,6 @@ def _offsets(told: Reading, stride: int) -> jax.Array:
     """Where each stretch of all rows begins, in numbers of the array, and behind the last its end, ``[B, M + 1]``."""
     rows, length = told.segment_ids.shape
     begins = (told.begins + length * jnp.arange(rows, dtype=jnp.int32)[:, None]).reshape(-1)
-    ends = jnp.full(
-        rows, rows * length, jnp.int32
-    )  # one is read; the shape tells the binding how many places a row has
+    # One end is read; the shape tells the binding how many places a row has.
+    ends = jnp.full(rows, rows * length, jnp.int32)
     return stride * jnp.concatenate([begins, ends]).reshape(rows, MOST + 1)
-
-
-def _summed(values: jax.Array, heads: int) -> jax.Array:
-    """The gradient of keys that were repeated for the queries' heads."""
-    if values.shape[2] == heads:
-        return values
-    wide = values.reshape(*values.shape[:2], heads, -1, values.shape[3])
-    return wide.sum(axis=3, dtype=jnp.float32).astype(values.dtype)
-
-
-def _bound(primitive: Any, *arrays: jax.Array, **options: Any) -> Any:
-    known = options if _HAS_SCORE_MOD else {name: value for name, value in options.items() if name != "score_mod"}
-    return primitive.bind(*arrays, **known)

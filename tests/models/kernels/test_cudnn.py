@@ -125,9 +125,10 @@ def test_before_hopper_it_is_told_by_a_mask(monkeypatch):
     assert options["variadic_args"] == (True, False)
 
 
-def test_the_binding_takes_what_it_is_given():
-    taken = set(inspect.signature(binding._dot_product_attention_fwd_abstract).parameters)
+@pytest.mark.parametrize(("name", "more", "known"), [("fwd", 0, {"is_training": True}), ("bwd", 3, {})])
+def test_the_bindings_lowering_takes_what_it_is_given(name, more, known):
+    lowering = getattr(binding, f"_dot_product_attention_{name}_cuda_lowering")
     *arrays, _ = inputs(jnp.bfloat16)
-    _, options = cudnn._given(PATTERNS["plain"], *arrays, cudnn.read(jnp.asarray(SEGMENTS)))
-    assert set(options) - ({"score_mod"} - taken) <= taken
-    assert ("score_mod" in taken) == cudnn._HAS_SCORE_MOD
+    given, options = cudnn._given(PATTERNS["plain"], *arrays, cudnn.read(jnp.asarray(SEGMENTS)))
+    # It raises where one is missing or too many.
+    inspect.signature(lowering).bind("context", *given, *[None] * more, **options, **known)
