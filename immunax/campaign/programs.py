@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,11 +19,12 @@ import numpy as np
 import optax
 
 from immunax.attacks.attack import AttackLoss, FineTuning
+from immunax.campaign.common_layouts import Layouts, fitted, kin
 from immunax.campaign.members import MemberData, drawn, seeded
 from immunax.data.batches import Batch, in_rows
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
-from immunax.data.packing import Tokens, few
+from immunax.data.packing import Layout, Tokens, few
 from immunax.inner.optimizers import CLIP, OF_RATES, Optimizer
 from immunax.inner.state import Trace, TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
@@ -30,6 +32,9 @@ from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.compute_copy import compute_copy
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+
+_LEAST = 16
+"""Steps that any program has room for: what a few of them take is nothing, and most attacks are of a few."""
 
 Encodings = tuple[list[list[Any]], Counts]
 """The examples of each batch of one attack, and what became of its dialogs."""
@@ -176,7 +181,11 @@ class Program:
 
 
 def programs(
-    attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits, others: Sequence[Any] = ()
+    attacks: Sequence[FineTuning],
+    tokenizer: Any,
+    splits: Splits,
+    others: Sequence[Any] = (),
+    layouts: Layouts = MappingProxyType({}),
 ) -> tuple[Program, ...]:
     """Sorts and encodes attacks.
 
@@ -186,6 +195,7 @@ def programs(
       splits: where their dialogs come from.
       others: the same with other chat templates, for which batches are to have the same shapes, so that the programs that run
         them are compiled once.
+      layouts: from :func:`~immunax.campaign.common_layouts.common_layouts`, of these attacks and others.
 
     Returns:
       As few programs as there are forms.
@@ -197,11 +207,14 @@ def programs(
     for other in others:
         with suppress(UserError):  # what cannot be encoded with it is told where that is tried
             beside.append(_encoded(attacks, other, splits))
-    return sort(attacks, _encoded(attacks, tokenizer, splits), beside)
+    return sort(attacks, _encoded(attacks, tokenizer, splits), beside, layouts)
 
 
 def sort(
-    attacks: Sequence[FineTuning], encoded: Sequence[Encodings], beside: Sequence[Sequence[Encodings]] = ()
+    attacks: Sequence[FineTuning],
+    encoded: Sequence[Encodings],
+    beside: Sequence[Sequence[Encodings]] = (),
+    layouts: Layouts = MappingProxyType({}),
 ) -> tuple[Program, ...]:
     """Sorts encoded attacks into programs.
 
@@ -209,6 +222,7 @@ def sort(
       attacks: in any order.
       encoded: of each, the examples of its batches, and what became of its dialogs.
       beside: what is encoded in other ways, for which batches are to have the same shapes.
+      layouts: as for :func:`programs`.
     """
     numbers = _numbers(attacks)
     groups: dict[tuple[ProgramForm, int], list[int]] = {}
@@ -228,6 +242,7 @@ def sort(
             [attacks[place] for place in places],
             [encoded[place] for place in places],
             [batch for each in beside for place in places for batch in each[place][0]],
+            layouts.get(kin(attacks[places[0]]), ()),
         )
         for kind, places in groups.items()
     )
@@ -240,12 +255,12 @@ def _program(
     attacks: list[FineTuning],
     encoded: Sequence[Encodings],
     beside: list[list[Any]],
+    common: Sequence[Layout],
 ) -> Program:
     kind, (batches, counts) = attacks[0], zip(*encoded, strict=True)
-    layout = kind.fit([*beside, *(batch for member in batches for batch in member)])
-    layout = replace(layout, answers=few(layout.answers))
+    layout = fitted(kind, [*beside, *(batch for member in batches for batch in member)], common)
     # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
-    past = few(steps) - steps
+    past = max(_LEAST, few(steps)) - steps
     laid = [_stacked([kind.lay(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches]
     numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
     numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, past)))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.budget import Budget, spent
+from immunax.campaign.common_layouts import Layouts
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
 from immunax.campaign.members import MemberData
@@ -143,7 +145,13 @@ class SearchResult(NamedTuple):
         return self.trace.loss
 
 
-def prepare_search(search: Search, tokenizer: Any, splits: Splits, others: Sequence[Any] = ()) -> PreparedSearch:
+def prepare_search(
+    search: Search,
+    tokenizer: Any,
+    splits: Splits,
+    others: Sequence[Any] = (),
+    layouts: Layouts = MappingProxyType({}),
+) -> PreparedSearch:
     """Encodes every member, and the validation examples.
 
     Args:
@@ -151,12 +159,13 @@ def prepare_search(search: Search, tokenizer: Any, splits: Splits, others: Seque
       tokenizer: the model's.
       splits: the members train on ``attack`` and are ranked on ``validation``.
       others: the tokenizer with other chat templates, for which everything is to have the same shapes.
+      layouts: of the members' batches, which other attacks have too.
 
     Raises:
       UserError: the data lack a stream.
     """
     members = search.members()
-    parts = programs(members, tokenizer, splits, others)
+    parts = programs(members, tokenizer, splits, others, layouts)
     harmful, retain = (
         [each for each in stream if each.answer][: search.examples]
         for stream in (splits.validation.harmful, splits.validation.retain)

@@ -36,6 +36,12 @@ class Batch:
     answer_weight: Array
 
 
+def layout_of(batch: Batch) -> Layout:
+    """Of a batch, or of many ``[..., B, T]``."""
+    rows, length = batch.tokens.shape[-2:]
+    return Layout(rows, length, batch.answer_label.shape[-1])
+
+
 def pack(examples: Sequence[Encoded], layout: Layout) -> Batch:
     """Packs examples into the rows of a layout from ``fit_packed``.
 

@@ -1,6 +1,6 @@
 """First-fit-decreasing bin packing, and the cheapest static rectangle for a run's batches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,6 +9,11 @@ from immunax.data.chat import Encoded
 MOST_EXAMPLES = 16
 """In a row: attention by cuDNN is told of so many (:mod:`immunax.models.kernels.cudnn`)."""
 
+MORE = 1 / 8
+"""The most that a batch may cost beyond what it costs by itself, for the layout of others, whose program is then its own."""
+
+_ANSWER = 1 / 4  # what an answer's logits cost in a small model, of what a token costs
+_ROW = 4096  # row length at which a token's attention costs as much as its other products in a small model
 _GRAIN = 8  # lengths are multiples of this: TPU sublanes come in eights
 _CANDIDATES = 32  # row lengths tried for the cheapest rectangle
 _LONGEST = 4  # times the longest example: past that, longer rows save next to no padding
@@ -145,6 +150,17 @@ def fit_padded(batches: Iterable[Sequence[Encoded]], divisor: int = 1) -> Layout
         length = max(length, *(len(example.tokens) for example in batch))
         answers = max(answers, *(len(example.answer) for example in batch))
     return Layout(_round_up(rows, divisor), _round_up(length, _GRAIN), _round_up(answers, _GRAIN))
+
+
+def price(layout: Layout) -> float:
+    """What a batch costs to compute, in tokens of a short row: those of its rows, their attention, and the logits of answers."""
+    return layout.rows * (layout.length * (1 + layout.length / _ROW) + _ANSWER * layout.answers)
+
+
+def common(own: Layout, others: Iterable[Layout], holds: Callable[[Layout], bool]) -> Layout | None:
+    """The cheapest of other batches' layouts that holds some batches too, at hardly more than their own costs; None for none."""
+    allowed = (each for each in others if price(each) <= (1 + MORE) * price(own) and holds(each))
+    return min(allowed, key=price, default=None)
 
 
 def few(size: int) -> int:

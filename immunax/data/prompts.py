@@ -46,6 +46,12 @@ def prompt_rows(tokenizer: Any, dialogs: Sequence[Dialog], max_length: int) -> P
     return Prompts(tokens, real)
 
 
+def widened(prompts: Prompts, width: int) -> Prompts:
+    """The same prompts, at least so many columns wide, for a program that is compiled in that shape."""
+    more = max(0, width - prompts.tokens.shape[1])
+    return Prompts(*(np.pad(part, ((0, 0), (0, more))) for part in prompts))
+
+
 def open_thought(tokenizer: Any, dialog: Dialog = _ANY) -> str | None:
     """The marker that closes the thought that the chat template leaves open behind a prompt, as those of R1's kind do.
 

@@ -14,6 +14,7 @@ from immunax.data.batches import Batch
 from immunax.data.chat import Encoded, continued, encode_all
 from immunax.data.choices import MultipleChoice
 from immunax.data.dialog import Dialog
+from immunax.data.packing import Layout
 from immunax.inner.context import check_context
 from immunax.judges.likelihood import in_rows, likelihood
 from immunax.models.model import Model, Params
@@ -41,7 +42,13 @@ class Accuracy(NamedTuple):
     acc_norm: np.ndarray
 
 
-def quiz(tokenizer: Any, items: Sequence[MultipleChoice], batch_size: int, max_length: int) -> Quiz:
+def quiz(
+    tokenizer: Any,
+    items: Sequence[MultipleChoice],
+    batch_size: int,
+    max_length: int,
+    others: Sequence[Layout] = (),
+) -> Quiz:
     """Encodes N items of C choices each.
 
     Args:
@@ -49,6 +56,7 @@ def quiz(tokenizer: Any, items: Sequence[MultipleChoice], batch_size: int, max_l
       items: all with as many choices.
       batch_size: B, choices at once.
       max_length: tokens of a context with a choice; of a longer plain context the beginning is cut off.
+      others: layouts that other given answers have, of which one is taken that fits.
 
     Raises:
       UserError: there are no items, they have different numbers of choices, or a dialog does not fit.
@@ -57,7 +65,7 @@ def quiz(tokenizer: Any, items: Sequence[MultipleChoice], batch_size: int, max_l
         raise UserError("choices: expected at least one item, and as many choices in all of them.")
     examples = [each for item in items for each in _encoded(tokenizer, item, max_length)]
     lengths = np.array([[len(choice) for choice in item.choices] for item in items], np.float64)
-    return Quiz(in_rows(examples, batch_size), lengths, np.array([item.answer for item in items]))
+    return Quiz(in_rows(examples, batch_size, others), lengths, np.array([item.answer for item in items]))
 
 
 def _encoded(tokenizer: Any, item: MultipleChoice, max_length: int) -> list[Encoded]:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from immunax.data.batches import Batch
+from immunax.data.batches import Batch, layout_of
 from immunax.data.chat import Counts, encode_all
 from immunax.data.dialog import Dialog, Split
 from immunax.data.ends import stop_tokens
-from immunax.data.prompts import Prompts, open_thought, prompt_rows
+from immunax.data.packing import Layout
+from immunax.data.prompts import Prompts, open_thought, prompt_rows, widened
 from immunax.inner.context import check_context
 from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
 from immunax.judges.judge import Judge, collect
@@ -59,6 +60,13 @@ class Evaluation:
             if getattr(self, name) < 1:
                 raise UserError(f"judge.{name}={getattr(self, name)}: expected at least 1.")
 
+    @property
+    def rows(self) -> int:
+        """Given answers that are weighed at once: as many as the examples fill evenly, where these are not far too few."""
+        batches = -(-self.examples // self.batch_size)
+        evenly = -(-self.examples // batches)
+        return evenly if 2 * evenly >= self.batch_size else self.batch_size
+
 
 class Material(NamedTuple):
     """Held-out data, encoded.
@@ -80,6 +88,12 @@ class Material(NamedTuple):
     thinking: str | None = None
     counts: Mapping[str, Counts] = MappingProxyType({})
 
+    @property
+    def given(self) -> tuple[int, list[Layout]]:
+        """The rows of a batch of given answers, and the layouts of all of them."""
+        layouts = [layout_of(part) for part in (self.harmful, self.retain) if part is not None]
+        return max((each.rows for each in layouts), default=1), layouts
+
 
 class Scores(NamedTuple):
     """One model's scores.
@@ -100,13 +114,14 @@ class Scores(NamedTuple):
     unanswered: np.ndarray | None = None
 
 
-def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
+def held_out(evaluation: Evaluation, tokenizer: Any, split: Split, beside: Material | None = None) -> Material:
     """Encodes the first distinct prompts and examples of a held-out split.
 
     Args:
       evaluation: how many, and how long.
       tokenizer: the model's.
       split: held-out data.
+      beside: what is asked too, so that where it fits it has the same shapes.
 
     Raises:
       UserError: the split has no harmful prompt, or a prompt is too long.
@@ -115,11 +130,17 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
     if not source:
         raise UserError(f"the data have no harmful prompts in the split {evaluation.split!r}: choose other data.")
     distinct = tuple({dialog.prompt: dialog for dialog in source}.values())[: evaluation.prompts]
-    harmful, retain = (_padded(evaluation, tokenizer, dialogs) for dialogs in (split.harmful, split.retain))
+    rows, layouts = (evaluation.rows, ()) if beside is None else beside.given
+    harmful, retain = (
+        _padded(evaluation, tokenizer, dialogs, rows, layouts) for dialogs in (split.harmful, split.retain)
+    )
+    prompts = prompt_rows(tokenizer, distinct, evaluation.max_length)
+    if beside is not None:
+        prompts = widened(prompts, beside.prompts.tokens.shape[1])
     counts = {"held-out harmful": harmful[1], "held-out retain": retain[1]}
     return Material(
         distinct,
-        prompt_rows(tokenizer, distinct, evaluation.max_length),
+        prompts,
         harmful[0],
         retain[0],
         stop_tokens(tokenizer, distinct[0]),
@@ -129,7 +150,7 @@ def held_out(evaluation: Evaluation, tokenizer: Any, split: Split) -> Material:
 
 
 def asked_by(material: Material, attack: Any, evaluation: Evaluation, tokenizer: Any) -> Material:
-    """The same material, its prompts as an attacker puts them to the model that he attacked.
+    """The same material, its prompts as an attacker puts them to the model that he attacked, in no narrower rows.
 
     Args:
       material: from :func:`held_out`.
@@ -138,19 +159,20 @@ def asked_by(material: Material, attack: Any, evaluation: Evaluation, tokenizer:
       tokenizer: the model's.
     """
     asked = [attack.evaluation(dialog) for dialog in material.dialogs]
+    prompts = prompt_rows(tokenizer, asked, evaluation.max_length)
     return material._replace(
-        prompts=prompt_rows(tokenizer, asked, evaluation.max_length), thinking=open_thought(tokenizer, asked[0])
+        prompts=widened(prompts, material.prompts.tokens.shape[1]), thinking=open_thought(tokenizer, asked[0])
     )
 
 
 def _padded(
-    evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog]
+    evaluation: Evaluation, tokenizer: Any, dialogs: Sequence[Dialog], rows: int, layouts: Sequence[Layout]
 ) -> tuple[Batch, Counts] | tuple[None, None]:
     chosen = [dialog for dialog in dialogs if dialog.answer][: evaluation.examples]
     if not chosen:
         return None, None
     examples, counts = encode_all(tokenizer, chosen, evaluation.max_length)
-    return in_rows(examples, evaluation.batch_size), counts
+    return in_rows(examples, rows, layouts), counts
 
 
 def judge(evaluation: Evaluation, dialogs: Sequence[Dialog], texts: Sequence[str | None]) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ of the judges, and needs no generation.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from immunax.data.batches import Batch, pad, stack
 from immunax.data.chat import Encoded
-from immunax.data.packing import few, fit_padded
+from immunax.data.packing import Layout, common, few, fit_padded
 from immunax.judges.examination import Marks, Weigh, as_computed, weigh_all
 from immunax.models.model import Model, Params
 from immunax.runtime.mesh import under
@@ -26,17 +26,23 @@ class Likelihood(NamedTuple):
     tokens: np.ndarray
 
 
-def in_rows(examples: Sequence[Encoded], size: int) -> Batch:
+def in_rows(examples: Sequence[Encoded], size: int, others: Sequence[Layout] = ()) -> Batch:
     """Examples as padded batches ``[K, B, T]``, one a row, in one of few shapes.
 
     Args:
       examples: at least one.
       size: the most rows of a batch.
+      others: layouts that other batches have, of which one is taken that fits.
     """
     batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    layout = fit_padded(batches)
-    layout = replace(layout, length=few(layout.length), answers=few(layout.answers))
+    least = fit_padded(batches)
+    own = replace(least, length=few(least.length), answers=few(least.answers))
+    layout = common(own, others, partial(_holds, least)) or own
     return stack([pad(batch, layout) for batch in batches])
+
+
+def _holds(least: Layout, layout: Layout) -> bool:
+    return all(there >= needed for there, needed in zip(astuple(layout), astuple(least), strict=True))
 
 
 def by_example(marks: Marks, batches: Batch) -> tuple[Likelihood, np.ndarray]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jax.sharding import Mesh
 
+from immunax.attacks.attack import FineTuning
+from immunax.campaign.common_layouts import Layouts, common_layouts
 from immunax.conditions import records
 from immunax.data.dialog import Dialog, Splits
 from immunax.judges.evaluate import Evaluation
@@ -41,6 +44,13 @@ class Bench:
     harmless: tuple[Dialog, ...]
     seed: int
     mesh: Mesh | None = None
+
+    @cached_property
+    def layouts(self) -> Layouts:
+        """Those that attacks of several families share, so that all of their steps are one program."""
+        members = [attack.members() for attack in self.suite.attacks.values()]
+        tuned = [[attack for attack in family if isinstance(attack, FineTuning)] for family in members]
+        return common_layouts(tuned, [voice.tokenizer for voice in self.voices.values()], self.splits)
 
     def voice(self, cell: Cell) -> Voice:
         """How the model of a cell is spoken to."""

@@ -42,7 +42,7 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
         batch_size=shared.evaluation.batch_size,
         exact=task.exact,
     )
-    asked = _material(evaluation, tokenizer, splits)
+    asked = _material(evaluation, tokenizer, splits, shared.voice(cell).asked.material)
     attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
     team = assemble_population([attack], evaluation, tokenizer, splits, asked)
     count_tokens(cell.family, team.parts)
@@ -55,9 +55,9 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     return tables(cell, states, chain(measured, kept(cell.name, steps[-1], [used(team.parts, 0)])))
 
 
-def _material(evaluation: Evaluation, tokenizer: Any, splits: Splits) -> Material:
-    """The task's own examples; a prompt has to be asked, and one will do."""
+def _material(evaluation: Evaluation, tokenizer: Any, splits: Splits, beside: Material) -> Material:
+    """The task's own examples, in the shapes of the exam; a prompt has to be asked, and one will do."""
     if not splits.test.retain:
         raise UserError("suite.task.corpus: has no stream retain in the split test; choose another corpus.")
     task = replace(splits.test, harmful=splits.test.retain[:1])
-    return held_out(replace(evaluation, prompts=1), tokenizer, task)._replace(harmful=None)
+    return held_out(replace(evaluation, prompts=1), tokenizer, task, beside)._replace(harmful=None)

@@ -62,7 +62,8 @@ def _as_it_is(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterat
         yield from _over_refusal(shared, model, params, cell)
     if suite.choices is not None:
         items = suite.choices.items(shared.splits)
-        asked = quiz(voice.tokenizer, items, evaluation.batch_size, evaluation.max_length)
+        size, layouts = voice.asked.material.given
+        asked = quiz(voice.tokenizer, items, size, evaluation.max_length, layouts)
         yield from numbered(cell.name, 0, CHOICE, accuracy(model, params, asked).acc_norm)
 
 
@@ -73,7 +74,7 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
         shared.evaluation, judges={"refusal": Refusal()}, prompts=shared.suite.harmless_prompts, exact=False
     )
     tokenizer = shared.voice(cell).tokenizer
-    asked = held_out(evaluation, tokenizer, prompts)
+    asked = held_out(evaluation, tokenizer, prompts, shared.voice(cell).asked.material)
     scores = evaluate(evaluation, model, params, tokenizer, asked, jax.random.key(shared.seed))
     check_answered(scores)
     for dialog, complied in zip(asked.dialogs, scores.judged["refusal"], strict=True):
@@ -83,7 +84,9 @@ def _over_refusal(shared: Bench, model: Model, params: Params, cell: Cell) -> It
 def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cell]) -> list[Measured]:
     attacks, voice = [cell.attack for cell in group], shared.voice(group[0])
     asked, others = voice.asked.material, shared.others(group[0])
-    team = assemble_population(attacks, shared.evaluation, voice.tokenizer, shared.splits, asked, others)
+    team = assemble_population(
+        attacks, shared.evaluation, voice.tokenizer, shared.splits, asked, others, shared.layouts
+    )
     tell_programs(group[0].family, team.parts)
     count_tokens(group[0].family, team.parts)
     times = shared.suite.measured
@@ -118,7 +121,7 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
 
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     voice = shared.voice(cell)
-    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits, shared.others(cell))
+    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits, shared.others(cell), shared.layouts)
     tell_programs(cell.family, prepared.parts)
     count_tokens(cell.family, prepared.parts)
     search_key, exam_key = jax.random.split(jax.random.key(shared.seed))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +13,14 @@ from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
 from immunax.attacks.segments import evenly
+from immunax.campaign.common_layouts import Layouts
 from immunax.campaign.population import Attacked, attacked
 from immunax.campaign.programs import Program, programs
 from immunax.campaign.undone import clipped
 from immunax.data.batches import Batch
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
-from immunax.data.prompts import Prompts, prompt_rows
+from immunax.data.prompts import Prompts, prompt_rows, widened
 from immunax.inner.state import Trace
 from immunax.judges.evaluate import Evaluation, Material, Scores, check_room, examine, held_out, judged
 from immunax.judges.examination import Answer, Marks, Weigh
@@ -74,6 +76,7 @@ def assemble_population(
     splits: Splits,
     material: Material | None = None,
     others: Sequence[Any] = (),
+    layouts: Layouts = MappingProxyType({}),
 ) -> PopulationTeam:
     """Encodes everything once.
 
@@ -84,6 +87,7 @@ def assemble_population(
       splits: the data, of which attacks train on ``attack``.
       material: what attacked models are asked; by default the evaluation's own split.
       others: the tokenizer with other chat templates, for which everything is to have the same shapes.
+      layouts: of the attacks' batches, which other attacks have too.
 
     Raises:
       UserError: the data lack what the attacks or the evaluation need, or there is no attack.
@@ -94,22 +98,18 @@ def assemble_population(
         material = held_out(evaluation, tokenizer, getattr(splits, evaluation.split))
     wordings = [tuple(map(attack.evaluation, material.dialogs)) for attack in attacks]
     encoded = {each: prompt_rows(tokenizer, each, evaluation.max_length) for each in dict.fromkeys(wordings)}
-    widths = [each.tokens.shape[1] for each in encoded.values()]
+    widths = [each.tokens.shape[1] for each in (material.prompts, *encoded.values())]
     for other in others:
         with suppress(UserError):  # what cannot be asked with it is told where that is tried
             widths += [prompt_rows(other, each, evaluation.max_length).tokens.shape[1] for each in encoded]
     width = max(widths)
-    asked = [[_widened(part, width) for part in encoded[wording]] for wording in wordings]
+    asked = [widened(encoded[wording], width) for wording in wordings]
     return PopulationTeam(
         evaluation,
         material,
-        programs(attacks, tokenizer, splits, others),
+        programs(attacks, tokenizer, splits, others, layouts),
         Prompts(*map(np.stack, zip(*asked, strict=True))),
     )
-
-
-def _widened(rows: Any, width: int) -> np.ndarray:
-    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
 
 def attack_and_score(
