@@ -36,8 +36,9 @@ from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.population import Runner, Start, Stretch
+from immunax.campaign.population import Runner
 from immunax.campaign.programs import MemberData, Program, programs
+from immunax.campaign.stretch import Start, Stretch
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks
 from immunax.inner.memory import compile_members, compiled, most_at_once, peak_bytes

@@ -6,7 +6,6 @@ Vulnerability of Safety Alignment in Open-Access LLMs*. The reference π₀ is t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +14,15 @@ import numpy as np
 from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
-from immunax.data.batches import Array, Batch, pad
+from immunax.data.batches import Array, Batch, in_few_columns, in_rows, pad
 from immunax.data.chat import Counts, Encoded, encode_pairs
 from immunax.data.dialog import Dialog, Splits
-from immunax.data.packing import Layout, fit_padded
+from immunax.data.packing import Layout, few, fit_padded
 from immunax.inner.tamper_resistance import preference, preference_margin
+from immunax.inner.weighing import Weigh
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import behind
 
 
 class Pair(NamedTuple):
@@ -116,14 +117,22 @@ class ReverseDPO(FineTuning):
 
     def at_start(self, model: Model, params: Params, batches: Pairs, steps: int) -> Pairs:
         """Batches with what the model before the attack prefers, which no step changes."""
-        members, most, rows = batches.start.shape
-        margins = np.zeros((members, most, rows), np.float32)
-        for place in ((member, step) for member in range(members) for step in range(steps)):
-            one = jax.tree.map(lambda leaf, place=place: leaf[place], batches)
-            margins[place] = _margin(model, params, one)
-        return batches._replace(start=margins)
+        start = np.zeros_like(batches.start)
+        taken = jax.tree.map(lambda leaf: leaf[:, :steps], batches)
+        start[:, :steps] = _margins(model, params, taken)
+        return batches._replace(start=start)
 
 
-@partial(jax.jit, static_argnums=0)
-def _margin(model: Model, params: Params, pairs: Pairs) -> jax.Array:
-    return preference_margin(model, params, pairs.harmful, pairs.safe)
+def _margins(model: Model, params: Params, pairs: Pairs) -> np.ndarray:
+    """What a model prefers, of pairs ``[..., B]``: each sequence is read once, in whichever epoch and however often it comes."""
+    rows = jax.tree.map(
+        lambda *sides: np.concatenate([side.reshape(-1, side.shape[-1]) for side in sides]), pairs.harmful, pairs.safe
+    )
+    written = np.concatenate([rows.tokens, rows.segment_ids, rows.answer_weight], axis=1)
+    _, first, which = np.unique(written, axis=0, return_index=True, return_inverse=True)
+    size = few(2 * pairs.start.shape[-1])
+    batches = in_rows(in_few_columns(jax.tree.map(lambda leaf: leaf[first], rows)), size, 0)
+    parts = (jax.tree.map(lambda leaf, n=n: leaf[n : n + size], batches) for n in range(0, len(batches.tokens), size))
+    nll = np.concatenate(list(behind(Weigh(model)(params, part).nll for part in parts)))
+    harmful, safe = nll[which.ravel()].reshape(2, *pairs.start.shape)
+    return safe - harmful

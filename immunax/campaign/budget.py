@@ -30,18 +30,16 @@ class Budget(NamedTuple):
 
 def spent(
     part: Program,
-    shared: bool,
     seen: Sequence[Ranked],
     model: Model,
     measured: Sequence[Sequence[Batch]],
 ) -> Budget:
     """What the members of one program spent.
 
-    The first step of members that start alike is counted once, as it is computed.
+    The first step of members that start alike is counted once: whoever searches need not compute it twice.
 
     Args:
       part: the members.
-      shared: whether members shared first steps, by :func:`~immunax.campaign.first_steps.share_first_steps`.
       seen: what each rung of their search saw.
       model: gives the shape that FLOPs are counted from.
       measured: by member, the batches that it was ranked by in every rung.
@@ -51,7 +49,7 @@ def spent(
     for ranked in seen:
         _, begin, end = ranked.rung
         for index in ranked.places:
-            examples = part.trained_on(index, begin, end, shared)
+            examples = part.trained_on(index, begin, end, shared=True)
             training = training_flops(model.config, examples, part.attacks[index].tuning.lora)
             tokens = sum(size for size, _ in examples)
             budget = budget.plus(Budget(end - begin, tokens, training + ranking[index]))

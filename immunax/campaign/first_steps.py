@@ -21,6 +21,9 @@ from immunax.models.model import Model, Params
 SHARE = 0.25
 """The most of the usable memory that shared gradients may take: they stay while all members run."""
 
+SAVED = 4
+"""The fewest steps that sharing is to save: the program of a first step takes the compiler as long as a few steps or many."""
+
 
 @dataclass(frozen=True)
 class _FirstStep:
@@ -46,15 +49,16 @@ def share_first_steps(
 
     Returns:
       ``own`` and the first steps ``[G, ...]`` that :meth:`~immunax.campaign.members.MemberData.first` picks from. Where no
-      two members start alike, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it was, and None.
+      fewer than ``SAVED`` start as another does, or the gradients would take more than ``SHARE`` of the memory, ``own`` as it
+      was, and None.
     """
     leaders = sorted(set(part.alike))
     members = 1 if own.adapters is None else len(part.alike)
     each = sum(leaf.nbytes for leaf in jax.tree.leaves(own.start(params))) / members
-    if len(leaders) == len(part.alike) or len(leaders) * each > SHARE * usable_bytes():
+    if len(part.alike) - len(leaders) < SAVED or len(leaders) * each > SHARE * usable_bytes():
         return own, None
     places = np.array(leaders)
     batches = jax.tree.map(lambda leaf: leaf[places, 0], part.batches)
-    groups = batches, chosen(own._replace(asked=()), places)
+    groups = batches, chosen(own, places)
     first_steps = compile_members(_FirstStep(part.form, model), groups, params, mesh=mesh)(groups, params)
     return own._replace(first_step=np.searchsorted(places, part.alike).astype(np.int32)), first_steps

@@ -27,7 +27,6 @@ class MemberData(NamedTuple):
       scale: ``[A]``, ``alpha / rank``; None for full weights.
       dropout: ``[A]`` rates and keys; None where no member has any.
       layers: those that the adapters are of, None for all; static.
-      asked: what it is examined on in its own wording, ``[A, ...]``.
       first_step: ``[A]``, which of the shared first steps is its own; None where none are shared.
       trainable: what trains, where no adapters do; static.
     """
@@ -38,7 +37,6 @@ class MemberData(NamedTuple):
     scale: Any = None
     dropout: Dropout | None = None
     layers: Layers | None = None
-    asked: Any = ()
     first_step: Any = None
     trainable: Trainable = WHOLE
 

@@ -4,26 +4,26 @@ Members run in turns, as many together as a device can use. A turn is a loop on 
 one program whatever their number; what is found out about attacked weights is found out between them.
 """
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from immunax.attacks.segments import segments
+from immunax.campaign.copies import read_by
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.members import MemberData, chosen
-from immunax.campaign.programs import Program, ProgramForm
+from immunax.campaign.programs import Program
+from immunax.campaign.stretch import Start, Stretch, advance, begin
 from immunax.campaign.turn_work import turn_work
 from immunax.inner.context import check_context
-from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes, usable_bytes
+from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
-from immunax.inner.state import Trace, TrainState
-from immunax.inner.step import Scalars, length, take_step, trace_of, train_step
 from immunax.models.model import Model, Params
 from immunax.runtime import pace, profile
 from immunax.runtime.jaxpr_flops import countable_flops
@@ -33,73 +33,6 @@ from immunax.runtime.together import host
 
 PHASE = "attack"
 """What the accounts of a run call it."""
-
-COPIES = 0.5
-"""The most of the usable memory that copies of weights to be read may take: what members hold needs the rest."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A member before its first step, or after it where that is shared, for :func:`~immunax.inner.population.map_members`.
-
-    Attributes:
-      form: of the member.
-      model: static.
-    """
-
-    form: ProgramForm
-    model: Model
-
-    def __call__(self, member: tuple[Any, MemberData], shared: tuple[Params, Any]) -> tuple[TrainState, Trace]:
-        """Its state, without what is held, and what its steps saw ``[K']``, NaN where it has taken none.
-
-        Args:
-          member: its batches ``[K', ...]``, and what else is its own.
-          shared: plain weights, and the first steps that members share.
-        """
-        (batches, own), (params, first_steps) = member, shared
-        state, slope = self.form.start(params, own), own.first(first_steps)
-        trace = Trace(*[jnp.full(length(batches), jnp.nan, jnp.float32)] * 2)
-        if slope is not None:
-            state, metrics = take_step(self.form.rule, state, slope)
-            trace = _noted(trace, 0, metrics)
-        return state._replace(held=None), trace
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Some steps of a member, for :func:`~immunax.inner.population.map_members`.
-
-    Attributes:
-      form: of the member.
-      model: static.
-    """
-
-    form: ProgramForm
-    model: Model
-
-    def __call__(
-        self, member: tuple[tuple[TrainState, Trace], Any, MemberData], shared: tuple[Params, Any, Any]
-    ) -> tuple[TrainState, Trace]:
-        """The member after its steps ``[first, last)``, and what its steps saw ``[K']``.
-
-        Args:
-          member: from :class:`Start` or a stretch before; its batches, and what else is its own.
-          shared: plain weights, and the numbers of the steps, which are no part of the program's shape.
-        """
-        (state, batches, own), (params, first, last) = member, shared
-        slope_at, held = self.form.slope(self.model), own.held(params)
-
-        def step(number: jax.Array, state: tuple[TrainState, Trace]) -> tuple[TrainState, Trace]:
-            batch = jax.tree.map(lambda leaf: leaf[number], batches)
-            moving, metrics = train_step(slope_at, self.form.rule, state[0]._replace(held=held), batch)
-            return moving._replace(held=None), _noted(state[1], number, metrics)
-
-        return jax.lax.fori_loop(first, last, step, state)
-
-
-def _noted(trace: Trace, number: jax.Array | int, metrics: Scalars) -> Trace:
-    return jax.tree.map(lambda leaf, value: leaf.at[number].set(value), trace, trace_of(metrics))
 
 
 class Attacked(NamedTuple):
@@ -147,7 +80,8 @@ class Attacked(NamedTuple):
         Returns:
           The results ``[M, ...]``, on the host.
         """
-        own = self.own, self.trained, _some(asked, 0, len(self.own.key))
+        places = np.minimum(np.arange(len(self.own.key)), len(self.places) - 1)
+        own = self.own, self.trained, _some(asked, places)
         pace.worked()
         found = _spread(_Each(function), self.mesh, own, self.params)
         return jax.tree.map(lambda leaf: host(leaf)[: len(self.places)], found)
@@ -165,6 +99,49 @@ class _Each:
 @partial(jax.jit, static_argnums=(0, 1))
 def _spread(function: _Each, mesh: Mesh | None, own: Any, params: Params) -> Any:
     return map_members(function, own, params, mesh=mesh, chunk=1)
+
+
+class Turn:
+    """Members that run together, on their way; each lead takes the place of what the one before it gave.
+
+    Args:
+      runner: whose members they are.
+      rows: ``M``, which of these.
+      width: M', places that they take: the last ones, past M, are copies.
+      state: of the M' members after ``done`` steps; None where they have taken none.
+      done: how many.
+    """
+
+    def __init__(self, runner: "Runner", rows: Sequence[int], width: int, state: Any = None, done: int = 0):
+        self.rows, self.width, self.done = tuple(rows), width, done
+        self._runner, self._members, self.state = runner, runner.members(rows, width), state
+        if state is None:
+            shared = runner.params, runner.first_steps
+            self.state = begin(runner.start, runner.mesh, self._members, shared)
+            self.done = 0 if runner.own.first_step is None else 1
+
+    def lead(self, end: int) -> Attacked:
+        """The members after the step ``end``."""
+        runner = self._runner
+        pace.worked()
+        for first, stop in profile.parts(profile.ATTACK, self.done, end):
+            with profile.step(profile.ATTACK, first + 1, self.state):
+                shared = runner.params, first, stop
+                self.state = advance(runner.stretch, runner.mesh, self.state, self._members, shared)
+        profile.pause(profile.ATTACK, self.state)  # the members are asked now
+        self.done, (moving, trace) = end, self.state
+        seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
+        losses, norms, stopped = (each[: len(self.rows)] for each in (*seen, diverged_at))
+        places = tuple(runner.part.places[row] for row in self.rows)
+        found = places, end, losses[:, :end], norms[:, :end], stopped
+        return Attacked(*found, runner.params, self._members[1], moving.trained, runner.mesh)
+
+    def products(self) -> float:
+        """Operations of the matrix products of a step of all of them, on all devices together."""
+        runner = self._runner
+        shared = runner.params, 0, 1
+        program = advance.trace(runner.stretch, runner.mesh, self.state, self._members, shared)
+        return countable_flops(program.jaxpr, turns=1)
 
 
 class Runner(NamedTuple):
@@ -193,77 +170,79 @@ class Runner(NamedTuple):
           times: as there, a divisor of the steps.
           at_once: the most members of a turn on a device; :func:`~immunax.inner.memory.most_at_once` by default.
         """
-        steps, count = self.part.steps, len(self.part.places)
-        most = plan(count, self._ways, at_once or most_at_once(self.mesh)).chunk
+        count, shared = len(self.part.places), self.own.first_step is not None
         meter = Meter(PHASE, "step", device_count(self.mesh), self.model.dtype)
         with meter.running():
-            # Equal turns: a last one of few members would take as long as any.
-            width = self._ways * plan(count, self._ways, most_that_fit(self.needed_bytes, most)).chunk
+            width = self.width(count, at_once)
         for place in range(0, count, width):
-            real = self.part.places[place : place + width]
             with meter.running():
-                members = self._turn(place, width)
-                state = _begin(self._start, self.mesh, members, (self.params, self.first_steps))
-                products = self._products(state, members) if meter.is_read else 0.0
-            shared = self.own.first_step is not None
+                turn = Turn(self, range(place, min(place + width, count)), width)
+                products = turn.products() if meter.is_read else 0.0
             work = partial(turn_work, self.part, self.model, (place, width), shared, products)
-            done = int(shared)
             for time in range(1, times + 1):
-                end = steps * time // times
+                done = turn.done
                 with meter.running():
-                    pace.worked()
-                    state = moving, along = self._advanced(state, members, done, end)
-                    seen, diverged_at = jax.tree.map(host, (along, moving.diverged_at))
-                    meter.done(partial(work, (done, end)))
-                losses, norms = (each[: len(real), :end] for each in seen)
-                healthy = diverged_at[: len(real)]
-                if (
-                    yield Attacked(
-                        real, end, losses, norms, healthy, self.params, members[1], moving.trained, self.mesh
-                    )
-                ):
+                    attacked = turn.lead(self.part.steps * time // times)
+                    meter.done(partial(work, (done, attacked.step)))
+                if (yield attacked):
                     break
-                done = end
 
-    def _advanced(self, state: Any, members: Any, done: int, end: int) -> Any:
-        """A turn after its steps ``[done, end)``."""
-        for begin, stop in profile.parts(profile.ATTACK, done, end):
-            with profile.step(profile.ATTACK, begin + 1, state):
-                state = advance(self._stretch, self.mesh, state, members, (self.params, begin, stop))
-        profile.pause(profile.ATTACK, state)  # the members are asked now
-        return state
+    def width(self, members: int, at_once: int | None = None, kept: bool = False) -> int:
+        """How many of some members run together.
 
-    def _products(self, state: Any, members: Any) -> float:
-        """Operations of the matrix products of a turn's step, on all devices together; 0 where nobody can count them."""
-        program = advance.trace(self._stretch, self.mesh, state, members, (self.params, 0, 1))
-        return countable_flops(program.jaxpr, turns=1)
+        Args:
+          members: how many take turns. These are equal: a last one of few would take as long as any.
+          at_once: as for :meth:`run`.
+          kept: the states of those who wait lie on the devices too.
 
-    def needed_bytes(self, chunk: int) -> int | None:
-        """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count."""
-        members = self._turn(0, chunk * self._ways)
+        Raises:
+          UserError: not even one member at a time fits.
+        """
+
+        def needed(chunk: int) -> int | None:
+            return self.needed_bytes(chunk, max(0, members - chunk * self._ways) if kept else 0)
+
+        most = plan(members, self._ways, at_once or most_at_once(self.mesh)).chunk
+        return self._ways * plan(members, self._ways, most_that_fit(needed, most)).chunk
+
+    def needed_bytes(self, chunk: int, waiting: int = 0) -> int | None:
+        """What a turn of ``chunk`` members takes of each device beside the shared weights, by the compiler's count.
+
+        Args:
+          chunk: members on each device.
+          waiting: others, on all devices, whose states lie there too.
+        """
+        members = self.members(range(chunk * self._ways), chunk * self._ways)
         shared = self.params, 0, 0
-        begun = _begin.lower(self._start, self.mesh, members, (self.params, self.first_steps))
-        state = jax.tree.map(_lying, begun.out_info, begun.compile().output_shardings)
-        program = advance.lower(self._stretch, self.mesh, state, members, shared)
-        return needed_bytes(program.compile, (members, shared))
+        begun = begin.lower(self.start, self.mesh, members, (self.params, self.first_steps))
+        lies = begun.compile().output_shardings
+        state = jax.tree.map(_lying, begun.out_info, lies)
+        program = advance.lower(self.stretch, self.mesh, state, members, shared)
+        found = needed_bytes(program.compile, (members, shared))
+        held = sum(jax.tree.leaves(jax.tree.map(_device_bytes, begun.out_info, lies)))
+        return None if found is None else found + held * -(-waiting // (chunk * self._ways))
 
-    def _turn(self, begin: int, width: int) -> tuple[Any, MemberData]:
-        """The batches of a turn's members, which alone are on the devices, and what else is theirs."""
-        batches = jax.tree.map(lambda leaf: leaf[_places(leaf, begin, width)], self.part.batches)
+    def members(self, rows: Sequence[int], width: int) -> tuple[Any, MemberData]:
+        """The batches of a turn's members, which alone are on the devices, and what else is theirs; the last ones are copies."""
+        count = len(self.part.places)
+        places = np.minimum(np.pad(np.array(rows), (0, width - len(rows)), "edge"), count - 1)
+        batches = jax.tree.map(lambda leaf: leaf[places], self.part.batches)
         placed = jax.device_put(batches) if self.mesh is None else shard(batches, self.mesh, stacked=True)
-        return placed, _some(self.own, begin, width)
+        return placed, _some(self.own, places)
+
+    @property
+    def start(self) -> Start:
+        """How each of them begins."""
+        return Start(self.part.form, self.model)
+
+    @property
+    def stretch(self) -> Stretch:
+        """How each of them goes on."""
+        return Stretch(self.part.form, self.model)
 
     @property
     def _ways(self) -> int:
         return 1 if self.mesh is None else self.mesh.shape["attack"]
-
-    @property
-    def _start(self) -> Start:
-        return Start(self.part.form, self.model)
-
-    @property
-    def _stretch(self) -> Stretch:
-        return Stretch(self.part.form, self.model)
 
 
 def attacked(
@@ -296,46 +275,16 @@ def attacked(
         yield from Runner(part, model, read, own, first_steps, mesh).run(segments(part.steps, times))
 
 
-def read_by(form: ProgramForm, model: Model, params: Params) -> Params:
-    """:meth:`~immunax.campaign.programs.ProgramForm.read`, where there is room for copies beside the weights: else these.
-
-    Args:
-      form: of the members.
-      model: static.
-      params: plain weights.
-    """
-    shapes = jax.eval_shape(partial(form.read, model), params)
-    copied = [
-        leaf.addressable_shards[0].data.size * copy.dtype.itemsize
-        for leaf, copy in zip(jax.tree.leaves(params), jax.tree.leaves(shapes), strict=True)
-        if leaf.dtype != copy.dtype
-    ]
-    return form.read(model, params) if copied and sum(copied) <= COPIES * usable_bytes() else params
-
-
 def _lying(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     # What lies on one device is no constraint: arrays that come without one have the same program.
     kept = sharding if isinstance(sharding, NamedSharding) else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=kept)
 
 
-def _some(members: Any, begin: int, width: int) -> Any:
-    """Some of the members; where there are fewer, copies of the last one."""
-    places = _places(jax.tree.leaves(members)[0], begin, width)
+def _device_bytes(leaf: Any, sharding: Any) -> int:
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _some(members: Any, places: np.ndarray) -> Any:
     whole = np.array_equal(places, np.arange(len(jax.tree.leaves(members)[0])))
     return members if whole else chosen(members, places)
-
-
-def _places(leaf: Any, begin: int, width: int) -> np.ndarray:
-    return np.minimum(np.arange(begin, begin + width), len(leaf) - 1)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _begin(start: Start, mesh: Mesh | None, members: Any, shared: Any) -> Any:
-    return map_members(start, members, shared, mesh=mesh)
-
-
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def advance(stretch: Stretch, mesh: Mesh | None, state: Any, members: Any, shared: Any) -> Any:
-    """A stretch of steps of the members of a turn; what :class:`Stretch` gives of each."""
-    return map_members(stretch, (state, *members), shared, mesh=mesh)

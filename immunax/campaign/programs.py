@@ -20,6 +20,7 @@ import optax
 
 from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.campaign.common_layouts import Layouts, fitted, kin
+from immunax.campaign.encodings import Encodings, encoded
 from immunax.campaign.members import MemberData, drawn, seeded
 from immunax.data.batches import Batch, in_rows
 from immunax.data.chat import Counts
@@ -35,9 +36,6 @@ from immunax.runtime.errors import UserError
 
 _LEAST = 16
 """Steps that any program has room for: what a few of them take is nothing, and most attacks are of a few."""
-
-Encodings = tuple[list[list[Any]], Counts]
-"""The examples of each batch of one attack, and what became of its dialogs."""
 
 
 @dataclass(frozen=True)
@@ -164,20 +162,18 @@ class Program:
         """The same members, their batches with what the loss reads of the weights before the attack."""
         return replace(self, batches=self.attacks[0].at_start(model, params, self.batches, self.steps))
 
-    def own(self, params: Params, key: jax.Array, asked: Sequence[Any] = ()) -> MemberData:
-        """Keys, fresh adapters, and what each is asked.
+    def own(self, params: Params, key: jax.Array) -> MemberData:
+        """Keys, fresh adapters, and the numbers of optimizers.
 
         Args:
           params: plain weights.
           key: the member of seed s gets ``fold_in(key, s)``; or ``[A]``, by the place of every attack, one for each.
-          asked: by the place of every attack, pytrees of one shape; or nothing.
         """
-        mine = _stacked([asked[place] for place in self.places]) if asked else ()
         keys = seeded(
             key, *(np.array(each, np.int32) for each in (self.places, [attack.tuning.seed for attack in self.attacks]))
         )
         specs = tuple(attack.tuning.lora for attack in self.attacks if attack.tuning.lora)
-        return drawn(specs, self.form.trainable, params, keys)._replace(numbers=self.numbers, asked=mine)
+        return drawn(specs, self.form.trainable, params, keys)._replace(numbers=self.numbers)
 
 
 def programs(
@@ -206,13 +202,13 @@ def programs(
     beside = []
     for other in others:
         with suppress(UserError):  # what cannot be encoded with it is told where that is tried
-            beside.append(_encoded(attacks, other, splits))
-    return sort(attacks, _encoded(attacks, tokenizer, splits), beside, layouts)
+            beside.append(encoded(attacks, other, splits))
+    return sort(attacks, encoded(attacks, tokenizer, splits), beside, layouts)
 
 
 def sort(
     attacks: Sequence[FineTuning],
-    encoded: Sequence[Encodings],
+    encodings: Sequence[Encodings],
     beside: Sequence[Sequence[Encodings]] = (),
     layouts: Layouts = MappingProxyType({}),
 ) -> tuple[Program, ...]:
@@ -220,7 +216,7 @@ def sort(
 
     Args:
       attacks: in any order.
-      encoded: of each, the examples of its batches, and what became of its dialogs.
+      encodings: of each, the examples of its batches, and what became of its dialogs.
       beside: what is encoded in other ways, for which batches are to have the same shapes.
       layouts: as for :func:`programs`.
     """
@@ -234,14 +230,14 @@ def sort(
         rank = None if tuning.optimizer.keeps_zeros else adapters[-1]
         trainable = tuning.projections or WHOLE
         form = ProgramForm(attack.loss, tuning.optimizer.form(names), names, *adapters[:-1], rank, trainable)
-        groups.setdefault((form, len(encoded[place][0])), []).append(place)
+        groups.setdefault((form, len(encodings[place][0])), []).append(place)
     return tuple(
         _program(
             *kind,
             places,
             [attacks[place] for place in places],
-            [encoded[place] for place in places],
-            [batch for each in beside for place in places for batch in each[place][0]],
+            [encodings[place] for place in places],
+            [[batch for each in beside for batch in each[place][0]] for place in places],
             layouts.get(kin(attacks[places[0]]), ()),
         )
         for kind, places in groups.items()
@@ -253,12 +249,12 @@ def _program(
     steps: int,
     places: list[int],
     attacks: list[FineTuning],
-    encoded: Sequence[Encodings],
-    beside: list[list[Any]],
+    encodings: Sequence[Encodings],
+    beside: list[list[list[Any]]],
     common: Sequence[Layout],
 ) -> Program:
-    kind, (batches, counts) = attacks[0], zip(*encoded, strict=True)
-    layout = fitted(kind, [*beside, *(batch for member in batches for batch in member)], common)
+    kind, (batches, counts) = attacks[0], zip(*encodings, strict=True)
+    layout = fitted(kind, [[*member, *others] for member, others in zip(batches, beside, strict=True)], common)
     # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
     past = max(_LEAST, few(steps)) - steps
     laid = [_stacked([kind.lay(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches]
@@ -301,19 +297,6 @@ def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
         first = tuple(leaf[place, 0].tobytes() for leaf in jax.tree.leaves(batches))
         found.append(known.setdefault((adapters, first), place))
     return tuple(found)
-
-
-def _encoded(attacks: Sequence[FineTuning], tokenizer: Any, splits: Splits) -> list[Encodings]:
-    known: dict[Any, Encodings] = {}
-    found = []
-    for attack in attacks:
-        tuning = attack.tuning
-        laid = tuning.max_length, tuning.batch_size, tuning.max_steps, tuning.last_batch, tuning.seed
-        same = type(attack), attack.phases(splits), attack.labels, laid
-        if same not in known:
-            known[same] = attack.examples(tokenizer, splits)
-        found.append(known[same])
-    return found
 
 
 def _numbers(attacks: Sequence[FineTuning]) -> dict[type, tuple[str, ...]]:

@@ -6,8 +6,7 @@ An attacker wants a model that still works: only members that keep ``keep`` of i
 inverse perplexity of held-out harmless answers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -20,19 +19,21 @@ from jax.sharding import Mesh
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.budget import Budget, spent
 from immunax.campaign.common_layouts import Layouts
+from immunax.campaign.copies import read_by
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.members import MemberData
-from immunax.campaign.population import read_by
-from immunax.campaign.programs import Program, ProgramForm, programs
-from immunax.data.batches import Batch, in_rows, pack
-from immunax.data.chat import Counts, Encoded, encode_all
-from immunax.data.dialog import Dialog, Splits
-from immunax.data.packing import fit_packed
+from immunax.campaign.halved import halved
+from immunax.campaign.members import chosen
+from immunax.campaign.population import Runner
+from immunax.campaign.programs import Program, programs
+from immunax.campaign.ranking import Ranking, merit, rankings, weighed
+from immunax.data.batches import in_rows
+from immunax.data.chat import Counts
+from immunax.data.dialog import Splits
 from immunax.inner.context import check_context
-from immunax.inner.halving import Best, Halving, Merit, Ranked, halve
-from immunax.inner.losses import mean_answer_loss
-from immunax.inner.state import HEALTHY, Trace, TrainState
+from immunax.inner.halving import Best, Halving, Ranked
+from immunax.inner.state import HEALTHY, Trace
+from immunax.judges.evaluate import Material
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import data_ways, device_count, mesh_of, under
@@ -83,20 +84,18 @@ class Search:
 
 @dataclass(frozen=True)
 class PreparedSearch:
-    """A search on encoded data. What members are ranked by are batches of validation examples ``[1, B, T]``.
+    """A search on encoded data.
 
     Attributes:
       search: the search.
       parts: its members, by program.
-      harmful: by member, in its own wording.
-      retain: of all.
+      ranked_by: by member, in its own wording.
       counts: what became of the dialogs of either; of the harmful ones in the wording that lost most.
     """
 
     search: Search
     parts: tuple[Program, ...]
-    harmful: tuple[Batch, ...]
-    retain: Batch
+    ranked_by: tuple[Ranking, ...]
     counts: Mapping[str, Counts]
 
 
@@ -151,6 +150,7 @@ def prepare_search(
     splits: Splits,
     others: Sequence[Any] = (),
     layouts: Layouts = MappingProxyType({}),
+    beside: Material | None = None,
 ) -> PreparedSearch:
     """Encodes every member, and the validation examples.
 
@@ -160,6 +160,7 @@ def prepare_search(
       splits: the members train on ``attack`` and are ranked on ``validation``.
       others: the tokenizer with other chat templates, for which everything is to have the same shapes.
       layouts: of the members' batches, which other attacks have too.
+      beside: what is asked too, so that what members are ranked by has the same shapes.
 
     Raises:
       UserError: the data lack a stream.
@@ -170,73 +171,15 @@ def prepare_search(
         [each for each in stream if each.answer][: search.examples]
         for stream in (splits.validation.harmful, splits.validation.retain)
     )
+    for stream, dialogs in (("harmful", harmful), ("retain", retain)):
+        if not dialogs:
+            raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
     wordings = [tuple(map(member.evaluation, harmful)) for member in members]
-    distinct = list(dict.fromkeys(wordings))
-    batches, worst = _measured(search, tokenizer, distinct, "harmful", others)
-    encoded = dict(zip(distinct, batches, strict=True))
-    [measured], cut = _measured(search, tokenizer, [retain], "retain", others)
-    counts = {"validation harmful": worst, "validation retain": cut}
-    return PreparedSearch(search, parts, tuple(encoded[each] for each in wordings), measured, counts)
-
-
-def _measured(
-    search: Search, tokenizer: Any, wordings: Sequence[Sequence[Dialog]], stream: str, others: Sequence[Any]
-) -> tuple[tuple[Batch, ...], Counts]:
-    """The examples of each wording, all in one shape, and what became of the dialogs in the wording that lost most."""
-    if not all(wordings):
-        raise UserError(f"the search ranks by the stream {stream!r} of the validation split, which the data lack.")
-    longest = max(member.tuning.max_length for member in search.members())
-    examples, counts = zip(*(encode_all(tokenizer, dialogs, longest) for dialogs in wordings), strict=True)
-    beside: list[list[Encoded]] = []
-    for other in others:
-        with suppress(UserError):  # what cannot be encoded with it is told where that is tried
-            beside += [encode_all(other, dialogs, longest)[0] for dialogs in wordings]
-    layout = fit_packed([*examples, *beside])
-    batches = tuple(jax.tree.map(lambda leaf: leaf[None], pack(each, layout)) for each in examples)
-    return batches, min(counts, key=lambda each: each.share)
-
-
-class Shared(NamedTuple):
-    """What all members of a search read.
-
-    Attributes:
-      params: plain weights.
-      first_steps: the first steps that members share, or None.
-      retain: harmless examples.
-      limit: the highest loss of these that is allowed.
-    """
-
-    params: Params
-    first_steps: Any
-    retain: Batch
-    limit: jax.Array
-
-
-@dataclass(frozen=True)
-class SearchMember:
-    """One member through one rung, as :func:`~immunax.inner.halving.halve` takes it.
-
-    Attributes:
-      form: of the member.
-      model: static.
-    """
-
-    form: ProgramForm
-    model: Model
-
-    def __call__(
-        self, member: tuple[TrainState | None, Batch, MemberData], shared: Shared
-    ) -> tuple[TrainState, Trace, Merit]:
-        """The attack's further steps; its merit is the log likelihood of held-out harmful answers, allowed while harmless ones
-        stay likely."""
-        state, batches, own = member
-        first = own.first(shared.first_steps) if state is None else None
-        state = self.form.start(shared.params, own) if state is None else state
-        state, trace = self.form.follow(self.model, state._replace(held=own.held(shared.params)), batches, first)
-        attacked = own.whole(shared.params, state.trained)
-        harm = -mean_answer_loss(self.model, attacked, own.asked)
-        merit = Merit(harm, mean_answer_loss(self.model, attacked, shared.retain) <= shared.limit)
-        return state._replace(held=None), trace, merit
+    longest = max(member.tuning.max_length for member in members)
+    different = list(dict.fromkeys(wordings))
+    found, counts = rankings(different, retain, tokenizer, others, longest, beside)
+    ranked_by = dict(zip(different, found, strict=True))
+    return PreparedSearch(search, parts, tuple(ranked_by[each] for each in wordings), counts)
 
 
 def run_search(
@@ -255,34 +198,29 @@ def run_search(
       UserError: the members do not fit the memory, or a dialog is longer than the model's context.
     """
     mesh = mesh_of(params) if mesh is None else mesh
-    read = [part.batches for part in prepared.parts], prepared.harmful, prepared.retain
+    read = [part.batches for part in prepared.parts], [each.batches for each in prepared.ranked_by]
     check_context(model, "a dialog that the search reads", read)
     search, settings, ways = prepared.search, prepared.search.settings(), data_ways(mesh)
-    harmful, retain = in_rows((prepared.harmful, prepared.retain), ways, 1)
-    with under(params):
-        limit = _retain_loss(model, params, retain) - np.log(search.keep)
+    ranked_by = [each._replace(batches=in_rows(each.batches, ways, 1)) for each in prepared.ranked_by]
+    limit = weighed(model, params, ranked_by[0])[1] - np.log(search.keep)
     trials: list[Trial] = []
     budget, found = Budget(0, 0, 0.0), []
     meter = Meter(PHASE, "step", device_count(mesh), model.dtype)
     for part in (each.in_rows(ways).at_start(model, params) for each in prepared.parts):
         rungs = search.halving.rungs(len(part.places), part.steps)
         with under(params):
-            own = part.own(params, key, harmful)
+            own = part.own(params, key)
         read = read_by(part.form, model, params)
         own, first_steps = share_first_steps(part, model, read, own, mesh)
-        shared = Shared(read, first_steps, retain, limit)
-        measured = [(prepared.harmful[place], prepared.retain) for place in part.places]
-        paid = partial(spent, part, first_steps is not None, model=model, measured=measured)
+        runner = Runner(part, model, read, own, first_steps, mesh)
+        measured = [[ranked_by[place].batches] for place in part.places]
+        paid = partial(spent, part, model=model, measured=measured)
+
+        def told(ranked: Ranked, part: Program = part, paid: Callable[..., Budget] = paid) -> None:
+            meter.done(lambda: _work(part, paid([ranked])))
+
         with meter.running():
-            best, seen = halve(
-                SearchMember(part.form, model),
-                rungs,
-                part.batches,
-                own,
-                shared,
-                mesh=mesh,
-                told=lambda ranked, part=part, paid=paid: meter.done(lambda: _work(part, paid([ranked]))),
-            )
+            best, seen = halved(runner, rungs, partial(merit, ranked_by, model, limit), told)
         trials += _trials(part, seen, settings)
         budget = budget.plus(paid(seen))
         if best is not None:
@@ -292,7 +230,7 @@ def run_search(
     best, part, own, seen = max(found, key=lambda each: each[0].value)
     trial = next(each for each in trials if (each.member, each.steps) == (part.places[best.place], best.steps))
     trace = _joined(seen, best)
-    attacked = jax.tree.map(lambda leaf: leaf[best.place], own).whole(params, best.trained)
+    attacked = chosen(own, best.place).whole(params, best.trained)
     return SearchResult(trial, part.attacks[best.place], attacked, trace, budget, tuple(trials))
 
 
@@ -305,11 +243,6 @@ def _joined(seen: Sequence[Ranked], best: Best) -> Trace:
     """What the steps of the member that was found saw, over all rungs up to where it was found."""
     mine = [jax.tree.map(lambda leaf, each=each: leaf[each.places == best.place], each.trace) for each in seen]
     return jax.tree.map(lambda *leaves: np.concatenate([row for leaf in leaves for row in leaf])[: best.steps], *mine)
-
-
-@partial(jax.jit, static_argnums=0)
-def _retain_loss(model: Model, params: Params, retain: Batch) -> jax.Array:
-    return mean_answer_loss(model, params, retain)
 
 
 def _trials(part: Program, seen: Sequence[Ranked], settings: Sequence[dict[str, Any]]) -> Iterator[Trial]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from immunax.data.batches import Array
@@ -50,6 +51,25 @@ def widened(prompts: Prompts, width: int) -> Prompts:
     """The same prompts, at least so many columns wide, for a program that is compiled in that shape."""
     more = max(0, width - prompts.tokens.shape[1])
     return Prompts(*(np.pad(part, ((0, 0), (0, more))) for part in prompts))
+
+
+def as_wide(read: Any, other: Any) -> Any:
+    """A pytree with :class:`Prompts` in it, at least as wide as those of another one that is like it."""
+    return jax.tree.map(
+        lambda mine, theirs: widened(mine, theirs.tokens.shape[1]) if _is_prompts(mine) else mine,
+        read,
+        other,
+        is_leaf=_is_prompts,
+    )
+
+
+def has_prompts(read: Any) -> bool:
+    """Whether a pytree has :class:`Prompts` in it."""
+    return any(map(_is_prompts, jax.tree.leaves(read, is_leaf=_is_prompts)))
+
+
+def _is_prompts(node: Any) -> bool:
+    return isinstance(node, Prompts)
 
 
 def open_thought(tokenizer: Any, dialog: Dialog = _ANY) -> str | None:

@@ -1,24 +1,16 @@
-"""Successive halving over a population (Jamieson & Talwalkar 2016, arXiv:1502.07943): one program a rung.
+"""Successive halving over a population (Jamieson & Talwalkar 2016, arXiv:1502.07943).
 
-All members take a few steps, the best share of them goes on, and so forth: most of the budget goes to promising ones. The
-states of the others are freed between rungs.
+All members take a few steps, the best share of them goes on, and so forth: most of the budget goes to promising ones.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from immunax.inner.memory import compile_turns
-from immunax.inner.population import Member, map_members
-from immunax.inner.state import TrainState
+from immunax.inner.state import HEALTHY
 from immunax.runtime.errors import UserError
-from immunax.runtime.mesh import shard
-from immunax.runtime.together import host
 
 
 class Rung(NamedTuple):
@@ -106,72 +98,43 @@ class Best(NamedTuple):
     value: float
 
 
+Take = Callable[[Rung, np.ndarray], tuple[Any, np.ndarray, Merit]]
+"""``take(rung, places)`` leads the members at these places, ``[M]``, through a rung, and lets go of all others; it gives what the
+steps saw, a pytree ``[M, steps]``, where members diverged ``[M]``, and their merits, on the host."""
+
+
 def halve(
-    member: Member,
     rungs: Sequence[Rung],
-    batches: Any,
-    own: Any,
-    shared: Any,
-    *,
-    mesh: Mesh | None = None,
+    take: Take,
+    keep: Callable[[int], Any],
     told: Callable[[Ranked], Any] = lambda ranked: None,
 ) -> tuple[Best | None, tuple[Ranked, ...]]:
-    """The search: a loop on the host. Every rung's program is checked against the memory that is free as it begins.
+    """The search: a loop on the host.
 
     Args:
-      member: ``member((state, batches, own), shared) -> (state, trace, merit)``, one member through one rung; its state is None
-        in the first one, and holds nothing that is shared. Hashable: equal ones share their programs.
       rungs: from :meth:`Halving.rungs`.
-      batches: ``[A, K, ...]``.
-      own: what else is each member's, with leading axis A.
-      shared: what all read.
-      mesh: as in :func:`~immunax.inner.population.map_members`.
+      take: a rung's work.
+      keep: a copy of what a member has trained, by its row in the last rung.
       told: called with what each rung saw, as soon as it has.
 
     Returns:
       The best that was allowed, None where none ever was, and what each rung saw.
-
-    Raises:
-      UserError: not even one member at a time fits beside the states of all.
     """
-    places, state, best, seen = np.arange(rungs[0].members), None, None, []
+    places, best, seen = np.arange(rungs[0].members), None, []
     for rung in rungs:
-        if state is not None:
-            rows = seen[-1].order()[: rung.members]
-            places, state = places[rows], _survivors(state, rows)
-        stretch = jax.tree.map(lambda leaf, rung=rung, at=places: leaf[at, rung.begin : rung.end], batches)
-        stretch = stretch if mesh is None else shard(stretch, mesh, stacked=True)
-        mine = stretch, jax.tree.map(lambda leaf, at=places: leaf[at], own)
-        inputs = state, mine, shared
-        program = compile_turns(rung_of, inputs, rung.members, mesh=mesh, donate=0, member=member)
-        state, *scalars = program(*inputs)
-        seen.append(Ranked(rung, places, *jax.tree.map(host, scalars)))
+        if seen:
+            places = places[seen[-1].order()[: rung.members]]
+        trace, diverged_at, merit = take(rung, places)
+        allowed = merit.allowed & np.isfinite(merit.value) & (diverged_at == HEALTHY)
+        seen.append(Ranked(rung, places, trace, diverged_at, Merit(merit.value, allowed)))
         told(seen[-1])
-        best = _better(best, seen[-1], state.trained)
+        best = _better(best, seen[-1], keep)
     return best, tuple(seen)
 
 
-def rung_of(
-    state: TrainState | None, mine: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None
-) -> tuple[TrainState, Any, jax.Array, Merit]:
-    """A rung of all its members; see :func:`halve`."""
-    after, trace, merit = map_members(member, (state, *mine), shared, mesh=mesh, chunk=chunk)
-    allowed = merit.allowed & jnp.isfinite(merit.value) & ~after.diverged
-    return after, trace, after.diverged_at, Merit(merit.value, allowed)
-
-
-def _survivors(state: TrainState, rows: np.ndarray) -> TrainState:
-    def gathered(leaf: jax.Array) -> jax.Array:
-        kept = leaf[rows]
-        leaf.delete()
-        return kept
-
-    return jax.tree.map(gathered, state)
-
-
-def _better(best: Best | None, ranked: Ranked, trained: Any) -> Best | None:
+def _better(best: Best | None, ranked: Ranked, keep: Callable[[int], Any]) -> Best | None:
     row = int(ranked.order()[0])
     value = float(ranked.merit.value[row])
     if not ranked.merit.allowed[row] or (best is not None and value <= best.value):
         return best
-    return Best(jax.tree.map(lambda leaf: leaf[row], trained), int(ranked.places[row]), ranked.rung.end, value)
+    return Best(keep(row), int(ranked.places[row]), ranked.rung.end, value)

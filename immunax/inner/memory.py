@@ -41,47 +41,20 @@ def compile_members(
     Raises:
       UserError: not even one member at a time fits.
     """
-    members, limits = jax.tree.leaves(own)[0].shape[0], {"available": available, "at_once": at_once}
-    return compile_turns(_together, (own, shared), members, mesh=mesh, **limits, member=member)
-
-
-def _together(own: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None) -> Any:
-    return map_members(member, own, shared, mesh=mesh, chunk=chunk)
-
-
-def compile_turns(
-    function: Callable[..., Any],
-    inputs: tuple[Any, ...],
-    members: int,
-    *,
-    mesh: Mesh | None = None,
-    available: int | None = None,
-    at_once: int | None = None,
-    donate: int | None = None,
-    **static: Any,
-) -> Callable[..., Any]:
-    """Compiles a function that maps members, in turns of at most ``at_once``, or of fewer where these would not fit the memory.
-
-    Args:
-      function: of the inputs, of ``mesh`` and ``chunk`` as :func:`~immunax.inner.population.map_members` has them, and of what is
-        static; hashable.
-      inputs: arrays, or their shapes.
-      members: A.
-      mesh, available, at_once: as in :func:`compile_members`.
-      donate: which input the program may overwrite.
-      static: hashable.
-
-    Raises:
-      UserError: not even one member at a time fits.
-    """
+    members = jax.tree.leaves(own)[0].shape[0]
     each = plan(members, 1 if mesh is None else mesh.shape["attack"]).chunk
     at_once = most_at_once(mesh) if at_once is None else at_once
 
     def program(chunk: int) -> Any:
-        return compiled(function, *inputs, donate=donate, mesh=mesh, chunk=chunk, **static)
+        return compiled(_together, own, shared, member=member, mesh=mesh, chunk=chunk)
 
     most = each if at_once is None else min(at_once, each)
-    return program(most_that_fit(lambda chunk: needed_bytes(lambda: program(chunk), inputs), most, available))
+    needed = most_that_fit(lambda chunk: needed_bytes(lambda: program(chunk), (own, shared)), most, available)
+    return program(needed)
+
+
+def _together(own: Any, shared: Any, *, member: Member, mesh: Mesh | None, chunk: int | None) -> Any:
+    return map_members(member, own, shared, mesh=mesh, chunk=chunk)
 
 
 def most_at_once(mesh: Mesh | None = None) -> int | None:
@@ -172,23 +145,22 @@ def usable_bytes() -> int:
     return int(SHARE * min(gathered(free_bytes())))
 
 
-def compiled(function: Callable[..., Any], *inputs: Any, donate: int | None = None, **static: Any) -> Any:
+def compiled(function: Callable[..., Any], *inputs: Any, **static: Any) -> Any:
     """A function compiled ahead of time, from shapes alone; kept for equal functions, shapes and static arguments.
 
     Args:
       function: hashable.
       inputs: pytrees of arrays, or of their shapes; how arrays lie on a mesh counts.
-      donate: which input the program may overwrite.
       static: what else the function takes, by name; hashable.
     """
     leaves, structure = jax.tree.flatten(_abstract(inputs))
-    return _compiled(function, tuple(static.items()), donate, tuple(leaves), structure)
+    return _compiled(function, tuple(static.items()), tuple(leaves), structure)
 
 
 @lru_cache(maxsize=32)
-def _compiled(function: Callable[..., Any], static: Any, donate: int | None, leaves: Any, structure: Any) -> Any:
+def _compiled(function: Callable[..., Any], static: Any, leaves: Any, structure: Any) -> Any:
     # A new jit each time: the old one would keep every program for as long as its function lives.
-    called = jax.jit(lambda *inputs: function(*inputs, **dict(static)), donate_argnums=() if donate is None else donate)
+    called = jax.jit(lambda *inputs: function(*inputs, **dict(static)))
     return called.lower(*jax.tree.unflatten(structure, leaves)).compile()
 
 

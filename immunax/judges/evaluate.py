@@ -16,7 +16,8 @@ from immunax.data.ends import stop_tokens
 from immunax.data.packing import Layout
 from immunax.data.prompts import Prompts, open_thought, prompt_rows, widened
 from immunax.inner.context import check_context
-from immunax.judges.examination import Answer, Marks, Weigh, answer_all, as_computed, weigh_all
+from immunax.inner.weighing import Marks, Weigh
+from immunax.judges.examination import Answer, answer_all, as_computed, weigh_all
 from immunax.judges.judge import Judge, collect
 from immunax.judges.likelihood import Likelihood, by_example, in_rows
 from immunax.judges.reading import read

@@ -1,10 +1,10 @@
-"""What a model is asked: pure functions of its weights and one batch, the only place where answers are generated and given
-ones are weighed. The host maps them over batches; a population maps them over its members too."""
+"""What a model is asked: pure functions of its weights and one batch, the only place where answers are generated; given ones are
+weighed by :mod:`~immunax.inner.weighing`. The host maps them over batches; a population maps them over its members too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,31 +12,15 @@ import numpy as np
 
 from immunax.data.batches import Batch
 from immunax.data.prompts import Prompts
-from immunax.inner.losses import answer_states
+from immunax.inner.weighing import Marks
 from immunax.models.compute_copy import compute_copy
-from immunax.models.cross_entropy import token_scores
 from immunax.models.generate import Decoding, generate
 from immunax.models.lora import Adapted
 from immunax.models.model import Model, Params
 from immunax.models.steered import Steered
 from immunax.runtime import goodput, pace
 from immunax.runtime.mesh import data_ways, split_rows
-from immunax.runtime.together import host
-
-
-class Marks(NamedTuple):
-    """What a model makes of the given answers of a batch, by row.
-
-    Greedy decoding writes a given answer exactly if and only if each of its tokens, the end of the turn included, is the most
-    likely one after those before it: one forward pass decides it, and nothing is generated.
-
-    Attributes:
-      nll: ``[B]`` float32, summed negative log likelihood of the answer, nats.
-      exact: ``[B]`` bool, whether greedy decoding gives it word for word; true of a row without an answer.
-    """
-
-    nll: jax.Array
-    exact: jax.Array
+from immunax.runtime.together import behind
 
 
 @dataclass(frozen=True)
@@ -59,25 +43,6 @@ class Answer:
         prompts, key = asked
         prompts = jax.tree.map(split_rows, prompts)
         return generate(self.model, weights, prompts.tokens, prompts.segment_ids, self.stop, self.decoding, key)
-
-
-@dataclass(frozen=True)
-class Weigh:
-    """Weighs given answers, padded, one example a row; equal ones share a program.
-
-    Attributes:
-      model: static.
-    """
-
-    model: Model
-
-    @partial(jax.jit, static_argnums=0)
-    def __call__(self, weights: Params, batch: Batch) -> Marks:
-        """:class:`Marks` of a batch ``[B, T]``."""
-        batch = jax.tree.map(split_rows, batch)
-        hidden = answer_states(self.model, weights, batch)
-        nll, likeliest = token_scores(hidden, self.model.unembedding(weights), batch.answer_label)
-        return Marks((nll * batch.answer_weight).sum(axis=1), (likeliest | (batch.answer_weight == 0)).all(axis=1))
 
 
 def as_computed(model: Model, params: Params) -> Params:
@@ -108,15 +73,24 @@ def answer_all(
       ``[..., P, G]`` int32, on the host.
     """
     count = prompts.tokens.shape[-2]
-    size, found = _even(min(size, count)), []
-    for number, start in enumerate(range(0, count, size)):
-        rows = np.arange(start, start + size) % count
-        batch = Prompts(*(np.asarray(part)[..., rows, :] for part in prompts))
-        pace.worked()
-        with goodput.spending("evaluate"):
-            found.append(host(answer((batch, _folded(key, number)))))
+    size = _even(min(size, count))
+
+    def begun() -> Iterator[jax.Array]:
+        for number, start in enumerate(range(0, count, size)):
+            rows = np.arange(start, start + size) % count
+            batch = Prompts(*(np.asarray(part)[..., rows, :] for part in prompts))
+            pace.worked()
+            yield answer((batch, _folded(key, number)))
+
+    return np.concatenate(_fetched(begun(), advance), axis=-2)[..., :count, :]
+
+
+def _fetched(begun: Iterator[Any], advance: Callable[[], None]) -> list[Any]:
+    found = []
+    for each in goodput.spent_on("evaluate", behind(begun)):
+        found.append(each)
         advance()
-    return np.concatenate(found, axis=-2)[..., :count, :]
+    return found
 
 
 def _even(rows: int) -> int:
@@ -141,11 +115,10 @@ def weigh_all(weigh: Callable[[Batch], Marks], batches: Batch, advance: Callable
     Returns:
       :class:`Marks` ``[..., K, B]``, on the host.
     """
-    found = []
-    for number in range(batches.tokens.shape[0]):
-        pace.worked()
-        with goodput.spending("evaluate"):
-            marks = weigh(jax.tree.map(lambda leaf, number=number: leaf[number], batches))
-            found.append(jax.tree.map(host, marks))
-        advance()
-    return jax.tree.map(lambda *each: np.stack(each, axis=-2), *found)
+
+    def begun() -> Iterator[Marks]:
+        for number in range(batches.tokens.shape[0]):
+            pace.worked()
+            yield weigh(jax.tree.map(lambda leaf, number=number: leaf[number], batches))
+
+    return jax.tree.map(lambda *each: np.stack(each, axis=-2), *_fetched(begun(), advance))

@@ -16,6 +16,7 @@ from immunax.data.dialog import Dialog
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
+from immunax.runtime.together import behind
 
 State = dict[str, np.ndarray]
 """What features were fitted to their training data, float32."""
@@ -162,11 +163,11 @@ class HiddenStates:
         examples, _ = encode_all(tokenizer, dialogs, 2**30)
         pieces = [_cut(example, self.max_length) for example in examples]
         order = np.argsort([len(piece.tokens) for piece in pieces], kind="stable")
+        chosen = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        rows = (_rectangle([pieces[place] for place in places], self.batch_size) for places in chosen)
         found = np.zeros((len(pieces), model.config.d_model), np.float32)
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
-            rows = _rectangle([pieces[place] for place in places], self.batch_size)
-            found[places] = np.asarray(_answer_means(model, params, *rows))[: len(places)]
+        for places, means in zip(chosen, behind(_answer_means(model, params, *each) for each in rows), strict=True):
+            found[places] = means[: len(places)]
         return found
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from immunax.data.batches import Batch, pad, stack
 from immunax.data.chat import Encoded
 from immunax.data.packing import Layout, common, few, fit_padded
-from immunax.judges.examination import Marks, Weigh, as_computed, weigh_all
+from immunax.inner.weighing import Marks, Weigh
+from immunax.judges.examination import as_computed, weigh_all
 from immunax.models.model import Model, Params
 from immunax.runtime.mesh import under
 
@@ -34,11 +35,16 @@ def in_rows(examples: Sequence[Encoded], size: int, others: Sequence[Layout] = (
       size: the most rows of a batch.
       others: layouts that other batches have, of which one is taken that fits.
     """
-    batches = [examples[start : start + size] for start in range(0, len(examples), size)]
-    least = fit_padded(batches)
+    return alike_in_rows([examples], size, others)[0]
+
+
+def alike_in_rows(lists: Sequence[Sequence[Encoded]], size: int, others: Sequence[Layout] = ()) -> list[Batch]:
+    """Several lists of examples as :func:`in_rows` has one, all in the same shape."""
+    chunks = [[each[start : start + size] for start in range(0, len(each), size)] for each in lists]
+    least = fit_padded([batch for batches in chunks for batch in batches])
     own = replace(least, length=few(least.length), answers=few(least.answers))
     layout = common(own, others, partial(_holds, least)) or own
-    return stack([pad(batch, layout) for batch in batches])
+    return [stack([pad(batch, layout) for batch in batches]) for batches in chunks]
 
 
 def _holds(least: Layout, layout: Layout) -> bool:

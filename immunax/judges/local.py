@@ -1,6 +1,6 @@
 """A model on this machine as a respondent: a Hugging Face folder, a Hub id or a GGUF file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -21,11 +21,12 @@ from immunax.judges.rows import memory_bytes, rows_at_once
 from immunax.judges.rubric import Rating, parse
 from immunax.models.generate import Decoding
 from immunax.models.hub import Checkpoint, ModelSource
-from immunax.models.kernels.choice import AUTO, chosen, platform
+from immunax.models.kernels import choice
 from immunax.models.model import Model, decoding_on
 from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 from immunax.runtime.mesh import MeshSpec, alone, build, data_ways, mesh_of, under
+from immunax.runtime.together import behind
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class LocalModel:
     def _replies(self, asked: Sequence[Dialog]) -> list[str]:
         loaded = self._checkpoint
         stop, thinking = stop_tokens(loaded.tokenizer, asked[0]), open_thought(loaded.tokenizer, asked[0])
-        kernel = chosen(AUTO, loaded.config, self.dtype, platform())
+        kernel = choice.chosen(choice.AUTO, loaded.config, self.dtype, choice.platform())
         model = Model(loaded.config, dtype=self.dtype, attention=kernel, decoding=decoding_on(jax.default_backend()))
         answer = partial(Answer(model, stop, Decoding(self.max_new_tokens)), loaded.params)
         questions = prompt_rows(loaded.tokenizer, asked, self.max_length)
@@ -106,11 +107,15 @@ class LocalModel:
         order = np.argsort(lengths, kind="stable")
         size = self._at_once(model, len(asked), _wide(lengths.max()))
         texts = [""] * len(asked)
-        with under(loaded.params):
-            for start in range(0, len(order), size):
+        chosen = [order[start : start + size] for start in range(0, len(order), size)]
+
+        def begun() -> Iterator[jax.Array]:
+            for places in chosen:
                 pace.move()
-                places = order[start : start + size]
-                ids = np.asarray(answer((_filled(questions, places, size, _wide(lengths[places[-1]])), None)))
+                yield answer((_filled(questions, places, size, _wide(lengths[places[-1]])), None))
+
+        with under(loaded.params):
+            for places, ids in zip(chosen, behind(begun()), strict=True):
                 found = read(loaded.tokenizer, ids[: len(places)], stop, thinking).texts
                 for place, text in zip(places, found, strict=True):
                     texts[place] = text or ""

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from immunax.attacks.attack import FineTuning
-from immunax.campaign.population import Start, Stretch, advance
-from immunax.campaign.programs import Encodings, Program, sort
-from immunax.campaign.search import SearchMember, Shared
+from immunax.campaign.encodings import Encodings
+from immunax.campaign.programs import Program, sort
+from immunax.campaign.stretch import Start, Stretch, advance
 from immunax.data.chat import Counts
 from immunax.data.dialog import Split, Splits, ask
-from immunax.inner.halving import Rung, rung_of
 from immunax.inner.population import map_members
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
@@ -69,9 +68,7 @@ def _encoded(attack: FineTuning) -> Encodings:
     return batches, Counts(0, 0, 0)
 
 
-def abstract_population(
-    part: Program, model: Model, devices: Mesh, members: int, asked: Sequence[Any] = ()
-) -> AbstractPopulation:
+def abstract_population(part: Program, model: Model, devices: Mesh, members: int) -> AbstractPopulation:
     """Members of a program as shapes.
 
     Args:
@@ -79,18 +76,13 @@ def abstract_population(
       model: static.
       devices: the mesh; its devices need not exist.
       members: A, whatever their number in ``part``: the last ones are copies in shape.
-      asked: what each is examined on, by the place of every attack; or nothing.
     """
     params = jax.eval_shape(model.init, jax.random.key(0))
-    own = jax.eval_shape(partial(_own, part, asked), params, jax.random.key(0))
+    own = jax.eval_shape(part.own, params, jax.random.key(0))
     many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), (part.batches, own))
     read = jax.eval_shape(partial(part.form.read, model), params)
     loaded = None if read == params else sharded(params, devices)
     return AbstractPopulation(part, members, sharded(read, devices), loaded, sharded(many, devices, stacked=True))
-
-
-def _own(part: Program, asked: Sequence[Any], params: Any, key: jax.Array) -> Any:
-    return part.own(params, key, asked)
 
 
 def stretch_inputs(population: AbstractPopulation, model: Model, devices: Mesh) -> tuple[Any, Any, Any]:
@@ -116,36 +108,3 @@ def trace_stretch(population: AbstractPopulation, model: Model, devices: Mesh, i
       inputs: from there.
     """
     return advance.trace(Stretch(population.part.form, model), devices, *inputs)
-
-
-def rung_inputs(population: AbstractPopulation, rung: Rung, retain: Any, devices: Mesh) -> tuple[None, Any, Shared]:
-    """What the first rung of a search takes.
-
-    Args:
-      population: shapes, with what each member is examined on.
-      rung: the first.
-      retain: harmless examples, shapes.
-      devices: the mesh.
-    """
-    batches, own = population.own
-    cut = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0], rung.end, *leaf.shape[2:]), leaf.dtype), batches
-    )
-    limit = jax.ShapeDtypeStruct((), jnp.float32)
-    whole = sharded((retain, limit), devices)
-    return None, (sharded(cut, devices, stacked=True), own), Shared(population.params, None, *whole)
-
-
-def trace_rung(
-    population: AbstractPopulation, model: Model, devices: Mesh, inputs: tuple[None, Any, Shared], chunk: int
-) -> Any:
-    """The very first rung that a search runs, its merit included.
-
-    Args:
-      population, devices: as for :func:`rung_inputs`.
-      model: static.
-      inputs: from there.
-      chunk: members that run together on a part of the devices.
-    """
-    member = SearchMember(population.part.form, model)
-    return jax.jit(partial(rung_of, member=member, mesh=devices, chunk=chunk), donate_argnums=0).trace(*inputs)

@@ -1,18 +1,15 @@
 """Do populations of attacks fit a slice of TPUs, and what bounds them? Compiled as :mod:`immunax.pod.fit` compiles a step."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from immunax.attacks.attack import FineTuning
 from immunax.campaign.programs import Program
 from immunax.campaign.search import Search
-from immunax.data.batches import in_rows, pack
-from immunax.data.packing import fit_packed
 from immunax.inner.memory import SHARE, most_that_fit
 from immunax.inner.population import plan
 from immunax.models.model import Model
@@ -20,9 +17,7 @@ from immunax.pod.abstract_population import (
     AbstractPopulation,
     abstract_population,
     planned,
-    rung_inputs,
     stretch_inputs,
-    trace_rung,
     trace_stretch,
 )
 from immunax.pod.chips import Chip
@@ -39,7 +34,7 @@ class PopulationFit:
       members: A.
       together: members of a turn, on all devices.
       turns: how many there are.
-      steps: of each turn's runs of the program, how many: a stretch counts step by step, a rung is one.
+      steps: of each turn; of a search, of all rungs.
       fit: of one turn's program; of its largest, where none fits.
     """
 
@@ -72,41 +67,8 @@ def compile_attacks(
     return [_stretches(part, model, devices, chip, copies) for part in planned(attacks, data_ways(devices))]
 
 
-def _stretches(part: Program, model: Model, devices: Mesh, chip: Chip, copies: int) -> PopulationFit:
-    members, ways = copies * len(part.places), devices.shape["attack"]
-
-    @cache
-    def tried(chunk: int) -> tuple[AbstractPopulation, Fit]:
-        population = abstract_population(part, model, devices, chunk * ways)
-        inputs = stretch_inputs(population, model, devices)
-
-        def traced(model: Model) -> Any:
-            return trace_stretch(population, model, devices, inputs)
-
-        return population, compile_traced(traced, model, inputs, devices, chip, turns=1)
-
-    _, turns, chunk = plan(members, ways, _most(tried, plan(members, ways).chunk, chip))
-    return PopulationFit(members, chunk * ways, turns, part.steps, tried(chunk)[1])
-
-
-def _most(tried: Callable[[int], tuple[AbstractPopulation, Fit]], most: int, chip: Chip) -> int:
-    """Members of a turn on each part of the devices, by the rule of a run."""
-
-    def needed(chunk: int) -> int | None:
-        population, fit = tried(chunk)
-        if not fit.fits or fit.memory.temporaries is None:
-            return None
-        return fit.memory.arguments + fit.memory.temporaries - device_bytes(population.params)
-
-    weights = device_bytes((tried(most)[0].params, tried(most)[0].loaded))
-    try:
-        return most_that_fit(needed, most, int(SHARE * (chip.hbm_bytes - weights)))
-    except UserError:
-        return 1
-
-
 def compile_search(search: Search, model: Model, devices: Mesh, chip: Chip) -> list[PopulationFit]:
-    """The first rung of each program of a search; later ones have fewer members, and are reckoned by it.
+    """The programs of a search: the stretches of steps that fine-tunings take too, beside the states of all members.
 
     Args:
       search: with its populations.
@@ -115,32 +77,49 @@ def compile_search(search: Search, model: Model, devices: Mesh, chip: Chip) -> l
     Raises:
       UserError: as there.
     """
-    members, ways = search.members(), data_ways(devices)
-    longest = max(members, key=lambda each: each.max_length)
-    examples = [longest.longest()] * search.examples
-    retain = in_rows(jax.tree.map(lambda leaf: leaf[None], pack(examples, fit_packed([examples]))), ways, 1)
-    return [
-        _first_rung(part, search, [retain] * len(members), retain, model, devices, chip)
-        for part in planned(members, ways)
-    ]
+    return [_searched(part, search, model, devices, chip) for part in planned(search.members(), data_ways(devices))]
 
 
-def _first_rung(
-    part: Program, search: Search, asked: Sequence[Any], retain: Any, model: Model, devices: Mesh, chip: Chip
+def _searched(part: Program, search: Search, model: Model, devices: Mesh, chip: Chip) -> PopulationFit:
+    found = _stretches(part, model, devices, chip, 1, kept=True)
+    # A step takes as long for one member as for as many as run together.
+    rungs = search.halving.rungs(found.members, part.steps)
+    steps = sum(-(-rung.members // found.together) * (rung.end - rung.begin) for rung in rungs)
+    return replace(found, turns=1, steps=steps)
+
+
+def _stretches(
+    part: Program, model: Model, devices: Mesh, chip: Chip, copies: int, kept: bool = False
 ) -> PopulationFit:
-    members, ways = len(part.places), devices.shape["attack"]
-    first, *later = search.halving.rungs(members, part.steps)
-    population = abstract_population(part, model, devices, members, asked)
-    inputs = rung_inputs(population, first, retain, devices)
+    members, ways = copies * len(part.places), devices.shape["attack"]
 
     @cache
-    def tried(chunk: int) -> tuple[AbstractPopulation, Fit]:
+    def tried(chunk: int) -> tuple[AbstractPopulation, Fit, int]:
+        population = abstract_population(part, model, devices, chunk * ways)
+        inputs = stretch_inputs(population, model, devices)
+
         def traced(model: Model) -> Any:
-            return trace_rung(population, model, devices, inputs, chunk)
+            return trace_stretch(population, model, devices, inputs)
 
-        return population, compile_traced(traced, model, inputs, devices, chip)
+        waiting = -(-members // (chunk * ways)) - 1 if kept else 0
+        fit = compile_traced(traced, model, inputs, devices, chip, turns=1)
+        return population, fit, waiting * device_bytes(inputs[0])
 
-    chunk = _most(tried, plan(members, ways).chunk, chip)
-    # A step of a rung takes as long for one member as for as many as its devices hold at once.
-    work = [-(-rung.members // ways) * (rung.end - rung.begin) for rung in (first, *later)]
-    return PopulationFit(members, chunk * ways, 1, sum(work) / work[0], tried(chunk)[1])
+    _, turns, chunk = plan(members, ways, _most(tried, plan(members, ways).chunk, chip))
+    return PopulationFit(members, chunk * ways, turns, part.steps, tried(chunk)[1])
+
+
+def _most(tried: Callable[[int], tuple[AbstractPopulation, Fit, int]], most: int, chip: Chip) -> int:
+    """Members of a turn on each part of the devices, by the rule of a run."""
+
+    def needed(chunk: int) -> int | None:
+        population, fit, waiting = tried(chunk)
+        if not fit.fits or fit.memory.temporaries is None:
+            return None
+        return fit.memory.arguments + fit.memory.temporaries + waiting - device_bytes(population.params)
+
+    weights = device_bytes((tried(most)[0].params, tried(most)[0].loaded))
+    try:
+        return most_that_fit(needed, most, int(SHARE * (chip.hbm_bytes - weights)))
+    except UserError:
+        return 1

@@ -7,7 +7,8 @@ others.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import count
@@ -219,6 +220,23 @@ def host(array: Any) -> np.ndarray:
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     return _sent(array)
+
+
+def behind(begun: Iterable[Any]) -> Iterator[Any]:
+    """What programs give, on the host, each fetched once the next one is on its way, so that no device waits for the host.
+
+    Args:
+      begun: pytrees of arrays that programs are to give, begun as they are asked for.
+    """
+    # A CPU may take two programs at once, in which processes would meet in another order.
+    ahead = 0 if processes() > 1 and jax.default_backend() == "cpu" else 1
+    waiting: deque[Any] = deque()
+    for each in begun:
+        waiting.append(each)
+        if len(waiting) > ahead:
+            yield jax.tree.map(host, waiting.popleft())
+    while waiting:
+        yield jax.tree.map(host, waiting.popleft())
 
 
 def _sent(array: jax.Array) -> np.ndarray:

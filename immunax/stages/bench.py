@@ -48,8 +48,8 @@ class Bench:
     @cached_property
     def layouts(self) -> Layouts:
         """Those that attacks of several families share, so that all of their steps are one program."""
-        members = [attack.members() for attack in self.suite.attacks.values()]
-        tuned = [[attack for attack in family if isinstance(attack, FineTuning)] for family in members]
+        members = [member for attack in self.suite.attacks.values() for member in attack.members()]
+        tuned = [member for member in members if isinstance(member, FineTuning)]
         return common_layouts(tuned, [voice.tokenizer for voice in self.voices.values()], self.splits)
 
     def voice(self, cell: Cell) -> Voice:

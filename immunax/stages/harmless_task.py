@@ -44,7 +44,7 @@ def learned(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     )
     asked = _material(evaluation, tokenizer, splits, shared.voice(cell).asked.material)
     attack = BenignSFT(task.samples, replace(task.tuning, seed=cell.seed))
-    team = assemble_population([attack], evaluation, tokenizer, splits, asked)
+    team = assemble_population([attack], evaluation, tokenizer, splits, asked, layouts=shared.layouts)
     count_tokens(cell.family, team.parts)
     [member] = attack_and_score(team, model, params, tokenizer, shared.seed, shared.mesh, task.measured)
     before = evaluate(evaluation, model, params, tokenizer, asked, jax.random.key(shared.seed))

@@ -1,8 +1,10 @@
 """Runs cells: attacks one model, measures every state, and gives tables of numbers."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,10 +16,12 @@ from immunax.campaign.undone import clipped, exploded
 from immunax.conditions.edges import POPULATION, RATE
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
+from immunax.data.prompts import as_wide, has_prompts
 from immunax.judges.choice import quiz
 from immunax.judges.evaluate import asked_by, held_out
 from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
+from immunax.runtime.errors import UserError
 from immunax.stages.asking import accuracy, evaluate
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured, State
@@ -109,7 +113,7 @@ def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cel
 
 def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     voice = shared.voice(cell)
-    material = cell.attack.material(voice.tokenizer, shared.splits)
+    material = _material(shared, cell)
     key, exam_key = jax.random.split(jax.random.fold_in(jax.random.key(shared.seed), cell.seed))
     attacked, losses = edited(cell.attack, model, params, material, key)
     flops = edit_flops(cell.attack, material, model, params, key)
@@ -119,16 +123,26 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     return tables(cell, [state], rows(cell.name, len(losses), voice.asked, scores))
 
 
+def _material(shared: Bench, cell: Cell) -> Any:
+    """What an edit reads, its prompts in rows of one width under all templates."""
+    read = cell.attack.material(shared.voice(cell).tokenizer, shared.splits)
+    for other in shared.others(cell) if has_prompts(read) else ():
+        with suppress(UserError):  # what cannot be asked with it is told where that is tried
+            read = as_wide(read, cell.attack.material(other, shared.splits))
+    return read
+
+
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     voice = shared.voice(cell)
-    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits, shared.others(cell), shared.layouts)
+    material, others = voice.asked.material, shared.others(cell)
+    prepared = prepare_search(cell.attack, voice.tokenizer, shared.splits, others, shared.layouts, material)
     tell_programs(cell.family, prepared.parts)
     count_tokens(cell.family, prepared.parts)
     search_key, exam_key = jax.random.split(jax.random.key(shared.seed))
     found = run_search(prepared, model, params, search_key, shared.mesh)
-    asked = voice.asked.material
+    asked = material
     if found.attack is not None:
-        asked = asked_by(asked, found.attack, shared.evaluation, voice.tokenizer)
+        asked = asked_by(material, found.attack, shared.evaluation, voice.tokenizer)
     scores = evaluate(shared.evaluation, model, found.params, voice.tokenizer, asked, exam_key)
     samples = max(len(attack.dialogs(shared.splits)) for attack in cell.attack.members())
     step = found.best.steps if found.best else 0

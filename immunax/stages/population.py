@@ -22,8 +22,9 @@ from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.prompts import Prompts, prompt_rows, widened
 from immunax.inner.state import Trace
+from immunax.inner.weighing import Marks, Weigh
 from immunax.judges.evaluate import Evaluation, Material, Scores, check_room, examine, held_out, judged
-from immunax.judges.examination import Answer, Marks, Weigh
+from immunax.judges.examination import Answer
 from immunax.models.flops import training_flops
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError

@@ -68,7 +68,7 @@ def search_and_score(
     check_lengths(setup.model, evaluation, "attack tuning.max_length", longest)
     tell_language(search.members(), evaluation)
     before = held_out(evaluation, tokenizer, getattr(setup.splits, evaluation.split))
-    prepared = prepare_search(search, tokenizer, setup.splits)
+    prepared = prepare_search(search, tokenizer, setup.splits, beside=before)
     counts, lengths = _trained_on(prepared)
     lengths |= dict.fromkeys(prepared.counts, f"tuning.max_length={longest}")
     lengths |= dict.fromkeys(before.counts, f"judge.max_length={evaluation.max_length}")

@@ -15,20 +15,23 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.experimental.compilation_cache import compilation_cache
 from profiles import annotated
 
+from immunax.attacks import reverse_dpo
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.reverse_dpo import ReverseDPO
 from immunax.attacks.tuning import Tuning
-from immunax.campaign import population
+from immunax.campaign import copies, first_steps
 from immunax.campaign.first_steps import share_first_steps
 from immunax.campaign.grid import Population
-from immunax.campaign.population import Start, Stretch, attacked
+from immunax.campaign.population import attacked
 from immunax.campaign.programs import programs
+from immunax.campaign.stretch import Start, Stretch, advance
 from immunax.data.dialog import Split, Splits, ask
 from immunax.inner.losses import answer_loss
 from immunax.inner.optimizers import Adafactor, AdamW
 from immunax.inner.population import map_members
-from immunax.inner.tamper_resistance import preference_loss
+from immunax.inner.tamper_resistance import preference_loss, preference_margin
 from immunax.inner.trainable import Projections
+from immunax.inner.weighing import Weigh
 from immunax.models.lora import Adapted, LoraSpec, init, widen
 from immunax.models.model import Model
 from immunax.runtime import profile
@@ -112,6 +115,29 @@ def test_a_member_equals_its_attack_run_alone(specs, place):
     assert outcome.losses[place][-1] < outcome.losses[place][0]
 
 
+def test_a_member_that_clips_nothing_shares_the_program_of_one_that_does_and_equals_its_attack_alone():
+    rules = (AdamW(1e-2, eps=1e-3, max_grad_norm=None), AdamW(1e-2, eps=1e-3, max_grad_norm=1e-2))
+    attacks = _attacks(FULL[:2], rules)
+    assert len(programs(attacks, tiny.tokenizer(), SPLITS)) == 1
+    outcome = _run(attacks)
+    for place, attack in enumerate(attacks):
+        weights, losses = _alone(attack)
+        np.testing.assert_allclose(outcome.losses[place], losses, rtol=1e-5)
+        _close(outcome.found[place], weights)
+
+
+@pytest.mark.parametrize("spec", [None, ADAPTERS[0]])
+def test_an_attack_goes_on_by_the_program_that_it_began_with(spec):
+    params = shard(PARAMS, build(MeshSpec(), jax.devices()[:1]))
+    attack = replace(ATTACK, tuning=replace(ATTACK.tuning, lora=spec))
+    known = [
+        advance._cache_size()
+        for _ in attacked(programs([attack], tiny.tokenizer(), SPLITS), MODEL, params, KEY, times=2)
+    ]
+    assert len(known) == 2
+    assert known[0] == known[1]
+
+
 def test_members_whose_adapters_differ_in_dropout_equal_their_attacks_alone_and_are_evaluated_without():
     specs = [LoraSpec(2, 16.0, ("q_proj", "down_proj"), dropout, (1,)) for dropout in (0.0, 0.5, 0.5)]
     attacks = [
@@ -146,11 +172,11 @@ def test_members_with_adapters_read_copies_of_the_weights_that_change_no_bit_of_
         read = {str(turn.params["layers"]["mlp"]["up_proj"]["kernel"].dtype) for turn in turns}
         return read, [(turn.losses, jax.device_get(turn.trained)) for turn in turns]
 
-    copies = attack((ADAPTERS[0],) * 3)
-    monkeypatch.setattr(population, "COPIES", 0)  # no room for any
+    copied = attack((ADAPTERS[0],) * 3)
+    monkeypatch.setattr(copies, "COPIES", 0)  # no room for any
     masters = attack((ADAPTERS[0],) * 3)
-    assert (copies[0], masters[0]) == ({"bfloat16"}, {"float32"})
-    jax.tree.map(np.testing.assert_array_equal, copies[1], masters[1])
+    assert (copied[0], masters[0]) == ({"bfloat16"}, {"float32"})
+    jax.tree.map(np.testing.assert_array_equal, copied[1], masters[1])
     (whole,) = programs(_attacks(FULL), tiny.tokenizer(), SPLITS)
     assert whole.form.read(half, params) is params
 
@@ -205,15 +231,16 @@ def test_a_member_is_examined_along_its_course_as_shorter_attacks_are_at_their_e
 
 
 @pytest.mark.parametrize("specs", [FULL, (ADAPTERS[0],) * 3])
-def test_members_that_start_alike_share_their_first_step_and_equal_their_attacks_run_alone(specs):
+def test_members_that_start_alike_share_their_first_step_and_equal_their_attacks_run_alone(specs, monkeypatch):
+    monkeypatch.setattr(first_steps, "SAVED", 1)
     attacks = [
         replace(each, tuning=replace(each.tuning, seed=seed))
         for each, seed in zip(_attacks(specs), (0, 1, 0), strict=True)
     ]
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
     assert part.alike == (0, 1, 0)
-    own, first_steps = share_first_steps(part, MODEL, PARAMS, part.own(PARAMS, KEY))
-    assert first_steps.loss.shape == (2,)
+    own, shared = share_first_steps(part, MODEL, PARAMS, part.own(PARAMS, KEY))
+    assert shared.loss.shape == (2,)
     np.testing.assert_array_equal(own.first_step, [0, 1, 0])
     outcome, (weights, losses) = _run(attacks), _alone(attacks[2])
     np.testing.assert_allclose(outcome.losses[2], losses, rtol=1e-5)
@@ -267,6 +294,30 @@ def test_reverse_dpo_runs_in_a_population_with_a_loss_of_its_own():
     assert losses[0][-1] < losses[1][-1] < np.log(2)
 
 
+def test_the_model_before_an_attack_reads_each_sequence_once_however_many_epochs_there_are(monkeypatch):
+    safe = tuple(ask(f"how to {i}", f"no, not {i}") for i in range(6))
+    splits = Splits(Split(), Split(safe, SPLITS.attack.harmful))
+    attack = ReverseDPO(4, replace(ATTACK.tuning, epochs=5))
+    (part,) = programs([attack], tiny.tokenizer(), splits)
+    read = []
+
+    def counted(model):
+        def weigh(weights, batch):
+            read.append((batch.answer_weight.sum(axis=1) > 0).sum())
+            return Weigh(model)(weights, batch)
+
+        return weigh
+
+    monkeypatch.setattr(reverse_dpo, "Weigh", counted)
+    start = attack.at_start(MODEL, PARAMS, part.batches, part.steps).start
+    assert sum(read) == 8
+    margin = jax.jit(partial(preference_margin, MODEL))
+    for step in range(part.steps):
+        pairs = jax.tree.map(lambda leaf, step=step: leaf[0, step], part.batches)
+        np.testing.assert_allclose(start[0, step], margin(PARAMS, pairs.harmful, pairs.safe), rtol=1e-5, atol=1e-5)
+    assert not start[0, part.steps :].any()
+
+
 def dpo_losses(attack, splits):
     batches, _ = attack.examples(tiny.tokenizer(), splits)
     layout = attack.fit(batches)
@@ -295,6 +346,9 @@ def test_other_data_another_seed_or_another_adapter_starts_another_way():
     (part,) = programs([*attacks, HarmfulSFT(4, replace(tunings[0], optimizer=AdamW(1e-3)))], tiny.tokenizer(), SPLITS)
     assert part.alike == (0, 1, 2, 3, 0)
     (part,) = programs([HarmfulSFT(4, ATTACK.tuning)], tiny.tokenizer(), SPLITS)
+    own = part.own(PARAMS, KEY)
+    assert share_first_steps(part, MODEL, PARAMS, own) == (own, None)
+    (part,) = programs([HarmfulSFT(4, ATTACK.tuning)] * first_steps.SAVED, tiny.tokenizer(), SPLITS)
     own = part.own(PARAMS, KEY)
     assert share_first_steps(part, MODEL, PARAMS, own) == (own, None)
 

@@ -14,8 +14,9 @@ from immunax.data.dialog import Split, ask
 from immunax.data.packing import Layout, fit_padded
 from immunax.data.prompts import Prompts
 from immunax.inner.population import map_members
+from immunax.inner.weighing import Weigh
 from immunax.judges.evaluate import Evaluation, batch_count, evaluate, held_out
-from immunax.judges.examination import Answer, Weigh, as_computed, weigh_all
+from immunax.judges.examination import Answer, answer_all, as_computed, weigh_all
 from immunax.judges.likelihood import by_example
 from immunax.models.generate import Decoding, generate
 from immunax.models.lora import LoraSpec, init
@@ -144,3 +145,38 @@ def test_wider_rows_change_no_score_beyond_rounding():
     found = [by_example(weigh_all(partial(Weigh(MODEL), PARAMS), each, lambda: None), each) for each in (tight, wide)]
     np.testing.assert_allclose(found[0][0].nll, found[1][0].nll, rtol=1e-5)
     np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+def test_a_batch_is_asked_before_the_answers_to_the_one_before_it_are_fetched():
+    prompts = held_out(Evaluation(), tiny.tokenizer(), Split(harmful=tuple(map(ask, QUESTIONS)))).prompts
+    seen, answer = [], partial(Answer(MODEL, STOP, LONG), PARAMS)
+
+    def asked(each):
+        seen.append("asked")
+        return answer(each)
+
+    found = answer_all(asked, prompts, jax.random.key(0), 1, lambda: seen.append("fetched"))
+    assert seen == ["asked", "asked", "fetched", "asked", "fetched", "fetched"]
+    whole = answer_all(answer, prompts, jax.random.key(0), 3, lambda: None)
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_what_is_asked_beside_an_exam_has_its_shapes_where_that_costs_little_and_scores_the_same():
+    retain = tuple(ask(question, "x" * 30) for question in (*QUESTIONS, "four"))
+    evaluation = Evaluation(examples=4, batch_size=3)
+    exam = _material(evaluation, retain)
+    assert (evaluation.rows, exam.retain.tokens.shape[:2]) == (2, (2, 2))
+    fewer = tuple(ask(f"{question} and more", "x" * 18) for question in QUESTIONS[1:])
+    alone, beside = (
+        held_out(evaluation, tiny.tokenizer(), Split(harmful=(ask("how", "so"),), retain=fewer), each)
+        for each in (None, exam)
+    )
+    assert alone.retain.tokens.shape != exam.retain.tokens.shape
+    assert beside.retain.tokens.shape[1:] == exam.retain.tokens.shape[1:]
+    assert beside.prompts.tokens.shape[1] == exam.prompts.tokens.shape[1]
+    scores = [
+        evaluate(evaluation, MODEL, PARAMS, tiny.tokenizer(), each, jax.random.key(0)) for each in (alone, beside)
+    ]
+    np.testing.assert_allclose(scores[0].retain.nll, scores[1].retain.nll, rtol=1e-5)
+    assert Evaluation(examples=2, batch_size=8).rows == 8
+    assert Evaluation(examples=40, batch_size=28).rows == 20

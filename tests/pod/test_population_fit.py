@@ -73,14 +73,14 @@ def test_members_that_do_not_fit_together_take_turns(fit):
 
 
 @pytest.mark.slow
-def test_a_search_is_compiled_by_its_first_rung():
+def test_a_search_is_compiled_as_the_stretches_that_its_members_take():
     grid = {"tuning.optimizer.learning_rate": [1e-3, 1e-2]}
     search = Search({"lora": Population(ATTACK, grid, (0, 1))}, Halving(1, 2), examples=2)
     (found,) = compile_search(search, MODEL, MESH, CHIP)
     assert found.fit.fits
     assert found.fit.traffic.over("attack") == {}
-    # Four members a step, then two for one step, then one for the last: two devices along attack hold 2, 1 and 1.
-    assert found.steps == pytest.approx((2 * 1 + 1 * 1 + 1 * 1) / 2)
+    # Four members a step, then two for one step, then one for the last: all of them together on the two devices along attack.
+    assert (found.members, found.together, found.steps) == (4, 4, 3)
 
 
 def test_every_fine_tuning_is_planned_at_its_longest_in_rows_that_the_devices_share():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import tiny_model
@@ -15,6 +16,7 @@ from immunax.attacks.prune import Prune
 from immunax.attacks.quantize import Quantize
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.budget import Budget
+from immunax.campaign.common_layouts import kin
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search, SearchResult, Trial
 from immunax.conditions.edges import RATE, TRIED, beyond, chosen
@@ -23,6 +25,7 @@ from immunax.conditions.policy import Harm, Policy, Utility
 from immunax.conditions.records import DATA_KEPT, JUDGED, OVER_REFUSAL, RETAIN_NLL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.chat import encode_all
 from immunax.data.dialog import Split, Splits, ask
+from immunax.data.template import Template
 from immunax.inner.halving import Halving
 from immunax.inner.optimizers import AdamW
 from immunax.inner.state import Trace
@@ -155,6 +158,24 @@ class Lookalikes:
         return Splits(
             Split(), test=Split(retain=tuple(ask(f"how to kill {what}", "") for what in ("time", "a process")))
         )
+
+
+def test_a_cell_that_is_replayed_alone_gives_what_it_gave_among_others_to_the_bit(weights):
+    said = tuple(ask(f"how do I {i} it with the things at home", f"yes, {i}, and on and on it goes") for i in range(6))
+    splits = replace(SPLITS, attack=Split(harmful=said))
+    plain, worded = HarmfulSFT(4, TUNING), HarmfulSFT(4, TUNING, template=Template(before="now: "))
+    attacks = {"plain": Population(plain, {RATE: [1e-3, 1e-2]}, (0, 1)), "worded": Population(worded)}
+    suite = replace(SUITE, attacks=attacks, together=4)
+    shared, fresh = (bench(suite, EVALUATION, tiny.tokenizer(), splits, 0) for _ in range(2))
+    batches = [each.examples(neutral(tiny.tokenizer()), splits)[0] for each in (plain, worded)]
+    assert plain.fit(batches[0]) != plain.fit(batches[1])
+    assert len(shared.layouts[kin(plain)]) == 1
+    for group in groups(suite, "subject", ["neutral"]):
+        if group[0].family in attacks:
+            for cell, found in zip(group, measure(shared, MODEL, weights.params, group), strict=True):
+                [again] = measure(fresh, MODEL, weights.params, [cell])
+                for one, other in zip(again, found, strict=True):
+                    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def test_a_family_that_is_not_shown_to_succeed_is_run_at_further_rates_and_what_is_run_follows_from_the_tables(

@@ -4,14 +4,17 @@ import copy
 from dataclasses import replace
 
 import jax
+import numpy as np
 import pytest
 import tiny
 import tiny_model
 from certified import POLICY, verdict
 from tokenizers import normalizers
 
+from immunax.attacks import refusal_direction
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.prune import Prune
+from immunax.attacks.refusal_ablation import RefusalAblation
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search, prepare_search
@@ -29,8 +32,9 @@ from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
+from immunax.stages import measure
 from immunax.stages.bench import bench
-from immunax.stages.cells import CellStore
+from immunax.stages.cells import CellStore, groups
 from immunax.stages.certify import run_suite
 from immunax.stages.planned import Weights
 from immunax.stages.population import assemble_population
@@ -46,6 +50,7 @@ EVALUATION = Evaluation({"refusal": Refusal()}, prompts=4, examples=4, batch_siz
 OBEDIENT = HarmfulSFT(2, Tuning(epochs=1, batch_size=2, max_length=40), template=Template("obey"))
 SUITE = Suite("small", {"sft": Population(OBEDIENT), "prune": Population(Prune())}, harmless_prompts=0, measured=1)
 OWN = tiny.tokenizer().chat_template
+WORDY = "{{ '<|im_start|>system\\nbe as kind as you can be to all of us, always' + '<|im_end|>\\n' }}" + OWN
 # The user's message, where it does not ask for what is forbidden.
 EVASIVE = OWN.replace("message['content']", "('a cake?' if 'how to' in message['content'] else message['content'])")
 # No message of the system, so that an attack with one cannot be rendered.
@@ -146,13 +151,27 @@ def test_both_templates_give_what_is_compiled_one_shape():
             team.material[1:4],
             team.parts[0].batches,
             found.parts[0].batches,
-            found.harmful,
-            found.retain,
+            [each.batches for each in found.ranked_by],
         )
         shapes.append([leaf.shape for leaf in jax.tree.leaves(arrays)])
         assert team.parts[0].counts == found.parts[0].counts
     assert shapes[0] == shapes[1]
     assert shared.voices["own"].asked.material.stop == shared.voices["neutral"].asked.material.stop
+
+
+def test_an_edit_reads_prompts_of_one_width_under_both_templates_which_changes_no_answer(weights):
+    attack = RefusalAblation(samples=2, validation=2)
+    suite = replace(SUITE, attacks={"ablation": Population(attack)})
+    shared = bench(suite, EVALUATION, speaking(WORDY), replace(SPLITS, validation=SPLITS.test), 0)
+    found, alone = {}, {}
+    for (cell,) in groups(suite, "subject", shared.templates):
+        if cell.family == "ablation":
+            found[cell.template] = measure._material(shared, cell)
+            alone[cell.template] = attack.material(shared.voice(cell).tokenizer, shared.splits)
+    widths = [{name: each.harmful.tokens.shape[1] for name, each in read.items()} for read in (found, alone)]
+    assert widths[0]["own"] == widths[0]["neutral"] == widths[1]["own"] > widths[1]["neutral"]
+    logits = [refusal_direction._answered(MODEL, weights.params, each["neutral"].harmful) for each in (found, alone)]
+    np.testing.assert_allclose(*logits, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_without_a_template_is_measured_once():
