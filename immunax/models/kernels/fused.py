@@ -6,7 +6,8 @@ forward over reverse), is that of plain attention at the same place, written out
 fastest path that it can.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from immunax.models.kernels import cudnn, splash
 from immunax.models.kernels.by_device import by_device
+from immunax.models.kernels.kept import Kept
 from immunax.models.kernels.pattern import Pattern, dense, lengthened
 from immunax.runtime import console
 
@@ -65,84 +67,83 @@ def fused_attention(
     Returns:
       ``[B, T, H, D]``.
     """
-    return _forward(kernel, pattern, query, key, value, reading)[0]
+    return _Forward(kernel, pattern)(query, key, value, *reading)[0]
 
 
 def _passed(
     kernel: str, pattern: Pattern, query: jax.Array, key: jax.Array, value: jax.Array, reading: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, Any]:
-    passed = _forward(kernel, pattern, query, key, value, reading)
+    passed = _Forward(kernel, pattern)(query, key, value, *reading)
     out, normaliser = (checkpoint_name(each, ATTENDED) for each in passed)
     return out, (query, key, value, out, normaliser, reading)
 
 
 def _returned(kernel: str, pattern: Pattern, residuals: Any, d_out: jax.Array) -> tuple[Any, ...]:
     query, key, value, out, normaliser, reading = residuals
-    return *_backward(kernel, pattern, query, key, value, out, normaliser, d_out, reading), None
+    return *_Backward(kernel, pattern)(query, key, value, out, normaliser, d_out, *reading), None
 
 
 fused_attention.defvjp(_passed, _returned)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _forward(
-    kernel: str, pattern: Pattern, query: jax.Array, key: jax.Array, value: jax.Array, reading: tuple[jax.Array, ...]
-) -> Any:
-    inputs = *_as_long_as(reading, query, key, value), *reading
-    out, normaliser = by_device(partial(KERNELS[kernel].forward, pattern), "qkk" + "s" * len(reading), "qn", inputs)
-    return out[:, : query.shape[1]], normaliser
+@dataclass(frozen=True)
+class _Forward(Kept):
+    """Of query, key, value and reading: what attention gives, and each query's normaliser."""
+
+    kernel: str
+    pattern: Pattern
+
+    def values(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        query, key, value, *reading = arrays
+        inputs = *_as_long_as(reading, query, key, value), *reading
+        forward = partial(KERNELS[self.kernel].forward, self.pattern)
+        out, normaliser = by_device(forward, "qkk" + "s" * len(reading), "qn", inputs)
+        return out[:, : query.shape[1]], normaliser
+
+    def tangents(self, arrays: Any, directions: Any) -> tuple[jax.Array, ...]:
+        """The normaliser is read by the backward pass alone, whose derivative accounts for it."""
+        _say(self.kernel)
+        plain = _plain(self.pattern, arrays[3:])
+        _, d_out = jax.jvp(plain, arrays[:3], directions[:3])
+        _, normaliser = jax.eval_shape(self.values, *arrays)
+        return d_out, jnp.zeros(normaliser.shape, normaliser.dtype)
 
 
-@_forward.defjvp
-def _forward_again(kernel: str, pattern: Pattern, primals: Any, tangents: Any) -> Any:
-    _say(kernel)
-    *arrays, reading = primals
-    out, normaliser = _forward(kernel, pattern, *arrays, reading)
-    _, d_out = jax.jvp(_plain(pattern, reading), tuple(arrays), tuple(tangents[:3]))
-    return (out, normaliser), (d_out, jnp.zeros_like(normaliser))
+@dataclass(frozen=True)
+class _Backward(Kept):
+    """Of query, key, value, what the forward pass gave, the gradient of that, and reading: the gradients of the first three."""
+
+    kernel: str
+    pattern: Pattern
+
+    def values(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        query, key, value, out, normaliser, d_out, *reading = arrays
+        length = query.shape[1]
+        query, key, value, out, d_out = _as_long_as(reading, query, key, value, out, d_out)
+        inputs = query, key, value, out, normaliser, d_out, *reading
+        backward = partial(KERNELS[self.kernel].backward, self.pattern)
+        gradients = by_device(backward, "qkkqnq" + "s" * len(reading), "qkk", inputs)
+        return tuple(each[:, :length] for each in gradients)
+
+    def tangents(self, arrays: Any, directions: Any) -> tuple[jax.Array, ...]:
+        """What the forward pass gave is a function of its inputs, so that its tangents are accounted for by theirs."""
+        query, key, value, _, _, d_out, *reading = arrays
+
+        def gradients(query: jax.Array, key: jax.Array, value: jax.Array, d_out: jax.Array) -> Any:
+            _, back = jax.vjp(_plain(self.pattern, reading), query, key, value)
+            return back(d_out)
+
+        return jax.jvp(gradients, (query, key, value, d_out), (*directions[:3], directions[5]))[1]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _backward(
-    kernel: str,
-    pattern: Pattern,
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    out: jax.Array,
-    normaliser: jax.Array,
-    d_out: jax.Array,
-    reading: tuple[jax.Array, ...],
-) -> Any:
-    length = query.shape[1]
-    query, key, value, out, d_out = _as_long_as(reading, query, key, value, out, d_out)
-    inputs = query, key, value, out, normaliser, d_out, *reading
-    gradients = by_device(partial(KERNELS[kernel].backward, pattern), "qkkqnq" + "s" * len(reading), "qkk", inputs)
-    return tuple(each[:, :length] for each in gradients)
-
-
-@_backward.defjvp
-def _backward_again(kernel: str, pattern: Pattern, primals: Any, tangents: Any) -> Any:
-    """What the forward pass gave is a function of its inputs, so that its tangents are accounted for by theirs."""
-    query, key, value, out, normaliser, d_out, reading = primals
-    directions = (*tangents[:3], tangents[5])
-
-    def gradients(query: jax.Array, key: jax.Array, value: jax.Array, d_out: jax.Array) -> Any:
-        _, back = jax.vjp(_plain(pattern, reading), query, key, value)
-        return back(d_out)
-
-    given = _backward(kernel, pattern, query, key, value, out, normaliser, d_out, reading)
-    return given, jax.jvp(gradients, (query, key, value, d_out), directions)[1]
-
-
-def _plain(pattern: Pattern, reading: tuple[jax.Array, ...]) -> Callable[..., jax.Array]:
+def _plain(pattern: Pattern, reading: Sequence[jax.Array]) -> Callable[..., jax.Array]:
     def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         return dense(pattern, query, key, value, reading[0][:, : query.shape[1]])
 
     return plain
 
 
-def _as_long_as(reading: tuple[jax.Array, ...], *values: jax.Array) -> tuple[jax.Array, ...]:
+def _as_long_as(reading: Sequence[jax.Array], *values: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(lengthened(each, 1, reading[0].shape[1]) for each in values)
 
 

@@ -43,6 +43,16 @@ def both(kernel, pattern, segments=SEGMENTS):
     )
 
 
+def layers(attend):
+    """Attention within a scan, made again in its backward pass, as the layers of a model have it."""
+
+    def stack(query, key, value):
+        layer = jax.checkpoint(lambda stream, _: (jnp.sin(stream + attend(stream, key, value)), None))
+        return jax.lax.scan(layer, query, None, length=2)[0]
+
+    return stack
+
+
 def slope(attend, weight):
     """The gradient of a curved function of what attention gives."""
     return jax.grad(lambda *arrays: jnp.vdot(weight, jnp.sin(attend(*arrays))), (0, 1, 2))

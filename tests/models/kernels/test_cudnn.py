@@ -15,6 +15,7 @@ from models.kernels.attention_cases import (
     both,
     forward_over_reverse,
     inputs,
+    layers,
     reverse_over_reverse,
     slope,
 )
@@ -61,7 +62,10 @@ class Forward:
     def bind(self, *arrays, **told):
         query, places = arrays[0], arrays[4].shape[1]
         out = _written(attend(told, arrays, *arrays[:3]), stretches_of(told, arrays)[0])
-        return out, jnp.zeros((query.shape[0] * places, query.shape[2], query.shape[1]), jnp.float32)
+        # As the kernel itself, it has no derivative.
+        return jax.lax.stop_gradient(out), jnp.zeros(
+            (query.shape[0] * places, query.shape[2], query.shape[1]), jnp.float32
+        )
 
 
 class Backward:
@@ -69,7 +73,8 @@ class Backward:
         *given, _, _, d_out = arrays
         asks, asked = stretches_of(told, given)
         gradients = jax.vjp(partial(attend, told, given), *given[:3])[1](d_out)
-        return [_written(each, there) for each, there in zip(gradients, (asks, asked, asked), strict=True)]
+        written = [_written(each, there) for each, there in zip(gradients, (asks, asked, asked), strict=True)]
+        return jax.lax.stop_gradient(written)
 
 
 @pytest.fixture
@@ -92,6 +97,23 @@ def test_derivatives_of_first_and_second_order_are_those_of_plain_attention(inte
     *arrays, weight = inputs()
     fused, plain = both("cudnn", PATTERNS["plain"])
     alike(derivative(fused, weight)(*arrays), derivative(plain, weight)(*arrays))
+
+
+@pytest.mark.parametrize("derivative", [slope, forward_over_reverse, reverse_over_reverse])
+def test_derivatives_of_layers_in_a_scan_never_ask_the_kernel_for_its_own(interpreted, derivative):
+    *arrays, weight = inputs()
+    fused, plain = (layers(each) for each in both("cudnn", PATTERNS["plain"]))
+    alike(jax.jit(derivative(fused, weight))(*arrays), jax.jit(derivative(plain, weight))(*arrays), 1e-4)
+
+
+def test_a_second_derivative_of_members_is_each_ones_own(interpreted):
+    query, key, value, weight = inputs()
+    queries = jnp.stack([query, 2 * query])
+    members = (
+        jax.vmap(forward_over_reverse(layers(each), weight), (0, None, None))
+        for each in both("cudnn", PATTERNS["plain"])
+    )
+    alike(*(each(queries, key, value) for each in members), 1e-4)
 
 
 def test_members_of_a_population_are_each_computed_as_alone(interpreted):
