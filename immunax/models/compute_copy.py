@@ -5,12 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from immunax.models.rounding import rounded
+
 
 def compute_copy(params: Any, dtype: str) -> Any:
-    """Plain weights of which matrices and biases have the dtype of a computation, for one that only reads them.
+    """Plain weights of which matrices have the dtype of a computation, for one that only reads them.
 
-    The decoder casts both at each use, so nothing that it computes differs by a bit. Scales of norms stay as they are: it may
-    add to them, or multiply a float32 stream by them, before anything is cast.
+    The decoder casts them at each use, so nothing that it computes differs by a bit. Scales of norms and biases stay as they are:
+    it multiplies by the ones and adds the others in float32, before anything is cast.
 
     Args:
       params: plain weights; of stacked layers, or of one.
@@ -21,7 +23,7 @@ def compute_copy(params: Any, dtype: str) -> Any:
     """
 
     def one(path: tuple[Any, ...], leaf: Any) -> Any:
-        return leaf if path[-1].key == "scale" or leaf.dtype == dtype else leaf.astype(jnp.dtype(dtype))
+        return leaf if path[-1].key in ("scale", "bias") or leaf.dtype == dtype else rounded(leaf, jnp.dtype(dtype))
 
     return jax.tree_util.tree_map_with_path(one, params)
 

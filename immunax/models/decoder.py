@@ -20,15 +20,16 @@ from immunax.models.config import DecoderConfig
 from immunax.models.kernels.fused import ATTENDED, fused_attention
 from immunax.models.kernels.pattern import Pattern
 from immunax.models.lora import dropped
+from immunax.models.rounding import rounded
 from immunax.models.steered import UNPERTURBED, Perturbation
 from immunax.runtime.mesh import laid, split_rows
 
+PROJECTED = "projected"
+"""What a projection gives, and what an adapter makes of its input: of two products of which the sum is read, the sum is kept."""
+
 REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(ATTENDED),
-    ),
+    "dots": jax.checkpoint_policies.save_only_these_names(PROJECTED, ATTENDED),
 }
 """What a layer keeps for the backward pass; ``none`` (no rematerialisation) keeps everything."""
 
@@ -103,15 +104,19 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``[..., in]`` to ``[..., features]``."""
         kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
-        y = x @ kernel.astype(self.dtype)
+        y = x @ rounded(kernel, self.dtype)
+        # Less than half the spacing of bfloat16 numbers, what is added would vanish beside a product if their sum were rounded to
+        # the nearest. Products that come out in float32 would do as well, at twice the bytes.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
         if self.has_variable("lora", "a"):
             a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
             if self.has_variable("lora", "rate"):
                 x = dropped(x, self.get_variable("lora", "rate"), self.make_rng("dropout"))
-            y = y + (x @ a.astype(self.dtype)) @ b.astype(self.dtype)
+            low = checkpoint_name(x @ a.astype(self.dtype), PROJECTED)
+            y = y.astype(wide) + (low @ b.astype(self.dtype)).astype(wide)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        return y
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(wide)
+        return checkpoint_name(rounded(y, self.dtype), PROJECTED)
 
 
 def rms_normalise(x: jax.Array, scale: jax.Array, config: DecoderConfig) -> jax.Array:
@@ -119,7 +124,7 @@ def rms_normalise(x: jax.Array, scale: jax.Array, config: DecoderConfig) -> jax.
     wide = x.astype(jnp.float32)
     normal = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + config.norm_eps)
     scale = scale if config.norm_offset == 0 else config.norm_offset + scale
-    return scale.astype(x.dtype) * normal.astype(x.dtype)
+    return (scale * normal).astype(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -284,7 +289,7 @@ class Decoder(nn.Module):
         table = nn.Embed(c.vocab_size, c.d_model, embedding_init=nn.initializers.normal(0.02), name="embed_tokens")
         # The table is split by width over fsdp, the stream by rows over data and fsdp. Told of the step between, XLA exchanges
         # along fsdp; left alone where both axes are in use, it sends the whole stream's gradient to every device.
-        embedded = laid(table(tokens).astype(self.dtype), "data", None, "fsdp")
+        embedded = laid(rounded(table(tokens), self.dtype, tokens), "data", None, "fsdp")
         if not perturbation.empty:
             embedded = embedded.astype(jnp.promote_types(self.dtype, jnp.float32))
         if prompt is not None:

@@ -16,6 +16,7 @@ from immunax.models.kernels.choice import ATTENTION, MASKED
 from immunax.models.kernels.fused import KERNELS
 from immunax.models.kernels.pattern import stretches
 from immunax.models.lora import Adapted
+from immunax.models.rounding import rounded
 from immunax.models.steered import UNPERTURBED, Perturbation, Steered
 from immunax.models.unembedding import CHUNK, Unembedding
 from immunax.runtime.errors import UserError, nearest
@@ -209,8 +210,9 @@ class Model:
         """The output projection, in the dtype of the computation."""
         base = _base(params)
         base = split_parameters({name: base[name] for name in ("embed_tokens", "lm_head") if name in base})
-        matrix = base["embed_tokens"]["embedding"].T if self.config.tie_embeddings else base["lm_head"]["kernel"]
-        return Unembedding(matrix.astype(self.dtype), self.config.logit_cap, self.chunk)
+        name, leaf = ("embed_tokens", "embedding") if self.config.tie_embeddings else ("lm_head", "kernel")
+        matrix = rounded(base[name][leaf], jnp.dtype(self.dtype))
+        return Unembedding(matrix.T if self.config.tie_embeddings else matrix, self.config.logit_cap, self.chunk)
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Next-token logits ``[..., V]`` in float32 of hidden states ``[..., D]`` that passed the final norm."""

@@ -46,6 +46,24 @@ def test_rematerialisation_changes_no_gradient(remat):
     )
 
 
+@pytest.mark.parametrize("adapted", [False, True])
+def test_of_products_dots_keeps_one_narrow_value_a_projection_and_the_inputs_of_adapters(adapted):
+    c, model = small.CONFIG, Model(small.CONFIG, remat="dots", dtype="bfloat16")
+    batch = _packed([small.tokens(1, 7)[0]])
+    weights = jax.eval_shape(small.params)
+    if adapted:
+        weights = jax.eval_shape(lambda base: lora.init(jax.random.key(0), base, lora.LoraSpec(5)), weights)
+    kept = jax.eval_shape(lambda weights: jax.vjp(lambda w: model.apply(w, *batch).hidden, weights)[1], weights)
+    found = [
+        (leaf.shape[-1], str(leaf.dtype))
+        for leaf in jax.tree.leaves(kept)
+        if leaf.shape[:1] + leaf.shape[-2:-1] == (3, 7)
+    ]
+    assert found.count((c.d_ff, "bfloat16")) == 2  # what gate and up give
+    assert found.count((5, "bfloat16")) == 7 * adapted
+    assert [width for width, dtype in found if dtype != "bfloat16"] == []
+
+
 @pytest.mark.parametrize("family", ["llama", "olmo2", "gemma2"])
 def test_captured_streams_add_up_and_end_in_the_hidden_state(family):
     model = Model(replace(small.CONFIG, **FAMILIES[family].fixed))

@@ -1,0 +1,53 @@
+"""Rounding to bfloat16 of which what is short against the spacing of its numbers is felt as much as it should.
+
+Weights that train are float32, products may be bfloat16. Rounded to the nearest number, a weight that is a bfloat16 number, as
+all of most checkpoints are, stays that number until it has moved by half their spacing (Zamirai et al. 2020, arXiv:2010.06192):
+an attack's first steps, by which defenses are measured, would hardly be felt. So every entry has a place of its own in the
+spacing, the same at all times, from which on it is rounded away from zero: of many weights that move by a tenth of the spacing,
+a tenth moves by all of it. What an adapter adds to a product that is rounded already is felt in the same way.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_LOW = 16
+"""Bits of a float32 number that bfloat16 lacks."""
+
+
+def rounded(values: jax.Array, dtype: Any, rows: jax.Array | None = None) -> jax.Array:
+    """Float32 to bfloat16 by each entry's place; any other dtypes by a cast.
+
+    Args:
+      values: ``[..., R, C]``; those that are numbers of the dtype stay the same.
+      dtype: of the result.
+      rows: ``[..., R]`` int, for some rows of a larger matrix: which. None for all of it, in order.
+
+    Returns:
+      The same shape. Its gradient is that of a cast.
+    """
+    if values.dtype != jnp.float32 or dtype != jnp.bfloat16:
+        return values.astype(dtype)
+    return _by_places(values, rows)
+
+
+@jax.custom_jvp
+def _by_places(values: jax.Array, rows: jax.Array | None) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32) + _places(values.shape, rows)
+    cut = jax.lax.bitcast_convert_type((bits >> _LOW).astype(jnp.uint16), jnp.bfloat16)
+    return jnp.where(jnp.isfinite(values), cut, values.astype(jnp.bfloat16))
+
+
+@_by_places.defjvp
+def _cast(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    return _by_places(*primals), tangents[0].astype(jnp.bfloat16)
+
+
+def _places(shape: tuple[int, ...], rows: jax.Array | None) -> jax.Array:
+    """By row and column, a number of ``_LOW`` bits, any as likely as any other: what is added before they are cut off."""
+    rows = jnp.arange(shape[-2]) if rows is None else rows
+    columns = jnp.arange(shape[-1], dtype=jnp.uint32)
+    mixed = rows[..., None].astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + columns * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
+    return mixed >> _LOW
