@@ -34,8 +34,9 @@ def rounded(values: jax.Array, dtype: Any, rows: jax.Array | None = None) -> jax
 
 @jax.custom_jvp
 def _by_places(values: jax.Array, rows: jax.Array | None) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(values, jnp.uint32) + _places(values.shape, rows)
-    cut = jax.lax.bitcast_convert_type((bits >> _LOW).astype(jnp.uint16), jnp.bfloat16)
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    cut = (bits + _places(bits, rows)) >> _LOW
+    cut = jax.lax.bitcast_convert_type(cut.astype(jnp.uint16), jnp.bfloat16)
     return jnp.where(jnp.isfinite(values), cut, values.astype(jnp.bfloat16))
 
 
@@ -44,10 +45,14 @@ def _cast(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Arra
     return _by_places(*primals), tangents[0].astype(jnp.bfloat16)
 
 
-def _places(shape: tuple[int, ...], rows: jax.Array | None) -> jax.Array:
+def _places(bits: jax.Array, rows: jax.Array | None) -> jax.Array:
     """By row and column, a number of ``_LOW`` bits, any as likely as any other: what is added before they are cut off."""
-    rows = jnp.arange(shape[-2]) if rows is None else rows
-    columns = jnp.arange(shape[-1], dtype=jnp.uint32)
-    mixed = rows[..., None].astype(jnp.uint32) * jnp.uint32(0x9E3779B1) + columns * jnp.uint32(0x85EBCA6B)
+    height, width = bits.shape[-2:]
+    rows = jnp.arange(height) if rows is None else rows
+    # A zero that has to do with the weights: places that had not would be made before a loop over layers and read in each turn,
+    # as many bytes as the weights.
+    zero = (bits & (1 << _LOW) - 1) >> _LOW
+    mixed = zero + rows[..., None].astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+    mixed += jnp.arange(width, dtype=jnp.uint32) * jnp.uint32(0x85EBCA6B)
     mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0xC2B2AE35)
     return mixed >> _LOW

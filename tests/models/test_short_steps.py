@@ -42,12 +42,13 @@ def test_of_weights_that_are_bfloat16_numbers(compile_fast):
 def _felt(variables, change):
     """How much of what a change of a projection's weights adds to its results in float32 is there in bfloat16; 1: all."""
     x = jax.random.normal(jax.random.key(0), (4, 64, 128), jnp.bfloat16)
-    outputs = {}
-    for dtype in (jnp.float32, jnp.bfloat16):
+
+    def added(dtype):
         layer = Linear(256, use_bias=True, dtype=dtype)
-        here = x.astype(dtype)
-        outputs[dtype] = layer.apply(change(variables), here) - layer.apply(variables, here).astype(jnp.float32)
-    want, found = (outputs[dtype].astype(jnp.float32) for dtype in (jnp.float32, jnp.bfloat16))
+        before, after = (layer.apply(each, x.astype(dtype)) for each in (variables, change(variables)))
+        return jnp.asarray(after, jnp.float32) - jnp.asarray(before, jnp.float32)
+
+    want, found = added(jnp.float32), added(jnp.bfloat16)
     assert float(jnp.abs(want).mean()) < 1e-3  # where half the spacing of most results is 2e-3 and more
     return float((want * found).sum() / jnp.square(want).sum())
 
