@@ -142,6 +142,7 @@ def red_teams(
         for each, point in _points(courses, parts, model, params):
             with each.apart():
                 each.meet(point, bar)
+            del point  # its weights would lie beside those of the next steps
             if each.over and several:
                 yield courses.index(each), each.end()
     ended = None if several else courses[0].end()
@@ -225,24 +226,26 @@ class _Course:
         _check(point, self.name)
         if bar is not None:
             bar.advance(max(1, point.step - self.steps[-1]), **({"loss": point.losses[-1]} if point.step else {}))
-        self.steps, self.last = [*self.steps, point.step], point
+        self.steps = [*self.steps, point.step]
         self.over = isinstance(self.team.attack, Edit) or point.step == self.team.material.steps
         if not self.over:
             key = jax.random.fold_in(self.probe_key, point.step)
             self.probes.append(_probed(self.team, self.model, point.weights, self.tokenizer, key, None))
             self.over = _fallen(self.team, self.probes[-1])
+        self.last = point if self.over else None
 
     def end(self) -> Episode | UserError:
-        """What the attack came to, while its weights are there."""
+        """What the attack came to, while its weights are there; it lets them go."""
+        last, self.last = self.last, None
         if self.failed is None:
+            assert last is not None
             with self.apart():
-                return self._scored()
+                return self._scored(last)
         assert self.failed is not None
         return self.failed
 
-    def _scored(self) -> Episode:
-        team, last = self.team, self.last
-        assert last is not None
+    def _scored(self, last: Point) -> Episode:
+        team = self.team
         assert self.before is not None
         if self.keep is not None:
             self.keep(last.weights)

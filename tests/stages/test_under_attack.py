@@ -9,6 +9,7 @@ import tiny
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.prune import Prune
 from immunax.attacks.tuning import Tuning
+from immunax.campaign import population
 from immunax.campaign.course import course
 from immunax.data.dialog import Split, Splits, ask
 from immunax.data.template import Template
@@ -68,6 +69,20 @@ def test_probes_are_judged_as_if_each_were_generated_where_it_stands(attack, mon
     # Two evaluations; of the probes those between, and the first where users word it otherwise.
     other = attack.evaluation(HARMFUL[0]) != HARMFUL[0]
     assert len(generated) == 2 + len(points) - 1 + other
+
+
+def test_no_copy_of_attacked_weights_lies_beside_the_steps_that_follow(monkeypatch):
+    shape, lying, real = PARAMS["embed_tokens"]["embedding"].shape, [], population.advance
+
+    def counted(*args):
+        lying.append(sum(leaf.shape == shape for leaf in jax.live_arrays()))
+        return real(*args)
+
+    counted.lower, counted.trace = real.lower, real.trace
+    monkeypatch.setattr(population, "advance", counted)
+    attacked(HarmfulSFT(4, replace(TUNING, probes=4)))
+    assert len(lying) == 4
+    assert set(lying) == {lying[0]}
 
 
 class FallsAfter(Length):
