@@ -146,13 +146,12 @@ class Ready(NamedTuple):
 
     Attributes:
       run: gives losses and steps of divergence.
-      batches, own: the members', first steps not yet shared.
+      own: the members', first steps not yet shared.
       flops: that its examples need, a shared first step counted once.
       memory: bytes of all devices, by XLA's count.
     """
 
     run: Callable[[], Any]
-    batches: Any
     own: MemberData
     flops: float
     memory: int
@@ -161,7 +160,7 @@ class Ready(NamedTuple):
 def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) -> Ready:
     """Compiles the first members of a case for their first steps."""
     part = each.program
-    batches = jax.tree.map(lambda leaf: jnp.asarray(leaf[:members, :steps]), part.batches)
+    batches = replace(part.batches, courses=tuple(course[:steps] for course in part.batches.courses))
     numbers = {name: leaf[:members] for name, leaf in part.numbers.items()}
     changed = {"alike": part.alike[:members], "places": part.places[:members]}
     part = replace(part, steps=steps, numbers=numbers, batches=batches, **changed)
@@ -185,7 +184,7 @@ def ready(each: Case, way: Way, members: int, steps: int, share: bool = True) ->
     if beside is None:
         raise SystemExit("the members do not fit the memory together")
     memory = devices * (beside + sum(leaf.nbytes for leaf in jax.tree.leaves(each.params)))
-    return Ready(run, batches, plain, flops, memory)
+    return Ready(run, plain, flops, memory)
 
 
 def race(each: Case, ours: list[Way], python: str, torch_members: int, runs: int, peak: float) -> list[str]:
@@ -234,12 +233,12 @@ def cost(each: Case, way: Way, members: int, steps: int, runs: int) -> Cost:
     say(f"{each.title}: the cost of {members} members {way.name}")
     prepared = ready(each, way, members, steps, share=False)
     whole = seconds(prepared.run, 1 + runs)[0] / steps
-    batches, optimizer = each.program.batches, each.program.attacks[0].tuning.optimizer
+    batch, optimizer = each.program.batches.step, each.program.attacks[0].tuning.optimizer
     products, updates = Products(each.model.config, each.spec, steps), Updates(optimizer, steps)
     one = jax.tree.map(lambda leaf: leaf[0], prepared.own.adapters) if each.spec else each.params
     alone: list[float] = []
     for part, inputs in (
-        (products, products.inputs(members, batches.tokens.shape[2:], batches.answer_label.shape[2:])),
+        (products, products.inputs(members, batch.tokens.shape, batch.answer_label.shape)),
         (updates, updates.inputs(one, members)),
     ):
         program = compile_members(part, *inputs, mesh=way.mesh, at_once=way.at_once)
@@ -257,11 +256,11 @@ def sharing(each: Case, members: int) -> list[str]:
 
     def apart(own: Any, copies: Any) -> Any:
         def one(member: Any, base: Any) -> Any:
-            return stretch((start(member, (base, None)), *member), (base, 0, 1))[1]
+            return stretch((start(member[1], (base, None)), *member), (base, 0, 1))[1]
 
         return jax.vmap(one)(own, copies)
 
-    inputs = (prepared.batches, prepared.own), copies
+    inputs = (each.program.batches.of(range(members), 0, 1), prepared.own), copies
     many = compiled(apart, *inputs)
     one = seconds(prepared.run, 2)[0], prepared.memory
     rows = []

@@ -97,8 +97,9 @@ def stretch_work(sizes: Mapping[str, Any], platform: str) -> Work:
     start, stretch = Start(part.form, model), Stretch(part.form, model)
 
     def inputs(weights: Any) -> tuple[Any, Any, Any]:
-        each = jax.tree.map(jnp.asarray, part.batches), part.own(weights, jax.random.key(0))
-        state = map_members(start, each, (weights, None))
+        batches = part.batches.of(range(len(part.places)), 0, part.steps)
+        each = jax.tree.map(jnp.asarray, batches), part.own(weights, jax.random.key(0))
+        state = map_members(start, each[1], (weights, None))
         return state, each, (weights, jnp.int32(0), jnp.int32(part.steps))
 
     def advance(state: Any, each: Any, shared: Any) -> tuple[Any]:

@@ -135,16 +135,16 @@ class FineTuning(Attack, ABC):
         """The sequences that an example makes the model read, which its cost is counted by."""
         return (example,)
 
-    def at_start(self, model: Model, params: Params, batches: Any, steps: int) -> Any:
-        """Batches with what the loss reads of the weights before the attack; by default nothing.
+    def at_start(self, model: Model, params: Params, examples: Sequence[Any], layout: Layout) -> Sequence[Any]:
+        """Examples with what the loss reads of the weights before the attack; by default nothing.
 
         Args:
           model: static.
           params: plain weights before the attack.
-          batches: ``[A, K', ...]``.
-          steps: K, of which batches there are to be read.
+          examples: those that it trains on.
+          layout: of their batches.
         """
-        return batches
+        return examples
 
 
 class Edit(Attack, ABC):

@@ -14,7 +14,7 @@ import numpy as np
 from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.attacks.finetune import take
 from immunax.attacks.tuning import Tuning
-from immunax.data.batches import Array, Batch, in_few_columns, in_rows, pad
+from immunax.data.batches import Array, Batch, pad
 from immunax.data.chat import Counts, Encoded, encode_pairs
 from immunax.data.dialog import Dialog, Splits
 from immunax.data.packing import Layout, few, fit_padded
@@ -26,10 +26,16 @@ from immunax.runtime.together import behind
 
 
 class Pair(NamedTuple):
-    """Two answers to one prompt."""
+    """Two answers to one prompt.
+
+    Attributes:
+      safe, harmful: the answers, each behind the prompt.
+      start: log π₀(h) − log π₀(s) of the model before the attack, nats; 0 until it is known.
+    """
 
     safe: Encoded
     harmful: Encoded
+    start: float = 0.0
 
 
 class Pairs(NamedTuple):
@@ -37,7 +43,7 @@ class Pairs(NamedTuple):
 
     Attributes:
       safe, harmful: ``[B, T]``.
-      start: ``[B]``, log π₀(h) − log π₀(s) of the model before the attack, nats; 0 until it is known.
+      start: ``[B]``, as each pair has it.
     """
 
     safe: Batch
@@ -100,12 +106,14 @@ class ReverseDPO(FineTuning):
 
     def fit(self, batches: Sequence[Sequence[Pair]]) -> Layout:
         """One layout for both sides."""
-        return fit_padded([side for batch in batches for side in zip(*batch, strict=True)])
+        return fit_padded([side for batch in batches for side in _sides(batch)])
 
     def lay(self, batch: Sequence[Pair], layout: Layout) -> Pairs:
-        """The pairs of a batch, of which the model before the attack has said nothing yet."""
-        safe, harmful = (pad(side, layout) for side in zip(*batch, strict=True))
-        return Pairs(safe, harmful, np.zeros(layout.rows, np.float32))
+        """The pairs of a batch."""
+        start = np.zeros(layout.rows, np.float32)
+        start[: len(batch)] = [pair.start for pair in batch]
+        safe, harmful = (pad(side, layout) for side in _sides(batch))
+        return Pairs(safe, harmful, start)
 
     def longest(self) -> Pair:
         """Both sides at their longest."""
@@ -113,26 +121,17 @@ class ReverseDPO(FineTuning):
 
     def sequences(self, example: Pair) -> tuple[Encoded, ...]:
         """Both answers; the model before the attack reads them once more at no charge."""
-        return tuple(example)
+        return example.safe, example.harmful
 
-    def at_start(self, model: Model, params: Params, batches: Pairs, steps: int) -> Pairs:
-        """Batches with what the model before the attack prefers, which no step changes."""
-        start = np.zeros_like(batches.start)
-        taken = jax.tree.map(lambda leaf: leaf[:, :steps], batches)
-        start[:, :steps] = _margins(model, params, taken)
-        return batches._replace(start=start)
+    def at_start(self, model: Model, params: Params, examples: Sequence[Pair], layout: Layout) -> list[Pair]:
+        """Pairs with what the model before the attack prefers, which no step changes; it reads each sequence once."""
+        sequences = list(dict.fromkeys(side for pair in examples for side in self.sequences(pair)))
+        shape = Layout(few(2 * layout.rows), few(layout.length), few(layout.answers))
+        parts = (sequences[start : start + shape.rows] for start in range(0, len(sequences), shape.rows))
+        found = behind(Weigh(model)(params, pad(part, shape)).nll for part in parts)
+        nll = dict(zip(sequences, np.concatenate(list(found)), strict=False))  # rows past the last sequence are empty
+        return [pair._replace(start=float(nll[pair.safe] - nll[pair.harmful])) for pair in examples]
 
 
-def _margins(model: Model, params: Params, pairs: Pairs) -> np.ndarray:
-    """What a model prefers, of pairs ``[..., B]``: each sequence is read once, in whichever epoch and however often it comes."""
-    rows = jax.tree.map(
-        lambda *sides: np.concatenate([side.reshape(-1, side.shape[-1]) for side in sides]), pairs.harmful, pairs.safe
-    )
-    written = np.concatenate([rows.tokens, rows.segment_ids, rows.answer_weight], axis=1)
-    _, first, which = np.unique(written, axis=0, return_index=True, return_inverse=True)
-    size = few(2 * pairs.start.shape[-1])
-    batches = in_rows(in_few_columns(jax.tree.map(lambda leaf: leaf[first], rows)), size, 0)
-    parts = (jax.tree.map(lambda leaf, n=n: leaf[n : n + size], batches) for n in range(0, len(batches.tokens), size))
-    nll = np.concatenate(list(behind(Weigh(model)(params, part).nll for part in parts)))
-    harmful, safe = nll[which.ravel()].reshape(2, *pairs.start.shape)
-    return safe - harmful
+def _sides(batch: Sequence[Pair]) -> tuple[list[Encoded], list[Encoded]]:
+    return [pair.safe for pair in batch], [pair.harmful for pair in batch]

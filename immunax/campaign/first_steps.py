@@ -58,7 +58,7 @@ def share_first_steps(
     if len(part.alike) - len(leaders) < SAVED or len(leaders) * each > SHARE * usable_bytes():
         return own, None
     places = np.array(leaders)
-    batches = jax.tree.map(lambda leaf: leaf[places, 0], part.batches)
+    batches = jax.tree.map(lambda leaf: leaf[:, 0], part.batches.of(leaders, 0, 1))
     groups = batches, chosen(own, places)
     first_steps = compile_members(_FirstStep(part.form, model), groups, params, mesh=mesh)(groups, params)
     return own._replace(first_step=np.searchsorted(places, part.alike).astype(np.int32)), first_steps

@@ -54,6 +54,7 @@ class _Search:
             attacked = turn.lead(rung.end)
             trace = Trace(*(each[:, rung.begin :] for each in (attacked.losses, attacked.norms)))
             found.append((trace, attacked.diverged_at, self._merit(attacked)))
+            turn.wait()
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
     def keep(self, row: int) -> Any:

@@ -17,17 +17,18 @@ from jax.sharding import Mesh, NamedSharding
 from immunax.attacks.segments import segments
 from immunax.campaign.copies import read_by
 from immunax.campaign.first_steps import share_first_steps
+from immunax.campaign.member_batches import Pieces
 from immunax.campaign.members import MemberData, chosen
 from immunax.campaign.programs import Program
 from immunax.campaign.stretch import Start, Stretch, advance, begin
 from immunax.campaign.turn_work import turn_work
-from immunax.inner.context import check_context
+from immunax.inner.context import check_longest
 from immunax.inner.memory import most_at_once, most_that_fit, needed_bytes
 from immunax.inner.population import map_members, plan
 from immunax.models.model import Model, Params
 from immunax.runtime import pace, profile
 from immunax.runtime.jaxpr_flops import countable_flops
-from immunax.runtime.mesh import data_ways, device_count, mesh_of, shard, under
+from immunax.runtime.mesh import data_ways, device_count, mesh_of, shard, sharded, under
 from immunax.runtime.performance import Meter
 from immunax.runtime.together import host
 
@@ -114,33 +115,49 @@ class Turn:
 
     def __init__(self, runner: "Runner", rows: Sequence[int], width: int, state: Any = None, done: int = 0):
         self.rows, self.width, self.done = tuple(rows), width, done
-        self._runner, self._members, self.state = runner, runner.members(rows, width), state
+        self._runner, self.state = runner, state
+        self._own, self._pieces = runner.members(rows, width)
         if state is None:
             shared = runner.params, runner.first_steps
-            self.state = begin(runner.start, runner.mesh, self._members, shared)
+            self.state = begin(runner.start, runner.mesh, self._own, shared)
             self.done = 0 if runner.own.first_step is None else 1
 
     def lead(self, end: int) -> Attacked:
         """The members after the step ``end``."""
         runner = self._runner
-        pace.worked()
         for first, stop in profile.parts(profile.ATTACK, self.done, end):
             with profile.step(profile.ATTACK, first + 1, self.state):
-                shared = runner.params, first, stop
-                self.state = advance(runner.stretch, runner.mesh, self.state, self._members, shared)
+                self._advance(first, stop)
         profile.pause(profile.ATTACK, self.state)  # the members are asked now
         self.done, (moving, trace) = end, self.state
         seen, diverged_at = jax.tree.map(host, (trace, moving.diverged_at))
         losses, norms, stopped = (each[: len(self.rows)] for each in (*seen, diverged_at))
         places = tuple(runner.part.places[row] for row in self.rows)
         found = places, end, losses[:, :end], norms[:, :end], stopped
-        return Attacked(*found, runner.params, self._members[1], moving.trained, runner.mesh)
+        return Attacked(*found, runner.params, self._own, moving.trained, runner.mesh)
+
+    def _advance(self, begin: int, end: int) -> None:
+        """The steps ``[begin, end)``, piece by piece of their batches."""
+        runner = self._runner
+        while begin < end:
+            stop = min(end, self._pieces.end(begin))
+            pace.worked()
+            members, shared = (self._pieces.at(begin), self._own), (runner.params, begin, stop)
+            self.state = advance(runner.stretch, runner.mesh, self.state, members, shared)
+            self._pieces.lay_ahead(stop)
+            if stop < end:  # so that never more than two pieces lie there
+                jax.block_until_ready(self.state)
+            begin = stop
+
+    def wait(self) -> None:
+        """Others are led now: nothing but the state lies on the devices."""
+        self._pieces.let_go()
 
     def products(self) -> float:
         """Operations of the matrix products of a step of all of them, on all devices together."""
         runner = self._runner
-        shared = runner.params, 0, 1
-        program = advance.trace(runner.stretch, runner.mesh, self.state, self._members, shared)
+        members, shared = (self._pieces.at(self.done), self._own), (runner.params, 0, 1)
+        program = advance.trace(runner.stretch, runner.mesh, self.state, members, shared)
         return countable_flops(program.jaxpr, turns=1)
 
 
@@ -212,23 +229,30 @@ class Runner(NamedTuple):
           chunk: members on each device.
           waiting: others, on all devices, whose states lie there too.
         """
-        members = self.members(range(chunk * self._ways), chunk * self._ways)
-        shared = self.params, 0, 0
-        begun = begin.lower(self.start, self.mesh, members, (self.params, self.first_steps))
+        width, batches = chunk * self._ways, self.part.batches
+        own, shared = _some(self.own, self._places(range(width), width)), (self.params, 0, 0)
+        each = batches.piece(chunk)
+        piece = batches.shapes(width, each)
+        piece = piece if self.mesh is None else sharded(piece, self.mesh, stacked=True)
+        begun = begin.lower(self.start, self.mesh, own, (self.params, self.first_steps))
         lies = begun.compile().output_shardings
         state = jax.tree.map(_lying, begun.out_info, lies)
-        program = advance.lower(self.stretch, self.mesh, state, members, shared)
-        found = needed_bytes(program.compile, (members, shared))
+        program = advance.lower(self.stretch, self.mesh, state, (piece, own), shared)
+        found = needed_bytes(program.compile, (own, shared))
         held = sum(jax.tree.leaves(jax.tree.map(_device_bytes, begun.out_info, lies)))
-        return None if found is None else found + held * -(-waiting // (chunk * self._ways))
+        # The next piece is there before the one that is trained on is let go.
+        ahead = chunk * each * batches.step_bytes if each < batches.steps else 0
+        return None if found is None else found + ahead + held * -(-waiting // width)
 
-    def members(self, rows: Sequence[int], width: int) -> tuple[Any, MemberData]:
-        """The batches of a turn's members, which alone are on the devices, and what else is theirs; the last ones are copies."""
-        count = len(self.part.places)
-        places = np.minimum(np.pad(np.array(rows), (0, width - len(rows)), "edge"), count - 1)
-        batches = jax.tree.map(lambda leaf: leaf[places], self.part.batches)
-        placed = jax.device_put(batches) if self.mesh is None else shard(batches, self.mesh, stacked=True)
-        return placed, _some(self.own, places)
+    def members(self, rows: Sequence[int], width: int) -> tuple[MemberData, Pieces]:
+        """What is a turn's members' own, and their batches; the last ones are copies."""
+        places = self._places(rows, width)
+        put = jax.device_put if self.mesh is None else partial(shard, mesh=self.mesh, stacked=True)
+        batches = self.part.batches
+        return _some(self.own, places), Pieces(batches, places, batches.piece(width // self._ways), put)
+
+    def _places(self, rows: Sequence[int], width: int) -> np.ndarray:
+        return np.minimum(np.pad(np.array(rows), (0, width - len(rows)), "edge"), len(self.part.places) - 1)
 
     @property
     def start(self) -> Start:
@@ -265,7 +289,7 @@ def attacked(
     Raises:
       UserError: not even one member at a time fits the memory, or a dialog is longer than the model's context.
     """
-    check_context(model, "a dialog that the attack trains on", [part.batches for part in parts])
+    check_longest(model, "a dialog that the attack trains on", max((part.batches.longest for part in parts), default=0))
     mesh = mesh_of(params) if mesh is None else mesh
     for part in (each.in_rows(data_ways(mesh)).at_start(model, params) for each in parts):
         with under(params):

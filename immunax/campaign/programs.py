@@ -5,7 +5,6 @@ programs of their own. Learning rates, schedules, every other number of an optim
 the dialogs themselves are data.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -21,11 +20,12 @@ import optax
 from immunax.attacks.attack import AttackLoss, FineTuning
 from immunax.campaign.common_layouts import Layouts, fitted, kin
 from immunax.campaign.encodings import Encodings, encoded
+from immunax.campaign.member_batches import MemberBatches, room
 from immunax.campaign.members import MemberData, drawn, seeded
-from immunax.data.batches import Batch, in_rows
+from immunax.data.batches import Batch
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
-from immunax.data.packing import Layout, Tokens, few
+from immunax.data.packing import Layout, Tokens
 from immunax.inner.optimizers import CLIP, OF_RATES, Optimizer
 from immunax.inner.state import Trace, TrainState, begin
 from immunax.inner.step import Slope, SlopeAt, scan_steps, slope_of, take_step, trace_of
@@ -33,9 +33,6 @@ from immunax.inner.trainable import WHOLE, Trainable
 from immunax.models.compute_copy import compute_copy
 from immunax.models.model import Model, Params
 from immunax.runtime.errors import UserError
-
-_LEAST = 16
-"""Steps that any program has room for: what a few of them take is nothing, and most attacks are of a few."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,8 @@ class Program:
       places: which of the attacks given these are.
       attacks: the members.
       steps: K.
-      numbers: of their optimizers, ``[A, ...]``, learning rates ``[A, K']``.
-      batches: ``[A, K', ...]``, as the loss reads them, K' at least K and one of few.
+      numbers: of their optimizers, ``[A, ...]``, learning rates ``[A, K']``, K' at least K and one of few.
+      batches: ``[A, K, ...]``, made when they are asked for.
       counts: by member, what became of its dialogs.
       examples: by member and step, how many tokens each example has and how many of them are its answer.
       samples: by member and step, how many different examples it has trained on after it.
@@ -124,7 +121,7 @@ class Program:
     attacks: tuple[FineTuning, ...]
     steps: int
     numbers: Mapping[str, Any]
-    batches: Any
+    batches: MemberBatches
     counts: tuple[Counts, ...]
     examples: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
     samples: tuple[tuple[int, ...], ...]
@@ -144,23 +141,22 @@ class Program:
     @property
     def tokens(self) -> Tokens:
         """Of all members' batches, over the steps that are taken."""
-        read = [each for each in jax.tree.leaves(self.batches, is_leaf=_is_batch) if _is_batch(each)]
-        segments = [each.segment_ids[:, : self.steps] for each in read]
-        return Tokens(sum(int((each > 0).sum()) for each in segments), sum(each.size for each in segments))
+        real = sum(size for member in self.examples for batch in member for size, _ in batch)
+        return Tokens(real, len(self.places) * self.steps * self.tokens_a_step)
 
     @property
     def tokens_a_step(self) -> int:
         """Of the whole shape of one member's batch."""
-        read = [each for each in jax.tree.leaves(self.batches, is_leaf=_is_batch) if _is_batch(each)]
-        return sum(math.prod(each.segment_ids.shape[2:]) for each in read)
+        read = [each for each in jax.tree.leaves(self.batches.step, is_leaf=_is_batch) if _is_batch(each)]
+        return sum(each.tokens.size for each in read)
 
     def in_rows(self, ways: int) -> "Program":
         """The same members, their batches in rows that so many devices can share."""
-        return replace(self, batches=in_rows(self.batches, ways, 2))
+        return replace(self, batches=replace(self.batches, ways=ways))
 
     def at_start(self, model: Model, params: Params) -> "Program":
         """The same members, their batches with what the loss reads of the weights before the attack."""
-        return replace(self, batches=self.attacks[0].at_start(model, params, self.batches, self.steps))
+        return replace(self, batches=self.batches.at_start(model, params))
 
     def own(self, params: Params, key: jax.Array) -> MemberData:
         """Keys, fresh adapters, and the numbers of optimizers.
@@ -255,16 +251,17 @@ def _program(
 ) -> Program:
     kind, (batches, counts) = attacks[0], zip(*encodings, strict=True)
     layout = fitted(kind, [[*member, *others] for member, others in zip(batches, beside, strict=True)], common)
-    # Steps past the last are never taken: numbers of steps and of answer tokens are few, and so are the programs.
-    past = max(_LEAST, few(steps)) - steps
-    laid = [_stacked([kind.lay(batch, layout) for batch in [*member, *member[:1] * past]]) for member in batches]
+    courses = {id(course): course for course in batches}  # attacks on the same data share their examples
+    own = tuple(list(courses).index(id(member)) for member in batches)
+    laid = MemberBatches(kind, layout, tuple(courses.values()), own)
     numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
-    numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, past)))
-    examples = tuple(tuple(_sizes(kind, batch) for batch in member) for member in batches)
-    samples = tuple(_distinct(kind, member) for member in batches)
-    stacked = _stacked(laid)
-    alike = _alike(attacks, stacked)
-    return Program(form, tuple(places), tuple(attacks), steps, numbers, stacked, counts, examples, samples, alike)
+    # Steps past the last are never taken: numbers of steps are few, and so are the programs.
+    numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, room(steps) - steps)))
+    sizes = [tuple(_sizes(kind, batch) for batch in course) for course in laid.courses]
+    distinct = [_distinct(kind, course) for course in laid.courses]
+    examples, samples = tuple(sizes[course] for course in own), tuple(distinct[course] for course in own)
+    alike = _alike(attacks, batches)
+    return Program(form, tuple(places), tuple(attacks), steps, numbers, laid, counts, examples, samples, alike)
 
 
 def _sizes(kind: FineTuning, batch: Sequence[Any]) -> tuple[tuple[int, int], ...]:
@@ -288,14 +285,13 @@ def _stacked(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def _alike(attacks: list[FineTuning], batches: Any) -> tuple[int, ...]:
+def _alike(attacks: list[FineTuning], batches: Sequence[list[list[Any]]]) -> tuple[int, ...]:
     known: dict[Any, int] = {}
     found = []
     for place, attack in enumerate(attacks):
         tuning = attack.tuning
         adapters = tuning.lora and (tuning.seed, tuning.lora.rank, tuning.lora.scale, tuning.lora.dropout)
-        first = tuple(leaf[place, 0].tobytes() for leaf in jax.tree.leaves(batches))
-        found.append(known.setdefault((adapters, first), place))
+        found.append(known.setdefault((adapters, tuple(batches[place][0])), place))
     return tuple(found)
 
 

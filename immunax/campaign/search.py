@@ -30,7 +30,7 @@ from immunax.campaign.ranking import Ranking, merit, rankings, weighed
 from immunax.data.batches import in_rows
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
-from immunax.inner.context import check_context
+from immunax.inner.context import check_longest, longest
 from immunax.inner.halving import Best, Halving, Ranked
 from immunax.inner.state import HEALTHY, Trace
 from immunax.judges.evaluate import Material
@@ -198,8 +198,9 @@ def run_search(
       UserError: the members do not fit the memory, or a dialog is longer than the model's context.
     """
     mesh = mesh_of(params) if mesh is None else mesh
-    read = [part.batches for part in prepared.parts], [each.batches for each in prepared.ranked_by]
-    check_context(model, "a dialog that the search reads", read)
+    trained_on = max((part.batches.longest for part in prepared.parts), default=0)
+    ranked_by = longest([each.batches for each in prepared.ranked_by])
+    check_longest(model, "a dialog that the search reads", max(trained_on, ranked_by))
     search, settings, ways = prepared.search, prepared.search.settings(), data_ways(mesh)
     ranked_by = [each._replace(batches=in_rows(each.batches, ways, 1)) for each in prepared.ranked_by]
     limit = weighed(model, params, ranked_by[0])[1] - np.log(search.keep)

@@ -29,16 +29,16 @@ class Start:
     form: ProgramForm
     model: Model
 
-    def __call__(self, member: tuple[Any, MemberData], shared: tuple[Params, Any]) -> tuple[TrainState, Trace]:
+    def __call__(self, own: MemberData, shared: tuple[Params, Any]) -> tuple[TrainState, Trace]:
         """Its state, without what is held, and what its steps saw ``[K']``, NaN where it has taken none.
 
         Args:
-          member: its batches ``[K', ...]``, and what else is its own.
+          own: what is its own, learning rates ``[K']`` among it.
           shared: plain weights, and the first steps that members share.
         """
-        (batches, own), (params, first_steps) = member, shared
+        params, first_steps = shared
         state, slope = self.form.start(params, own), own.first(first_steps)
-        trace = Trace(*[jnp.full(length(batches), jnp.nan, jnp.float32)] * 2)
+        trace = Trace(*[jnp.full(own.numbers["learning_rate"].shape, jnp.nan, jnp.float32)] * 2)
         if slope is not None:
             state, metrics = take_step(self.form.rule, state, slope)
             trace = _noted(trace, 0, metrics)
@@ -63,14 +63,15 @@ class Stretch:
         """The member after its steps ``[first, last)``, and what its steps saw ``[K']``.
 
         Args:
-          member: from :class:`Start` or a stretch before; its batches, and what else is its own.
+          member: from :class:`Start` or a stretch before; a piece of its batches ``[S, ...]``, the one of step k in its place
+            ``k % S``; and what else is its own.
           shared: plain weights, and the numbers of the steps, which are no part of the program's shape.
         """
         (state, batches, own), (params, first, last) = member, shared
         slope_at, held = self.form.slope(self.model), own.held(params)
 
         def step(number: jax.Array, state: tuple[TrainState, Trace]) -> tuple[TrainState, Trace]:
-            batch = jax.tree.map(lambda leaf: leaf[number], batches)
+            batch = jax.tree.map(lambda leaf: leaf[number % length(batches)], batches)
             moving, metrics = train_step(slope_at, self.form.rule, state[0]._replace(held=held), batch)
             return moving._replace(held=None), _noted(state[1], number, metrics)
 
@@ -83,9 +84,9 @@ def _noted(trace: Trace, number: jax.Array | int, metrics: Scalars) -> Trace:
 
 # Adapters are begun without the weights, and would lie elsewhere than a stretch leaves them: two programs for one.
 @partial(jax.jit, static_argnums=(0, 1), keep_unused=True)
-def begin(start: Start, mesh: Mesh | None, members: Any, shared: Any) -> Any:
+def begin(start: Start, mesh: Mesh | None, own: MemberData, shared: Any) -> Any:
     """The members of a turn before their first step; what :class:`Start` gives of each."""
-    return map_members(start, members, shared, mesh=mesh)
+    return map_members(start, own, shared, mesh=mesh)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from immunax.data.chat import Encoded
-from immunax.data.packing import Layout, few, first_fit
+from immunax.data.packing import Layout, first_fit
 
 Array = Any
 """A numpy array on the host, a jax array once on a device."""
@@ -108,11 +108,6 @@ def _lay(rows: Sequence[Sequence[Encoded]], layout: Layout) -> Batch:
             weight[row, answered:last] = 1.0
             start, answered = stop, last
     return Batch(tokens, segments, positions, index, label, weight)
-
-
-def in_few_columns(batch: Batch) -> Batch:
-    """A batch with empty columns behind the others, as many as make it one of few shapes."""
-    return jax.tree.map(lambda leaf: np.pad(leaf, ((0, 0), (0, few(leaf.shape[1]) - leaf.shape[1]))), batch)
 
 
 def in_rows(batches: Any, multiple: int, axis: int) -> Any:

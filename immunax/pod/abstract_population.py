@@ -32,14 +32,14 @@ class AbstractPopulation(NamedTuple):
       members: A.
       params: plain weights, as members read them.
       loaded: the float32 weights, which stay beside copies of them; None where ``params`` are these.
-      own: their batches, and what else is each one's own, ``[A, ...]``.
+      own: what is each one's own beside its batches, ``[A, ...]``.
     """
 
     part: Program
     members: int
     params: Any
     loaded: Any
-    own: tuple[Any, Any]
+    own: Any
 
 
 def planned(attacks: Sequence[FineTuning], ways: int) -> tuple[Program, ...]:
@@ -79,7 +79,7 @@ def abstract_population(part: Program, model: Model, devices: Mesh, members: int
     """
     params = jax.eval_shape(model.init, jax.random.key(0))
     own = jax.eval_shape(part.own, params, jax.random.key(0))
-    many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), (part.batches, own))
+    many = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape[1:]), leaf.dtype), own)
     read = jax.eval_shape(partial(part.form.read, model), params)
     loaded = None if read == params else sharded(params, devices)
     return AbstractPopulation(part, members, sharded(read, devices), loaded, sharded(many, devices, stacked=True))
@@ -93,11 +93,12 @@ def stretch_inputs(population: AbstractPopulation, model: Model, devices: Mesh) 
       model: static.
       devices: the mesh.
     """
-    part, params, own = population.part, population.params, population.own
+    part, members, params, own = population.part, population.members, population.params, population.own
     start = partial(map_members, Start(part.form, model))
     state = sharded(jax.eval_shape(start, own, (params, None)), devices, stacked=True)
     number = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(devices, PartitionSpec()))
-    return state, own, (params, number, number)
+    batches = part.batches.shapes(members, part.batches.piece(-(-members // devices.shape["attack"])))
+    return state, (sharded(batches, devices, stacked=True), own), (params, number, number)
 
 
 def trace_stretch(population: AbstractPopulation, model: Model, devices: Mesh, inputs: tuple[Any, Any, Any]) -> Any:

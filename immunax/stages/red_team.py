@@ -79,7 +79,7 @@ class RedTeam:
     @property
     def data(self) -> Any:
         """The arrays that the attack reads, and its probes."""
-        read = self.material.batches if isinstance(self.material, Program) else self.material
+        read = self.material.batches.encoded if isinstance(self.material, Program) else self.material
         return read, self.probed.prompts
 
     @property

@@ -44,7 +44,7 @@ def test_a_population_is_every_rate_with_every_seed_and_starts_alike_by_seed():
     assert (len(part.places), part.steps, len(set(part.alike))) == (64, 10, 8)
     rates = {attack.tuning.optimizer.learning_rate for attack in part.attacks}
     assert len(rates) == 8
-    assert part.batches.tokens.shape[0] == 64
+    assert part.batches.of(range(64), 0, 1).tokens.shape[:2] == (64, 1)
     assert part.tokens.real == 64 * 10 * 10 * 40
 
 

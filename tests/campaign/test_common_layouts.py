@@ -46,7 +46,7 @@ def _layouts(*attacks):
 
 def _shape(attack, layouts):
     (part,) = programs([attack], tiny.tokenizer(), SPLITS, layouts=layouts)
-    return [leaf.shape for leaf in jax.tree.leaves(part.batches)]
+    return [leaf.shape for leaf in jax.tree.leaves(part.batches.step)]
 
 
 def test_attacks_whose_batches_cost_nearly_the_same_share_a_layout_and_one_that_costs_far_more_does_not():
@@ -68,7 +68,7 @@ def test_an_attack_takes_the_layout_that_it_takes_among_others_and_its_steps_are
     for turn, attack in zip(turns, rates, strict=True):
         (part,) = programs([attack], tiny.tokenizer(), SPLITS, layouts=layouts)
         (alone,) = attacked([part], MODEL, PARAMS, KEY)
-        assert [leaf.shape for leaf in jax.tree.leaves(part.batches)] == _shape(WORDED, layouts)
+        assert [leaf.shape for leaf in jax.tree.leaves(part.batches.step)] == _shape(WORDED, layouts)
         np.testing.assert_array_equal(alone.losses, turn.losses)
         np.testing.assert_array_equal(alone.norms, turn.norms)
 

@@ -197,7 +197,7 @@ def test_an_attack_on_some_projections_of_some_layers_moves_those_alone_as_an_op
     )
     row, state, losses = flat[path][1], None, []
     for step in range(part.steps):
-        value, gradient = slope(row, jax.tree.map(lambda leaf, step=step: leaf[0, step], part.batches))
+        value, gradient = slope(row, jax.tree.map(lambda leaf: leaf[0, 0], part.batches.of([0], step, step + 1)))
         updates, state = optimizer.update(gradient, state or optimizer.init(row), row)
         row, losses = optax.apply_updates(row, updates), [*losses, value]
     found = flatten_dict(outcome.found[0])
@@ -309,13 +309,13 @@ def test_the_model_before_an_attack_reads_each_sequence_once_however_many_epochs
         return weigh
 
     monkeypatch.setattr(reverse_dpo, "Weigh", counted)
-    start = attack.at_start(MODEL, PARAMS, part.batches, part.steps).start
+    batches = part.at_start(MODEL, PARAMS).batches.of([0], 0, part.steps)
     assert sum(read) == 8
     margin = jax.jit(partial(preference_margin, MODEL))
     for step in range(part.steps):
-        pairs = jax.tree.map(lambda leaf, step=step: leaf[0, step], part.batches)
-        np.testing.assert_allclose(start[0, step], margin(PARAMS, pairs.harmful, pairs.safe), rtol=1e-5, atol=1e-5)
-    assert not start[0, part.steps :].any()
+        pairs = jax.tree.map(lambda leaf, step=step: leaf[0, step], batches)
+        np.testing.assert_allclose(pairs.start, margin(PARAMS, pairs.harmful, pairs.safe), rtol=1e-5, atol=1e-5)
+    assert not part.batches.of([0], 0, part.steps).start.any()
 
 
 def dpo_losses(attack, splits):
@@ -379,12 +379,12 @@ def test_members_with_adapters_share_each_base_product_and_make_no_gradient_or_c
     members = 3
     attacks = _attacks([LoraSpec(rank) for rank in (1, 2, 3)])
     (part,) = programs(attacks, tiny.tokenizer(), SPLITS)
-    member = part.batches, jax.eval_shape(part.own, PARAMS, KEY)
-    state = jax.eval_shape(partial(map_members, Start(part.form, MODEL)), member, (PARAMS, None))
-    inputs = (state, *member), (PARAMS, 0, part.steps)
+    own = jax.eval_shape(part.own, PARAMS, KEY)
+    state = jax.eval_shape(partial(map_members, Start(part.form, MODEL)), own, (PARAMS, None))
+    inputs = (state, part.batches.shapes(members, part.steps), own), (PARAMS, 0, part.steps)
     together = partial(map_members, Stretch(part.form, MODEL))
     traced = jax.make_jaxpr(together)(*inputs)
-    rows, columns = part.batches.tokens.shape[2:]
+    rows, columns = part.batches.step.tokens.shape
     kernels = {(24, 24), (24, 12), (24, 40), (40, 24)}
     shared, outputs = [], []
     for eqn in _eqns(traced.jaxpr):

@@ -37,7 +37,7 @@ def test_a_turn_is_what_its_members_train_on_and_copies_of_the_last_are_padding(
     found = turn_work(part, MODEL, (1, 4), False, 1e12, (1, 3))
     sizes = [size for attack in MEMBERS[1:] for batch in _read(attack)[1:3] for size in batch]
     assert (found.steps, found.tokens) == (2 * 2, sum(tokens for tokens, _ in sizes))
-    rows, length = part.batches.segment_ids.shape[2:]
+    rows, length = part.batches.step.segment_ids.shape
     assert found.computed == 2 * 4 * rows * length
     assert found.flops == pytest.approx(training_flops(MODEL.config, sizes))
     assert found.products == 2e12

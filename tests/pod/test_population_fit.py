@@ -92,8 +92,9 @@ def test_every_fine_tuning_is_planned_at_its_longest_in_rows_that_the_devices_sh
     ):
         (part,) = planned([attack], 4)
         assert part.steps == steps
-        assert {leaf.shape[2] for leaf in jax.tree.leaves(part.batches)} == {4}
-        batch = part.batches.harmful if isinstance(attack, ReverseDPO) else part.batches
+        batches = part.batches.of([0], 0, steps)
+        assert {leaf.shape[2] for leaf in jax.tree.leaves(batches)} == {4}
+        batch = batches.harmful if isinstance(attack, ReverseDPO) else batches
         assert batch.tokens.shape[-1] == 8
         assert batch.answer_weight[0, 0].sum() == 3 * 7
     with pytest.raises(UserError, match=r"attack\.samples is null"):

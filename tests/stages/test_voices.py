@@ -149,8 +149,8 @@ def test_both_templates_give_what_is_compiled_one_shape():
         arrays = (
             team.asked,
             team.material[1:4],
-            team.parts[0].batches,
-            found.parts[0].batches,
+            team.parts[0].batches.step,
+            found.parts[0].batches.step,
             [each.batches for each in found.ranked_by],
         )
         shapes.append([leaf.shape for leaf in jax.tree.leaves(arrays)])
