@@ -16,8 +16,9 @@ from accelerated.work import Work, peak_bytes, random_weights, timed
 from immunax.attacks.harmful_sft import HarmfulSFT
 from immunax.attacks.tuning import Tuning
 from immunax.campaign.first_steps import share_first_steps
-from immunax.campaign.population import Runner, Start, Stretch
+from immunax.campaign.population import Runner
 from immunax.campaign.programs import Program, sort
+from immunax.campaign.stretch import Start, Stretch
 from immunax.data.chat import Counts
 from immunax.inner.optimizers import AdamW
 from immunax.inner.population import map_members

@@ -154,7 +154,7 @@ class Turn:
         self._pieces.let_go()
 
     def products(self) -> float:
-        """Operations of the matrix products of a step of all of them, on all devices together."""
+        """Operations of the matrix products of a step of all of them, on all devices together; 0 where nobody can count them."""
         runner = self._runner
         members, shared = (self._pieces.at(self.done), self._own), (runner.params, 0, 1)
         program = advance.trace(runner.stretch, runner.mesh, self.state, members, shared)

@@ -1,6 +1,7 @@
 """What all cells of a certificate share."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from immunax.attacks.attack import FineTuning
 from immunax.campaign.common_layouts import Layouts, common_layouts
 from immunax.conditions import records
 from immunax.data.dialog import Dialog, Splits
+from immunax.data.prompts import as_wide, has_prompts
 from immunax.judges.evaluate import Evaluation
 from immunax.runtime.errors import UserError
 from immunax.stages.cells import Cell, Measured, State
@@ -59,6 +61,18 @@ class Bench:
     def others(self, cell: Cell) -> list[Any]:
         """The tokenizer under the other templates, for what is to have the same shapes under all of them."""
         return [voice.tokenizer for template, voice in self.voices.items() if template != cell.template]
+
+    def edited(self, cell: Cell) -> Any:
+        """What the edit of a cell reads, its prompts in rows of one width under all templates.
+
+        Raises:
+          UserError: as the attack's ``material``.
+        """
+        read = cell.attack.material(self.voice(cell).tokenizer, self.splits)
+        for other in self.others(cell) if has_prompts(read) else ():
+            with suppress(UserError):  # what cannot be asked with it is told where that is tried
+                read = as_wide(read, cell.attack.material(other, self.splits))
+        return read
 
 
 def bench(

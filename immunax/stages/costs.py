@@ -61,8 +61,7 @@ def _expected(shared: Bench, model: Model, params: Params, cell: Cell) -> Iterat
         yield 0, task.samples, 0
         yield from _course(tokenizer, model, attack, task.corpus.splits(), task.measured)
     elif isinstance(cell.attack, Edit):
-        material = cell.attack.material(tokenizer, shared.splits)
-        yield cell.attack.samples, edit_flops(cell.attack, material, model, params, jax.random.key(0))
+        yield cell.attack.samples, edit_flops(cell.attack, shared.edited(cell), model, params, jax.random.key(0))
 
 
 def _course(

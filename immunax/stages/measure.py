@@ -1,10 +1,8 @@
 """Runs cells: attacks one model, measures every state, and gives tables of numbers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,12 +14,10 @@ from immunax.campaign.undone import clipped, exploded
 from immunax.conditions.edges import POPULATION, RATE
 from immunax.conditions.records import CHOICE, OVER_REFUSAL, TRAINABILITY, UNATTACKED, unit
 from immunax.data.dialog import Split
-from immunax.data.prompts import as_wide, has_prompts
 from immunax.judges.choice import quiz
 from immunax.judges.evaluate import asked_by, held_out
 from immunax.judges.refusal import Refusal
 from immunax.models.model import Model, Params
-from immunax.runtime.errors import UserError
 from immunax.stages.asking import accuracy, evaluate
 from immunax.stages.bench import Bench, tables
 from immunax.stages.cells import Cell, Measured, State
@@ -113,7 +109,7 @@ def _fine_tuned(shared: Bench, model: Model, params: Params, group: Sequence[Cel
 
 def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:
     voice = shared.voice(cell)
-    material = _material(shared, cell)
+    material = shared.edited(cell)
     key, exam_key = jax.random.split(jax.random.fold_in(jax.random.key(shared.seed), cell.seed))
     attacked, losses = edited(cell.attack, model, params, material, key)
     flops = edit_flops(cell.attack, material, model, params, key)
@@ -121,15 +117,6 @@ def _edited(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured
     scores = evaluate(shared.evaluation, model, attacked, voice.tokenizer, asked, exam_key)
     state = State(len(losses), cell.attack.samples, flops, not bool(np.isfinite(losses).all()))
     return tables(cell, [state], rows(cell.name, len(losses), voice.asked, scores))
-
-
-def _material(shared: Bench, cell: Cell) -> Any:
-    """What an edit reads, its prompts in rows of one width under all templates."""
-    read = cell.attack.material(shared.voice(cell).tokenizer, shared.splits)
-    for other in shared.others(cell) if has_prompts(read) else ():
-        with suppress(UserError):  # what cannot be asked with it is told where that is tried
-            read = as_wide(read, cell.attack.material(other, shared.splits))
-    return read
 
 
 def _searched(shared: Bench, model: Model, params: Params, cell: Cell) -> Measured:

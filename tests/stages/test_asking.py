@@ -8,11 +8,11 @@ import tiny
 
 from immunax.data.choices import MultipleChoice
 from immunax.data.dialog import Split, ask
+from immunax.inner.weighing import Marks
 from immunax.judges import evaluate as judges
 from immunax.judges.choice import accuracy as choice_accuracy
 from immunax.judges.choice import quiz
 from immunax.judges.evaluate import Evaluation, Given, held_out
-from immunax.judges.examination import Marks
 from immunax.judges.refusal import Refusal
 from immunax.models.flops import forward_flops
 from immunax.models.generate import Decoding

@@ -32,7 +32,6 @@ from immunax.judges.refusal import Refusal
 from immunax.models.generate import Decoding
 from immunax.models.model import Model
 from immunax.runtime.errors import UserError
-from immunax.stages import measure
 from immunax.stages.bench import bench
 from immunax.stages.cells import CellStore, groups
 from immunax.stages.certify import run_suite
@@ -166,7 +165,7 @@ def test_an_edit_reads_prompts_of_one_width_under_both_templates_which_changes_n
     found, alone = {}, {}
     for (cell,) in groups(suite, "subject", shared.templates):
         if cell.family == "ablation":
-            found[cell.template] = measure._material(shared, cell)
+            found[cell.template] = shared.edited(cell)
             alone[cell.template] = attack.material(shared.voice(cell).tokenizer, shared.splits)
     widths = [{name: each.harmful.tokens.shape[1] for name, each in read.items()} for read in (found, alone)]
     assert widths[0]["own"] == widths[0]["neutral"] == widths[1]["own"] > widths[1]["neutral"]
