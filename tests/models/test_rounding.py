@@ -68,3 +68,21 @@ def test_a_dtype_as_wide_as_the_weights_and_weights_that_are_narrow_already_are_
     np.testing.assert_array_equal(rounded(weights, jnp.float32), weights)
     narrow = weights.astype(BFLOAT16)
     np.testing.assert_array_equal(rounded(narrow, BFLOAT16), narrow)
+
+
+def test_second_derivatives_in_a_scan_are_those_of_a_cast():
+    weights = _weights((3, 8, 8))
+    x = _weights((4, 8), seed=1) * 20
+
+    def product(to):
+        def loss(weights):
+            def layer(x, kernel):
+                return jnp.tanh(x @ to(kernel).astype(jnp.float32)), None
+
+            return jnp.sum(jax.lax.scan(layer, x, weights)[0] ** 2)
+
+        return jax.jit(lambda: jax.jvp(jax.grad(loss), (weights,), (jnp.cos(weights),))[1])()
+
+    found, cast = (product(to) for to in (lambda w: rounded(w, BFLOAT16), lambda w: w.astype(BFLOAT16)))
+    assert float(jnp.abs(cast).max()) > 0.01
+    np.testing.assert_allclose(found, cast, rtol=0.1, atol=0.02 * float(jnp.abs(cast).max()))
