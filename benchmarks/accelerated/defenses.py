@@ -56,7 +56,7 @@ def defense_work(sizes: Sizes, platform: str) -> Work:
         return begin(model, weights, defense, training, data), data
 
     def counted(state: Any, data: StreamBatch) -> Any:
-        # Kernels are not looked into.
+        # The same number whatever computes attention.
         return outer_step(replace(model, remat="none", attention="blocks"), defense, training, state, data)
 
     def seen(outputs: Any) -> dict[str, Any]:

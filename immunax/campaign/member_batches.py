@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from immunax.attacks.attack import FineTuning
-from immunax.data.batches import in_rows
+from immunax.data.batches import in_rows, stack
 from immunax.data.packing import Layout, few
 from immunax.models.model import Model, Params
 
@@ -94,8 +94,8 @@ class MemberBatches:
         """
         mine = [self.own[member] for member in members]
         different = list(dict.fromkeys(mine))
-        laid = [_stacked(list(self._laid(course, begin, end))) for course in different]
-        return _stacked([laid[different.index(course)] for course in mine])
+        laid = [stack(list(self._laid(course, begin, end))) for course in different]
+        return stack([laid[different.index(course)] for course in mine])
 
     def _laid(self, course: int, begin: int, end: int) -> Iterator[Any]:
         for batch in self.courses[course][begin:end]:
@@ -159,7 +159,3 @@ class Pieces:
         if number not in self._placed:
             begin = number * self._each
             self._placed[number] = self._put(self._batches.of(self._members, begin, begin + self._each))
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

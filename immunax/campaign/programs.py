@@ -22,7 +22,7 @@ from immunax.campaign.common_layouts import Layouts, fitted, kin
 from immunax.campaign.encodings import Encodings, encoded
 from immunax.campaign.member_batches import MemberBatches, room
 from immunax.campaign.members import MemberData, drawn, seeded
-from immunax.data.batches import Batch
+from immunax.data.batches import Batch, stack
 from immunax.data.chat import Counts
 from immunax.data.dialog import Splits
 from immunax.data.packing import Layout, Tokens
@@ -254,7 +254,7 @@ def _program(
     courses = {id(course): course for course in batches}  # attacks on the same data share their examples
     own = tuple(list(courses).index(id(member)) for member in batches)
     laid = MemberBatches(kind, layout, tuple(courses.values()), own)
-    numbers = _stacked([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
+    numbers = stack([attack.tuning.optimizer.numbers(steps, form.numbers) for attack in attacks])
     # Steps past the last are never taken: numbers of steps are few, and so are the programs.
     numbers["learning_rate"] = np.pad(numbers["learning_rate"], ((0, 0), (0, room(steps) - steps)))
     sizes = [tuple(_sizes(kind, batch) for batch in course) for course in laid.courses]
@@ -279,10 +279,6 @@ def _distinct(kind: FineTuning, batches: Sequence[Sequence[Any]]) -> tuple[int, 
 
 def _is_batch(node: Any) -> bool:
     return isinstance(node, Batch)
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def _alike(attacks: list[FineTuning], batches: Sequence[list[list[Any]]]) -> tuple[int, ...]:

@@ -75,8 +75,8 @@ def pad(examples: Sequence[Encoded], layout: Layout) -> Batch:
     return _lay([[example] for example in examples], layout)
 
 
-def stack(batches: Sequence[Batch]) -> Batch:
-    """Stacks batches of one layout on a new leading axis, for a scan over steps.
+def stack(batches: Sequence[Any]) -> Any:
+    """Stacks batches of one layout, or other pytrees of one shape, on a new leading axis, for a scan over steps or members.
 
     Args:
       batches: K batches ``[B, T]``.
