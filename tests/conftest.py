@@ -1,6 +1,8 @@
 """Eight forced CPU devices for every test, set before anything imports jax."""
 
 import os
+import random
+import time
 
 import buckets
 import pytest
@@ -17,9 +19,33 @@ os.environ["XLA_FLAGS"] = " ".join([quick.FLAGS, *_kept, f"{_DEVICES}=8"])
 make_room()
 
 
-def pytest_collection_modifyitems(items):
-    """The files that take minutes come first, so that no worker waits for another at the end."""
-    items.sort(key=lambda item: item.path.parent.name != "system")
+_BEGIN = time.monotonic()
+
+
+def pytest_addoption(parser):
+    """A run of slow tests, an hour and more on a slow machine, may be held to a time and have another part of them each time."""
+    parser.addoption("--minutes", type=float, help="skip the tests that have not begun by then")
+    parser.addoption("--shuffle", metavar="SEED", help="take the files in an order drawn from this text")
+
+
+def pytest_collection_modifyitems(config, items):
+    """The files that take minutes come first, so that no worker waits for another at the end; or all in a drawn order."""
+    seed = config.getoption("shuffle")
+    if seed is None:
+        items.sort(key=lambda item: item.path.parent.name != "system")
+    else:
+        files = sorted({item.path for item in items})
+        random.Random(seed).shuffle(files)
+        place = {path: index for index, path in enumerate(files)}
+        items.sort(key=lambda item: place[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A test that would begin too late is skipped before its fixtures are made."""
+    minutes = item.config.getoption("minutes")
+    if minutes is not None and time.monotonic() - _BEGIN > 60 * minutes:
+        pytest.skip(f"not begun within --minutes={minutes:g}")
 
 
 @pytest.fixture(autouse=True, scope="module")
