@@ -34,10 +34,7 @@ def pytest_collection_modifyitems(config, items):
     if seed is None:
         items.sort(key=lambda item: item.path.parent.name != "system")
     else:
-        files = sorted({item.path for item in items})
-        random.Random(seed).shuffle(files)
-        place = {path: index for index, path in enumerate(files)}
-        items.sort(key=lambda item: place[item.path])
+        items.sort(key=lambda item: random.Random(f"{seed} {item.location[0]}").random())
 
 
 @pytest.hookimpl(tryfirst=True)
