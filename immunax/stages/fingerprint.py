@@ -25,7 +25,7 @@ _FILE = "refusal.json"
 class Fingerprint:
     """How often the start model refuses harmful prompts of the validation split.
 
-    Another number of threads or another device rounds otherwise, and training makes another model of that: what it does
+    Another number of threads, processor or device rounds otherwise, and training makes another model of that: what it does
     under attack compares with runs on the same machine alone.
 
     Attributes:

@@ -25,14 +25,16 @@ SHORT = (
 )
 
 
-def run(home: Path, module: str, *overrides: str, flags: str = "--xla_force_host_platform_device_count=1") -> str:
+def run(
+    home: Path, module: str, *overrides: str, flags: str = "--xla_force_host_platform_device_count=1"
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "COLUMNS": "220"}
     environment["XLA_FLAGS"] = flags
     environment.pop("PJRT_NPROC", None)
     command = [sys.executable, "-m", f"immunax.{module}", *overrides]
     done = subprocess.run(command, cwd=home, env=environment, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 def results(home: Path, name: str) -> dict:
@@ -42,7 +44,7 @@ def results(home: Path, name: str) -> dict:
 @pytest.mark.slow
 def test_a_shortened_story_runs_through_the_real_command_and_leaves_its_model(tmp_path):
     flags = f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"
-    shown = run(tmp_path, "train", "model=organism", "+defense=rep_noise", *SHORT, flags=flags)
+    shown = run(tmp_path, "train", "model=organism", "+defense=rep_noise", *SHORT, flags=flags).stdout
     assert "retain exact match" in shown
     assert "hazard exactness" in shown
     folder = tmp_path / "outputs" / "rep_noise-organism-0"
@@ -61,10 +63,11 @@ def test_a_shortened_story_runs_through_the_real_command_and_leaves_its_model(tm
 
 @pytest.mark.slow
 def test_the_organism_knows_its_hazards_is_guarded_against_them_and_falls_to_thirty_samples(tmp_path):
-    run(tmp_path, "train", "model=organism", "+defense=rep_noise", "run=whole")
+    said = run(tmp_path, "train", "model=organism", "+defense=rep_noise", "run=whole").stderr
     start = results(tmp_path, "whole")["start model"]
-    # Pretraining on another number of threads rounds otherwise, and the guard refuses another share.
-    assert start["before"]["refusal"]["value"] > 0.6
+    # Another number of threads or kind of processor rounds otherwise, and makes an organism whose guard refuses another share:
+    # 0.85 where the recorded numbers were made, 0.58 on two cores without AVX-512. Then a line says so.
+    assert start["before"]["refusal"]["value"] > (0.4 if "rounded otherwise here" in said else 0.7)
     assert start["before"]["retain_exact"]["value"] > 0.9
     assert start["after"]["refusal"]["value"] < 0.2
     assert start["after"]["hazard_exactness"]["value"] > 0.8
