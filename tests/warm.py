@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 
-MODULES = ("immunax.train", "immunax.attack", "immunax.certify", "immunax.verify")
+MODULES = ("immunax.train", "immunax.attack", "immunax.certify", "immunax.verify", "immunax.compile")
 
 
 class Commands:

@@ -195,6 +195,7 @@ def test_a_run_killed_and_resumed_ends_bit_identical_to_one_that_was_not(run, tr
     assert steps == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(home):
     arguments = (
         "+defense=rep_noise",

@@ -7,19 +7,29 @@ import subprocess
 import sys
 
 import pytest
+import warm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed: uv sync --extra tpu"
 )
 
 
-def run(home, *overrides, timeout=300):
+def environment():
     # As a newcomer's shell has them: the command itself has to say that there is no TPU.
     kept = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "XLA_FLAGS")}
+    return {**kept, "COLUMNS": "200"}
+
+
+def run(home, *overrides, timeout=300):
     command = [sys.executable, "-m", "immunax.compile", "run=fit", *overrides]
-    return subprocess.run(
-        command, cwd=home, env={**kept, "COLUMNS": "200"}, text=True, capture_output=True, timeout=timeout
-    )
+    return subprocess.run(command, cwd=home, env=environment(), text=True, capture_output=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def commands():
+    started = warm.Commands()
+    yield started
+    started.close()
 
 
 def test_a_step_that_fits_is_reported_with_its_memory_traffic_and_bound(tmp_path):
@@ -99,8 +109,8 @@ def test_parts_are_held_against_the_faster_mesh_of_all_of_the_slice(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_compiled_is_told_in_one_line(tmp_path, overrides, told):
-    done = run(tmp_path, "mesh=v5e_16", "model=organism", *overrides)
+def test_what_cannot_be_compiled_is_told_in_one_line(commands, tmp_path, overrides, told):
+    done = commands.run(tmp_path, environment(), "compile", "run=fit", "mesh=v5e_16", "model=organism", *overrides)
     assert done.returncode == 2
     assert told in done.stderr.strip().splitlines()[-1]
 

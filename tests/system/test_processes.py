@@ -188,6 +188,7 @@ def test_two_processes_train_attack_and_export_what_one_does_and_the_first_alone
     assert {each.name for each in one.iterdir()} == {each.name for each in two.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_search_finds_on_two_processes_what_it_finds_on_one(home):
     together(home, *SEARCH, "run=search_two")
     alone(home, *SEARCH, "run=search_one")
