@@ -7,6 +7,7 @@ import time
 import buckets
 import pytest
 import quick
+import warm
 
 from immunax.runtime.host_devices import make_room
 
@@ -62,6 +63,14 @@ def compile_fast():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def commands():
+    """Runs whole commands in forks of one process."""
+    started = warm.Commands()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

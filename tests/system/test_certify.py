@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import quick
 import tiny_model
-import warm
 from adversary import forge
 from kills import SMALL, SMALL_SUITE
 
@@ -34,10 +33,10 @@ def environment(home: Path, devices: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def run():
-    commands = warm.Commands()
-    yield lambda home, module, *arguments, devices=1: commands.run(home, environment(home, devices), module, *arguments)
-    commands.close()
+def run(commands):
+    return lambda home, module, *arguments, devices=1: commands.run(
+        home, environment(home, devices), module, *arguments
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_model
-import warm
 from processes import JUDGED, environment
 from profiles import annotated, planes
 
@@ -52,16 +51,14 @@ def start(home: Path, module: str, *overrides: str, devices: int = 1) -> subproc
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(commands):
     """Runs a command to its end: its status, what it printed and its errors."""
-    commands = warm.Commands()
 
     def run(home, module, *overrides, devices=1):
         done = commands.run(home, environment(home, devices), module, *overrides)
         return done.returncode, done.stdout, done.stderr
 
-    yield run
-    commands.close()
+    return run
 
 
 @pytest.fixture(scope="module")

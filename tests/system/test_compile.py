@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import warm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not installed: uv sync --extra tpu"
@@ -23,13 +22,6 @@ def environment():
 def run(home, *overrides, timeout=300):
     command = [sys.executable, "-m", "immunax.compile", "run=fit", *overrides]
     return subprocess.run(command, cwd=home, env=environment(), text=True, capture_output=True, timeout=timeout)
-
-
-@pytest.fixture(scope="module")
-def commands():
-    started = warm.Commands()
-    yield started
-    started.close()
 
 
 def test_a_step_that_fits_is_reported_with_its_memory_traffic_and_bound(tmp_path):
