@@ -38,7 +38,7 @@ START, IMMUNIZED = "start model", "immunized"
 
 @command("train", required=("defense",))
 def main(config: UserConfig) -> None:
-    """The main job; the README says what it leaves in the run's folder."""
+    """The main job; docs/default_run.md says what it leaves in the run's folder."""
     folder, started, config = run_directory(), manifest.now(), computed_as_made(with_submitted(recipe.applied(config)))
     check_same_run(folder, config)
     check_place(folder / CHECKPOINTS)

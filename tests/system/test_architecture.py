@@ -1,4 +1,4 @@
-"""What docs/architecture.md says can be added is added here, file by file as it stands there."""
+"""What docs/how-to says can be added is added here, file by file as it stands there; docs/architecture.md names every room."""
 
 import importlib
 import json
@@ -19,7 +19,9 @@ from immunax.models import families, hub
 from immunax.models.hf_config import build_config, parse_config
 from immunax.models.model import Model
 
-PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
+ROOT = Path(__file__).parents[2]
+HOW_TO = ROOT / "docs" / "how-to"
+PAGE = ROOT / "docs" / "architecture.md"
 SMALL = (
     "start=base",
     "trainer.steps=2",
@@ -35,13 +37,14 @@ SMALL = (
 )
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(), flags=re.M | re.S)
+def blocks(kind: str, pages: str = "*.md") -> list[str]:
+    texts = [page.read_text() for page in sorted(HOW_TO.glob(pages))]
+    return [block for text in texts for block in re.findall(rf"^```{kind}\n(.*?)^```$", text, flags=re.M | re.S)]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with the page's files, a model and a data set, and nothing of the project in it."""
+    """A folder with the pages' files, a model and a data set, and nothing of the project in it."""
     folder = tmp_path_factory.mktemp("home")
     for block in [*blocks("python"), *blocks("yaml")]:
         path = folder / re.match(r"# (\S+)\n", block)[1]
@@ -63,7 +66,7 @@ def home(tmp_path_factory):
 
 
 def test_a_defense_an_attack_an_optimizer_a_judge_and_a_data_set_are_used_by_the_commands(home):
-    (command,) = [block for block in blocks("sh") if "immunax.train" in block]
+    (command,) = blocks("sh", "index.md")
     _, *arguments = shlex.split(command.replace("\\\n", " "))
     flags = f"--xla_force_host_platform_device_count=1 {quick.FLAGS}"
     environment = {**os.environ, "IMMUNAX_CACHE": str(home / "cache"), "XLA_FLAGS": flags, "PYTHONPATH": str(home)}
@@ -95,10 +98,18 @@ def test_a_family_is_a_file_and_a_line(home, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, again.params, params)
 
 
+def test_what_a_page_adds_is_one_python_file_and_one_yaml_at_most_each_of_forty_lines_at_most():
+    for page in sorted(HOW_TO.glob("*.md")):
+        for kind in ("python", "yaml"):
+            found = blocks(kind, page.name)
+            assert len(found) <= 1, page
+            assert all(block.count("\n") <= 40 for block in found), page
+
+
 def test_every_room_stands_on_the_page():
     text = PAGE.read_text()
-    package = PAGE.parents[1] / "immunax"
+    package = ROOT / "immunax"
     for room in (each.name for each in package.iterdir() if (each / "__init__.py").exists()):
         assert f"{room}/" in text, room
     for path in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text):
-        assert (package / path).exists() or (PAGE.parents[1] / path).exists(), path
+        assert (package / path).exists() or (ROOT / path).exists(), path

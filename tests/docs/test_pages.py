@@ -1,0 +1,121 @@
+"""The pages name what there is: every page is in the navigation, every command a module, every choice a file of ``conf/``."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+WRITTEN = [ROOT / "README.md", *PAGES, *sorted((ROOT / "tpu").glob("*.md"))]
+GROUPS = {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*") if path.is_dir()}
+# A path, a hub id, a name to fill in: what stands for a choice of the reader's.
+OPEN = re.compile(r"[A-Z]|[/.$\\]")
+
+
+class Plain(yaml.SafeLoader):
+    """YAML with its tags left out, as mkdocs.yml may have some."""
+
+
+def hook(name: str):
+    specification = importlib.util.spec_from_file_location(name, DOCS / "hooks" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def in_navigation(part) -> list[str]:
+    if isinstance(part, str):
+        return [part]
+    return [uri for each in (part.values() if isinstance(part, dict) else part) for uri in in_navigation(each)]
+
+
+def code(page: Path) -> str:
+    return "\n".join(re.findall(r"^```(?:sh|yaml|text)\n(.*?)^```$", page.read_text(), flags=re.M | re.S))
+
+
+def chosen(text: str) -> set[tuple[str, str]]:
+    """Every ``group=choice`` of the commands of a page, with the values of a sweep apart."""
+    found = set()
+    for line in re.findall(r"^.*python -m immunax.*$", text.replace("\\\n", " "), flags=re.M):
+        for word in shlex.split(line, comments=True):
+            name, _, value = word.lstrip("+").partition("=")
+            if name.partition("@")[0] in GROUPS:
+                found |= {(name.partition("@")[0], each) for each in value.split(",")}
+    return {(group, choice) for group, choice in found if not OPEN.search(choice)}
+
+
+def added() -> set[tuple[str, str]]:
+    """The choices that the how-to pages make themselves."""
+    paths = re.findall(
+        r"^# conf/(\S+)\.yaml$", "".join(page.read_text() for page in DOCS.glob("how-to/*.md")), flags=re.M
+    )
+    return {tuple(path.rsplit("/", 1)) for path in paths}
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
+    listed = in_navigation(yaml.load((ROOT / "mkdocs.yml").read_text(), Plain)["nav"])
+    assert len(listed) == len(set(listed))
+    assert {page.relative_to(DOCS).as_posix() for page in PAGES} <= set(listed)
+    for uri in listed:
+        assert (DOCS / uri).exists() or (ROOT / uri).exists(), uri
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_names_commands_and_choices_that_exist(page):
+    text = code(page)
+    for module in re.findall(r"python -m ((?:immunax|tpu|tests)(?:\.\w+)*)", text):
+        path = ROOT.joinpath(*module.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    for group, choice in chosen(text) - added() - {("model", "model")}:
+        assert choice == "null" or (ROOT / "conf" / group / f"{choice}.yaml").exists(), f"{group}={choice}"
+
+
+@pytest.mark.parametrize(
+    "line", ["python -m immunax.train +defense=rep_nose", "python -m immunax.train x=1 -m a@b=1 mesh=a,b"]
+)
+def test_a_wrong_choice_would_be_seen(line):
+    assert any(not (ROOT / "conf" / group / f"{choice}.yaml").exists() for group, choice in chosen(line))
+
+
+def test_every_command_is_on_the_page_of_commands():
+    commands = {path.stem for path in (ROOT / "immunax").glob("*.py") if not path.stem.startswith("_")}
+    assert commands == set(
+        re.findall(r"^\| `immunax\.(\w+)` \|", (DOCS / "reference" / "commands.md").read_text(), flags=re.M)
+    )
+
+
+def test_the_reference_has_every_module_of_its_rooms_once():
+    rendered = hook("rendered")
+    for page in sorted((DOCS / "reference").glob("*.md")):
+        text = page.read_text()
+        for room in rendered.OTHERS.findall(text):
+            listed = re.findall(rf"^::: immunax\.{room}\.(\w+)$", text, flags=re.M)
+            rest = re.findall(
+                rf"^::: immunax\.{room}\.(\w+)$", rendered.others(ROOT / "immunax" / room, text), flags=re.M
+            )
+            modules = {each.stem for each in (ROOT / "immunax" / room).glob("*.py") if each.stem != "__init__"}
+            assert modules <= {*listed, *rest}
+            assert len(listed) + len(rest) == len({*listed, *rest})
+
+
+def test_every_choice_is_listed_with_what_its_file_says():
+    rendered = hook("rendered")
+    text = rendered.choices(ROOT / "conf")
+    for path in (ROOT / "conf").rglob("*/*.yaml"):
+        assert f"| `{path.stem}` |" in text, path
+    assert rendered.comment("# @package _global_\n# One,\n# two.\na: 1 # three\n") == "One, two."
+
+
+def test_the_gallery_shows_every_picture_with_the_question_of_its_experiment(tmp_path):
+    outside = hook("outside")
+    text = outside.gallery(ROOT / "experiments")
+    for folder in (ROOT / "experiments").iterdir():
+        for picture in folder.rglob("*.png"):
+            assert f"](../{picture.relative_to(ROOT).as_posix()})" in text
+        if (folder / "README.md").exists():
+            assert f"[{outside.heading(folder / 'README.md')}](../experiments/{folder.name}/README.md)" in text
