@@ -65,7 +65,7 @@ def gallery(experiments: Path) -> str:
         line = f"[{title}](../{_uri(readme)})" if readme.exists() else title
         pictures = _pictures(folder)
         shown += [
-            f"<figure markdown>\n![{title}](../{_uri(each)})\n<figcaption>{line}</figcaption>\n</figure>"
+            f"<figure markdown>\n![{title}](../{_uri(each)})\n<figcaption markdown>{line}</figcaption>\n</figure>"
             for each in pictures
         ]
         others += [f"- {line}"] if readme.exists() and not pictures else []
