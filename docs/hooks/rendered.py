@@ -88,7 +88,7 @@ def _section(folder: Path, group: str) -> str:
         f"| `{path.stem}` | {_cell(comment(path.read_text(encoding='utf-8')))} |"
         for path in sorted(folder.glob("*.yaml"))
     ]
-    return "\n".join([f"## `{group}`", "", f"| `{group}=` | |", "| --- | --- |", *rows])
+    return "\n".join([f"## `{group}`", "", "| choice | what its file says |", "| --- | --- |", *rows])
 
 
 def _cell(text: str) -> str:
