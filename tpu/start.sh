@@ -60,7 +60,7 @@ install() {
       }
     fi
     find_uv
-    (cd "$code" && uv sync --frozen --no-dev --extra tpu --extra bucket --quiet) >&2
+    (cd "$code" && uv sync --frozen --no-dev --no-group docs --extra tpu --extra bucket --quiet) >&2
     if [ "$kept" = missing ] && [ "$(worker)" = 0 ]; then
       # The first machine of a slice keeps them for all that come; a later one may have done so meanwhile.
       mkdir -p "$home/bin" "$home/python"

@@ -119,3 +119,15 @@ def test_the_gallery_shows_every_picture_with_the_question_of_its_experiment(tmp
             assert f"](../{picture.relative_to(ROOT).as_posix()})" in text
         if (folder / "README.md").exists():
             assert f"[{outside.heading(folder / 'README.md')}](../experiments/{folder.name}/README.md)" in text
+
+
+@pytest.mark.parametrize(
+    ("html", "found"),
+    [
+        ('<script src="https://a.b/c.js"></script>', ["https://a.b/c.js"]),
+        ("<link rel=stylesheet href=//fonts.a/css>", ["//fonts.a/css"]),
+        ('<a href="https://arxiv.org/abs/1">paper</a><img src="figure.png">', []),
+    ],
+)
+def test_what_a_page_would_fetch_from_elsewhere_is_seen(html, found):
+    assert hook("offline").asked(html) == found

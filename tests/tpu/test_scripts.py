@@ -202,7 +202,9 @@ def test_packages_are_installed_once_and_kept_on_the_bucket_by_the_first_machine
     for _ in range(2):
         done = machine.call("install", "gs://bucket/wheels")
         assert (done.returncode, done.stdout) == (0, "immunax: installed 0\n"), done.stderr
-    assert (machine.home / "uv-calls").read_text() == "sync --frozen --no-dev --extra tpu --extra bucket --quiet\n"
+    assert (
+        machine.home / "uv-calls"
+    ).read_text() == "sync --frozen --no-dev --no-group docs --extra tpu --extra bucket --quiet\n"
     (kept,) = on_path.calls("storage cp - gs://bucket/wheels/")
     assert kept[-1] == "--if-generation-match=0"
     other = Machine(machine.home / "other", machine.bin)
