@@ -149,6 +149,7 @@ def _record(run: Run, setup: Setup, taught: tuple[Lesson, ...], started: str) ->
     whose = attackers_data(taught, setup.splits, setup.digests["data"], [run.config.build("attack")])
     return {
         "started": started,
+        "choices": dict(run.choices),
         "seed": run.config.seed,
         "attack_data": whose,
         "taught_before": passed_on(taught),

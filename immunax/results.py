@@ -13,6 +13,7 @@ from immunax.runs.answer import Answer, answer, counted
 from immunax.runs.find import runs_below
 from immunax.runs.options import HELP, Options, parse
 from immunax.runs.read import read_runs, told_faults
+from immunax.runs.source import of_folders
 from immunax.runs.tables import show, write
 from immunax.runtime import console, stand_ins
 from immunax.runtime.errors import UserError, refused
@@ -66,7 +67,7 @@ def _answer(options: Options) -> None:
     _note([*found.faults, *told_faults(runs)])
     on_screen = options.out is None and options.plot is None
     limited = replace(options, limit=SHOWN + 1) if on_screen and options.limit is None else options
-    told = answer(limited, runs)
+    told = answer(limited, of_folders(runs))
     _note(told.faults)
     if told.figure is not None:
         _draw(options, told)

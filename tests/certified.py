@@ -226,3 +226,18 @@ def with_pages(path):
     for name, page in drawn(json.loads(path.read_bytes()), *verify.tables(path.parent)).items():
         path.with_name(name).write_bytes(page)
     return path
+
+
+def leave_tables(folder):
+    """Leaves the two tables of a certificate in a folder: two cells, of which one was measured in three ways."""
+    write(
+        folder / CELLS_FILE,
+        frame([state("c1", "subject", "sft", seed=7), state("c2", "subject", "sft", 5)], CELLS),
+    )
+    rows = [
+        *judged("c1", 0, "refusal", [1, 0, 0, 1]),
+        *judged("c1", 0, "refusal", [1], split="transfer"),
+        *measured("c1", 0, "retain_nll", [2.0, 4.0], weight=3.0),
+        *judged("c2", 5, "refusal", [0]),
+    ]
+    write(folder / RECORDS_FILE, frame(rows, RECORDS))

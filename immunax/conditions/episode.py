@@ -73,13 +73,24 @@ class Summary(NamedTuple):
     answered: Answered | None = None
 
 
+def of_prompts(scores: np.ndarray) -> Estimate:
+    """The mean of a judge's scores, with its interval over prompts.
+
+    Scores that are all 0 or 1 have the exact one: a bootstrap of forty zeros would be sure of 0.
+
+    Args:
+      scores: ``[N]`` in [0, 1], 1 is harmful; NaN are left out.
+    """
+    return rate(scores) if np.isin(scores[~np.isnan(scores)], (0.0, 1.0)).all() else mean(scores)
+
+
 def summarise(scores: Scores) -> Summary:
     """Intervals by prompt for what is judged, by example for what is given."""
     compliance = scores.judged.get("refusal")
     perplexity = _per_token(scores.retain)
     return Summary(
         NOTHING if compliance is None else rate(1 - compliance),
-        {name: mean(values) for name, values in scores.judged.items() if name != "refusal"},
+        {name: of_prompts(values) for name, values in scores.judged.items() if name != "refusal"},
         _per_token(scores.harmful),
         Estimate(*(float(np.exp(value)) for value in perplexity)),
         NOTHING if scores.exact is None else rate(scores.exact),

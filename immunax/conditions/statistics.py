@@ -86,6 +86,33 @@ def mean_of_runs(values: np.ndarray, confidence: float = CONFIDENCE) -> Estimate
     return Estimate(value, value - half, value + half)
 
 
+def mean_of_runs_and_prompts(
+    values: np.ndarray, lows: np.ndarray, highs: np.ndarray, confidence: float = CONFIDENCE
+) -> Estimate:
+    """The mean of runs that were asked the same prompts, with an interval for further runs and further prompts.
+
+    Student's interval over runs knows nothing of prompts, which all runs share, and a run's own nothing of other runs. The
+    two are joined as limits of a sum (MOVER, Zou & Donner 2008, Stat. Med. 27:1693): their distances from the mean add as
+    squares. What a prompt does in one run alone counts twice, so that the interval is too wide rather than too narrow.
+
+    Args:
+      values: ``[N]``, one a run; NaN are left out.
+      lows, highs: ``[N]``, each run's interval over prompts, at the same confidence; NaN where it has none.
+      confidence: of the interval.
+
+    Returns:
+      Of a single run its own interval; of runs without intervals Student's.
+    """
+    known = ~np.isnan(values)
+    over_runs = mean_of_runs(values, confidence)
+    below, above = values[known] - lows[known], highs[known] - values[known]
+    if np.isnan(over_runs.value) or np.isnan(below).any() or np.isnan(above).any():
+        return over_runs
+    half = 0.0 if np.isnan(over_runs.low) else over_runs.value - over_runs.low
+    low, high = (float(np.hypot(half, each.mean())) for each in (below, above))
+    return Estimate(over_runs.value, over_runs.value - low, over_runs.value + high)
+
+
 def crossed_mean(scores: np.ndarray, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of a table whose rows and columns are both samples, such as attacks by prompts.
 

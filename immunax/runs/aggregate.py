@@ -2,7 +2,7 @@
 
 A mean has Student's interval over the runs of its group; lines and cells of one run are not independent, and are made one number
 first. One run, or runs that agree to the digit, as 0 of 40 answers each, have no spread to make an interval of: it is then the
-widest of the runs' own, where they left one.
+widest of the runs' own, where they left one. Where it has to be about further prompts too, the runs' own are part of every one.
 """
 
 from collections import Counter
@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from immunax.conditions.statistics import Estimate, mean_of_runs
+from immunax.conditions.statistics import Estimate, mean_of_runs, mean_of_runs_and_prompts
 from immunax.runs.frame import Frame
 from immunax.runs.listing import Headed
+from immunax.runs.options import ABOUT
 from immunax.runs.query import Condition, Query
 from immunax.runs.status import ORDER
 from immunax.runs.tables import Mean, Table, text
 from immunax.runtime.errors import UserError, nearest
 
 RUN = "run"
+RUNS, BOTH = ABOUT
 MOST_COLUMNS = 100
 """Of a pivot."""
 
@@ -40,7 +42,19 @@ def check_number(frame: Frame, name: str, option: str) -> None:
 _KINDS = {"VARCHAR": "text", "TIMESTAMP": "times"}
 
 
-def means(query: Query, keys: Sequence[str], metric: str, condition: Condition) -> dict[tuple[Any, ...], Mean]:
+def check_about(frame: Frame, name: str, about: str) -> None:
+    """Refuses an interval about prompts of what has none of its own.
+
+    Raises:
+      UserError: ``about`` is ``both``, and the column has no ends beside it.
+    """
+    if about == BOTH and not frame.ends(name):
+        raise UserError(f"about={BOTH}: {name} has no intervals of its own; leave it out, or choose another column.")
+
+
+def means(
+    query: Query, keys: Sequence[str], metric: str, condition: Condition, about: str = RUNS
+) -> dict[tuple[Any, ...], Mean]:
     """The mean of a column in each group.
 
     Args:
@@ -48,20 +62,30 @@ def means(query: Query, keys: Sequence[str], metric: str, condition: Condition) 
       keys: the columns that make groups.
       metric: the column, of numbers.
       condition: which rows.
+      about: what the interval is about, :data:`RUNS` or :data:`BOTH`.
     """
     ends = query.frame.ends(metric)
     found = {}
     for key, rows in query.groups(keys, (RUN, metric, *ends), condition):
         known = [row for row in rows if row[1] is not None]
-        values: dict[str, list[float]] = {}
-        for row in known:
-            values.setdefault(row[0], []).append(float(row[1]))
-        estimate = mean_of_runs(np.array([_mean(each) for each in values.values()]))
-        if ends and len({row[1] for row in known}) == 1:
-            lows, highs = ([row[place] for row in known if row[place] is not None] for place in (2, 3))
-            estimate = Estimate(estimate.value, min(lows, default=np.nan), max(highs, default=np.nan))
+        values = _by_run(known, 1)
+        if about == BOTH and ends:
+            estimate = mean_of_runs_and_prompts(values, _by_run(known, 2), _by_run(known, 3))
+        else:
+            estimate = mean_of_runs(values)
+            if ends and len({row[1] for row in known}) == 1:
+                lows, highs = ([row[place] for row in known if row[place] is not None] for place in (2, 3))
+                estimate = Estimate(estimate.value, min(lows, default=np.nan), max(highs, default=np.nan))
         found[key] = Mean(estimate, len(values), len({row[0] for row in rows}))
     return found
+
+
+def _by_run(rows: Sequence[tuple[Any, ...]], place: int) -> np.ndarray:
+    """One number a run, of one column; NaN where a row has none."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row[0], []).append(np.nan if row[place] is None else float(row[place]))
+    return np.array([_mean(each) for each in values.values()])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -70,7 +94,7 @@ def _mean(values: Sequence[float]) -> float:
         return values[0] if len(values) == 1 else float(np.mean(values))
 
 
-def grouped(query: Query, keys: Headed, metrics: Headed, condition: Condition) -> Table:
+def grouped(query: Query, keys: Headed, metrics: Headed, condition: Condition, about: str = RUNS) -> Table:
     """One row a group: its keys, its runs, and the mean of each metric; without metrics, its runs by status.
 
     Args:
@@ -78,6 +102,7 @@ def grouped(query: Query, keys: Headed, metrics: Headed, condition: Condition) -
       keys: the columns that make groups.
       metrics: columns of numbers.
       condition: which rows.
+      about: as for :func:`means`.
     """
     if not metrics:
         what, groups = f"{query.frame.what}s", query.groups(list(keys), ("status",), condition)
@@ -85,12 +110,12 @@ def grouped(query: Query, keys: Headed, metrics: Headed, condition: Condition) -
         there = [status for status in ORDER if any(count[status] for count in counts.values())]
         rows = [[*key, count.total(), *(count[status] for status in there)] for key, count in counts.items()]
         return Table([*keys.values(), what, *there], rows)
-    found = [means(query, list(keys), metric, condition) for metric in metrics]
+    found = [means(query, list(keys), metric, condition, about) for metric in metrics]
     rows = [[*key, mean.runs, *(each[key] for each in found)] for key, mean in found[0].items()]
     return Table([*keys.values(), "runs", *metrics.values()], rows)
 
 
-def pivot(query: Query, keys: Headed, across: Headed, metric: str, condition: Condition) -> Table:
+def pivot(query: Query, keys: Headed, across: Headed, metric: str, condition: Condition, about: str = RUNS) -> Table:
     """One row for each value of some columns, one column for each of others.
 
     Args:
@@ -99,11 +124,12 @@ def pivot(query: Query, keys: Headed, across: Headed, metric: str, condition: Co
       across: those that make columns.
       metric: the column whose means are shown.
       condition: which rows.
+      about: as for :func:`means`.
 
     Raises:
       UserError: there would be more columns than anybody reads.
     """
-    found = means(query, [*keys, *across], metric, condition)
+    found = means(query, [*keys, *across], metric, condition, about)
     tops, sides = ([key for key, _ in query.groups(list(names), ("run",), condition)] for names in (across, keys))
     if len(tops) > MOST_COLUMNS:
         raise UserError(

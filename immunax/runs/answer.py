@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from immunax.runs import cells, curves
-from immunax.runs.aggregate import check_number, grouped, in_order, lacking, means, pivot
-from immunax.runs.frame import Frame, Row, UnknownColumnError, columns_of, short
+from immunax.runs.aggregate import BOTH, RUNS, check_about, check_number, grouped, in_order, lacking, means, pivot
+from immunax.runs.frame import Frame, UnknownColumnError, columns_of, short
 from immunax.runs.listing import listed, resolved
 from immunax.runs.options import Options
 from immunax.runs.plot import Labels, Series
 from immunax.runs.query import EVERY, Query
-from immunax.runs.read import Run
+from immunax.runs.source import Source
 from immunax.runs.status import ORDER
 from immunax.runs.tables import Mean, Table, text
 from immunax.runtime.errors import UserError
 
-_INTERVALS = "95% intervals of Student's t; a single run, and runs that agree, have their own"
+_INTERVALS = {
+    RUNS: "95% intervals of Student's t; a single run, and runs that agree, have their own",
+    BOTH: "95% intervals for further runs and further prompts",
+}
 _FAILURES = 5
 """Lines about runs that failed."""
 
@@ -39,35 +42,34 @@ class Answer(NamedTuple):
     faults: Sequence[str] = ()
 
 
-def answer(options: Options, runs: Sequence[Run]) -> Answer:
+def answer(options: Options, source: Source) -> Answer:
     """Computes an answer.
 
     Args:
       options: what is asked.
-      runs: of what.
+      source: of what.
 
     Raises:
       UserError: a name is no column's, a condition is none, or there is nothing to draw.
     """
-    whole = _frame(runs)
+    whole = source.runs
     kind = options.table or ("curves" if options.plot and options.x == curves.STEP else "runs")
-    frame, faults = curves.curves(runs) if kind == "curves" else cells.cells(runs) if kind == "cells" else (whole, [])
+    frame, faults = source.curves() if kind == "curves" else source.cells() if kind == "cells" else (whole, [])
     if not frame.rows:
         lacks = "has logged anything" if kind == "curves" else "has the tables of a certificate"
         raise UserError(
-            f"table={kind}: none of {counted(len(runs), 'run')} {lacks}.{''.join(f' {line}' for line in faults[:1])}"
+            f"table={kind}: none of {counted(len(whole.rows), 'run')} {lacks}.{''.join(f' {line}' for line in faults[:1])}"
         )
     if kind == "columns":
-        runs, faults = curves.with_last(runs)
-        frame = columns_of(_frame(runs))
+        whole, faults = source.last()
+        frame = columns_of(whole)
     try:
         found = _Question(options, whole, frame).answer()
     except UnknownColumnError:
         if kind != "runs":
             raise
         # What was logged last is read where nothing else has the name: a thousand runs log a million lines.
-        runs, faults = curves.with_last(runs)
-        whole = _frame(runs)
+        whole, faults = source.last()
         found = _Question(options, whole, whole).answer()
     return found._replace(faults=faults)
 
@@ -91,11 +93,12 @@ class _Question:
         keys, across, metrics = (resolved(frame, each) for each in (options.by, options.columns, options.metric))
         for name in metrics:
             check_number(frame, name, "metric")
+            check_about(frame, name, options.about)
             self._check_phase(name, [*keys, *across])
         if across:
-            table = pivot(self._query, keys, across, next(iter(metrics)), self._condition)
+            table = pivot(self._query, keys, across, next(iter(metrics)), self._condition, options.about)
         else:
-            table = grouped(self._query, keys, metrics, self._condition)
+            table = grouped(self._query, keys, metrics, self._condition, options.about)
         table = in_order(table, options.sort, options.limit)
         title = f"{', '.join(metrics.values())} of {self._counted()}" if metrics else self._counted()
         return Answer(table, None, title, self._about_means([*keys, *across], list(metrics)))
@@ -106,6 +109,7 @@ class _Question:
         assert options.y is not None
         x, y = frame.resolve(options.x), frame.resolve(options.y)
         check_number(frame, y, "y")
+        check_about(frame, y, options.about)
         hue = None if options.hue is None else frame.resolve(options.hue)
         if hue is None and len(self._phases(y)) > 1:
             hue = curves.PHASE
@@ -113,7 +117,7 @@ class _Question:
         self._check_phase(y, keys)
         series: dict[tuple[Any, ...], dict[Any, Mean]] = {}
         notes = self._about_means(keys, [y])
-        for (*of, at), mean in means(self._query, keys, y, self._condition).items():
+        for (*of, at), mean in means(self._query, keys, y, self._condition, options.about).items():
             if at is None or not mean.count:
                 continue
             if math.isfinite(mean.estimate.value):
@@ -165,7 +169,9 @@ class _Question:
         )
         if over:
             within = ", of each run first" if of_rows else ""
-            lines.append(f"means are over {', '.join(short(name) for name in over)}{within}, with {_INTERVALS}")
+            lines.append(
+                f"means are over {', '.join(short(name) for name in over)}{within}, with {_INTERVALS[self._options.about]}"
+            )
         return lines
 
     def _phases(self, name: str) -> list[Any]:
@@ -181,10 +187,6 @@ class _Question:
                 f"{name} is logged in {len(phases)} phases ({', '.join(map(text, phases[:4]))}): choose one, as "
                 f"where=\"phase = '{phases[0]}'\", or give hue=phase or by=phase."
             )
-
-
-def _frame(runs: Sequence[Run]) -> Frame:
-    return Frame([Row(run.values) for run in runs])
 
 
 def counted(number: int, what: str, told: object = None) -> str:

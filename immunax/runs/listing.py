@@ -75,7 +75,8 @@ def _columns(options: Options, frame: Frame, whole: Frame) -> tuple[Headed, Head
     if frame.what != whole.what:
         own = dict.fromkeys(name for row in frame.rows for name in row.own)
         if frame.what == cells.WHAT:
-            own = {name: None for name in own if name.startswith(cells.SHOWN)}
+            judged = [name for name in own if name.startswith(cells.SHOWN) and frame.ends(name)]
+            return _headed([*_telling(frame, whole), *cells.SETTINGS]), measured or _headed(judged)
         return _headed([*_telling(frame, whole), *own]), measured
     status = ["status"] if any(row.get("status") != "done" for row in frame.rows) else []
     return _headed([*_telling(frame, whole), *status]), measured or _headed(_headline(frame))

@@ -13,6 +13,8 @@ PLOTS = ("lines", "points", "bars")
 FORMATS = (".md", ".csv", ".parquet")
 PICTURES = (".svg", ".png", ".pdf")
 LOGARITHMIC = ("x", "y", "xy")
+ABOUT = ("runs", "both")
+"""What an interval of a mean is about: further runs on the same prompts, or further prompts too."""
 WATCH = "--watch"
 EVERYTHING = ("all",)
 """``select=`` of every column."""
@@ -31,6 +33,7 @@ Every run below some folders (outputs, where none is given) as one table.
   metric=A,B        numbers: one a row with its own interval, or with by= or columns= their means
   by=A,B            one row for each value of these columns; without a metric, how many runs there are of each status
   columns=A         one column for each value of this one: a pivot
+  about=WHAT        what intervals of means are about: runs (the default), or both, further runs and further prompts
   sort=A, sort=-A   rows in this order, the largest first with a minus
   limit=N           the first N rows
   table=NAME        rows are runs (the default), curves (lines of metrics.jsonl), cells (of certificates) or columns (all names)
@@ -66,6 +69,7 @@ class Options:
     y: str | None = None
     hue: str | None = None
     log: str = ""
+    about: str = ABOUT[0]
     out: Path | None = None
     every: float = 2.0
     runs: int | None = None
@@ -123,7 +127,7 @@ def _value(key: str, text: str) -> object:
         if not 0.1 <= seconds <= 86400:
             raise UserError(f"every={text}: expected a number of seconds, 0.1 or more.")
         return seconds
-    for name, choices in (("table", TABLES), ("plot", PLOTS), ("log", LOGARITHMIC)):
+    for name, choices in (("table", TABLES), ("plot", PLOTS), ("log", LOGARITHMIC), ("about", ABOUT)):
         if key == name:
             check_choice(name, text, choices)
     if not text:
@@ -140,6 +144,7 @@ def _check(options: Options) -> None:
         "without plot=": (options.plot is None, _set(options, ("x", "y", "hue", "log"))),
         "with select=all": (options.select == EVERYTHING, _set(options, ("metric",))),
         "with by= or columns=": (grouped, _set(options, ("select",))),
+        "without means": (not grouped and options.plot is None, _set(options, ("about",))),
         "with table=columns": (options.table == "columns", _set(options, ("by", "columns", "metric", "plot"))),
     }
     for when, (holds, names) in unused.items():

@@ -69,42 +69,80 @@ def draw(path: Path, kind: str, series: Sequence[Series], labels: Labels, log: s
     Raises:
       UserError: there is more than a figure has room for, a value has no place on its axis, or the disk refuses.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
-    _check(kind, series, labels, log)
-    xs = _order(series)
-    numeric = kind != "bars" and all(map(_is_number, xs))
-    places = {x: float(x) if numeric else float(number) for number, x in enumerate(xs)}
-    wide = _WIDTH if kind != "bars" else min(_WIDEST, max(_WIDTH, _BAR * len(xs) * len(series)))
+    check(kind, series, labels, log)
+    wide = _WIDTH if kind != "bars" else min(_WIDEST, max(_WIDTH, _BAR * len(order(series)) * len(series)))
     aside = len(series) > (1 if kind == "bars" else _MANY_SERIES)
-    # Equal runs draw equal files: SVG has random names otherwise, and the time.
-    with rc_context({"svg.hashsalt": "immunax"}):
-        size = wide + (_ASIDE if aside else 0), max(_HEIGHT, _LINE * len(series)) if aside else _HEIGHT
+    size = wide + (_ASIDE if aside else 0), max(_HEIGHT, _LINE * len(series)) if aside else _HEIGHT
+    with steady():
         canvas = Figure(figsize=size, layout="constrained")
         axes = canvas.subplots()
-        for number, each in enumerate(series):
-            _DRAWN[kind](axes, each, places, number, len(series))
-        plain_axes(axes)
-        axes.set(xlabel=_label(labels.x), ylabel=_label(labels.y))
-        if not numeric:
-            _name_places(axes, places, wide)
-        elif "x" not in log and all(isinstance(x, int) for x in xs):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for axis in log:
-            getattr(axes, f"set_{axis}scale")("log")
-        if "y" in log:  # an interval that goes below 0 would go on for ever
-            axes.set_ylim(bottom=min(mean.estimate.value for each in series for mean in each.points.values()) / 2)
+        draw_on(axes, kind, series, labels, log, wide)
         if labels.hue is not None:
-            look: dict[str, Any] = {"title": _label(labels.hue), "edgecolor": "none", "framealpha": 0.7}
             handles, names = axes.get_legend_handles_labels()
             if aside:
-                canvas.legend(handles, names, loc="outside right upper", **look)
+                canvas.legend(handles, names, loc="outside right upper", **legend(labels.hue))
             else:
-                axes.legend(handles, names, loc="best", **look)
-        with atomic.refusals(path), atomic.file(path) as temp:
-            canvas.savefig(temp, dpi=DOTS_AN_INCH, format=path.suffix[1:], metadata=_UNDATED.get(path.suffix))
+                axes.legend(handles, names, loc="best", **legend(labels.hue))
+        save(canvas, path)
+
+
+def steady() -> Any:
+    """A context in which equal runs draw equal files: SVG has random names otherwise."""
+    from matplotlib import rc_context
+
+    return rc_context({"svg.hashsalt": "immunax"})
+
+
+def save(canvas: Any, path: Path) -> None:
+    """Writes a figure, whole or not at all.
+
+    Args:
+      canvas: matplotlib's figure.
+      path: ends in ``.svg``, ``.png`` or ``.pdf``.
+
+    Raises:
+      UserError: the disk refuses.
+    """
+    with atomic.refusals(path), atomic.file(path) as temp:
+        canvas.savefig(temp, dpi=DOTS_AN_INCH, format=path.suffix[1:], metadata=_UNDATED.get(path.suffix))
+
+
+def legend(title: str) -> dict[str, Any]:
+    """How a legend looks.
+
+    Args:
+      title: above it.
+    """
+    return {"title": _label(title), "edgecolor": "none", "framealpha": 0.7}
+
+
+def draw_on(axes: Any, kind: str, series: Sequence[Series], labels: Labels, log: str, wide: float) -> None:
+    """Draws series on axes, without a legend.
+
+    Args:
+      axes: matplotlib's.
+      kind, series, labels, log: as for :func:`draw`, checked.
+      wide: of the axes, inches.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    xs = order(series)
+    numeric = kind != "bars" and all(map(_is_number, xs))
+    places = {x: float(x) if numeric else float(number) for number, x in enumerate(xs)}
+    for number, each in enumerate(series):
+        _DRAWN[kind](axes, each, places, number, len(series))
+    plain_axes(axes)
+    axes.set(xlabel=_label(labels.x), ylabel=_label(labels.y))
+    if not numeric:
+        _name_places(axes, places, wide)
+    elif "x" not in log and all(isinstance(x, int) for x in xs):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axis in log:
+        getattr(axes, f"set_{axis}scale")("log")
+    if "y" in log:  # an interval that goes below 0 would go on for ever
+        axes.set_ylim(bottom=min(mean.estimate.value for each in series for mean in each.points.values()) / 2)
 
 
 def _name_places(axes: Any, places: Mapping[Any, float], width: float) -> None:
@@ -117,12 +155,20 @@ def _name_places(axes: Any, places: Mapping[Any, float], width: float) -> None:
     axes.grid(False, axis="x")
 
 
-def _check(kind: str, series: Sequence[Series], labels: Labels, log: str) -> None:
+def check(kind: str, series: Sequence[Series], labels: Labels, log: str) -> None:
+    """Refuses what a figure has no room or no place for.
+
+    Args:
+      kind, series, labels, log: as for :func:`draw`.
+
+    Raises:
+      UserError: there is more than a figure has room for, or a value has no place on its axis.
+    """
     if len(series) > MOST_SERIES:
         raise UserError(
             f"hue={labels.hue}: has {len(series)} values, more than {MOST_SERIES}; choose some with where=."
         )
-    xs = _order(series)
+    xs = order(series)
     numeric = kind != "bars" and all(map(_is_number, xs))
     most = MOST_BARS // len(series) if kind == "bars" else MOST_TEXTS
     if not numeric and len(xs) > most:
@@ -139,7 +185,8 @@ def _check(kind: str, series: Sequence[Series], labels: Labels, log: str) -> Non
         )
 
 
-def _order(series: Sequence[Series]) -> list[Any]:
+def order(series: Sequence[Series]) -> list[Any]:
+    """Every x of some series, numbers first."""
     xs = list(dict.fromkeys(x for each in series for x in each.points))
     return sorted(xs, key=lambda x: (x is None, isinstance(x, str), x if x is not None else 0))
 

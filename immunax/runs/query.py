@@ -9,11 +9,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import duckdb
 
-from immunax.runs.frame import Column, Frame, UnknownColumnError
+from immunax.runs.flatten import plain
+from immunax.runs.frame import Column, Frame, Row, UnknownColumnError
 from immunax.runtime.errors import UserError
 
 _TABLE = "runs"
@@ -63,11 +65,30 @@ class Query:
           UserError: it is no condition.
           UnknownColumnError: it names a column that there is not.
         """
+        return self._expression(text, "where")
+
+    def computed(self, name: str, text: str) -> list[Any]:
+        """What an expression of the user's gives for each row, in their order.
+
+        Args:
+          name: of the new column, for messages.
+          text: SQL, as stands behind SELECT; of one row, such as ``step / steps``.
+
+        Raises:
+          UserError: it is no expression, or cannot be computed.
+          UnknownColumnError: it names a column that there is not.
+        """
+        found = self._expression(text, name)
+        self._load(found.names or tuple(self.frame.names)[:1])
+        rows = self._ask(text, f"SELECT {found.sql} FROM {_TABLE}")
+        return [float(value) if isinstance(value, Decimal) else value for (value,) in rows]
+
+    def _expression(self, text: str, what: str) -> Condition:
         # A line of its own: a comment at its end comments nothing of ours out.
         tree = self._ask(text, "SELECT json_serialize_sql(?)", [f"SELECT 1 FROM {_TABLE} WHERE (\n{text}\n)"])[0][0]
         parsed = json.loads(tree)
         if parsed.get("error"):
-            raise UserError(f"where={text!r}: {parsed.get('error_message')}; write it as SQL behind WHERE.")
+            raise UserError(f"{what}={text!r}: {parsed.get('error_message')}; write it as SQL behind WHERE.")
         names: dict[str, None] = {}
         for node in _references(parsed):
             said = ".".join(node["column_names"])
@@ -75,7 +96,7 @@ class Query:
                 name = self.frame.resolve(said)
             except UnknownColumnError as error:
                 raise UnknownColumnError(
-                    f"where={text!r}: {error} A text stands in single quotes, as 'tar'."
+                    f"{what}={text!r}: {error} A text stands in single quotes, as 'tar'."
                 ) from error
             names[name] = None
             node["column_names"] = [self._column(name)]
@@ -198,6 +219,23 @@ class Query:
             if each.type == "VARCHAR" and re.search(rf"\b{self._column(name)}\b", sql.partition(" WHERE ")[2]):
                 texts.append(name)
         return f"{line}; {', '.join(texts)} holds text, of one run at least" if texts else line
+
+
+def with_columns(frame: Frame, made: Mapping[str, str]) -> Frame:
+    """A frame with further columns, each computed from those before it.
+
+    Args:
+      frame: the rows.
+      made: SQL by name.
+
+    Raises:
+      UserError: one cannot be computed.
+    """
+    for name, text in made.items():
+        values = Query(frame).computed(name, text)
+        rows = [Row({**row.own, name: plain(value)}, row.run) for row, value in zip(frame.rows, values, strict=True)]
+        frame = Frame(rows, frame.what)
+    return frame
 
 
 def _locked() -> duckdb.DuckDBPyConnection:

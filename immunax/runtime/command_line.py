@@ -9,7 +9,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from immunax.runtime import bucket, mirror, names
+from immunax.runtime import bucket, experiments, mirror, names
 from immunax.runtime.errors import UserError
 from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
 from immunax.runtime.sweeps import engines
@@ -54,7 +54,9 @@ def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> 
     )
     prepared = prepare(source, args.overrides, None if args.cfg else required)
     if args.cfg:
-        return CommandLine([*options, *prepared.overrides])
+        # Of a sweep the first run, which Hydra itself refuses to show.
+        shown = [text for text in options if text not in ("-m", "--multirun")]
+        return CommandLine([*shown, *prepared.first])
     sweep = args.multirun or prepared.config.hydra.mode == RunMode.MULTIRUN
     if prepared.sweeps and not sweep:
         raise UserError(
@@ -115,6 +117,9 @@ def _key(override: str) -> str:
 def _name(prepared: PreparedOverrides, source: ConfigSource, required: Sequence[str], swept: set[str]) -> str:
     """What a run is called by itself: its choice of the required groups and of the model, and its seed, but for what is swept."""
     config, choices = prepared.config, prepared.config.hydra.runtime.choices
+    experiment = experiments.chosen(choices)
+    if experiment is not None:
+        return experiment.run
     # Of alternatives, the one that the user has chosen.
     named = (next(name for name in group.split("|") if choices.get(name) not in (None, "null")) for group in required)
     what = ("recipe",) if choices.get("recipe") not in (None, "null") else tuple(named)

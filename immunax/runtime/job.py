@@ -1,7 +1,7 @@
 """One run as Hydra starts it: alone, or as a job of a sweep, in this process or in a launcher's."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import update_wrapper
@@ -49,6 +49,7 @@ class Run:
       title: what tables call it.
       asked: what is asked of it, as a job of a sweep; None of a run by itself, where each start is a wish to run.
       job: what the end of a sweep calls it.
+      choices: of the groups of its configuration, which Hydra knows of the run that it has composed last.
       failed: what ended it.
     """
 
@@ -57,6 +58,7 @@ class Run:
     title: str
     asked: Asked | None = None
     job: str = ""
+    choices: Mapping[str, str] = field(default_factory=manifest.choices)
     failed: Exception | None = field(default=None, init=False)
 
     @contextmanager

@@ -51,7 +51,7 @@ def write_manifest(
         return path
     record = {
         "argv": sys.argv,
-        "choices": _choices(),
+        "choices": choices(),
         "config": dict(config),
         "digests": dict(digests),
         "versions": versions(),
@@ -137,7 +137,7 @@ def _platform() -> dict[str, Any]:
     }
 
 
-def _choices() -> dict[str, str]:
+def choices() -> dict[str, str]:
     """What was chosen of each group of the configuration, by its name; nothing outside of a command."""
     from hydra.core.hydra_config import HydraConfig  # whoever reads manifests does without
 

@@ -5,12 +5,12 @@ and takes a value of any type. Here each mistake becomes one line that names the
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, version
 from hydra._internal.hydra import Hydra
@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from immunax.runtime import fields
+from immunax.runtime import experiments, fields
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.misfits import misfit, unknown
 from immunax.runtime.nodes import importable
@@ -63,11 +63,13 @@ class PreparedOverrides:
       overrides: as Hydra takes them.
       config: composed from them, Hydra's own included; of a sweep, one job's.
       sweeps: the overrides with several values.
+      first: the overrides of a sweep's first job.
     """
 
     overrides: list[str]
     config: DictConfig
     sweeps: tuple[str, ...]
+    first: list[str]
 
 
 def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[str] | None) -> PreparedOverrides:
@@ -87,6 +89,7 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
     """
     with _hydra(source):
         groups = _all_groups()
+        overrides = _varied(source, experiments.resolved(overrides, groups, source.name))
         overrides = [part for text in overrides for part in _fall_back(text, source, groups)]
         parsed = [_parse(_opened(text)) for text in overrides]
         chosen = {
@@ -99,9 +102,12 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         signed = _sign([one for one in parsed if id(one) in chosen], source, required or ())
         final = [signed.get(id(one), one.input_line or "") for one in parsed]
         brought = _of_the_model(source, final)
-        configs = [_check_job(source, [*job, *brought], required) for job in _jobs(final)]
+        jobs = _jobs(final)
+        configs = [_check_job(source, [*job, *brought], required) for job in jobs]
         sweeps = tuple(text for text, one in zip(final, parsed, strict=True) if one.is_sweep_override())
-        return PreparedOverrides([*final, *brought], configs[0], sweeps)
+        nodes = {(one.package or one.key_or_group) for one in parsed if id(one) in signed and one.is_sweep_override()}
+        final = [_of_any_choice(text, nodes) for text in final]
+        return PreparedOverrides([*final, *brought], configs[0], sweeps, [*jobs[0], *brought])
 
 
 @contextmanager
@@ -141,6 +147,16 @@ def _all_groups() -> dict[str, list[str]]:
     return found
 
 
+def _varied(source: ConfigSource, overrides: Sequence[str]) -> list[str]:
+    """Overrides with what the experiment among them varies by itself."""
+    if not any(text.startswith(f"+{experiments.GROUP}/") for text in overrides):
+        return list(overrides)
+    own = [text for text in overrides if text.lstrip("+").startswith((f"{experiments.GROUP}/", *_HYDRAS))]
+    params = OmegaConf.select(_compose(source, own), experiments.PARAMS)
+    plain = None if params is None else OmegaConf.to_container(params, resolve=False)
+    return [*overrides, *experiments.written_out(cast(dict[str, Any] | None, plain), overrides)]
+
+
 def _fall_back(text: str, source: ConfigSource, groups: Mapping[str, list[str]]) -> list[str]:
     key, equals, value = text.partition("=")
     group = key.lstrip("+")
@@ -162,6 +178,11 @@ def _opened(text: str) -> str:
     """An override of a mapping whose names are the user's own as one that may add a name."""
     parents = text.partition("=")[0].split(".")[:-1]
     return f"++{text}" if parents[-1:] == [_OWN_NAMES] and text[0] not in "+~" else text
+
+
+def _of_any_choice(text: str, nodes: Set[str]) -> str:
+    """A field of a group of which several choices are swept over, as Hydra takes it for the sweep, which has made no choice."""
+    return f"++{text}" if text.partition("=")[0].partition(".")[0] in nodes and "." in text.partition("=")[0] else text
 
 
 def _place(text: str) -> str:

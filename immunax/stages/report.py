@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from immunax.conditions.episode import Episode, Summary, summarise
+from immunax.conditions.episode import Episode, Summary, of_prompts, summarise
 from immunax.conditions.fall import BELOW, Fall, fall
 from immunax.conditions.statistics import Estimate
 from immunax.data.chat import Counts
@@ -25,6 +25,7 @@ RECORDS = "records.jsonl"
 FIGURE = "attack.png"
 _COSTS = {"steps": ".1f", "samples": ".0f", "flops": ".2e"}
 _BEFORE = "before attack"
+_SCORE = ("score", "score.low", "score.high")
 _KEPT = "answer tokens kept"
 
 
@@ -62,7 +63,8 @@ def deliver(
             for step, row in zip(episode.course.probe_steps, scores, strict=True):
                 # A judge that does not apply to these prompts has nothing to log.
                 if not np.isnan(row).all():
-                    metrics.log(int(step), f"{phase}/{judge}", {"score": float(np.nanmean(row))})
+                    told = of_prompts(row)
+                    metrics.log(int(step), f"{phase}/{judge}", dict(zip(_SCORE, told, strict=True)))
     fell = fall({name: episode.course for name, episode in episodes.items()})
     if fell is not None:
         costs(title, fell, counts)

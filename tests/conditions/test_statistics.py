@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from immunax.conditions import statistics
-from immunax.conditions.statistics import crossed_mean, mean, mean_of_runs, mean_ratio, rate, ratio
+from immunax.conditions.groups import exact
+from immunax.conditions.statistics import (
+    crossed_mean,
+    mean,
+    mean_of_runs,
+    mean_of_runs_and_prompts,
+    mean_ratio,
+    rate,
+    ratio,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -84,3 +93,31 @@ def test_resamples_of_many_examples_are_drawn_in_parts_and_are_the_same(monkeypa
     whole = ratio(top, bottom), crossed_mean(table)
     monkeypatch.setattr(statistics, "_AT_ONCE", 999 * 300)
     np.testing.assert_allclose((ratio(top, bottom), crossed_mean(table)), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("of_seeds", "of_prompts"), [(0.0, 2.0), (1.0, 0.0), (1.0, 2.0)])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_an_interval_for_runs_and_prompts_covers_the_mean_over_both(of_seeds, of_prompts, seeds):
+    rng, count, prompts = np.random.default_rng(1), 400, 40
+    # The truth is a mean over seeds and prompts that were not drawn: many of both.
+    logits = 0.5 + of_seeds * rng.standard_normal((2000, 1)) + of_prompts * rng.standard_normal((1, 2000))
+    truth = np.mean(1 / (1 + np.exp(-logits)))
+    logits = (
+        0.5 + of_seeds * rng.standard_normal((count, seeds, 1)) + of_prompts * rng.standard_normal((count, 1, prompts))
+    )
+    known = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).sum(axis=2)
+    lows, highs = exact(known.astype(float), np.full(known.shape, float(prompts)))
+    found = [mean_of_runs_and_prompts(*each) for each in zip(known / prompts, lows, highs, strict=True)]
+    assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.93
+
+
+def test_the_interval_of_one_run_is_its_own_and_of_equal_runs_as_wide():
+    one = mean_of_runs_and_prompts(np.array([0.5]), np.array([0.3]), np.array([0.6]))
+    assert one == pytest.approx((0.5, 0.3, 0.6))
+    same = mean_of_runs_and_prompts(np.array([0.0] * 3), np.array([0.0] * 3), np.array([0.09] * 3))
+    assert same == pytest.approx((0.0, 0.0, 0.09))
+
+
+def test_runs_without_intervals_have_that_of_students():
+    values = np.array([0.1, 0.2, 0.4])
+    assert mean_of_runs_and_prompts(values, np.full(3, np.nan), values) == mean_of_runs(values)

@@ -7,6 +7,7 @@ from immunax.runs.answer import answer
 from immunax.runs.find import runs_below
 from immunax.runs.options import parse
 from immunax.runs.read import read_runs
+from immunax.runs.source import of_folders
 from immunax.runs.tables import text
 from immunax.runtime.errors import UserError
 
@@ -17,7 +18,7 @@ def runs(tmp_path_factory):
 
 
 def ask(runs, *words):
-    return answer(parse([*words]), runs)
+    return answer(parse([*words]), of_folders(runs))
 
 
 def rows(found):

@@ -28,6 +28,11 @@ CONF = {
     "defense/tar.yaml": "alpha: 1.0\n",
     "trainer/sgd.yaml": "lr: 1e-4\nsteps: 10\nbetas: [0.9, 0.99]\n",
     "experiment/figure.yaml": "# @package _global_\ndefaults: [{/defense: tar}]\nseed: 3\n",
+    "experiment/paper/config/organism.yaml": (
+        "# @package _global_\nhydra: {sweeper: {params: {defense: 'rep_noise,tar', trainer.steps: 20, seed: '0,1'}}}\n"
+    ),
+    "experiment/paper/config/tiny.yaml": "# @package _global_\nhydra: {sweeper: {params: {defense: tar, seed: '0,1'}}}\n",
+    "experiment/other/attack/organism.yaml": "# @package _global_\nseed: 3\n",
 }
 
 
@@ -103,6 +108,21 @@ def folder(job):
         (["defense=tar", "probes=null"], "error: probes=null: expected fields, such as probes.prompts=VALUE."),
         (["defense=tar", "seed=null"], "error: seed=null: expected a number, as in seed=0"),
         (["defense=tar", "model=null"], "error: unknown model 'null'. Choices: hf, small, tiny"),
+        (["-m", "experiment=papr"], "error: unknown experiment 'papr'. Did you mean 'paper'? There is: other, paper"),
+        (
+            ["-m", "experiment=other"],
+            "error: experiment=other: has no sweep of immunax.config; it is one of immunax.attack.",
+        ),
+        (
+            ["-m", "experiment=paper", "scale=tinny"],
+            "error: scale=tinny: experiment/paper/config has organism, tiny. Did you mean 'tiny'?",
+        ),
+        (
+            ["defense=tar", "scale=tiny"],
+            "error: scale=tiny: is that of an experiment; add +experiment=NAME. There is: other",
+        ),
+        (["experiment=paper"], "error: defense=rep_noise,tar: several values need -m, a run for each"),
+        (["-m", "experiment=paper", "defense=taz"], "error: unknown defense 'taz'. Did you mean 'tar'?"),
         (["defense=tar", "red_team.tuning=3"], "error: red_team.tuning=3: expected fields, such as red_team.tuning.ep"),
     ],
 )
@@ -130,6 +150,36 @@ def test_the_working_directory_stays(start):
     before = Path.cwd()
     start("defense=tar")
     assert Path.cwd() == before
+
+
+def test_an_experiment_is_a_whole_sweep_whose_runs_are_named_by_it(start):
+    status, jobs = start("-m", "+experiment=paper")
+    assert status == 0
+    assert [folder(each) for each in jobs] == [
+        f"paper-organism-config/defense={defense}+seed={seed}" for defense in ("rep_noise", "tar") for seed in (0, 1)
+    ]
+    assert {each[0]["trainer"]["steps"] for each in jobs} == {20}
+    _, jobs = start("-m", "+experiment=paper", "scale=tiny")
+    assert [folder(each) for each in jobs] == [f"paper-tiny-config/seed={seed}" for seed in (0, 1)]
+
+
+def test_a_line_narrows_an_experiment_and_moves_it_elsewhere(start):
+    _, [job] = start("-m", "+experiment=paper", "defense=tar", "seed=4", "trainer.steps=5", "run=mine")
+    assert job[0]["defense"] == {"alpha": 1.0}
+    assert (job[0]["seed"], job[0]["trainer"]["steps"]) == (4, 5)
+    assert folder(job) == "mine/job"
+
+
+def test_a_sweep_is_shown_by_its_first_run(start, capfd):
+    assert start("-m", "+experiment=paper", "--cfg", "job") == (0, [])
+    assert OmegaConf.create(capfd.readouterr().out).defense.data == 1
+    assert start("-m", "defense=tar,rep_noise", "--cfg", "job") == (0, [])
+
+
+def test_a_fixed_field_of_a_group_that_is_swept_over_is_set_in_every_run(start):
+    status, jobs = start("-m", "defense=tar", "+attack=sft,shift", "attack.tuning.epochs=7")
+    assert status == 0
+    assert [each[0]["attack"]["tuning"]["epochs"] for each in jobs] == [7, 7]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""A figure of several panels, each the answer to a question."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from immunax.runs.fit import PowerLaw, power_law
+from immunax.runs.plot import Labels, Series, check, draw_on, legend, save, steady
+from immunax.runs.spec import Part, Spec
+from immunax.runtime.figures import COLOURS
+
+_WIDTH, _HEIGHT = 4.4, 3.5  # inches of a panel
+_MOST_INSIDE = 6
+"""Series of a legend that has a place within its axes."""
+
+
+class Panel(NamedTuple):
+    """A panel that is to be drawn.
+
+    Attributes:
+      part: how.
+      series: what.
+      labels: at the axes.
+    """
+
+    part: Part
+    series: Sequence[Series]
+    labels: Labels
+
+    @property
+    def fits(self) -> list[tuple[str | None, PowerLaw]]:
+        """The power law of each series that has one, where the panel asks for them."""
+        if self.part.fit is None:
+            return []
+        found = [(each.name, power_law(each)) for each in self.series]
+        return [(name, law) for name, law in found if law is not None]
+
+
+def draw_panels(paths: Sequence[Path], spec: Spec, panels: Sequence[Panel]) -> None:
+    """Draws panels in rows and writes the picture, whole or not at all.
+
+    Args:
+      paths: that end in ``.svg``, ``.png`` or ``.pdf``.
+      spec: the title, and how many panels a row has.
+      panels: in their order.
+
+    Raises:
+      UserError: a panel has more than it has room for, a value has no place on its axis, or the disk refuses.
+    """
+    from matplotlib.figure import Figure
+
+    for panel in panels:
+        options = panel.part.options
+        check(str(options.plot), panel.series, panel.labels, options.log)
+    across = min(spec.across, len(panels))
+    rows = -(-len(panels) // across)
+    with steady():
+        canvas = Figure(figsize=(_WIDTH * across, _HEIGHT * rows), layout="constrained")
+        canvas.suptitle(spec.title, fontsize=12)
+        grid = canvas.subplots(rows, across, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        for panel, axes in zip(panels, grid.flat, strict=False):
+            _draw(axes, panel)
+        for path in paths:
+            save(canvas, path)
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    part = panel.part
+    draw_on(axes, str(part.options.plot), panel.series, panel.labels, part.options.log, _WIDTH)
+    axes.set_title(part.title, fontsize=10)
+    if part.limits is not None:
+        axes.set_ylim(*part.limits)
+    for number, each in enumerate(panel.series):
+        law = power_law(each) if part.fit is not None else None
+        if law is not None:
+            xs = sorted(float(x) for x in each.points)
+            axes.plot(xs, [law.at(x) for x in xs], ":", color=COLOURS[number % len(COLOURS)], linewidth=1)
+    if panel.labels.hue is None:
+        return
+    look = {**legend(panel.labels.hue), "fontsize": 8, "title_fontsize": 8}
+    if len(panel.series) > _MOST_INSIDE:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **look)
+    else:
+        axes.legend(loc="best", **look)
