@@ -22,7 +22,7 @@ FILE = "runs.json"
 _BELOW = {"curves": "curves.parquet", "cells": "cells.parquet"}
 _SHARED, _EACH = "all", "runs"
 _DROPPED = ("argv", "goodput.", "performance.", "tokens.", "config.distributed.", "failure", "failed")
-_KEPT = ("goodput.wall", "goodput.runs")
+_KEPT = ("goodput.wall", "goodput.runs", "performance.train.")
 
 
 def keep(folder: Path, source: Source, kinds: Sequence[str]) -> list[Path]:
@@ -74,7 +74,7 @@ def kept(folder: Path) -> Source:
 
 
 def _runs(frame: Frame) -> dict[str, Any]:
-    names = [name for name in frame.names if name in _KEPT or not name.startswith(_DROPPED)]
+    names = [name for name in frame.names if name.startswith(_KEPT) or not name.startswith(_DROPPED)]
     rows = [{name: _plain(row.get(name)) for name in names if row.get(name) is not None} for row in frame.rows]
     shared = {} if len(rows) < 2 else {name: value for name, value in rows[0].items() if _same(rows, name, value)}
     return {_SHARED: shared, _EACH: [{name: row[name] for name in row if name not in shared} for row in rows]}

@@ -95,8 +95,9 @@ def _folders(prepared: PreparedOverrides, source: ConfigSource, required: Sequen
         "hydra.sweep.dir": _below_outputs(str(config.outputs)),
         "hydra.sweep.subdir": job_names.job_folder(),
         "hydra.job.config.override_dirname.item_sep": repr(job_names.SEPARATOR),
-        # Those that are added here among them: they would be part of a name that they make.
-        "hydra.job.config.override_dirname.exclude_keys": f"[{','.join(map(repr, sorted({*fixed, 'run'})))}]",
+        # Those that are added here among them: they would be part of a name that they make. What an experiment varies names its
+        # runs also where a line gives one value, so that a part of it lies where the whole will.
+        "hydra.job.config.override_dirname.exclude_keys": f"[{','.join(map(repr, sorted({*fixed, 'run'} - prepared.varied)))}]",
     }
     name = [] if named else [f"run={_name(prepared, source, required, swept)}"]
     return name + [f"{key}={value}" for key, value in added.items() if key not in fixed]

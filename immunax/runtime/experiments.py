@@ -80,7 +80,7 @@ def chosen(choices: Mapping[str, Any]) -> Chosen | None:
     return None
 
 
-def written_out(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> list[str]:
+def written_out(params: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     """What a configuration varies by itself, as overrides; without those that the line gives.
 
     Args:
@@ -88,7 +88,7 @@ def written_out(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> l
       overrides: of the line.
     """
     given = {_split(text)[0] for text in overrides}
-    own = [f"{key}={value}" for key, value in (params or {}).items() if str(key).lstrip("+~") not in given]
+    own = [f"{key}={value}" for key, value in params.items() if str(key).lstrip("+~") not in given]
     # Else the sweeper would add them once more.
     return [*own, f"{PARAMS}=null"] if params else []
 

@@ -64,12 +64,14 @@ class PreparedOverrides:
       config: composed from them, Hydra's own included; of a sweep, one job's.
       sweeps: the overrides with several values.
       first: the overrides of a sweep's first job.
+      varied: what an experiment varies, by key; also where the line gives one value of it.
     """
 
     overrides: list[str]
     config: DictConfig
     sweeps: tuple[str, ...]
     first: list[str]
+    varied: frozenset[str]
 
 
 def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[str] | None) -> PreparedOverrides:
@@ -89,7 +91,9 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
     """
     with _hydra(source):
         groups = _all_groups()
-        overrides = _varied(source, experiments.resolved(overrides, groups, source.name))
+        overrides = experiments.resolved(overrides, groups, source.name)
+        params = _params(source, overrides)
+        overrides = [*overrides, *experiments.written_out(params, overrides)]
         overrides = [part for text in overrides for part in _fall_back(text, source, groups)]
         parsed = [_parse(_opened(text)) for text in overrides]
         chosen = {
@@ -107,7 +111,9 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         sweeps = tuple(text for text, one in zip(final, parsed, strict=True) if one.is_sweep_override())
         nodes = {(one.package or one.key_or_group) for one in parsed if id(one) in signed and one.is_sweep_override()}
         final = [_of_any_choice(text, nodes) for text in final]
-        return PreparedOverrides([*final, *brought], configs[0], sweeps, [*jobs[0], *brought])
+        return PreparedOverrides(
+            [*final, *brought], configs[0], sweeps, [*jobs[0], *brought], frozenset(key.lstrip("+~") for key in params)
+        )
 
 
 @contextmanager
@@ -147,14 +153,13 @@ def _all_groups() -> dict[str, list[str]]:
     return found
 
 
-def _varied(source: ConfigSource, overrides: Sequence[str]) -> list[str]:
-    """Overrides with what the experiment among them varies by itself."""
+def _params(source: ConfigSource, overrides: Sequence[str]) -> Mapping[str, Any]:
+    """What the experiment among some overrides varies by itself."""
     if not any(text.startswith(f"+{experiments.GROUP}/") for text in overrides):
-        return list(overrides)
+        return {}
     own = [text for text in overrides if text.lstrip("+").startswith((f"{experiments.GROUP}/", *_HYDRAS))]
     params = OmegaConf.select(_compose(source, own), experiments.PARAMS)
-    plain = None if params is None else OmegaConf.to_container(params, resolve=False)
-    return [*overrides, *experiments.written_out(cast(dict[str, Any] | None, plain), overrides)]
+    return {} if params is None else cast(dict[str, Any], OmegaConf.to_container(params, resolve=False))
 
 
 def _fall_back(text: str, source: ConfigSource, groups: Mapping[str, list[str]]) -> list[str]:

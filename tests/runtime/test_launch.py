@@ -156,18 +156,21 @@ def test_an_experiment_is_a_whole_sweep_whose_runs_are_named_by_it(start):
     status, jobs = start("-m", "+experiment=paper")
     assert status == 0
     assert [folder(each) for each in jobs] == [
-        f"paper-organism-config/defense={defense}+seed={seed}" for defense in ("rep_noise", "tar") for seed in (0, 1)
+        f"paper-organism-config/defense={defense}+seed={seed}+steps=20"
+        for defense in ("rep_noise", "tar")
+        for seed in (0, 1)
     ]
     assert {each[0]["trainer"]["steps"] for each in jobs} == {20}
     _, jobs = start("-m", "+experiment=paper", "scale=tiny")
-    assert [folder(each) for each in jobs] == [f"paper-tiny-config/seed={seed}" for seed in (0, 1)]
+    assert [folder(each) for each in jobs] == [f"paper-tiny-config/defense=tar+seed={seed}" for seed in (0, 1)]
 
 
 def test_a_line_narrows_an_experiment_and_moves_it_elsewhere(start):
     _, [job] = start("-m", "+experiment=paper", "defense=tar", "seed=4", "trainer.steps=5", "run=mine")
     assert job[0]["defense"] == {"alpha": 1.0}
     assert (job[0]["seed"], job[0]["trainer"]["steps"]) == (4, 5)
-    assert folder(job) == "mine/job"
+    # A part of it lies where the whole will.
+    assert folder(job) == "mine/defense=tar+seed=4+steps=5"
 
 
 def test_a_sweep_is_shown_by_its_first_run(start, capfd):
