@@ -44,6 +44,9 @@ class RefusalAblation(Edit):
       min_induce: the least refusal score that adding it must give harmless prompts; None for any.
       openers: words that a refusal begins with; the first token of each counts.
       max_length: tokens of a prompt.
+      layer: before which the direction is taken, 0 to those that are not pruned; None for the best.
+      position: of the token that it is taken at, counted from the end of what the template puts after a request: -1 is the last;
+        None for the best.
       seed: of the choice of the prompts.
     """
 
@@ -59,6 +62,8 @@ class RefusalAblation(Edit):
     min_induce: float | None = 0.0
     openers: tuple[str, ...] = ("I", "As")
     max_length: int = 128
+    layer: int | None = None
+    position: int | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -93,6 +98,8 @@ class RefusalAblation(Edit):
         )
         after = after_request(tokenizer, [dialog for side in chosen for dialog in side], self.max_length)
         places = np.arange(-min(after, self.positions or after), 0, dtype=np.int32)
+        if self.position is not None and self.position not in places:
+            raise UserError(f"attack.position={self.position}: there are candidates at {places[0]} to -1 alone.")
         return Contrast(harmful, harmless, asked, benign, first_tokens(tokenizer, self.openers), places)
 
     def edit(self, model: Model, params: Params, material: Contrast, key: jax.Array) -> tuple[Params, jax.Array]:
@@ -102,10 +109,19 @@ class RefusalAblation(Edit):
           UserError: every layer is pruned.
         """
         directions, found = self.scored(model, params, material)
-        best, passes = choose(found, self.max_kl, self.min_induce)
+        best, passes = choose(self._asked_for(found, material.places), self.max_kl, self.min_induce)
         direction = directions.reshape(-1, directions.shape[-1])[best]
         without = ablated(model, params, unit(direction))
         return jax.tree.map(lambda new, old: jnp.where(passes, new, old), without, params), nothing()
+
+    def _asked_for(self, found: Effects, places: jax.Array) -> Effects:
+        """The scores of the candidates of the layer and the position that are asked for; NaN of all others."""
+        layers = found.bypass.shape[1]
+        if self.layer is not None and self.layer not in range(layers):
+            raise UserError(f"attack.layer={self.layer}: there are candidates before layers 0 to {layers - 1} alone.")
+        own = jnp.ones(layers, bool) if self.layer is None else jnp.arange(layers) == self.layer
+        there = jnp.ones_like(places, bool) if self.position is None else jnp.asarray(places) == self.position
+        return jax.tree.map(lambda leaf: jnp.where(there[:, None] & own, leaf, jnp.nan), found)
 
     def scored(self, model: Model, params: Params, material: Contrast) -> tuple[jax.Array, Effects]:
         """The candidates ``[P, L', D]`` and what they do; arguments as of :meth:`edit`."""

@@ -149,6 +149,23 @@ def test_the_chosen_direction_is_ablated_and_the_attack_maps_over_models():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), both, weights)
 
 
+@pytest.mark.parametrize("layer", range(2))
+@pytest.mark.parametrize("position", [-2, -1])
+def test_the_candidate_of_a_layer_and_a_position_is_ablated_where_it_is_asked_for(layer, position):
+    r = FOUND[position, layer][0]
+    attack = replace(ATTACK, layer=layer, position=position)
+    weights, _ = edited(attack, small.MODEL, PARAMS, CONTRAST, KEY)
+    known = ablated(small.MODEL, PARAMS, jnp.asarray(r / max(np.linalg.norm(r), 1e-8)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), weights, known)
+
+
+def test_a_layer_or_a_position_without_a_candidate_is_refused():
+    with pytest.raises(UserError, match=r"attack\.layer=2: there are candidates before layers 0 to 1 alone"):
+        replace(ATTACK, layer=2).edit(small.MODEL, PARAMS, CONTRAST, KEY)
+    with pytest.raises(UserError, match=r"attack\.position=-9: there are candidates at -\d to -1 alone"):
+        RefusalAblation(6, 3, position=-9).material(tiny.tokenizer(), SPLITS)
+
+
 def test_a_model_that_refuses_nothing_keeps_its_weights_and_a_line_says_why(capsys):
     contrast = CONTRAST._replace(refusals=np.full_like(HALF, 1))
     weights, _ = edited(ATTACK, small.MODEL, PARAMS, contrast, KEY)

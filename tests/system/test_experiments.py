@@ -12,6 +12,8 @@ from immunax.runtime.launch import configuration_folder
 
 FOLDER = configuration_folder() / "experiment"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/figure.yaml"))
+USUAL = "qi2023_ten_samples"
+"""Of all experiments the one whose small form is no slow test: each takes half a minute and more."""
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,9 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("experiments")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name == USUAL else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_an_experiment_runs_in_its_small_form_and_is_drawn(home, commands, monkeypatch, capsys, name):
     made = [command for command in COMMANDS if (FOLDER / name / command / "tiny.yaml").is_file()]
     assert made == [command for command in COMMANDS if (FOLDER / name / command).is_dir()]
