@@ -3,7 +3,7 @@
 import os
 import sys
 
-_OF_STRANGERS = {"immunax.verify", "immunax.leaderboard", "immunax.results"}
+_OF_STRANGERS = {"immunax.verify", "immunax.leaderboard", "immunax.results", "immunax.push"}
 """Commands that are started where strangers' files lie, and need no module of the user's."""
 
 if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module of a command

@@ -12,7 +12,8 @@ from immunax.runtime import manifest
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_bytes
 
-_OWN = (statement.FILE, signing.FILE, bundle.FILE, RECORDS_FILE, CELLS_FILE, html.FILE, model_card.FILE)
+OWN = (statement.FILE, signing.FILE, bundle.FILE, RECORDS_FILE, CELLS_FILE, html.FILE, model_card.FILE)
+"""The files of a certificate."""
 _RUN = (manifest.FILE, "cells", "certify.log", ".hydra", ".lock")
 """What a run leaves in its folder for whoever resumes it; nothing that is told of a certificate rests on it."""
 
@@ -60,7 +61,7 @@ def _is_there(path: Path) -> bool:
 
 def _beside(folder: Path) -> Check:
     # Written so that no letter can be taken for another: a page of almost the right name is not the page.
-    others = sorted(ascii(each.name)[1:-1] for each in folder.iterdir() if each.name not in (*_OWN, *_RUN))
+    others = sorted(ascii(each.name)[1:-1] for each in folder.iterdir() if each.name not in (*OWN, *_RUN))
     if others:
         return Check("folder", "not checked", f"also there, and not of the certificate: {few(others)}")
     return Check("folder", "passed", "it holds nothing else")

@@ -156,15 +156,23 @@ def check_files(folder: Path) -> None:
             raise UserError(f"{path}: a link to a folder, whose files have no digest; put a copy in its place.")
         if path.name.lower() == TEMPLATES and path.is_dir():
             for each in digest.plain_files(path):
-                _check_own(each, folder)
+                check_own(each, folder)
         elif decides(path.name) and not path.is_dir():
             check_plain(path)
             if not holds_weights(path.name):
-                _check_own(path, folder)
+                check_own(path, folder)
 
 
-def _check_own(path: Path, folder: Path) -> None:
-    """Refuses a link out of the folder: what it leads to may be private, and would stand in every export."""
+def check_own(path: Path, folder: Path) -> None:
+    """Refuses a link out of the folder: what it leads to may be private, and would stand in every export.
+
+    Args:
+      path: of a file in the folder.
+      folder: which may be a link itself, or a snapshot of the Hub.
+
+    Raises:
+      UserError: it is one.
+    """
     whole, root = path.resolve(), folder.resolve()
     # A snapshot of the Hub is links to blobs/ two folders above it, one file by its digest each.
     if not whole.is_relative_to(root) and whole.parent != root.parent.parent / "blobs":

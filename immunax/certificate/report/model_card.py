@@ -15,6 +15,7 @@ from immunax.conditions.verdict import CONDITIONS, Verdict, overall
 from immunax.runtime.escaped import escaped
 
 FILE = "MODEL_CARD.md"
+TAGS = ["immunax", "safety"]
 
 
 def model_card(stated: Mapping[str, Any]) -> str:
@@ -23,19 +24,36 @@ def model_card(stated: Mapping[str, Any]) -> str:
     Args:
       stated: the statement.
     """
+    return f"{front_matter({'tags': TAGS, **index(stated)})}\n{body(stated)}"
+
+
+def front_matter(said: Mapping[str, Any]) -> str:
+    """The fields of a card that the Hub reads.
+
+    Args:
+      said: them, of text, numbers, lists and mappings.
+    """
+    # One line a field, of ASCII: no width of a line and no letter can make another document of it.
+    return f"---\n{yaml.safe_dump(dict(said), sort_keys=False, width=float('inf'), allow_unicode=False)}---\n"
+
+
+def index(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdicts' numbers as the field ``model-index``.
+
+    Args:
+      stated: the statement.
+    """
     said = stated["predicate"]
-    verdicts = tuple(Verdict(**each) for each in said["verdicts"])
     results = [
         _result(each, said["suite"]["name"])
-        for each in verdicts
+        for each in _verdicts(stated)
         if each.value is not None and each.scope in ("all", "held-out", "none")
     ]
-    index = [{"name": escaped(said["model"]["name"]), "results": results}]
-    # One line a field, of ASCII: no width of a line and no letter can make another document of it.
-    head = yaml.safe_dump(
-        {"tags": ["immunax", "safety"], "model-index": index}, sort_keys=False, width=float("inf"), allow_unicode=False
-    )
-    return f"---\n{head}---\n\n{_body(stated, verdicts)}"
+    return {"model-index": [{"name": escaped(said["model"]["name"]), "results": results}]}
+
+
+def _verdicts(stated: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    return tuple(Verdict(**each) for each in stated["predicate"]["verdicts"])
 
 
 def _result(verdict: Verdict, suite: str) -> dict[str, Any]:
@@ -50,9 +68,14 @@ def _result(verdict: Verdict, suite: str) -> dict[str, Any]:
     return {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]}
 
 
-def _body(stated: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
-    said = stated["predicate"]
-    conditions = [(name, overall(tuple(verdicts), name)) for name in CONDITIONS]
+def body(stated: Mapping[str, Any]) -> str:
+    """The card's text, Markdown.
+
+    Args:
+      stated: the statement.
+    """
+    said, verdicts = stated["predicate"], _verdicts(stated)
+    conditions = [(name, overall(verdicts, name)) for name in CONDITIONS]
     claims = [
         (
             f"{each.condition}, {each.claim} ({_about(each)})",
