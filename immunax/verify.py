@@ -1,4 +1,4 @@
-"""``python -m immunax.verify PATH/certificate.json``: audit a certificate.
+"""``python -m immunax.verify PATH/certificate.json``: audit a certificate, of a file or of a model on the Hub.
 
 Exit statuses: 0 where no check failed and the policy, if one is given, is met; 1 where not, also where the certificate, its
 tables or the model's files are damaged; 2 for a mistake in the command: an option, a policy, a key, or a path that cannot be read
@@ -16,13 +16,14 @@ from immunax.certificate.facts import attack_data, template_of
 from immunax.certificate.gate import policy_name, reference_of, suite_name, told, unmet
 from immunax.certificate.shipped import told as as_shipped
 from immunax.certificate.signing import make_key, public_key
-from immunax.certificate.statement import parse, policy_from_json
+from immunax.certificate.statement import FILE, PUSHED, parse, policy_from_json
 from immunax.certificate.verify import Check, assessed, check, failed, with_policy
 from immunax.runtime import escaped
 from immunax.runtime.errors import UserError, refused
 from immunax.runtime.escaped import escape_logs
 from immunax.runtime.exits import EXIT_USER
 from immunax.runtime.leader import is_leader
+from immunax.runtime.names import HUB_ID
 from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_yaml
 
@@ -37,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: of the command line; the process's own by default.
     """
     parser = argparse.ArgumentParser(prog="python -m immunax.verify", description="Audit a certificate.")
-    parser.add_argument("certificate", type=Path, nargs="?", help="certificate.json, with its records beside it")
+    parser.add_argument(
+        "certificate",
+        type=Path,
+        nargs="?",
+        help="certificate.json, with its records beside it; or OWNER/NAME[@REVISION] of the Hub, with the model",
+    )
     parser.add_argument("--model", type=Path, help="folder of the model's files, to compare their digests")
     parser.add_argument("--key", type=Path, help="PEM file of the public key that should have signed it")
     parser.add_argument("--bundle-key", type=Path, help="PEM file of the public key of the Sigstore bundle model.sig")
@@ -97,10 +103,30 @@ def _main(options: argparse.Namespace) -> int:
             return 0
         if options.certificate is None:
             raise UserError("no certificate: give the path of certificate.json.")
+        if _is_on_the_hub(options.certificate):
+            _bring(options)
         return _audit(options)
     except (UserError, OSError) as error:
         escaped.say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
         return EXIT_USER
+
+
+def _is_on_the_hub(certificate: Path) -> bool:
+    """Whether a model of the Hub is named, and not a file here, or one that should be here."""
+    name = str(certificate).partition("@")[0]
+    return HUB_ID.fullmatch(name) is not None and certificate.suffix != ".json" and not certificate.exists()
+
+
+def _bring(options: argparse.Namespace) -> None:
+    """Downloads a model with its certificate; all of its files, since others that decide what is loaded may be there too."""
+    from immunax.models.download import download
+
+    name, _, revision = str(options.certificate).partition("@")
+    folder = download(name, revision or None, everything=True)
+    options.certificate = folder / PUSHED / FILE
+    options.model = options.model or folder
+    if not options.certificate.is_file():
+        raise UserError(f"{name}: has no {PUSHED}/{FILE}; immunax.push sends one with a model.")
 
 
 def say(text: str) -> None:

@@ -1,6 +1,7 @@
 """Tables of a certificate made by hand, for tests."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -219,6 +220,18 @@ def certificate(folder, key=None, weights=bytes(range(200)), attacker="own", att
     if key is not None:
         (folder / signing.FILE).write_bytes(signing.sign(raw, key))
     return folder / FILE
+
+
+def of_files(folder, model, key=None):
+    """The same certificate, with its pages, of another folder's files."""
+    path = certificate(folder)
+    shutil.rmtree(folder / "model")
+    said = json.loads(path.read_bytes())["predicate"]
+    raw = canonical(statement(of_folder(model), {name: each for name, each in said.items() if name != "digest"}))
+    path.write_bytes(raw)
+    if key is not None:
+        path.with_name(signing.FILE).write_bytes(signing.sign(raw, key))
+    return with_pages(path)
 
 
 def with_pages(path):

@@ -4,11 +4,15 @@ It signs the files themselves, so that weights can be checked where no certifica
 digests. The library takes elliptic-curve keys (P-256, P-384, P-521) or a Sigstore identity, and no ed25519 keys.
 """
 
+import base64
+import json
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from immunax.models.deciding import decides
+from immunax.runtime import digest
 from immunax.runtime.errors import UserError
 from immunax.runtime.untrusted.files import read_bytes
 
@@ -54,6 +58,8 @@ def sign_folder(folder: Path, key: Path, bundle: Path) -> None:
 def folder_fault(folder: Path, key: Path, bundle: Path) -> str | None:
     """Why a bundle does not vouch for a folder; None where it does.
 
+    Files that were put beside the signed ones, such as a card, are no matter where no model is loaded from them.
+
     Args:
       folder: of the model.
       key: PEM file of the public key.
@@ -69,10 +75,20 @@ def folder_fault(folder: Path, key: Path, bundle: Path) -> str | None:
     except UserError as error:
         return str(error)
     try:
-        verifying.Config().use_elliptic_key_verifier(public_key=key).verify(folder, bundle)
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key).set_ignore_unsigned_files(True)
+        verifier.verify(folder, bundle)
+        signed = _signed(bundle)
     except Exception as error:  # the library has no class of its own for what it refuses
         return f"{error}"
-    return None
+    names = (path.relative_to(folder).as_posix() for path in digest.plain_files(folder))
+    others = sorted(name for name in names if decides(name) and name not in signed)
+    return f"{others[0]} is not signed, and a model is loaded from it" if others else None
+
+
+def _signed(bundle: Path) -> set[str]:
+    """The names of the files that a bundle is about, which was verified."""
+    payload = json.loads(bundle.read_bytes())["dsseEnvelope"]["payload"]
+    return {each["name"] for each in json.loads(base64.b64decode(payload))["predicate"]["resources"]}
 
 
 def _library():

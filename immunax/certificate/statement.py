@@ -21,6 +21,8 @@ from immunax.runtime.untrusted.files import read_bytes
 from immunax.runtime.untrusted.values import Limits, parse_json
 
 FILE = "certificate.json"
+PUSHED = "certificate"
+"""The folder of a repository of the Hub that a model's certificate lies in."""
 TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://immunax.dev/certificate/v1"
 VERSION = 1

@@ -9,14 +9,15 @@ from immunax.runtime import pace
 from immunax.runtime.errors import UserError
 
 
-def download(name: str, revision: str | None) -> Path:
-    """Brings those files of a repository that are read; what the cache has already is not fetched again.
+def download(name: str, revision: str | None, everything: bool = False) -> Path:
+    """Brings files of a repository, by default those that a model is read from; what the cache has already is not fetched again.
 
     Bytes that arrive show that this process is at work: the others of its job wait for a large model as long as it comes.
 
     Args:
       name: such as ``Qwen/Qwen3-0.6B``.
       revision: commit, branch or tag; None for the default one.
+      everything: brings all files there are.
 
     Returns:
       The folder.
@@ -24,7 +25,7 @@ def download(name: str, revision: str | None) -> Path:
     Raises:
       UserError: the Hub gave none.
     """
-    patterns: list[str] = list(folder.DOWNLOADED)
+    patterns: list[str] | None = None if everything else list(folder.DOWNLOADED)
     try:
         fetched = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=_Bar)
     except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:

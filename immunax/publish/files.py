@@ -13,6 +13,7 @@ from typing import NamedTuple
 from huggingface_hub.constants import DEFAULT_REVISION
 
 from immunax.certificate.pages import OWN
+from immunax.certificate.statement import PUSHED
 from immunax.models import folder, peft, weights
 from immunax.models.deciding import decides, holds_weights
 from immunax.runtime import digest
@@ -21,8 +22,6 @@ from immunax.runtime.untrusted.files import read_bytes
 
 BRANCH = DEFAULT_REVISION
 CARD = "README.md"
-CERTIFICATE = "certificate"
-"""The folder of the repository that a certificate's files lie in."""
 
 _BESIDE = (CARD.lower(), "license*", "notice*", "use_policy*", "acceptable_use*")
 """Files for people, small letters."""
@@ -109,7 +108,7 @@ def of_certificate(place: Path) -> list[Item]:
         if not (path.exists() or path.is_symlink()):
             continue
         folder.check_own(path, place)
-        items.append(_item(f"{CERTIFICATE}/{name}", path, digest.of_file(path)))
+        items.append(_item(f"{PUSHED}/{name}", path, digest.of_file(path)))
     return items
 
 
@@ -121,7 +120,7 @@ def of_text(name: str, text: str) -> Item:
 
 def is_ours(name: str) -> bool:
     """Whether a file of a repository belongs to its model or to its certificate."""
-    return decides(name) or name.startswith(f"{CERTIFICATE}/")
+    return decides(name) or name.startswith(f"{PUSHED}/")
 
 
 def _item(name: str, path: Path, sha256: str) -> Item:

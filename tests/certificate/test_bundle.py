@@ -37,6 +37,18 @@ def test_a_bundle_vouches_for_a_folder_until_a_byte_of_it_changes(tmp_path, pair
     assert folder_fault(folder, public, tmp_path / FILE) is not None
 
 
+def test_a_bundle_allows_a_card_beside_what_was_signed_and_no_further_weights(tmp_path, pair):
+    private, public = pair
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    sign_folder(folder, private, tmp_path / FILE)
+    (folder / "README.md").write_text("card")
+    assert folder_fault(folder, public, tmp_path / FILE) is None
+    (folder / "adapter_model.safetensors").write_bytes(b"others")
+    assert "adapter_model.safetensors is not signed" in folder_fault(folder, public, tmp_path / FILE)
+
+
 def test_the_command_checks_the_bundle_beside_the_certificate(tmp_path, pair, capsys):
     private, public = pair
     path = certified.certificate(tmp_path / "c")

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from huggingface_hub import ModelCard, constants
 from stub_hub import Hub, Repo
 
-from immunax.certificate.statement import canonical, statement
 from immunax.certificate.verify import check
 from immunax.publish import upload
 from immunax.push import main
@@ -28,22 +27,8 @@ def exported(tmp_path_factory):
     """A model, and a certificate of it beside it."""
     folder = tmp_path_factory.mktemp("exported")
     tiny_model.write(folder / "model")
-    certify(folder / "certificate", folder / "model")
+    certified.of_files(folder / "certificate", folder / "model", KEY)
     return folder
-
-
-def certify(folder: Path, model: Path) -> Path:
-    """A certificate of a folder of files, with its pages, signed; made by hand."""
-    from immunax.certificate import signing
-
-    path = certified.certificate(folder)
-    shutil.rmtree(folder / "model")
-    said = json.loads(path.read_bytes())["predicate"]
-    path.write_bytes(
-        canonical(statement(of_folder(model), {name: each for name, each in said.items() if name != "digest"}))
-    )
-    path.with_name(signing.FILE).write_bytes(signing.sign(path.read_bytes(), KEY))
-    return certified.with_pages(path).parent
 
 
 @pytest.fixture
