@@ -3,8 +3,8 @@
 import os
 import sys
 
-_OF_STRANGERS = {"immunax.verify", "immunax.leaderboard", "immunax.results", "immunax.push"}
-"""Commands that are started where strangers' files lie, and need no module of the user's."""
+_OF_STRANGERS = {"immunax", "immunax.verify", "immunax.leaderboard", "immunax.results", "immunax.push"}
+"""Commands that are started where strangers' files lie, and need no module of the user's; and what becomes a command."""
 
 if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module of a command
     _home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
