@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from immunax.runtime import bucket, experiments, mirror, names
 from immunax.runtime.errors import UserError
-from immunax.runtime.overrides import ConfigSource, PreparedOverrides, prepare
+from immunax.runtime.overrides import ConfigSource, PreparedOverrides, help_text, prepare
 from immunax.runtime.sweeps import engines
 from immunax.runtime.sweeps import names as job_names
 
@@ -23,11 +23,13 @@ class CommandLine(NamedTuple):
       arguments: options first, then overrides.
       outputs: the folder of runs; None where nothing is to run.
       config: what was composed; None where nothing is to run.
+      told: what is printed in the place of all that; None but for help.
     """
 
     arguments: list[str]
     outputs: Path | None = None
     config: DictConfig | None = None
+    told: str | None = None
 
 
 def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> CommandLine:
@@ -43,7 +45,7 @@ def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> 
     """
     args = get_args_parser().parse_intermixed_args(list(argv))
     options = [text for text in argv if text not in args.overrides]
-    if args.help or args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun:
+    if args.hydra_help or args.shell_completion or args.info is not None or args.experimental_rerun:
         return CommandLine([*options, *args.overrides])
     if args.config_path is not None:
         raise UserError(f"--config-path {args.config_path}: use --config-dir to add a folder of configuration files")
@@ -52,6 +54,8 @@ def read(argv: Sequence[str], source: ConfigSource, required: Sequence[str]) -> 
         name=args.config_name or source.name,
         extra=Path(args.config_dir).absolute() if args.config_dir else None,
     )
+    if args.help:
+        return CommandLine([], told=help_text(source))
     prepared = prepare(source, args.overrides, None if args.cfg else required)
     if args.cfg:
         # Of a sweep the first run, which Hydra itself refuses to show.

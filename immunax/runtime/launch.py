@@ -119,6 +119,9 @@ def _main(
             conf = folder or configuration_folder()
             written = sys.argv[1:]
             line = command_line.read(written, ConfigSource(conf, config_name, None, fallbacks), required)
+            if line.told is not None:
+                print(line.told)
+                return
             sys.argv[1:], outputs = line.arguments, line.outputs
             if line.config is not None:
                 join(line.config, written)

@@ -5,6 +5,7 @@ and takes a value of any type. Here each mistake becomes one line that names the
 """
 
 import os
+import string
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,23 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         return PreparedOverrides(
             [*final, *brought], configs[0], sweeps, [*jobs[0], *brought], frozenset(key.lstrip("+~") for key in params)
         )
+
+
+def help_text(source: ConfigSource) -> str:
+    """What a command says when it is asked for help: Hydra's template, with the experiments that it has sweeps of as one line.
+
+    Args:
+      source: where the configuration is.
+    """
+    with _hydra(source):
+        groups = _all_groups()
+        template = str(_compose(source, []).hydra.help.template)
+    told = {group: choices for group, choices in groups.items() if group.partition("/")[0] != experiments.GROUP}
+    parts = [group.split("/") for group in groups if group not in told]
+    named = sorted(part[1] for part in parts if part[2:] == [source.name])
+    told |= {experiments.GROUP: named} if named else {}
+    lines = [f"{group}: {', '.join(told[group])}\n" for group in sorted(told)]
+    return string.Template(template).safe_substitute(APP_CONFIG_GROUPS="".join(lines))
 
 
 @contextmanager
