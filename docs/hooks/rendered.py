@@ -6,27 +6,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
+from immunax.runtime.experiments import COMMANDS, GROUP
+
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 CHOICES = "<!-- choices -->"
+EXPERIMENTS = "<!-- experiments -->"
 HELP = re.compile(r"^<!-- help (\w+) -->$", flags=re.M)
 OTHERS = re.compile(r"^<!-- other modules of (\w+) -->$", flags=re.M)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fills the places that a page leaves for choices, for the help of commands and for modules that it does not name."""
+    """Fills the places that a page leaves for choices, experiments, the help of commands and modules that it does not name."""
     if CHOICES in markdown:
         markdown = markdown.replace(CHOICES, choices(CONF))
+    if EXPERIMENTS in markdown:
+        markdown = markdown.replace(EXPERIMENTS, experiments(CONF / GROUP))
     markdown = OTHERS.sub(lambda place: others(ROOT / "immunax" / place[1], markdown), markdown)
     return HELP.sub(lambda place: f"```text\n{told(place[1])}\n```", markdown)
 
 
 def choices(conf: Path) -> str:
-    """A section for each configuration group, with a row for each choice.
+    """A section for each configuration group, with a row for each choice; the parts of experiments are no choices by themselves.
 
     Args:
       conf: the folder of configuration.
@@ -35,7 +41,27 @@ def choices(conf: Path) -> str:
       Markdown.
     """
     folders = sorted({path.parent for path in conf.rglob("*.yaml")} - {conf})
+    folders = [folder for folder in folders if folder.relative_to(conf).parts[0] != GROUP]
     return "\n\n".join(_section(folder, folder.relative_to(conf).as_posix()) for folder in folders)
+
+
+def experiments(folder: Path) -> str:
+    """A row for each experiment: its figure, and the sweeps that it has.
+
+    Args:
+      folder: of all of them.
+
+    Returns:
+      Markdown.
+    """
+    rows = []
+    for each in sorted(path for path in folder.iterdir() if path.is_dir()):
+        figure = each / "figure.yaml"
+        title = str(yaml.safe_load(figure.read_text(encoding="utf-8"))["title"]) if figure.exists() else ""
+        sweeps = {command: sorted(path.stem for path in (each / command).glob("*.yaml")) for command in COMMANDS}
+        told = "; ".join(f"`{command}`: {', '.join(scales)}" for command, scales in sweeps.items() if scales)
+        rows.append(f"| `{each.name}` | {_cell(title)} | {told} |")
+    return "\n".join(["| name | figure | sweeps, and their scales |", "| --- | --- | --- |", *rows])
 
 
 def others(room: Path, markdown: str) -> str:
@@ -73,7 +99,7 @@ def told(command: str) -> str:
     Args:
       command: the name of its module in the package.
     """
-    line = [sys.executable, "-m", f"immunax.{command}", "--help"]
+    line = [sys.executable, "-m", f"immunax.{command}".removesuffix(".__main__"), "--help"]
     environment = {**os.environ, "COLUMNS": "100", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(line, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     return done.stdout.strip()

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from immunax.runs.spec import read_spec
+from immunax.runtime.launch import configuration_folder
+from immunax.runtime.overrides import ConfigSource, prepare
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -50,11 +55,16 @@ def chosen(text: str) -> set[tuple[str, str]]:
 
 
 def added() -> set[tuple[str, str]]:
-    """The choices that the how-to pages make themselves."""
-    paths = re.findall(
-        r"^# conf/(\S+)\.yaml$", "".join(page.read_text() for page in DOCS.glob("how-to/*.md")), flags=re.M
-    )
-    return {tuple(path.rsplit("/", 1)) for path in paths}
+    """The choices that pages make themselves; a sweep makes its experiment one."""
+    paths = re.findall(r"^# conf/(\S+)\.yaml$", "".join(page.read_text() for page in PAGES), flags=re.M)
+    found = {tuple(path.rsplit("/", 1)) for path in paths}
+    return found | {tuple(group.split("/")[:2]) for group, _ in found if group.startswith("experiment/")}
+
+
+def is_there(group: str, choice: str) -> bool:
+    if group == "experiment":
+        return any((ROOT / "conf" / group / choice).glob("*/*.yaml"))
+    return choice == "null" or (ROOT / "conf" / group / f"{choice}.yaml").exists()
 
 
 def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
@@ -72,14 +82,19 @@ def test_a_page_names_commands_and_choices_that_exist(page):
         path = ROOT.joinpath(*module.split("."))
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     for group, choice in chosen(text) - added() - {("model", "model")}:
-        assert choice == "null" or (ROOT / "conf" / group / f"{choice}.yaml").exists(), f"{group}={choice}"
+        assert is_there(group, choice), f"{group}={choice}"
 
 
 @pytest.mark.parametrize(
-    "line", ["python -m immunax.train +defense=rep_nose", "python -m immunax.train x=1 -m a@b=1 mesh=a,b"]
+    "line",
+    [
+        "python -m immunax.train +defense=rep_nose",
+        "python -m immunax.train x=1 -m a@b=1 mesh=a,b",
+        "python -m immunax.attack -m +experiment=qi2023",
+    ],
 )
 def test_a_wrong_choice_would_be_seen(line):
-    assert any(not (ROOT / "conf" / group / f"{choice}.yaml").exists() for group, choice in chosen(line))
+    assert not all(is_there(*each) for each in chosen(line))
 
 
 def test_every_command_is_on_the_page_of_commands():
@@ -106,8 +121,14 @@ def test_the_reference_has_every_module_of_its_rooms_once():
 def test_every_choice_is_listed_with_what_its_file_says():
     rendered = hook("rendered")
     text = rendered.choices(ROOT / "conf")
+    experiments = rendered.experiments(ROOT / "conf" / "experiment")
     for path in (ROOT / "conf").rglob("*/*.yaml"):
-        assert f"| `{path.stem}` |" in text, path
+        if "experiment" not in path.parts:
+            assert f"| `{path.stem}` |" in text, path
+        elif len(path.relative_to(ROOT / "conf" / "experiment").parts) == 3:
+            assert re.search(rf"\| `{path.parts[-3]}` \|.*`{path.parts[-2]}`: [\w, ]*\b{path.stem}\b", experiments), (
+                path
+            )
     assert rendered.comment("# @package _global_\n# One,\n# two.\na: 1 # three\n") == "One, two."
 
 
@@ -131,3 +152,35 @@ def test_the_gallery_shows_every_picture_with_the_question_of_its_experiment(tmp
 )
 def test_what_a_page_would_fetch_from_elsewhere_is_seen(html, found):
     assert hook("offline").asked(html) == found
+
+
+def test_a_notebook_is_a_page_with_its_outputs():
+    book = new_notebook(
+        cells=[
+            new_markdown_cell("# A walk\n\nText."),
+            new_code_cell("print(1)", outputs=[new_output("stream", text="```\n1\n")]),
+            new_markdown_cell("## A picture"),
+            new_code_cell(
+                "draw()", outputs=[new_output("display_data", data={"image/png": "AAAA", "text/plain": "<F>"})]
+            ),
+        ]
+    )
+    text, pictures = hook("notebooks").rendered(book, "walk")
+    assert text.startswith(
+        "# A walk\n\nText.\n\n```python\nprint(1)\n```\n\n````{ .text .output }\n```\n1\n````\n\n## A picture\n"
+    )
+    assert text.endswith("```python\ndraw()\n```\n\n![A picture](walk/1.png){ .output }\n")
+    assert pictures == {"1.png": b"\0\0\0"}
+
+
+def test_the_experiment_of_the_page_on_figures_composes_and_its_figure_is_read(tmp_path):
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", (DOCS / "figures.md").read_text(), flags=re.M | re.S)
+    for block in blocks:
+        path = tmp_path / re.search(r"^# (conf/\S+)$", block, flags=re.M)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block)
+    source = ConfigSource(configuration_folder(), "attack", tmp_path / "conf", {"model": ("hf", "path")})
+    found = prepare(source, ["+experiment=rates"], ("attack",))
+    assert found.varied == {"attack", "attack.tuning.optimizer.learning_rate", "seed"}
+    [panel] = read_spec(tmp_path / "conf/experiment/rates/figure.yaml").panels
+    assert panel.options.y == "after.hazard_exactness"
