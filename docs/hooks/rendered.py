@@ -46,7 +46,7 @@ def choices(conf: Path) -> str:
 
 
 def experiments(folder: Path) -> str:
-    """A row for each experiment: its figure, and the sweeps that it has.
+    """A row for each experiment: the title of its figure, or what its file says; and the sweeps that it has.
 
     Args:
       folder: of all of them.
@@ -57,11 +57,14 @@ def experiments(folder: Path) -> str:
     rows = []
     for each in sorted(path for path in folder.iterdir() if path.is_dir()):
         figure = each / "figure.yaml"
-        title = str(yaml.safe_load(figure.read_text(encoding="utf-8"))["title"]) if figure.exists() else ""
+        if figure.exists():
+            title = str(yaml.safe_load(figure.read_text(encoding="utf-8"))["title"])
+        else:
+            title = comment(sorted(each.rglob("*.yaml"))[0].read_text(encoding="utf-8"))
         sweeps = {command: sorted(path.stem for path in (each / command).glob("*.yaml")) for command in COMMANDS}
         told = "; ".join(f"`{command}`: {', '.join(scales)}" for command, scales in sweeps.items() if scales)
         rows.append(f"| `{each.name}` | {_cell(title)} | {told} |")
-    return "\n".join(["| name | figure | sweeps, and their scales |", "| --- | --- | --- |", *rows])
+    return "\n".join(["| name | what | sweeps, and their scales |", "| --- | --- | --- |", *rows])
 
 
 def others(room: Path, markdown: str) -> str:
