@@ -126,10 +126,11 @@ def _of_runs(outputs: Path, run: str) -> Source:
     folders = sorted(path for path in outputs.glob(f"{run}-*") if path.is_dir())
     found = runs_below(folders) if folders else None
     if found is None or not found.places:
-        command = f"python -m immunax.attack -m +experiment={run.rpartition('-')[0]} scale={run.rpartition('-')[2]}"
-        raise UserError(
-            f"{outputs}: has no runs of {run}-*; make them first, as by {command} (its README has the lines)."
-        )
+        name, _, scale = run.rpartition("-")
+        own = configuration_folder() / experiments.GROUP / name
+        there = [each for each in experiments.COMMANDS if (own / each).is_dir()]
+        lines = ", ".join(f"python -m immunax.{each} -m +{experiments.GROUP}={name} scale={scale}" for each in there)
+        raise UserError(f"{outputs}: has no runs of {run}-*; make them first: {lines}.")
     runs = read_runs(found.places)
     faults = [*found.faults, *told_faults(runs)]
     for line in faults[:_FAULTS]:
