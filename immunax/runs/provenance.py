@@ -16,6 +16,7 @@ _NAMES = {
     "digests.data": "data",
     "digests.weights": "weights",
 }
+_COMMIT, _DIRTY = "git.commit", "git.dirty"
 _WALL, _SHARED = "goodput.wall", "goodput.runs"
 _MOST = 12
 _LETTERS = 12
@@ -30,11 +31,11 @@ def provenance(runs: Frame) -> str:
     """
     told = [f"{len(runs.rows)} runs"]
     for name, word in _NAMES.items():
-        if name in runs.names:
-            values = sorted({text(value) for value in _known(runs, name)})
-            short = [value[:_LETTERS] if name.startswith(("git", "digests")) else value for value in values]
-            if short:
-                told.append(f"{word} {', '.join(short[:_MOST])}{', ...' if len(short) > _MOST else ''}")
+        values = sorted({text(value) for value in _known(runs, name)})
+        short = [value[:_LETTERS] if name.startswith(("git", "digests")) else value for value in values]
+        if short:
+            changed = " (changed)" if name == _COMMIT and True in _known(runs, _DIRTY) else ""
+            told.append(f"{word} {', '.join(short[:_MOST])}{', ...' if len(short) > _MOST else ''}{changed}")
     # Runs of one program share their seconds.
     walls = [float(row.get(_WALL) or 0) / float(row.get(_SHARED) or 1) for row in runs.rows]  # pyright: ignore[reportArgumentType]
     told.append(f"{sum(walls) / 3600:.2f} hours of wall time in all")
@@ -42,4 +43,4 @@ def provenance(runs: Frame) -> str:
 
 
 def _known(runs: Frame, name: str) -> Sequence[Any]:
-    return [value for value in runs.column(name).values if value is not None]
+    return [] if name not in runs.names else [value for value in runs.column(name).values if value is not None]
