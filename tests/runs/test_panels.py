@@ -28,7 +28,7 @@ def drawn(tmp_path, panels, **more):
 def test_panels_stand_side_by_side_under_one_title_and_equal_ones_give_equal_files(tmp_path):
     panels = [panel(title="first"), panel("bars", title="second", limits=(0.0, 1.0)), panel("points", title="third")]
     svg, png = drawn(tmp_path, panels, across=2)
-    assert svg.count(b'id="axes_') == 4
+    assert svg.count(b'id="axes_') == 3
     assert png.startswith(b"\x89PNG")
     assert drawn(tmp_path, panels, across=2) == [svg, png]
 
