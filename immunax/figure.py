@@ -96,21 +96,21 @@ def _experiments() -> list[str]:
     return sorted(path.parent.name for path in configuration_folder().glob(f"{experiments.GROUP}/*/{FILE}"))
 
 
-def _spec(name: str) -> Spec:
+def _spec_file(name: str) -> Path:
+    """Where a figure is described, of an experiment of the configuration or of one's own."""
     if name.endswith((".yaml", ".yml")):
-        return read_spec(Path(name))
+        return Path(name)
     known = _experiments()
     if name not in known:
         raise UserError(f"unknown experiment {name!r}.{nearest(name, known)} There is: {', '.join(known)}.")
-    return read_spec(configuration_folder() / experiments.GROUP / name / FILE)
+    return configuration_folder() / experiments.GROUP / name / FILE
 
 
 def _do(words: Words) -> None:
-    spec = _spec(words.name)
-    name = Path(words.name).parent.name if words.name.endswith((".yaml", ".yml")) else words.name
-    run = f"{name}-{words.scale}"
-    out = mirror.local(words.out or f"{words.outputs}/{run}")
-    source = _made(kept(Path(words.results)) if words.results else _of_runs(mirror.local(words.outputs), run), spec)
+    file = _spec_file(words.name)
+    spec, folder = read_spec(file), file.absolute().parent
+    out = mirror.local(words.out or f"{words.outputs}/{folder.name}-{words.scale}")
+    source = _made(kept(Path(words.results)) if words.results else _of_runs(words, folder), spec)
     panels = [_panel(part, source) for part in spec.panels]
     if panels:
         draw_panels([out / each for each in PICTURES], spec, panels)
@@ -122,15 +122,16 @@ def _do(words: Words) -> None:
     say(f"{len(source.runs.rows)} runs, {len(panels)} panels and {len(spec.tables)} tables: {out}")
 
 
-def _of_runs(outputs: Path, run: str) -> Source:
+def _of_runs(words: Words, folder: Path) -> Source:
+    """The runs of an experiment's sweeps, by the folder of its configuration."""
+    outputs, run = mirror.local(words.outputs), f"{folder.name}-{words.scale}"
     folders = sorted(path for path in outputs.glob(f"{run}-*") if path.is_dir())
     found = runs_below(folders) if folders else None
     if found is None or not found.places:
-        name, _, scale = run.rpartition("-")
-        own = configuration_folder() / experiments.GROUP / name
-        there = [each for each in experiments.COMMANDS if (own / each).is_dir()]
-        lines = ", ".join(f"python -m immunax.{each} -m +{experiments.GROUP}={name} scale={scale}" for each in there)
-        raise UserError(f"{outputs}: has no runs of {run}-*; make them first: {lines}.")
+        sweeps = [each for each in experiments.COMMANDS if (folder / each).is_dir()]
+        asked = f"-m +{experiments.GROUP}={folder.name} scale={words.scale}"
+        lines = ", ".join(f"python -m immunax.{each} {asked}" for each in sweeps)
+        raise UserError(f"{outputs}: has no runs of {run}-*; make them first{f': {lines}' if lines else ''}.")
     runs = read_runs(found.places)
     faults = [*found.faults, *told_faults(runs)]
     for line in faults[:_FAULTS]:
@@ -163,7 +164,7 @@ def _kind(part: Part) -> str:
 
 def _panel(part: Part, source: Source) -> Panel:
     told = answer(part.options, source)
-    for line in told.notes:
+    for line in [*told.faults[:_FAULTS], *told.notes]:
         console.note(f"{part.title}: {line}")
     assert told.figure is not None
     series, labels = told.figure
@@ -173,6 +174,8 @@ def _panel(part: Part, source: Source) -> Panel:
 
 def _table(part: Part, source: Source) -> str:
     told = answer(part.options, source)
+    for line in told.faults[:_FAULTS]:
+        console.note(f"{part.title}: {line}")
     assert told.table is not None
     notes = "".join(f"{line}.\n" for line in told.notes)
     return f"### {part.title}\n\n{as_markdown(told.table)}\n{notes}"

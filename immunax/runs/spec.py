@@ -8,13 +8,15 @@ from typing import Any
 import yaml
 
 from immunax.runs.options import Options, parse
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError, check_choice, nearest
 
 FILE = "figure.yaml"
 _KEYS = ("title", "made", "across", "panels", "tables")
 _OWN = ("title", "x_label", "y_label", "legend", "limits", "fit")
 """Of a panel or a table, beside the words of ``immunax.results``."""
+_ELSEWHERE = ("out", "every")
 _MADE = ("runs", "curves", "cells")
+FITS = ("power",)
 
 
 @dataclass(frozen=True)
@@ -80,24 +82,36 @@ def read_spec(path: Path) -> Spec:
     parts = {name: _parts(path, name, said.get(name) or []) for name in ("panels", "tables")}
     if not parts["panels"] and not parts["tables"]:
         raise UserError(f"{path}: has neither panels nor tables.")
-    return Spec(str(said.get("title", "")), parts["panels"], parts["tables"], made, int(said.get("across", 3)))
+    across = said.get("across", 3)
+    if not isinstance(across, int) or across < 1:
+        raise UserError(f"{path}: across={across}: expected how many panels stand in a row, at least 1.")
+    return Spec(str(said.get("title", "")), parts["panels"], parts["tables"], made, across)
 
 
 def _parts(path: Path, name: str, said: Any) -> tuple[Part, ...]:
     if not isinstance(said, list) or not all(isinstance(each, dict) for each in said):
         raise UserError(f"{path}: {name}: expected a list of questions.")
-    return tuple(_part(f"{path}: {name}[{number}]", each) for number, each in enumerate(said))
+    drawn = name == "panels"
+    return tuple(_part(f"{path}: {name}[{number}]", each, drawn) for number, each in enumerate(said))
 
 
-def _part(where: str, said: Mapping[str, Any]) -> Part:
+def _part(where: str, said: Mapping[str, Any], drawn: bool) -> Part:
     own = {key: said[key] for key in _OWN if key in said}
-    words = [f"{key}={_word(value)}" for key, value in said.items() if key not in _OWN]
+    for key in said:
+        if key in _ELSEWHERE:
+            raise UserError(f"{where}: {key}: is said on the command line of immunax.figure; leave it out.")
     try:
-        options = parse(words)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    if "limits" in own:
-        own["limits"] = tuple(map(float, own["limits"]))
+        options = parse([f"{key}={_word(value)}" for key, value in said.items() if key not in _OWN])
+        if "limits" in own:
+            low, high = own["limits"]
+            own["limits"] = float(low), float(high)
+        if own.get("fit") is not None:
+            check_choice("fit", str(own["fit"]), FITS)
+    except (UserError, TypeError, ValueError) as error:
+        told = error if isinstance(error, UserError) else f"limits={own['limits']}: expected two numbers, as [0, 1]."
+        raise UserError(f"{where}: {told}") from error
+    if drawn != (options.plot is not None):
+        raise UserError(f"{where}: {'give plot=lines, points or bars' if drawn else 'plot= is for panels'}.")
     return Part(options, **own)
 
 

@@ -41,6 +41,13 @@ def test_a_figure_is_panels_and_tables_of_questions(tmp_path):
         ("panels: 3", "panels: expected a list of questions"),
         ("panels: [{plot: lines, x: step}]", r"panels[0]: plot=lines: give x=COLUMN and y=COLUMN too"),
         ("tables: [{by: a, metrik: b}]", r"tables[0]: metrik: no such option. Did you mean 'metric'?"),
+        ("panels: [{by: a}]", "panels[0]: give plot=lines, points or bars"),
+        ("tables: [{plot: lines, x: step, y: loss}]", "tables[0]: plot= is for panels"),
+        ("tables: [{by: a, out: x.md}]", "tables[0]: out: is said on the command line"),
+        ("panels: [{plot: lines, x: step, y: loss, limits: 3}]", "panels[0]: limits=3: expected two numbers"),
+        ("panels: [{plot: lines, x: step, y: loss, limits: [0, a]}]", "expected two numbers, as [0, 1]"),
+        ("panels: [{plot: lines, x: step, y: loss, fit: line}]", "panels[0]: fit='line': expected one of power"),
+        ("across: 0\ntables: [{by: a}]", "across=0: expected how many panels"),
         ("made: {rows: {a: b}}\ntables: [{by: a}]", "made: expected columns for runs, curves, cells"),
     ],
 )
