@@ -28,6 +28,16 @@ class Panel(NamedTuple):
     labels: Labels
 
     @property
+    def is_full(self) -> bool:
+        """Whether its legend stands beside the axes: bars fill them."""
+        return len(self.series) > _MOST_INSIDE or self.part.options.plot == "bars"
+
+    def reads_as(self, other: "Panel") -> bool:
+        """Whether another panel's legend, beside its axes, says all that this one's would."""
+        names = [[each.name for each in panel.series] for panel in (self, other)]
+        return self.is_full and other.is_full and self.labels.hue == other.labels.hue and names[0] == names[1]
+
+    @property
     def fits(self) -> list[tuple[str | None, PowerLaw]]:
         """The power law of each series that has one, where the panel asks for them."""
         if self.part.fit is None:
@@ -60,13 +70,15 @@ def draw_panels(paths: Sequence[Path], spec: Spec, panels: Sequence[Panel]) -> N
         grid = canvas.subplots(rows, across, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
-        for panel, axes in zip(panels, grid.flat, strict=False):
-            _draw(axes, panel)
+        for number, (panel, axes) in enumerate(zip(panels, grid.flat, strict=False)):
+            beside = panels[number + 1 :][:1] if (number + 1) % across else []
+            _draw(axes, panel, named=not any(panel.reads_as(other) for other in beside))
         for path in paths:
             save(canvas, path)
 
 
-def _draw(axes: Any, panel: Panel) -> None:
+def _draw(axes: Any, panel: Panel, named: bool) -> None:
+    """Draws a panel; its legend where it is ``named``, and not by the one beside it."""
     part = panel.part
     draw_on(axes, str(part.options.plot), panel.series, panel.labels, part.options.log, _WIDTH)
     axes.set_title(part.title, fontsize=10)
@@ -77,10 +89,10 @@ def _draw(axes: Any, panel: Panel) -> None:
         if law is not None:
             xs = sorted(float(x) for x in each.points)
             axes.plot(xs, [law.at(x) for x in xs], ":", color=COLOURS[number % len(COLOURS)], linewidth=1)
-    if panel.labels.hue is None:
+    if panel.labels.hue is None or not named:
         return
     look = {**legend(panel.labels.hue), "fontsize": 8, "title_fontsize": 8}
-    if len(panel.series) > _MOST_INSIDE:
+    if panel.is_full:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), **look)
     else:
         axes.legend(loc="best", **look)

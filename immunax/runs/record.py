@@ -21,7 +21,11 @@ RUN = "run"
 FILE = "runs.json"
 _BELOW = {"curves": "curves.parquet", "cells": "cells.parquet"}
 _SHARED, _EACH = "all", "runs"
-_DROPPED = ("argv", "goodput.", "performance.", "tokens.", "config.distributed.", "failure", "failed")
+_DROPPED = (
+    *("argv", "goodput.", "performance.", "tokens.", "config.distributed.", "failure", "failed"),
+    *("taught_before", "written", "fall.spent."),
+)
+_RESULTS, _STAGES = "results.", ("before", "after")
 _KEPT = ("goodput.wall", "goodput.runs", "performance.train.")
 
 
@@ -75,9 +79,21 @@ def kept(folder: Path) -> Source:
 
 def _runs(frame: Frame) -> dict[str, Any]:
     names = [name for name in frame.names if name.startswith(_KEPT) or not name.startswith(_DROPPED)]
-    rows = [{name: _plain(row.get(name)) for name in names if row.get(name) is not None} for row in frame.rows]
+    rows = [
+        {name: _plain(row.get(name)) for name in names if row.get(name) is not None and not _is_twice(row, name)}
+        for row in frame.rows
+    ]
     shared = {} if len(rows) < 2 else {name: value for name, value in rows[0].items() if _same(rows, name, value)}
     return {_SHARED: shared, _EACH: [{name: row[name] for name in row if name not in shared} for row in rows]}
+
+
+def _is_twice(row: Row, name: str) -> bool:
+    """Whether a result stands as that of the model that the run is about, too."""
+    for stage in _STAGES:
+        _, there, rest = name.partition(f".{stage}.")
+        if there and name.startswith(_RESULTS):
+            return row.get(f"{stage}.{rest}") == row.get(name)
+    return False
 
 
 def _same(rows: Sequence[Mapping[str, Any]], name: str, value: Any) -> bool:
