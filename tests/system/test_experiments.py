@@ -39,6 +39,10 @@ def test_an_experiment_runs_in_its_small_form_and_is_drawn(home, commands, monke
     runs = json.loads((out / "runs.json").read_text())
     assert len(runs["runs"]) > 1
     assert runs["all"]["status"] == "done"
+    if name == USUAL:  # its runs are one program, and each says its own attack
+        assert {(run["choices.attack"], run["seed"]) for run in runs["runs"]} == {
+            (f"{attack}_sft_organism", seed) for attack in ("harmful", "benign") for seed in (0, 1)
+        }
     # What was kept draws the same figure without the runs.
     again = home / "again" / name
     assert figure.main([name, "scale=tiny", f"results={out}", f"out={again}"]) == 0
