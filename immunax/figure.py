@@ -20,10 +20,9 @@ from immunax.runs.record import keep, kept
 from immunax.runs.source import Read, Source, of_folders
 from immunax.runs.spec import FILE, Part, Spec, read_spec
 from immunax.runs.tables import Table, as_markdown
-from immunax.runtime import atomic, console, experiments, mirror, stand_ins
-from immunax.runtime.errors import UserError, nearest, refused
-from immunax.runtime.escaped import escape_logs, say
-from immunax.runtime.exits import EXIT_USER
+from immunax.runtime import atomic, console, experiments, mirror, stand_ins, word_command
+from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.escaped import say
 from immunax.runtime.launch import configuration_folder
 
 TABLES = "table.md"
@@ -61,18 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: of the command line; the process's own by default.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    escape_logs()
-    try:
-        with stand_ins.of_a_reader():
-            _do(_parsed(words))
-    except (UserError, OSError) as error:
-        say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
-        return EXIT_USER
-    return 0
+    return word_command.run(arguments, HELP, _read)
+
+
+def _read(words: Sequence[str]) -> None:
+    with stand_ins.of_a_reader():
+        _do(_parsed(words))
 
 
 def _parsed(words: Sequence[str]) -> Words:
@@ -96,18 +89,20 @@ def _experiments() -> list[str]:
     return sorted(path.parent.name for path in configuration_folder().glob(f"{experiments.GROUP}/*/{FILE}"))
 
 
-def _spec_file(name: str) -> Path:
+def _spec_file(name: str, scale: str) -> Path:
     """Where a figure is described, of an experiment of the configuration or of one's own."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     known = _experiments()
     if name not in known:
         raise UserError(f"unknown experiment {name!r}.{nearest(name, known)} There is: {', '.join(known)}.")
-    return configuration_folder() / experiments.GROUP / name / FILE
+    folder = configuration_folder() / experiments.GROUP / name
+    own = folder / f"{Path(FILE).stem}-{scale}{Path(FILE).suffix}"  # where a scale has other judges or attacks
+    return own if own.exists() else folder / FILE
 
 
 def _do(words: Words) -> None:
-    file = _spec_file(words.name)
+    file = _spec_file(words.name, words.scale)
     spec, folder = read_spec(file), file.absolute().parent
     out = mirror.local(words.out or f"{words.outputs}/{folder.name}-{words.scale}")
     source = _made(kept(Path(words.results)) if words.results else _of_runs(words, folder), spec)

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from immunax.publish.options import HELP, Options, parse
-from immunax.runtime.errors import UserError, refused
-from immunax.runtime.escaped import escape_logs, say
-from immunax.runtime.exits import EXIT_USER
+from immunax.runtime import word_command
+from immunax.runtime.escaped import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,17 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: of the command line; the process's own by default.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    escape_logs()
-    try:
-        _push(parse(words))
-    except (UserError, OSError) as error:
-        say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
-        return EXIT_USER
-    return 0
+    return word_command.run(arguments, HELP, lambda words: _push(parse(words)))
 
 
 def _push(options: Options) -> None:

@@ -15,10 +15,9 @@ from immunax.runs.options import HELP, Options, parse
 from immunax.runs.read import read_runs, told_faults
 from immunax.runs.source import of_folders
 from immunax.runs.tables import show, write
-from immunax.runtime import console, stand_ins
-from immunax.runtime.errors import UserError, refused
-from immunax.runtime.escaped import escape_logs, say
-from immunax.runtime.exits import EXIT_USER
+from immunax.runtime import console, stand_ins, word_command
+from immunax.runtime.errors import UserError
+from immunax.runtime.escaped import say
 
 SHOWN = 100
 """Rows that are shown where no number of them is asked for."""
@@ -34,18 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
       arguments: of the command line; the process's own by default.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    if {"-h", "--help"} & set(words):
-        print(HELP)
-        return 0
-    escape_logs()
-    try:
-        with stand_ins.of_a_reader():
-            _do(parse(words))
-    except (UserError, OSError) as error:
-        say(f"error: {refused(error) if isinstance(error, OSError) else error}", error=True)
-        return EXIT_USER
-    return 0
+    return word_command.run(arguments, HELP, _read)
+
+
+def _read(words: Sequence[str]) -> None:
+    with stand_ins.of_a_reader():
+        _do(parse(words))
 
 
 def _do(options: Options) -> None:

@@ -61,6 +61,6 @@ def test_what_is_no_figure_is_one_line_that_names_the_file(tmp_path, text, line)
 
 
 def test_every_figure_of_the_configuration_can_be_read():
-    found = sorted(configuration_folder().glob(f"{GROUP}/*/figure.yaml"))
+    found = sorted(configuration_folder().glob(f"{GROUP}/*/figure*.yaml"))
     assert found
     assert all(read_spec(path).panels for path in found)
