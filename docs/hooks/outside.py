@@ -63,7 +63,7 @@ def gallery(experiments: Path) -> str:
         readme = folder / "README.md"
         title = heading(readme) if readme.exists() else folder.name
         line = f"[{title}](../{_uri(readme)})" if readme.exists() else title
-        pictures = _pictures(folder)
+        pictures = [each for each in _pictures(folder) if not _is_drawn_again(each)]
         shown += [
             f"<figure markdown>\n![{title}](../{_uri(each)})\n<figcaption markdown>{line}</figcaption>\n</figure>"
             for each in pictures
@@ -100,6 +100,11 @@ def _pages() -> list[str]:
 
 def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix in PICTURES)
+
+
+def _is_drawn_again(picture: Path) -> bool:
+    """Whether it stands beside its own drawing without pixels."""
+    return picture.suffix != ".svg" and picture.with_suffix(".svg").exists()
 
 
 def _outside(uri: str) -> bool:
