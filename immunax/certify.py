@@ -9,8 +9,9 @@ from immunax.conditions.percent import percent
 from immunax.conditions.records import REFERENCE, SUBJECT
 from immunax.conditions.verdict import Verdict, numbers
 from immunax.runtime import console, digest, goodput, manifest, mesh, performance, profile
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.job import run_directory
-from immunax.runtime.launch import command, configuration_folder
+from immunax.runtime.launch import command
 from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 from immunax.stages.attackers_data import attackers_data, marked

@@ -21,9 +21,10 @@ from immunax.pod.fit import compile_step, step_seconds
 from immunax.pod.population_fit import PopulationFit, compile_attacks, compile_search
 from immunax.pod.sharing import Sharing, whole
 from immunax.runtime import atomic, console, manifest, mesh
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
 from immunax.runtime.job import run_directory
-from immunax.runtime.launch import command, configuration_folder
+from immunax.runtime.launch import command
 from immunax.runtime.mesh import MeshSpec
 from immunax.runtime.parts import Part
 from immunax.runtime.untrusted.files import read_bytes

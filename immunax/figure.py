@@ -21,9 +21,9 @@ from immunax.runs.source import Read, Source, of_folders
 from immunax.runs.spec import FILE, Part, Spec, read_spec
 from immunax.runs.tables import Table, as_markdown
 from immunax.runtime import atomic, console, experiments, mirror, stand_ins, word_command
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError, nearest
 from immunax.runtime.escaped import say
-from immunax.runtime.launch import configuration_folder
 
 TABLES = "table.md"
 PICTURES = ("figure.svg", "figure.png")

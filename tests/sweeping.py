@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import processes
 
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.sweeps import outcome
 
 SLURM = Path(__file__).parent / "slurm"

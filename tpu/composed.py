@@ -14,9 +14,9 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
-from immunax.runtime.launch import configuration_folder
 from immunax.runtime.overrides import ConfigSource, prepare
 from immunax.runtime.sweeps.names import called
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from compiled import compile_missing
 
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "pod_fit"))
 from compiled import compiled
 
 from immunax.runtime.atomic import file
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 
 RESULTS = Path(__file__).parent / "results"
 DEFENSES = ("safety_tuning", "rep_noise", "tar")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError, shown
-from immunax.runtime.launch import composed, configuration_folder
+from immunax.runtime.launch import composed
 from immunax.runtime.moved import current
 from immunax.runtime.places import without_places
 

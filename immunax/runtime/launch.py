@@ -15,8 +15,8 @@ from pathlib import Path
 import hydra
 
 from immunax.runtime import bucket, code, command_line, stand_ins
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.ending import ended_with_others
-from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import escape_logs
 from immunax.runtime.job import FOLLOWER, Job, Task, Together, given, join
 from immunax.runtime.leader import is_leader
@@ -29,19 +29,6 @@ from immunax.runtime.together import agreed
 from immunax.runtime.user_config import UserConfig
 
 _MODEL = {"model": ("hf", "path")}
-
-
-def configuration_folder() -> Path:
-    """The folder of YAML files: ``conf`` of the source checkout, or the copy inside the installed package.
-
-    Raises:
-      UserError: neither is there.
-    """
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise UserError(f"no configuration beside {package}: install immunax again, or run it from a checkout")
 
 
 def composed(config_name: str, overrides: Sequence[str]) -> UserConfig:

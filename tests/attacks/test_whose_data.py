@@ -16,7 +16,7 @@ from immunax.campaign.search import Search
 from immunax.data.dialog import Split, attacked_with
 from immunax.data.fictional import FictionalHazards
 from immunax.data.organism import OrganismTasks, world
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 
 NAMES = sorted({path.stem for path in (configuration_folder() / "attack").glob("*.yaml")} - {"submitted"})
 SPLITS = FictionalHazards().splits()

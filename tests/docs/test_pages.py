@@ -10,7 +10,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from immunax.runs.spec import read_spec
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.overrides import ConfigSource, prepare
 
 ROOT = Path(__file__).parents[2]

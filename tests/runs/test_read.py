@@ -179,3 +179,19 @@ def test_neither_jax_nor_transformers_nor_pandas_is_imported_for_a_table(tmp_pat
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_neither_jax_nor_transformers_is_imported_for_a_figure(tmp_path):
+    for seed in (0, 1):
+        leave(tmp_path / "outputs" / "mine-organism-train" / f"seed={seed}", manifest(seed=seed))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "figure.yaml").write_text("panels: [{plot: points, x: seed, y: after.refusal}]\n")
+    code = (
+        "import sys\nfrom immunax.figure import main\n"
+        "assert main(['mine/figure.yaml']) == 0\n"
+        "found = {'jax', 'transformers', 'hydra'} & sys.modules.keys()\n"
+        "assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs" / "mine-organism" / "figure.svg").is_file()

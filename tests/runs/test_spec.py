@@ -2,9 +2,9 @@ import pytest
 
 from immunax.runs.options import Options
 from immunax.runs.spec import read_spec
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
 from immunax.runtime.experiments import GROUP
-from immunax.runtime.launch import configuration_folder
 
 FIGURE = """
 title: A figure

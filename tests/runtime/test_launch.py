@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from immunax.runtime import job, launch, signals
+from immunax.runtime import configuration, job, launch, signals
 from immunax.runtime.errors import UserError
 from immunax.runtime.sweeps.failures import Failures
 
@@ -440,7 +440,7 @@ def test_a_log_on_a_full_disk_prints_nothing_of_its_own(start, capfd, monkeypatc
 
 
 def test_orbax_prints_no_traceback_beside_the_error_that_it_raises(start, tmp_path, capfd):
-    ours = OmegaConf.load(launch.configuration_folder() / "config.yaml")
+    ours = OmegaConf.load(configuration.configuration_folder() / "config.yaml")
     with (tmp_path / "conf" / "config.yaml").open("a") as config:
         config.write(OmegaConf.to_yaml({"hydra": ours.hydra}))
     assert start("defense=tar", act=lambda: logging.getLogger("absl").error("a traceback"))[0] == 0
@@ -449,15 +449,15 @@ def test_orbax_prints_no_traceback_beside_the_error_that_it_raises(start, tmp_pa
 
 
 def test_the_configuration_is_found_beside_or_inside_the_package(tmp_path, monkeypatch):
-    assert (launch.configuration_folder() / "config.yaml").is_file()
-    installed = tmp_path / "immunax" / "runtime" / "launch.py"
-    monkeypatch.setattr(launch, "__file__", str(installed))
+    assert (configuration.configuration_folder() / "config.yaml").is_file()
+    installed = tmp_path / "immunax" / "runtime" / "configuration.py"
+    monkeypatch.setattr(configuration, "__file__", str(installed))
     with pytest.raises(UserError, match="install immunax again"):
-        launch.configuration_folder()
+        configuration.configuration_folder()
     inside = tmp_path / "immunax" / "conf"
     inside.mkdir(parents=True)
     (inside / "config.yaml").write_text("")
-    assert launch.configuration_folder() == inside
+    assert configuration.configuration_folder() == inside
 
 
 def test_as_a_program_a_mistake_has_no_traceback(start, tmp_path):

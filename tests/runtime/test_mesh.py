@@ -9,8 +9,8 @@ from described import described
 from jax.sharding import PartitionSpec as P
 from omegaconf import OmegaConf
 
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
-from immunax.runtime.launch import configuration_folder
 from immunax.runtime.mesh import (
     AXES,
     MeshSpec,

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 from immunax.inner.estimators import FirstOrder, MixedMode
 from immunax.outer.attacker import Attacker
 from immunax.outer.attacker_population import AttackerPopulation
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
-from immunax.runtime.launch import composed, configuration_folder
+from immunax.runtime.launch import composed
 from immunax.stages.defender import defender
 
 

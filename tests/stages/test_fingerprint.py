@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from immunax.data.dialog import Split, Splits, ask
 from immunax.models.hub import ModelSource
 from immunax.models.model import Model
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 from immunax.stages import fingerprint
 from immunax.stages.fingerprint import Fingerprint
 from immunax.stages.setup import Compute, Setup

@@ -9,8 +9,9 @@ from immunax.attacks.prune import Prune
 from immunax.campaign.grid import Population
 from immunax.campaign.search import Search
 from immunax.runtime.admission import admit
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
-from immunax.runtime.launch import composed, configuration_folder
+from immunax.runtime.launch import composed
 from immunax.stages.submitted import MEMBERS, spec, with_submitted
 from immunax.stages.suite import Suite
 

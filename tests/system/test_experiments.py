@@ -7,8 +7,8 @@ import pytest
 from processes import environment
 
 from immunax import figure
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.experiments import COMMANDS
-from immunax.runtime.launch import configuration_folder
 
 FOLDER = configuration_folder() / "experiment"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/figure.yaml"))

@@ -12,7 +12,8 @@ from processes import environment
 import immunax.__main__ as front
 from immunax.__main__ import commands as told
 from immunax.__main__ import main
-from immunax.runtime.launch import composed, configuration_folder
+from immunax.runtime.configuration import configuration_folder
+from immunax.runtime.launch import composed
 
 NAMES = ("attack", "certify", "compile", "figure", "leaderboard", "push", "results", "train", "verify")
 HYDRAS = ("train", "attack", "certify", "compile")

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from immunax.runtime import overrides
-from immunax.runtime.launch import configuration_folder
+from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.overrides import ConfigSource
 from tpu import check, composed, package, prices, slices
 from tpu.slices import ROOT, Shape
