@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from immunax.runs.answer import answer
+from immunax.runs.answer import answer, table_of
 from immunax.runs.find import runs_below
 from immunax.runs.panels import Panel, draw_panels
 from immunax.runs.plot import Labels
@@ -113,7 +113,7 @@ def _do(words: Words) -> None:
     with atomic.refusals(out / TABLES), atomic.file(out / TABLES) as temp:
         temp.write_text(text, encoding="utf-8")
     if words.results is None:
-        keep(out, source, sorted({_kind(part) for part in (*spec.panels, *spec.tables)} - {"runs"}))
+        keep(out, source, sorted({table_of(part.options) for part in (*spec.panels, *spec.tables)} - {"runs"}))
     say(f"{len(source.runs.rows)} runs, {len(panels)} panels and {len(spec.tables)} tables: {out}")
 
 
@@ -150,11 +150,6 @@ def _made(source: Source, spec: Spec) -> Source:
         read_curves=partial(further, "curves", source.read_curves),
         read_cells=partial(further, "cells", source.read_cells),
     )
-
-
-def _kind(part: Part) -> str:
-    options = part.options
-    return options.table or ("curves" if options.plot and options.x == "step" else "runs")
 
 
 def _panel(part: Part, source: Source) -> Panel:

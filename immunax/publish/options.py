@@ -7,8 +7,9 @@ from pathlib import Path
 
 from immunax.certificate import statement
 from immunax.runtime import bucket
-from immunax.runtime.errors import UserError, nearest
+from immunax.runtime.errors import UserError
 from immunax.runtime.names import HUB_ID
+from immunax.runtime.word_command import sorted_out
 
 HELP = """\
 python -m immunax.push RUN_OR_FOLDER repo=OWNER/NAME [WORD=VALUE ...]
@@ -72,20 +73,8 @@ def parse(words: Sequence[str]) -> Options:
     Raises:
       UserError: one is unknown, missing, given twice, or has a value that it does not take.
     """
-    given: dict[str, object] = {}
-    folders = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            raise UserError(f"{word}: no such option.{nearest(word, ('--help',))}")
-        if equals and key in _WORDS:
-            if key in given:
-                raise UserError(f"{key}= is given twice; give it once.")
-            given[key] = _value(key, value)
-        elif equals and key.isidentifier() and not Path(word).exists():
-            raise UserError(f"{key}: no such option.{nearest(key, _WORDS)} There is: {', '.join(_WORDS)}.")
-        else:
-            folders.append(_path(word))
+    given, others = sorted_out(words, _WORDS, _value)
+    folders = [_path(word) for word in others]
     if len(folders) != 1:
         what = "no model" if not folders else f"{len(folders)} models"
         raise UserError(f"{what}: give one run of immunax.train, or the folder of one model.")

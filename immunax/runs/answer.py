@@ -53,7 +53,7 @@ def answer(options: Options, source: Source) -> Answer:
       UserError: a name is no column's, a condition is none, or there is nothing to draw.
     """
     whole = source.runs
-    kind = options.table or ("curves" if options.plot and options.x == curves.STEP else "runs")
+    kind = table_of(options)
     frame, faults = source.curves() if kind == "curves" else source.cells() if kind == "cells" else (whole, [])
     if not frame.rows:
         lacks = "has logged anything" if kind == "curves" else "has the tables of a certificate"
@@ -72,6 +72,11 @@ def answer(options: Options, source: Source) -> Answer:
         whole, faults = source.last()
         found = _Question(options, whole, whole).answer()
     return found._replace(faults=faults)
+
+
+def table_of(options: Options) -> str:
+    """Which table a question is of: a plot by steps is of what was logged, where nothing else is said."""
+    return options.table or ("curves" if options.plot and options.x == curves.STEP else "runs")
 
 
 class _Question:

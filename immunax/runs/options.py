@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from immunax.runtime import mirror
-from immunax.runtime.errors import UserError, check_choice, nearest
+from immunax.runtime.errors import UserError, check_choice
+from immunax.runtime.word_command import sorted_out
 
 TABLES = ("runs", "curves", "cells", "columns")
 PLOTS = ("lines", "points", "bars")
@@ -88,22 +89,8 @@ def parse(words: Sequence[str]) -> Options:
     Raises:
       UserError: one is unknown, is given twice, has a value that it does not take, or does not go with another.
     """
-    given: dict[str, object] = {}
-    paths = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if word == WATCH:
-            given["watch"] = True
-        elif word.startswith("-"):
-            raise UserError(f"{word}: no such option.{nearest(word, (WATCH, '--help'))}")
-        elif equals and key in _WORDS:
-            if key in given:
-                raise UserError(f"{key}= is given twice; give it once, with commas between names.")
-            given[key] = _value(key, value)
-        elif equals and key.isidentifier() and not Path(word).exists():
-            raise UserError(f"{key}: no such option.{nearest(key, _WORDS)} There is: {', '.join(_WORDS)}.")
-        else:
-            paths.append(mirror.local(word))
+    given, others = sorted_out(words, _WORDS, _value, (WATCH,), "give it once, with commas between names")
+    paths = [mirror.local(word) for word in others]
     options = replace(Options(), **given, **({"paths": tuple(paths)} if paths else {}))  # pyright: ignore[reportArgumentType]
     _check(options)
     return options

@@ -1,8 +1,10 @@
 """A figure of several panels, each the answer to a question."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from immunax.runs.fit import PowerLaw, power_law
 from immunax.runs.plot import Labels, Series, check, draw_on, legend, save, steady
@@ -14,7 +16,8 @@ _MOST_INSIDE = 6
 """Series of a legend that has a place within its axes."""
 
 
-class Panel(NamedTuple):
+@dataclass(frozen=True)
+class Panel:
     """A panel that is to be drawn.
 
     Attributes:
@@ -37,7 +40,7 @@ class Panel(NamedTuple):
         names = [[each.name for each in panel.series] for panel in (self, other)]
         return self.is_full and other.is_full and self.labels.hue == other.labels.hue and names[0] == names[1]
 
-    @property
+    @cached_property
     def fits(self) -> list[tuple[str | None, PowerLaw]]:
         """The power law of each series that has one, where the panel asks for them."""
         if self.part.fit is None:
@@ -84,8 +87,9 @@ def _draw(axes: Any, panel: Panel, named: bool) -> None:
     axes.set_title(part.title, fontsize=10)
     if part.limits is not None:
         axes.set_ylim(*part.limits)
+    laws = dict(panel.fits)
     for number, each in enumerate(panel.series):
-        law = power_law(each) if part.fit is not None else None
+        law = laws.get(each.name)
         if law is not None:
             xs = sorted(float(x) for x in each.points)
             axes.plot(xs, [law.at(x) for x in xs], ":", color=COLOURS[number % len(COLOURS)], linewidth=1)

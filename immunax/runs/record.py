@@ -71,7 +71,7 @@ def kept(folder: Path) -> Source:
     def below(kind: str, what: str) -> Read:
         found = _rows(folder / _BELOW[kind]) if (folder / _BELOW[kind]).exists() else []
         own = [{name: value for name, value in row.items() if value is not None} for row in found]
-        return Frame([Row({**row, RUN: row[RUN]}, runs[str(row[RUN])]) for row in own], what), []
+        return Frame([Row(row, runs[str(row[RUN])]) for row in own], what), []
 
     whole = Frame([Row(own) for own in runs.values()])
     return Source(whole, lambda: (whole, []), lambda: below("curves", curves.WHAT), lambda: below("cells", cells.WHAT))
