@@ -12,11 +12,11 @@ from pathlib import Path
 from immunax.runs.answer import answer, table_of
 from immunax.runs.find import runs_below
 from immunax.runs.panels import Panel, draw_panels
-from immunax.runs.plot import Labels
 from immunax.runs.provenance import provenance
 from immunax.runs.query import with_columns
 from immunax.runs.read import read_runs, told_faults
 from immunax.runs.record import keep, kept
+from immunax.runs.series import Labels
 from immunax.runs.source import Read, Source, of_folders
 from immunax.runs.spec import FILE, Part, Spec, read_spec
 from immunax.runs.tables import Table, as_markdown
@@ -144,12 +144,8 @@ def _made(source: Source, spec: Spec) -> Source:
         frame, faults = read()
         return with_columns(frame, spec.made.get(name, {})), faults
 
-    return replace(
-        source,
-        runs=with_columns(source.runs, spec.made.get("runs", {})),
-        read_curves=partial(further, "curves", source.read_curves),
-        read_cells=partial(further, "cells", source.read_cells),
-    )
+    read = {name: partial(further, name, each) for name, each in source.read.items()}
+    return replace(source, runs=with_columns(source.runs, spec.made.get("runs", {})), read=read)
 
 
 def _panel(part: Part, source: Source) -> Panel:

@@ -71,17 +71,19 @@ def best_so_far(table: Table) -> list[dict[str, float]]:
       table: points of one model and one side.
 
     Returns:
-      ``trials`` and ``rate``, one row a k. Drawing without replacement, the m-th smallest of n rates is the largest of k with
-      probability ``C(m − 1, k − 1) / C(n, k)``.
+      ``trials``, ``rate`` and ``flops`` (what so many trials are expected to cost, each to its end), one row a k. Drawing
+      without replacement, the m-th smallest of n rates is the largest of k with probability ``C(m − 1, k − 1) / C(n, k)``.
     """
-    rates = np.sort([_best(part) for _, part in table.groupby("cell")])
+    cells = table.groupby("cell")
+    rates, cost = np.sort([_best(part) for _, part in cells]), cells["flops"].max().mean()
     count, ranks = len(rates), np.arange(1, len(rates) + 1)
     rows = []
     for trials in np.unique(np.linspace(1, count, min(count, _DRAWN)).astype(int)) if count else ():
         # In logarithms: the binomials of a thousand trials pass the largest float.
         largest = ranks[trials - 1 :]
         chance = np.exp(_log_choose(largest - 1, trials - 1) - _log_choose(count, trials))
-        rows.append({"trials": float(trials), "rate": float(rates[trials - 1 :] @ chance)})
+        found = {"rate": float(rates[trials - 1 :] @ chance), "flops": float(trials * cost)}
+        rows.append({"trials": float(trials), **found})
     return rows
 
 

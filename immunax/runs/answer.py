@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from immunax.runs import cells, curves
+from immunax.runs import curves
 from immunax.runs.aggregate import BOTH, RUNS, check_about, check_number, grouped, in_order, lacking, means, pivot
 from immunax.runs.frame import Frame, UnknownColumnError, columns_of, short
 from immunax.runs.listing import listed, resolved
 from immunax.runs.options import Options
-from immunax.runs.plot import Labels, Series
 from immunax.runs.query import EVERY, Query
-from immunax.runs.source import Source
+from immunax.runs.series import Labels, Series
+from immunax.runs.source import BELOW, Source
 from immunax.runs.status import ORDER
 from immunax.runs.tables import Mean, Table, text
 from immunax.runtime.errors import UserError
@@ -54,7 +54,7 @@ def answer(options: Options, source: Source) -> Answer:
     """
     whole = source.runs
     kind = table_of(options)
-    frame, faults = source.curves() if kind == "curves" else source.cells() if kind == "cells" else (whole, [])
+    frame, faults = source.table(kind) if kind in BELOW else (whole, [])
     if not frame.rows:
         lacks = "has logged anything" if kind == "curves" else "has the tables of a certificate"
         raise UserError(
@@ -167,7 +167,7 @@ class _Question:
         if self._frame.what == self._whole.what:
             lines += [line for name in metrics for line in lacking(self._query, name, self._condition)]
         # Of the rows of one run those that tell them apart come first.
-        of_rows = {curves.WHAT: (curves.STEP,), cells.WHAT: cells.SETTINGS}.get(self._frame.what, ())
+        of_rows = next((each.apart for each in BELOW.values() if each.what == self._frame.what), ())
         candidates = [name for name in (*of_rows, *self._whole.telling_apart()) if name in self._frame.names]
         over = self._query.varying(
             keys, [name for name in dict.fromkeys(candidates) if name not in keys], self._condition

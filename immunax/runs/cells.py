@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from immunax.runs.certified import certified
 from immunax.runs.flatten import ENDS, Value, flat, plain
 from immunax.runs.frame import Frame, Row
 from immunax.runs.read import Run
-from immunax.runtime.errors import UserError
 
 WHAT = "cell"
 SETTINGS = ("model", "family", "setting", "seed", "template", "step")
@@ -30,21 +30,9 @@ def cells(runs: Sequence[Run]) -> tuple[Frame, list[str]]:
     Returns:
       The rows; one line for each table that cannot be read.
     """
-    # pandas with it, and children to read in.
-    from immunax.conditions import records
-
     rows: list[Row] = []
     faults: list[str] = []
-    for run in runs:
-        paths = [run.place.folder / name for name in (records.CELLS_FILE, records.RECORDS_FILE)]
-        if not paths[0].exists():
-            continue
-        try:
-            states = records.read(paths[0], records.CELLS)
-            measured = records.read(paths[1], records.RECORDS)
-        except UserError as error:
-            faults.append(str(error))
-            continue
+    for run, measured, states in certified(runs, faults):
         means = _means(measured)
         for state in states.to_dict("records"):
             own = {name: plain(value) for name, value in state.items()}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from immunax.conditions.statistics import Estimate
-from immunax.runs.plot import Series
+from immunax.runs.series import Series
 
 _DRAWS = 2000
 _FEWEST = 3

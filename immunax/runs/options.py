@@ -9,8 +9,8 @@ from immunax.runtime import mirror
 from immunax.runtime.errors import UserError, check_choice
 from immunax.runtime.word_command import sorted_out
 
-TABLES = ("runs", "curves", "cells", "columns")
-PLOTS = ("lines", "points", "bars")
+TABLES = ("runs", "curves", "cells", "families", "budgets", "columns")
+PLOTS = ("lines", "points", "bars", "matrix")
 FORMATS = (".md", ".csv", ".parquet")
 PICTURES = (".svg", ".png", ".pdf")
 LOGARITHMIC = ("x", "y", "xy")
@@ -37,8 +37,9 @@ Every run below some folders (outputs, where none is given) as one table.
   about=WHAT        what intervals of means are about: runs (the default), or both, further runs and further prompts
   sort=A, sort=-A   rows in this order, the largest first with a minus
   limit=N           the first N rows
-  table=NAME        rows are runs (the default), curves (lines of metrics.jsonl), cells (of certificates) or columns (all names)
-  plot=KIND         lines, points or bars, with x=, y= and hue=; log=x, y or xy for logarithmic axes
+  table=NAME        rows are runs (the default), curves (lines of metrics.jsonl), columns (all names), or of certificates
+                    cells (states), families (the most harm of each) or budgets (the most harm of so many attacks)
+  plot=KIND         lines, points, bars or matrix, with x=, y= and hue=; log=x, y or xy for logarithmic axes
   out=FILE          .md, .csv or .parquet of a table, .svg, .png or .pdf of a plot
   --watch           what is running, done and failed, live; every=SECONDS says how often it looks, and runs=N that so many
                     will come, where no sweep of -m says it

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from immunax.runs.fit import PowerLaw, power_law
-from immunax.runs.plot import Labels, Series, check, draw_on, legend, save, steady
+from immunax.runs.plot import MATRIX, check, draw_on, legend, save, steady
+from immunax.runs.series import Labels, Series
 from immunax.runs.spec import Part, Spec
 from immunax.runtime.figures import COLOURS
 
@@ -33,7 +34,8 @@ class Panel:
     @property
     def is_full(self) -> bool:
         """Whether its legend stands beside the axes: bars fill them."""
-        return len(self.series) > _MOST_INSIDE or self.part.options.plot == "bars"
+        kind = self.part.options.plot
+        return kind != MATRIX and (len(self.series) > _MOST_INSIDE or kind == "bars")
 
     def reads_as(self, other: "Panel") -> bool:
         """Whether another panel's legend, beside its axes, says all that this one's would."""
@@ -83,17 +85,15 @@ def draw_panels(paths: Sequence[Path], spec: Spec, panels: Sequence[Panel]) -> N
 def _draw(axes: Any, panel: Panel, named: bool) -> None:
     """Draws a panel; its legend where it is ``named``, and not by the one beside it."""
     part = panel.part
-    draw_on(axes, str(part.options.plot), panel.series, panel.labels, part.options.log, _WIDTH)
+    draw_on(axes, str(part.options.plot), panel.series, panel.labels, part.options.log, _WIDTH, part.limits)
     axes.set_title(part.title, fontsize=10)
-    if part.limits is not None:
-        axes.set_ylim(*part.limits)
     laws = dict(panel.fits)
     for number, each in enumerate(panel.series):
         law = laws.get(each.name)
         if law is not None:
             xs = sorted(float(x) for x in each.points)
             axes.plot(xs, [law.at(x) for x in xs], ":", color=COLOURS[number % len(COLOURS)], linewidth=1)
-    if panel.labels.hue is None or not named:
+    if panel.labels.hue is None or not named or part.options.plot == MATRIX:
         return
     look = {**legend(panel.labels.hue), "fontsize": 8, "title_fontsize": 8}
     if panel.is_full:

@@ -6,20 +6,19 @@ lines that runs logged and the states that certificates measured are parquet, a 
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from immunax.runs import cells, curves
 from immunax.runs.flatten import Value
 from immunax.runs.frame import Frame, Row
-from immunax.runs.source import Read, Source
+from immunax.runs.source import BELOW, LAST, Read, Source
 from immunax.runs.tables import Table, text, write
 from immunax.runtime import atomic
 from immunax.runtime.errors import UserError
 
 RUN = "run"
 FILE = "runs.json"
-_BELOW = {"curves": "curves.parquet", "cells": "cells.parquet"}
 _SHARED, _EACH = "all", "runs"
 _DROPPED = (
     *("argv", "goodput.", "performance.", "tokens.", "config.distributed.", "failure", "failed"),
@@ -35,7 +34,7 @@ def keep(folder: Path, source: Source, kinds: Sequence[str]) -> list[Path]:
     Args:
       folder: in which; made where it is not there.
       source: the tables.
-      kinds: which beside the runs, of ``curves`` and ``cells``.
+      kinds: which beside the runs, of :data:`~immunax.runs.source.BELOW`.
 
     Returns:
       The files. Paths of the machine that made the runs are in none of them: what was a whole path is its last part.
@@ -46,10 +45,9 @@ def keep(folder: Path, source: Source, kinds: Sequence[str]) -> list[Path]:
     path = folder / FILE
     with atomic.refusals(path), atomic.file(path) as temp:
         temp.write_text(json.dumps(_runs(source.runs), indent=1) + "\n", encoding="utf-8")
-    read = {"curves": source.curves, "cells": source.cells}
     for kind in kinds:
-        write(_table(read[kind]()[0]), folder / _BELOW[kind])
-    return [path, *(folder / _BELOW[kind] for kind in kinds)]
+        write(_table(source.table(kind)[0]), _file(folder, kind))
+    return [path, *(_file(folder, kind) for kind in kinds)]
 
 
 def kept(folder: Path) -> Source:
@@ -68,13 +66,17 @@ def kept(folder: Path) -> Source:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no record of runs; give a folder that immunax.figure has written to.") from error
 
-    def below(kind: str, what: str) -> Read:
-        found = _rows(folder / _BELOW[kind]) if (folder / _BELOW[kind]).exists() else []
+    def below(kind: str) -> Read:
+        found = _rows(_file(folder, kind)) if _file(folder, kind).exists() else []
         own = [{name: value for name, value in row.items() if value is not None} for row in found]
-        return Frame([Row(row, runs[str(row[RUN])]) for row in own], what), []
+        return Frame([Row(row, runs[str(row[RUN])]) for row in own], BELOW[kind].what), []
 
     whole = Frame([Row(own) for own in runs.values()])
-    return Source(whole, lambda: (whole, []), lambda: below("curves", curves.WHAT), lambda: below("cells", cells.WHAT))
+    return Source(whole, {LAST: lambda: (whole, []), **{kind: partial(below, kind) for kind in BELOW}})
+
+
+def _file(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.parquet"
 
 
 def _runs(frame: Frame) -> dict[str, Any]:

@@ -1,14 +1,41 @@
 """Where the tables of runs come from: their folders, or what a figure kept of them. Each is read when it is first asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
-from immunax.runs import cells, curves
+from immunax.runs import cells, curves, harm
 from immunax.runs.frame import Frame, Row
 from immunax.runs.read import Run
 
 Read = tuple[Frame, Sequence[str]]
 """Rows, and one line for each file that cannot be read."""
+
+LAST = "last"
+
+
+class Below(NamedTuple):
+    """A table that has several rows a run.
+
+    Attributes:
+      what: the noun for a row.
+      apart: columns that tell the rows of one run apart.
+      read: the rows of some runs.
+    """
+
+    what: str
+    apart: Sequence[str]
+    read: Callable[[Sequence[Run]], Read]
+
+
+BELOW: Mapping[str, Below] = {
+    "curves": Below(curves.WHAT, (curves.STEP,), curves.curves),
+    "cells": Below(cells.WHAT, cells.SETTINGS, cells.cells),
+    "families": Below(harm.FAMILY, harm.FAMILIES, harm.families),
+    "budgets": Below(harm.BUDGET, harm.BUDGETS, harm.budgets),
+}
+"""By name."""
 
 
 @dataclass(frozen=True)
@@ -17,31 +44,25 @@ class Source:
 
     Attributes:
       runs: a row each.
-      read_last, read_curves, read_cells: the runs with what they logged last; the lines that they logged; the states that
-        certificates measured.
+      read: by name the tables of :data:`BELOW`, and the runs with what they logged last.
     """
 
     runs: Frame
-    read_last: Callable[[], Read]
-    read_curves: Callable[[], Read]
-    read_cells: Callable[[], Read]
+    read: Mapping[str, Callable[[], Read]]
     _known: dict[str, Read] = field(default_factory=dict, repr=False)
 
     def last(self) -> Read:
         """The runs with the columns ``metrics.PHASE.NAME``."""
-        return self._once("last", self.read_last)
+        return self.table(LAST)
 
-    def curves(self) -> Read:
-        """See :func:`~immunax.runs.curves.curves`."""
-        return self._once("curves", self.read_curves)
+    def table(self, name: str) -> Read:
+        """A table.
 
-    def cells(self) -> Read:
-        """See :func:`~immunax.runs.cells.cells`."""
-        return self._once("cells", self.read_cells)
-
-    def _once(self, name: str, read: Callable[[], Read]) -> Read:
+        Args:
+          name: of :attr:`read`.
+        """
         if name not in self._known:
-            self._known[name] = read()
+            self._known[name] = self.read[name]()
         return self._known[name]
 
 
@@ -56,7 +77,7 @@ def of_folders(runs: Sequence[Run]) -> Source:
         told, faults = curves.with_last(runs)
         return _frame(told), faults
 
-    return Source(_frame(runs), last, lambda: curves.curves(runs), lambda: cells.cells(runs))
+    return Source(_frame(runs), {LAST: last, **{name: partial(each.read, runs) for name, each in BELOW.items()}})
 
 
 def _frame(runs: Sequence[Run]) -> Frame:

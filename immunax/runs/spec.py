@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from immunax.runs.options import Options, parse
+from immunax.runs.options import TABLES, Options, parse
 from immunax.runtime.errors import UserError, check_choice, nearest
 
 FILE = "figure.yaml"
@@ -15,7 +15,7 @@ _KEYS = ("title", "made", "across", "panels", "tables")
 _OWN = ("title", "x_label", "y_label", "legend", "limits", "fit")
 """Of a panel or a table, beside the words of ``immunax.results``."""
 _ELSEWHERE = ("out", "every")
-_MADE = ("runs", "curves", "cells")
+_MADE = tuple(name for name in TABLES if name != "columns")
 FITS = ("power",)
 
 
@@ -27,7 +27,7 @@ class Part:
       options: the question.
       title: above it.
       x_label, y_label, legend: what stands at the axes and above the legend; None for the names of columns.
-      limits: of the vertical axis; None for those of the data.
+      limits: of the vertical axis, or of a matrix's colours; None for those of the data.
       fit: the lines that are laid through a panel's means, ``power`` for a power law; None for none.
     """
 
@@ -111,7 +111,7 @@ def _part(where: str, said: Mapping[str, Any], drawn: bool) -> Part:
         told = error if isinstance(error, UserError) else f"limits={own['limits']}: expected two numbers, as [0, 1]."
         raise UserError(f"{where}: {told}") from error
     if drawn != (options.plot is not None):
-        raise UserError(f"{where}: {'give plot=lines, points or bars' if drawn else 'plot= is for panels'}.")
+        raise UserError(f"{where}: {'give plot=lines, points, bars or matrix' if drawn else 'plot= is for panels'}.")
     return Part(options, **own)
 
 

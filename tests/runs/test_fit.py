@@ -2,7 +2,7 @@ import pytest
 
 from immunax.conditions.statistics import Estimate
 from immunax.runs.fit import power_law
-from immunax.runs.plot import Series
+from immunax.runs.series import Series
 from immunax.runs.tables import Mean
 
 

@@ -31,8 +31,11 @@ def test_the_folder_of_a_job_is_a_path_though_it_has_an_equals_sign(tmp_path, mo
     [
         ("metrics=x", "metrics: no such option. Did you mean 'metric'?"),
         ("--wach", "--wach: no such option. Did you mean '--watch'?"),
-        ("table=run", "table='run': expected one of runs, curves, cells, columns. Did you mean 'runs'?"),
-        ("plot=pie x=a y=b", "plot='pie': expected one of lines, points, bars."),
+        (
+            "table=run",
+            "table='run': expected one of runs, curves, cells, families, budgets, columns. Did you mean 'runs'?",
+        ),
+        ("plot=pie x=a y=b", "plot='pie': expected one of lines, points, bars, matrix."),
         ("limit=0", "limit=0: expected a number, 1 or more"),
         ("limit=x", "limit=x: expected a number, 1 or more"),
         ("every=0 --watch", "every=0: expected a number of seconds"),

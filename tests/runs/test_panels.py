@@ -3,7 +3,8 @@ import pytest
 from immunax.conditions.statistics import Estimate
 from immunax.runs.options import Options
 from immunax.runs.panels import Panel, draw_panels
-from immunax.runs.plot import MOST_SERIES, Labels, Series
+from immunax.runs.plot import MOST_SERIES
+from immunax.runs.series import Labels, Series
 from immunax.runs.spec import Part, Spec
 from immunax.runs.tables import Mean
 from immunax.runtime.errors import UserError

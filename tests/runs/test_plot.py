@@ -2,9 +2,11 @@ from datetime import datetime
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.figure import Figure
 
 from immunax.conditions.statistics import Estimate
-from immunax.runs.plot import Labels, Series, draw
+from immunax.runs.plot import draw, draw_on
+from immunax.runs.series import Labels, Series
 from immunax.runs.tables import Mean
 from immunax.runtime.errors import UserError
 
@@ -54,6 +56,26 @@ def test_every_one_of_many_series_has_a_place_in_the_legend_beside_the_axes(tmp_
     assert many[1] > few[1]
 
 
+@pytest.mark.parametrize(
+    ("xs", "told"),
+    [
+        ((3.03, 5.9, 50), ["3.03", "5.9", "50"]),
+        ((10, 10.1, 20), ["10", "20"]),  # two that would stand upon one another
+        ((7,), ["7"]),
+        ((1, 10, 100), None),  # powers of ten are enough
+    ],
+)
+def test_a_short_logarithmic_axis_has_its_values_as_far_as_there_is_room(xs, told):
+    axes = Figure(figsize=(6.4, 4.0)).subplots()
+    draw_on(axes, "lines", series("one", xs=xs), Labels("x", "y"), "x", 6.4)
+    major = [label.get_text() for label in axes.get_xticklabels()]
+    minor = [label.get_text() for label in axes.get_xticklabels(minor=True) if label.get_text()]
+    if told is None:
+        assert "$\\mathdefault{10^{1}}$" in major
+    else:
+        assert (major, minor) == (told, [])
+
+
 @pytest.mark.parametrize("kind", ["lines", "points", "bars"])
 def test_a_mean_without_an_interval_is_drawn(tmp_path, kind):
     points = {1: Mean(Estimate(1.0, NAN, NAN), 1, 1), 2: Mean(Estimate(2.0, 1.0, NAN), 1, 1)}
@@ -69,7 +91,7 @@ def test_a_mean_without_an_interval_is_drawn(tmp_path, kind):
         ("points", series("a", xs=list(map(str, range(61)))), "", "x=x: has 61 values, more than the 60"),
         ("lines", series("a", xs=(0, 1)), "x", "log=x: x=x has values that are not above 0"),
         ("lines", series("a", xs=("a", "b")), "x", "log=x: x=x has values that are not above 0"),
-        ("bars", series("a"), "x", "log=x: bars stand at names"),
+        ("bars", series("a"), "x", "log=x: plot=bars has names at its axis"),
         ("points", [Series(None, {1: mean(0.0)})], "y", "log=y: y=y has values that are not above 0"),
     ],
 )

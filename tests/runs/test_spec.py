@@ -41,7 +41,7 @@ def test_a_figure_is_panels_and_tables_of_questions(tmp_path):
         ("panels: 3", "panels: expected a list of questions"),
         ("panels: [{plot: lines, x: step}]", r"panels[0]: plot=lines: give x=COLUMN and y=COLUMN too"),
         ("tables: [{by: a, metrik: b}]", r"tables[0]: metrik: no such option. Did you mean 'metric'?"),
-        ("panels: [{by: a}]", "panels[0]: give plot=lines, points or bars"),
+        ("panels: [{by: a}]", "panels[0]: give plot=lines, points, bars or matrix"),
         ("tables: [{plot: lines, x: step, y: loss}]", "tables[0]: plot= is for panels"),
         ("tables: [{by: a, out: x.md}]", "tables[0]: out: is said on the command line"),
         ("panels: [{plot: lines, x: step, y: loss, limits: 3}]", "panels[0]: limits=3: expected two numbers"),
