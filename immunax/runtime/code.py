@@ -20,13 +20,17 @@ _PACKAGE = Path(__file__).parents[1]
 
 def code_digest(parts: Iterable[Any]) -> str:
     """SHA-256 of the source of every module that can change what some parts make; arguments as :func:`sources`."""
-    return digest.of_json({name: hashlib.sha256(source).hexdigest() for name, source in sources(parts).items()})
+    return digest.of_json({name: _digest(source) for name, source in sources(parts).items()})
 
 
 def package_digest() -> str:
     """SHA-256 of every module of the package."""
-    own = {str(each.relative_to(_PACKAGE)): hashlib.sha256(source).hexdigest() for each, source in as_begun().items()}
-    return digest.of_json(own)
+    return digest.of_json({str(each.relative_to(_PACKAGE)): _digest(source) for each, source in as_begun().items()})
+
+
+@lru_cache(maxsize=1024)
+def _digest(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()
 
 
 @cache
@@ -52,39 +56,59 @@ def sources(parts: Iterable[Any], package: Path = _PACKAGE) -> dict[str, bytes]:
     Returns:
       Source by the module's name.
     """
-    known = as_begun() if package == _PACKAGE else _read(package)
+    modules = _own() if package == _PACKAGE else _Modules(package, _read(package))
+    waiting = [module for name in {name for part in parts for name in _defined(part)} for module in modules.named(name)]
     found: dict[str, bytes] = {}
-    waiting = [name for part in parts for name in _defined(part)]
     while waiting:
-        for module, file in _files(waiting.pop(), package, known):
-            if module not in found:
-                found[module] = known[file]
-                waiting += _imported(found[module], module if file.name == "__init__.py" else module.rpartition(".")[0])
+        module = waiting.pop()
+        if module not in found:
+            found[module] = modules.sources[module]
+            waiting += modules.imported(module)
     return found
 
 
-def _files(name: str, package: Path, known: Mapping[Path, bytes]) -> Iterator[tuple[str, Path]]:
-    """The module that a name stands in, below the packages that are imported on the way to it."""
-    first, *rest = name.split(".")
-    if first != package.name:
-        return
-    for count in range(len(rest) + 1):
-        place = package.joinpath(*rest[:count])
-        for file in (place / "__init__.py", place.with_suffix(".py")):
-            if file in known:
-                yield ".".join([first, *rest[:count]]), file
+@cache
+def _own() -> "_Modules":
+    return _Modules(_PACKAGE, as_begun())
 
 
-@lru_cache(maxsize=1024)
-def _imported(source: bytes, parent: str) -> tuple[str, ...]:
-    names: list[str] = []
+class _Modules:
+    """The modules of a package by name. What one imports is read when it is first asked for, and kept: a certificate asks for the
+    sources of a thousand things that are made by the same few modules."""
+
+    def __init__(self, package: Path, files: Mapping[Path, bytes]):
+        self.sources: dict[str, bytes] = {}
+        self._packages: set[str] = set()
+        self._imported: dict[str, tuple[str, ...]] = {}
+        for file, source in files.items():
+            *folders, last = file.relative_to(package).with_suffix("").parts
+            name = ".".join([package.name, *folders, *([] if last == "__init__" else [last])])
+            self.sources[name] = source
+            if last == "__init__":
+                self._packages.add(name)
+
+    def named(self, name: str) -> list[str]:
+        """The module that a name stands in, and the packages that are imported on the way to it."""
+        parts = name.split(".")
+        whole = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return [each for each in whole if each in self.sources]
+
+    def imported(self, module: str) -> tuple[str, ...]:
+        """All that a module imports, anywhere in it."""
+        if module not in self._imported:
+            parent = module if module in self._packages else module.rpartition(".")[0]
+            found = (each for name in _imports(self.sources[module], parent) for each in self.named(name))
+            self._imported[module] = tuple(dict.fromkeys(found))
+        return self._imported[module]
+
+
+def _imports(source: bytes, parent: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names += [each.name for each in node.names]
+            yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
             start = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
-            names += [f"{start}.{each.name}" for each in node.names]
-    return tuple(names)
+            yield from (f"{start}.{each.name}" for each in node.names)
 
 
 def _defined(part: Any) -> Iterator[str]:
