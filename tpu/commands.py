@@ -161,7 +161,6 @@ def sweep(options: argparse.Namespace) -> int:
     on_slices = options.engine in engines.ON_SLICES
     if on_slices:
         job.check_outputs(given)
-    sweeps.name_of(given)
     if job.parts_of(given) > 1:
         raise UserError(
             "mesh.part: an engine gives each run a slice of its own; leave it out, or have one slice run the sweep."
@@ -174,7 +173,7 @@ def sweep(options: argparse.Namespace) -> int:
         approved(options, given, shape, _kind(options), runs, options.at_once)
     if shape is not None and options.engine == "kueue":
         status = _applied(options, sweeps.jobsets(name, each, shape, options.slices, _cluster(options, given)))
-        _say_how_to_watch(options, given, len(each))
+        _say_how_to_watch(options, given, runs)
         return status
     if options.engine == "lines" or not (options.apply or options.dry_run):
         print(sweeps.lines(each), end="")
@@ -187,15 +186,15 @@ def sweep(options: argparse.Namespace) -> int:
         variables = _variables(options, given)
         said = engines.to_ray(options.calls, name, each, options.at_once, shape, options.address, variables)
     print(said, end="")
-    _say_how_to_watch(options, given, len(each))
+    _say_how_to_watch(options, given, runs)
     return 0
 
 
-def _say_how_to_watch(options: argparse.Namespace, given: Job, runs: int) -> None:
+def _say_how_to_watch(options: argparse.Namespace, given: Job, runs: Sequence[package.Run]) -> None:
     if options.apply and not options.dry_run:
         # Unlike a sweep of -m they leave nothing that says how many there will be.
-        folder = f"{(given.value('outputs') or 'outputs').rstrip('/')}/{sweeps.name_of(given)}"
-        told(f"once the first has begun: python -m immunax.results {shlex.quote(folder)} --watch runs={runs}")
+        folder = f"{(given.value('outputs') or 'outputs').rstrip('/')}/{sweeps.name_of(runs)}"
+        told(f"once the first has begun: python -m immunax.results {shlex.quote(folder)} --watch runs={len(runs)}")
 
 
 def _request(options: argparse.Namespace, shape: Shape) -> Request:

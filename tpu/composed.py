@@ -14,6 +14,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from immunax.runtime import experiments
 from immunax.runtime.configuration import configuration_folder
 from immunax.runtime.errors import UserError
 from immunax.runtime.escaped import say
@@ -48,8 +49,9 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
       overrides: its arguments, several values among them.
 
     Returns:
-      For each job ``folder`` (its name within the sweep; None of a command that is no sweep), ``overrides``, and of a training,
-      an attack or a certificate ``compile``, the arguments of ``immunax.compile`` for its programs; else None.
+      For each job ``sweep`` (what its sweep is called by the line or by an experiment; None where neither says), ``folder`` (its
+      name within the sweep; None of a command that is no sweep), ``overrides``, and of a training, an attack or a certificate
+      ``compile``, the arguments of ``immunax.compile`` for its programs; else None.
 
     Raises:
       UserError: something of it is wrong.
@@ -57,8 +59,10 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
     source = ConfigSource(configuration_folder(), module.rpartition(".")[2])
     required = _REQUIRED.get(module, ())
     prepared = prepare(replace(source, fallbacks=_MODEL), overrides, required)
-    swept = {_key(text) for text in prepared.sweeps}
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    overrides, sweep = prepared.written, _called(prepared.config)
+    # What an experiment varies names its runs also where the line gives one value of it.
+    swept = {_key(text) for text in prepared.sweeps} | prepared.varied
+    parsed = OverridesParser.create().parse_overrides(overrides)
     found, known = [], {}
     for chosen in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
         # What is not swept stays as the user wrote it.
@@ -67,12 +71,18 @@ def composed(module: str, overrides: Sequence[str]) -> list[dict[str, Any]]:
         program = tuple(text for text in job if _key(text) != _FREE)
         if module in _ITS_OWN and program not in known:
             known[program] = _program(source, program, required, _ITS_OWN[module])
-        found.append({"folder": folder, "overrides": job, "compile": known.get(program)})
+        found.append({"sweep": sweep, "folder": folder, "overrides": job, "compile": known.get(program)})
     names = [record["folder"] for record in found]
     twice = next((name for name in names if name is not None and names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{twice}: two jobs of the sweep are the same; leave one out.")
     return found
+
+
+def _called(config: Any) -> str | None:
+    experiment = experiments.chosen(config.hydra.runtime.choices)
+    named = config.get("run")
+    return str(named) if named is not None else experiment and experiment.run
 
 
 def _program(

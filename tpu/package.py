@@ -18,11 +18,13 @@ class Run(NamedTuple):
     """One job of a command line.
 
     Attributes:
+      sweep: what its sweep is called by the line or by an experiment; None where neither says.
       folder: its name within the sweep; None of a command that is no sweep.
       overrides: its arguments.
       compile: the arguments of ``immunax.compile`` for its step; None where there are none.
     """
 
+    sweep: str | None
     folder: str | None
     overrides: list[str]
     compile: list[str] | None

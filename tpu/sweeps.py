@@ -16,16 +16,16 @@ from tpu.package import Run
 from tpu.slices import Shape
 
 
-def name_of(job: Job) -> str:
+def name_of(runs: Sequence[Run]) -> str:
     """What a sweep's folder is called.
 
     Args:
-      job: the sweep.
+      runs: of it.
 
     Raises:
       UserError: it has no name.
     """
-    name = job.value("run")
+    name = runs[0].sweep
     if name is None:
         raise UserError("a sweep of an engine needs a name that stays the same: give the command run=NAME.")
     return name
@@ -35,7 +35,7 @@ def commands(job: Job, runs: Sequence[Run]) -> list[Job]:
     """A command for each run of a sweep.
 
     Args:
-      job: the sweep; ``run=NAME`` names it.
+      job: the sweep; ``run=NAME`` or its experiment names it.
       runs: of it.
 
     Returns:
@@ -44,7 +44,7 @@ def commands(job: Job, runs: Sequence[Run]) -> list[Job]:
     Raises:
       UserError: the sweep has no name.
     """
-    name, found = name_of(job), []
+    name, found = name_of(runs), []
     for each in runs:
         rest = [text for text in each.overrides if not text.lstrip("+").startswith("run=")]
         # In quotes: a folder's name has = and + in it, which Hydra would read.

@@ -66,6 +66,7 @@ class PreparedOverrides:
       sweeps: the overrides with several values.
       first: the overrides of a sweep's first job.
       varied: what an experiment varies, by key; also where the line gives one value of it.
+      written: as they were given, with what an experiment's name stands for in its place.
     """
 
     overrides: list[str]
@@ -73,6 +74,7 @@ class PreparedOverrides:
     sweeps: tuple[str, ...]
     first: list[str]
     varied: frozenset[str]
+    written: list[str]
 
 
 def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[str] | None) -> PreparedOverrides:
@@ -94,7 +96,7 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         groups = _all_groups()
         overrides = experiments.resolved(overrides, groups, source.name)
         params = _params(source, overrides)
-        overrides = [*overrides, *experiments.written_out(params, overrides)]
+        written = overrides = [*overrides, *experiments.written_out(params, overrides)]
         overrides = [part for text in overrides for part in _fall_back(text, source, groups)]
         parsed = [_parse(_opened(text)) for text in overrides]
         chosen = {
@@ -112,9 +114,8 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         sweeps = tuple(text for text, one in zip(final, parsed, strict=True) if one.is_sweep_override())
         nodes = {(one.package or one.key_or_group) for one in parsed if id(one) in signed and one.is_sweep_override()}
         final = [_of_any_choice(text, nodes) for text in final]
-        return PreparedOverrides(
-            [*final, *brought], configs[0], sweeps, [*jobs[0], *brought], frozenset(key.lstrip("+~") for key in params)
-        )
+        varied = frozenset(key.lstrip("+~") for key in params)
+        return PreparedOverrides([*final, *brought], configs[0], sweeps, [*jobs[0], *brought], varied, written)
 
 
 def help_text(source: ConfigSource) -> str:
@@ -172,8 +173,9 @@ def _all_groups() -> dict[str, list[str]]:
 
 
 def _params(source: ConfigSource, overrides: Sequence[str]) -> Mapping[str, Any]:
-    """What the experiment among some overrides varies by itself."""
-    if not any(text.startswith(f"+{experiments.GROUP}/") for text in overrides):
+    """What the experiment among some overrides varies by itself; of a command that has no sweeps, nothing."""
+    named = any(text.startswith(f"+{experiments.GROUP}/") for text in overrides)
+    if source.name not in experiments.COMMANDS or not named:
         return {}
     own = [text for text in overrides if text.lstrip("+").startswith((f"{experiments.GROUP}/", *_HYDRAS))]
     params = OmegaConf.select(_compose(source, own), experiments.PARAMS)

@@ -44,7 +44,7 @@ if sys.argv[2] == "tpu.composed":
     def program(job):
         return [text for text in job if not text.startswith(("seed", "outputs", "run"))]
     names = ["+".join(text.lstrip("+") for text in job[len(rest):]) or None for job in jobs]
-    found = [dict(folder=name, overrides=job, compile=program(job)) for name, job in zip(names, jobs)]
+    found = [dict(sweep=None, folder=name, overrides=job, compile=program(job)) for name, job in zip(names, jobs)]
     print(json.dumps([{{**each, **{{key: answer[key] for key in answer if key == "compile"}}}} for each in found]))
 else:
     folder = next(each.partition("=")[2] for each in sys.argv if each.startswith("outputs="))
@@ -123,7 +123,7 @@ def test_hours_of_runs_that_were_not_compiled_are_those_of_their_own_choice(monk
     hours = {"+defense=tar": 9.0, "+defense=lat": 1.0}
     monkeypatch.setattr(check, "_compiled", lambda _, arguments, *rest: hours[arguments[0]])
     programs = [("+defense=tar", "defense.alpha=1"), *(("+defense=lat", f"defense.alpha={each}") for each in (1, 2, 3))]
-    runs = [package.Run("run", [], list(arguments)) for arguments in programs]
+    runs = [package.Run("sweep", "run", [], list(arguments)) for arguments in programs]
     found = check.check("", runs, slices.of_type("v5litepod-16"), 1, None, 2)
     assert (found.runs, found.hours) == (4, 3.0)
 
@@ -236,13 +236,39 @@ def test_a_price_is_chips_times_its_regions_own(capacity, hour):
 
 def test_a_sweep_comes_to_jobs_that_are_named_by_what_differs():
     found = composed.composed("immunax.train", SWEEP)
-    assert [each["folder"] for each in found] == ["defense=tar", "defense=rep_noise"]
+    assert [(each["sweep"], each["folder"]) for each in found] == [("s", "defense=tar"), ("s", "defense=rep_noise")]
     one = found[1]
     assert one["overrides"] == ["mesh=v5e_16", "model=organism", "+defense=rep_noise", "run=s", OUT]
     # As the run itself has them: the model chooses its trainer, and what is made again.
     assert one["compile"] == [
         *("mesh=v5e_16", "model=organism", "+defense=rep_noise", "trainer=organism", "compute.remat=none")
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "experiment", "sweep", "folder"),
+    [
+        (
+            "attack",
+            "qi2023_ten_samples",
+            "qi2023_ten_samples-tiny-attack",
+            "attack=benign_sft_organism+samples=10+seed=0",
+        ),
+        # A folder that it shares with another experiment.
+        ("train", "qi2024_durability", "league-organism-train", "seed=0+tuned=organism_tar"),
+    ],
+)
+def test_an_experiment_comes_to_its_runs_where_it_would_have_them_itself(module, experiment, sweep, folder):
+    scale = sweep.split("-")[1]
+    found = composed.composed(
+        f"immunax.{module}", (f"+experiment={experiment}", f"scale={scale}", "seed=0", "mesh=v5e_16")
+    )
+    assert {each["sweep"] for each in found} == {sweep}
+    (one,) = (each for each in found if each["folder"] == folder)
+    assert one["overrides"][:3] == [f"+experiment/{experiment}/{module}={scale}", "seed=0", "mesh=v5e_16"]
+    # Each is a command by itself, and so is its check: neither varies anything.
+    for name, words in ((module, one["overrides"]), ("compile", one["compile"])):
+        assert overrides.prepare(ConfigSource(configuration_folder(), name), words, ()).sweeps == ()
 
 
 def test_attacks_and_certificates_come_to_what_compiles_their_populations():
