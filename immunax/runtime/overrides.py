@@ -9,8 +9,10 @@ import string
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from hydra import compose, version
@@ -102,7 +104,7 @@ def prepare(source: ConfigSource, overrides: Sequence[str], required: Sequence[s
         chosen = {
             id(one) for one in parsed if one.key_or_group in groups and one.package is None and not one.is_delete()
         }
-        known = groups | {group: sorted(_loader().get_group_options(group)) for group in _HYDRAS}
+        known = {**groups, **{group: sorted(_loader().get_group_options(group)) for group in _HYDRAS}}
         for one in parsed:
             if one.key_or_group in known and not one.is_delete():
                 _check_choices(one, known)
@@ -156,20 +158,26 @@ def _loader() -> Any:
     return GlobalHydra.instance().config_loader()
 
 
-def _all_groups() -> dict[str, list[str]]:
+def _all_groups() -> Mapping[str, list[str]]:
     """Choices by group, at any depth: ``hydra`` and its own groups apart."""
+    return _groups_of(_loader())
+
+
+@lru_cache(maxsize=1)
+def _groups_of(loader: Any) -> Mapping[str, list[str]]:
+    # Each question of Hydra's is a deep copy, and a command line asks for all groups in ten places.
     found: dict[str, list[str]] = {}
 
     def visit(parent: str) -> None:
-        for name in _loader().list_groups(parent):
+        for name in loader.list_groups(parent):
             group = f"{parent}/{name}".lstrip("/")
             if group == "hydra":
                 continue
-            found[group] = sorted(_loader().get_group_options(group))
+            found[group] = sorted(loader.get_group_options(group))
             visit(group)
 
     visit("")
-    return found
+    return MappingProxyType(found)
 
 
 def _params(source: ConfigSource, overrides: Sequence[str]) -> Mapping[str, Any]:

@@ -245,30 +245,15 @@ def test_a_sweep_comes_to_jobs_that_are_named_by_what_differs():
     ]
 
 
-@pytest.mark.parametrize(
-    ("module", "experiment", "sweep", "folder"),
-    [
-        (
-            "attack",
-            "qi2023_ten_samples",
-            "qi2023_ten_samples-tiny-attack",
-            "attack=benign_sft_organism+samples=10+seed=0",
-        ),
-        # A folder that it shares with another experiment.
-        ("train", "qi2024_durability", "league-organism-train", "seed=0+tuned=organism_tar"),
-    ],
-)
-def test_an_experiment_comes_to_its_runs_where_it_would_have_them_itself(module, experiment, sweep, folder):
-    scale = sweep.split("-")[1]
-    found = composed.composed(
-        f"immunax.{module}", (f"+experiment={experiment}", f"scale={scale}", "seed=0", "mesh=v5e_16")
-    )
-    assert {each["sweep"] for each in found} == {sweep}
-    (one,) = (each for each in found if each["folder"] == folder)
-    assert one["overrides"][:3] == [f"+experiment/{experiment}/{module}={scale}", "seed=0", "mesh=v5e_16"]
+def test_an_experiment_comes_to_its_runs_where_it_would_have_them_itself():
+    words = ("+experiment=qi2024_durability", "tuned=organism_tar", "seed=0", "mesh=v5e_16")
+    (one,) = composed.composed("immunax.train", words)
+    # It shares its folder with another experiment, and what it varies is named where the line gives one value.
+    assert (one["sweep"], one["folder"]) == ("league-organism-train", "seed=0+tuned=organism_tar")
+    assert one["overrides"][0] == "+experiment/qi2024_durability/train=organism"
     # Each is a command by itself, and so is its check: neither varies anything.
-    for name, words in ((module, one["overrides"]), ("compile", one["compile"])):
-        assert overrides.prepare(ConfigSource(configuration_folder(), name), words, ()).sweeps == ()
+    for name, line in (("train", one["overrides"]), ("compile", one["compile"])):
+        assert overrides.prepare(ConfigSource(configuration_folder(), name), line, ()).sweeps == ()
 
 
 def test_attacks_and_certificates_come_to_what_compiles_their_populations():
