@@ -140,27 +140,45 @@ def _like(arguments: Arguments, took: Mapping[Arguments, float]) -> float:
 
 def _compiled(interpreter: str, arguments: Sequence[str], shape: Shape, slices: int, which: str) -> float:
     """Hours of a run's steps, at the compiler's bound."""
-    job = Job("immunax.compile", tuple(arguments))
-    if named_shape(job) is None:
+    found = record(interpreter, arguments, shape, slices, which)
+    if not found["fits"]:
+        raise NotFitError(f"does not fit {shape.type}: {found['refusal']} {found['advice']}")
+    if found["devices"] != slices * shape.chips:
+        several = f"{slices} slices of {shape.type} have" if slices > 1 else f"{shape.type} has"
+        raise UserError(
+            f"the command's mesh has {found['devices']} devices, {several} {slices * shape.chips}: change mesh.*."
+        )
+    return found["run_seconds"] / _HOUR
+
+
+def record(interpreter: str, arguments: Sequence[str], shape: Shape, slices: int, which: str) -> dict[str, Any]:
+    """What ``immunax.compile`` finds of one program, remembered for as long as the code is the same.
+
+    Args:
+      interpreter: that has the package.
+      arguments: of ``immunax.compile``.
+      shape: of each slice.
+      slices: that compute together.
+      which: of how many it is, for the line that says so.
+
+    Returns:
+      Its ``memory``, ``seconds`` of a step, ``bound``, ``fits``, ``refusal``, ``devices``, ``run_seconds`` and ``advice``.
+
+    Raises:
+      UserError: it cannot be compiled.
+    """
+    if named_shape(Job("immunax.compile", tuple(arguments))) is None:
         arguments = [*arguments, f"mesh.topology={shape.mesh}"]
-    if slices > 1 and job.value("mesh.slices") is None:
+    if slices > 1 and Job("immunax.compile", tuple(arguments)).value("mesh.slices") is None:
         arguments = [*arguments, f"mesh.slices={slices}"]
     kept = _folder() / f"{_digest(arguments)}.json"
     if kept.exists():
-        record = json.loads(kept.read_text())
-    else:
-        told(f"compiling for {shape.type}, {which}: {' '.join(arguments)}")
-        record = _asked(interpreter, arguments)
-        with atomic.file(kept) as temp:
-            temp.write_text(json.dumps(record))
-    if not record["fits"]:
-        raise NotFitError(f"does not fit {shape.type}: {record['refusal']} {record['advice']}")
-    if record["devices"] != slices * shape.chips:
-        several = f"{slices} slices of {shape.type} have" if slices > 1 else f"{shape.type} has"
-        raise UserError(
-            f"the command's mesh has {record['devices']} devices, {several} {slices * shape.chips}: change mesh.*."
-        )
-    return record["run_seconds"] / _HOUR
+        return json.loads(kept.read_text())
+    told(f"compiling for {shape.type}, {which}: {' '.join(arguments)}")
+    found = _asked(interpreter, arguments)
+    with atomic.file(kept) as temp:
+        temp.write_text(json.dumps(found))
+    return found
 
 
 def _asked(interpreter: str, arguments: Sequence[str]) -> dict[str, Any]:
