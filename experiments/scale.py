@@ -120,8 +120,8 @@ HEAD = f"""\
 # Scale table
 
 What the compiler for TPUs says of this experiment at its paper's model, by `experiments/scale.py`; nothing of it was run. A step
-takes at least what its products, memory or links need, so hours are a bound from below: evaluations, compiling, loading and saving
-come on top. Prices are those of `tpu/prices.json` in {ZONE}.
+takes at least what its products, memory or links need, so hours are a bound from below: evaluations, compiling, loading and
+saving come on top. Prices are those of `tpu/prices.json` in {ZONE}.
 """
 
 
