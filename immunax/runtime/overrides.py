@@ -181,9 +181,12 @@ def _groups_of(loader: Any) -> Mapping[str, list[str]]:
 
 
 def _params(source: ConfigSource, overrides: Sequence[str]) -> Mapping[str, Any]:
-    """What the experiment among some overrides varies by itself; of a command that has no sweeps, nothing."""
-    named = any(text.startswith(f"+{experiments.GROUP}/") for text in overrides)
-    if source.name not in experiments.COMMANDS or not named:
+    """What the experiment among some overrides varies by itself, in a sweep of this command: its file may be given to another,
+    as to ``immunax.compile``, which takes one run of it."""
+    if not any(
+        text.startswith(f"+{experiments.GROUP}/") and text.partition("=")[0].endswith(f"/{source.name}")
+        for text in overrides
+    ):
         return {}
     own = [text for text in overrides if text.lstrip("+").startswith((f"{experiments.GROUP}/", *_HYDRAS))]
     params = OmegaConf.select(_compose(source, own), experiments.PARAMS)
