@@ -1,6 +1,7 @@
 """Exact gradients through the steps of an inner loop, all of them or the last ones."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,7 +39,8 @@ class Unrolled(Estimator):
     ) -> tuple[Params, jax.Array]:
         """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
         start = begin(inner.optimizer, *WHOLE.split(params))
-        return _unroll(inner, self.slope_of(inner.loss), self.remat, start, batches, outer, checks)
+        end, value = _unroll(inner, self.slope_of(inner.loss), self.remat, start, batches, outer, checks)
+        return WHOLE.join(end.trained, end.held), value
 
     def states_alive(self, steps: int, checks: int) -> int:
         """See :class:`~immunax.inner.adapt.Estimator`."""
@@ -88,27 +90,31 @@ class Truncated(Estimator):
     def follow(
         self, inner: Adaptation, params: Params, batches: Any, outer: Loss | None, checks: Any
     ) -> tuple[Params, jax.Array]:
-        """See :meth:`~immunax.inner.adapt.Adaptation.along`.
-
-        Raises:
-          ValueError: the cut falls between two losses along the way.
-        """
+        """See :meth:`~immunax.inner.adapt.Adaptation.along`."""
         cut = max(0, inner.steps - self.last)
-        per_check = inner.steps // length(checks) if checks is not None else 1
-        if cut % per_check:
-            raise ValueError(f"last={self.last} cuts between two checks, which are {per_check} steps apart")
         if cut == inner.steps:
             return FirstOrder().follow(inner, params, batches, outer, checks)
+        per_check = inner.steps // length(checks) if checks is not None else inner.steps
+        passed, beyond = divmod(cut, per_check)
         trained, held = WHOLE.split(params)
         start, early = begin(inner.optimizer, trained, held), jnp.zeros(())
         if cut:
-            head, head_checks = _slice(batches, 0, cut), _slice(checks, 0, cut // per_check)
-            state, early = advance(inner, params, head, outer, head_checks)
+            met = cut - beyond
+            before = _slice(batches, 0, met), outer if passed else None, _slice(checks, 0, passed)
+            state, early = advance(inner, params, *before)
+            state, _ = scan_steps(slope_of(inner.loss), inner.optimizer, state, _slice(batches, met, cut))
+            state = jax.lax.stop_gradient(state)
             start = state._replace(trained=straight_through(state.trained, trained), held=held)
-        rest, rest_checks = _slice(batches, cut, None), _slice(checks, cut // per_check, None)
-        slope_at = forward_over_reverse(inner.loss)
-        end, late = _unroll(inner, slope_at, self.remat, start, rest, outer, rest_checks)
-        return end, early + late
+        # What the cut leaves of the segment that it falls into is shorter than the others.
+        whole = cut + -beyond % per_check
+        unroll = partial(_unroll, inner, forward_over_reverse(inner.loss), self.remat)
+        late = jnp.zeros(())
+        for begins, ends in ((cut, whole), (whole, inner.steps)):
+            if begins < ends:
+                asked = _slice(checks, begins // per_check, -(-ends // per_check))
+                start, value = unroll(start, _slice(batches, begins, ends), outer, asked)
+                late += value
+        return WHOLE.join(start.trained, held), early + late
 
 
 def _unroll(
@@ -119,7 +125,7 @@ def _unroll(
     batches: Any,
     outer: Loss | None,
     checks: Any,
-) -> tuple[Params, jax.Array]:
+) -> tuple[TrainState, jax.Array]:
     steps, held = length(batches), start.held
     keep = _kept if remat == "none" else jax.checkpoint
     outer_keep = jax.checkpoint if remat == "segments" else _kept
@@ -133,7 +139,7 @@ def _unroll(
 
     count = length(checks) if checks is not None else _near_root(steps) if remat == "segments" else 1
     state, values = jax.lax.scan(segment, start._replace(held=None), (split(batches, count), checks))
-    return WHOLE.join(state.trained, held), values.sum()
+    return state._replace(held=held), values.sum()
 
 
 def _kept(function: Any) -> Any:
