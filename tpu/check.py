@@ -114,7 +114,8 @@ def check(
 
 
 def spread(programs: Sequence[Arguments], most: int) -> list[Arguments]:
-    """Of programs those that are compiled: one of every choice of groups, such as a defense, then the others.
+    """Of programs those that are compiled: one of every choice of groups, such as a defense, then whichever has most values of
+    fields that none of them has yet, so that an attack of ten thousand samples stands beside one of a thousand.
 
     Args:
       programs: their arguments.
@@ -123,7 +124,12 @@ def spread(programs: Sequence[Arguments], most: int) -> list[Arguments]:
     first: dict[Arguments, Arguments] = {}
     for each in programs:
         first.setdefault(_choices(each), each)
-    return [*first.values(), *(each for each in programs if each not in first.values())][:most]
+    chosen = list(first.values())[:most]
+    others = [each for each in programs if each not in chosen]
+    while others and len(chosen) < most:
+        known = {text for each in chosen for text in each}
+        chosen.append(others.pop(max(range(len(others)), key=lambda place: len(set(others[place]) - known))))
+    return chosen
 
 
 def _choices(arguments: Arguments) -> Arguments:

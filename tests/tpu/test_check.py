@@ -119,6 +119,14 @@ def test_of_many_programs_each_choice_is_compiled_before_the_second_of_any(outsi
     assert check.spread(uneven, 1) == uneven[:1]
 
 
+def test_of_programs_that_differ_by_fields_each_value_comes_before_any_comes_again():
+    fields = [
+        ("+attack=sft", f"attack.samples={count}", f"attack.rate={rate}") for count in (10, 1000) for rate in (1, 2, 3)
+    ]
+    assert check.spread(fields, 3) == [fields[0], fields[4], fields[2]]
+    assert check.spread(fields, 9) == [fields[0], fields[4], fields[2], fields[1], fields[3], fields[5]]
+
+
 def test_hours_of_runs_that_were_not_compiled_are_those_of_their_own_choice(monkeypatch):
     hours = {"+defense=tar": 9.0, "+defense=lat": 1.0}
     monkeypatch.setattr(check, "_compiled", lambda _, arguments, *rest: hours[arguments[0]])
