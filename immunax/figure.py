@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from immunax.runs import faults
 from immunax.runs.answer import answer, table_of
 from immunax.runs.find import runs_below
 from immunax.runs.panels import Panel, draw_panels
@@ -38,9 +39,6 @@ The figure and the tables of an experiment, from the runs of its sweeps: what ru
   out=DIR         where {", ".join(PICTURES)}, {TABLES} and what it rests on go; OUTPUTS/NAME-SCALE by default
 
 NAME may be a file such as conf/experiment/NAME/{FILE}, which says what the panels and tables are (docs/figures.md)."""
-
-_FAULTS = 10
-"""Lines about files that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +126,7 @@ def _of_runs(words: Words, folder: Path) -> Source:
         lines = ", ".join(f"python -m immunax.{each} {asked}" for each in sweeps)
         raise UserError(f"{outputs}: has no runs of {run}-*; make them first{f': {lines}' if lines else ''}.")
     runs = read_runs(found.places)
-    faults = [*found.faults, *told_faults(runs)]
-    for line in faults[:_FAULTS]:
-        console.note(line)
+    faults.tell([*found.faults, *told_faults(runs)])
     lacking = [run for run in runs if run.status != "done"]
     if lacking:
         console.note(f"{len(lacking)} of {len(runs)} runs are not done: {lacking[0].place.name} {lacking[0].status}")
@@ -141,8 +137,8 @@ def _made(source: Source, spec: Spec) -> Source:
     """A source with the columns that the figure computes."""
 
     def further(name: str, read: Callable[[], Read]) -> Read:
-        frame, faults = read()
-        return with_columns(frame, spec.made.get(name, {})), faults
+        frame, lines = read()
+        return with_columns(frame, spec.made.get(name, {})), lines
 
     read = {name: partial(further, name, each) for name, each in source.read.items()}
     return replace(source, runs=with_columns(source.runs, spec.made.get("runs", {})), read=read)
@@ -150,7 +146,8 @@ def _made(source: Source, spec: Spec) -> Source:
 
 def _panel(part: Part, source: Source) -> Panel:
     told = answer(part.options, source)
-    for line in [*told.faults[:_FAULTS], *told.notes]:
+    faults.tell(told.faults, part.title)
+    for line in told.notes:
         console.note(f"{part.title}: {line}")
     assert told.figure is not None
     series, labels = told.figure
@@ -160,8 +157,7 @@ def _panel(part: Part, source: Source) -> Panel:
 
 def _table(part: Part, source: Source) -> str:
     told = answer(part.options, source)
-    for line in told.faults[:_FAULTS]:
-        console.note(f"{part.title}: {line}")
+    faults.tell(told.faults, part.title)
     assert told.table is not None
     notes = "".join(f"{line}.\n" for line in told.notes)
     return f"### {part.title}\n\n{as_markdown(told.table)}\n{notes}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from immunax.runs import faults
 from immunax.runs.answer import Answer, answer, counted
 from immunax.runs.find import runs_below
 from immunax.runs.options import HELP, Options, parse
@@ -22,8 +23,6 @@ from immunax.runtime.escaped import say
 SHOWN = 100
 """Rows that are shown where no number of them is asked for."""
 
-_FAULTS = 10
-"""Lines about files that cannot be read."""
 _PICTURE = Path("results.svg")
 
 
@@ -57,11 +56,11 @@ def _answer(options: Options) -> None:
             f"no run below {', '.join(map(str, options.paths))}: give a folder that immunax.train has written to."
         )
     runs = read_runs(found.places)
-    _note([*found.faults, *told_faults(runs)])
+    faults.tell([*found.faults, *told_faults(runs)])
     on_screen = options.out is None and options.plot is None
     limited = replace(options, limit=SHOWN + 1) if on_screen and options.limit is None else options
     told = answer(limited, of_folders(runs))
-    _note(told.faults)
+    faults.tell(told.faults)
     if told.figure is not None:
         _draw(options, told)
     elif told.table is not None and options.out is not None:
@@ -85,13 +84,6 @@ def _draw(options: Options, told: Answer) -> None:
     path = options.out or _PICTURE
     draw(path, options.plot, series, labels, options.log)
     say(f"{counted(sum(len(each.points) for each in series), 'mean')} of {told.title}: {path}")
-
-
-def _note(faults: Sequence[str]) -> None:
-    for line in faults[:_FAULTS]:
-        console.note(line)
-    if len(faults) > _FAULTS:
-        console.note(f"and {len(faults) - _FAULTS} more files that cannot be read")
 
 
 if __name__ == "__main__":
