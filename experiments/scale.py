@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from immunax.runs.tables import Table, as_markdown
 from immunax.runtime.atomic import file
-from immunax.runtime.errors import UserError
 from tpu import check, job, package, prices
 from tpu.slices import ROOT
 
@@ -64,10 +63,7 @@ def sweep(name: str, command: str, mesh: Sequence[str], most: int) -> dict[str, 
     chosen = check.spread(programs, most)
     compiled = []
     for number, arguments in enumerate(chosen, 1):
-        try:
-            found = check.record(interpreter, arguments, shape, 1, f"{number} of {len(chosen)}")
-        except UserError as error:
-            found = {"fits": False, "refusal": str(error)}
+        found = check.record(interpreter, arguments, shape, 1, f"{number} of {len(chosen)}")
         compiled.append({"of": _differing(arguments, programs), **found})
     dollars = {each: prices.of(shape, 1, ZONE, each).hour for each in CAPACITY}
     return {
