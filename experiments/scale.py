@@ -89,27 +89,22 @@ def told(found: Mapping[str, Any]) -> str:
     Args:
       found: of :func:`sweep`.
     """
-    rows = []
+    rows, hours = [], []
     for each in found["compiled"]:
         if not each["fits"]:
             rows.append([each["of"], "does not fit", None, None, None])
             continue
-        memory, seconds = each["memory"]["peak"] / GIB, each["seconds"]
-        step = max(seconds.values())
-        rows.append(
-            [each["of"], f"{memory:.1f} GiB", f"{step:.3g} s", each["bound"], f"{each['run_seconds'] / 3600:.3g}"]
-        )
+        hours.append(each["run_seconds"] / 3600)
+        memory, step = each["memory"]["peak"] / GIB, max(each["seconds"].values())
+        rows.append([each["of"], f"{memory:.1f} GiB", f"{step:.3g} s", each["bound"], f"{hours[-1]:.3g}"])
     table = as_markdown(Table(["program", "peak of a chip", "step, at the least", "bound by", "hours a run"], rows))
-    hours = [each["run_seconds"] / 3600 for each in found["compiled"] if each["fits"]]
+    shown = f"```sh\n{found['line']}\n```\n\n{table}"
     if not hours:
-        return f"```sh\n{found['line']}\n```\n\n{table}"
+        return shown
     whole = sum(hours) / len(hours) * found["runs"]
     money = " or ".join(f"${whole * dollars:,.2f} {kind}" for kind, dollars in found["dollars_an_hour"].items())
     some = "" if len(hours) == found["programs"] else f" (the mean of {len(hours)} of {found['programs']} programs)"
-    return (
-        f"```sh\n{found['line']}\n```\n\n{table}\n"
-        f"{found['runs']} runs{some}: {whole:.3g} hours of {found['chips']} chips ({found['type']}), {money}.\n"
-    )
+    return f"{shown}\n{found['runs']} runs{some}: {whole:.3g} hours of {found['chips']} chips ({found['type']}), {money}.\n"
 
 
 HEAD = f"""\

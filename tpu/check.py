@@ -173,9 +173,10 @@ def record(interpreter: str, arguments: Sequence[str], shape: Shape, slices: int
     Raises:
       UserError: it cannot be compiled.
     """
-    if named_shape(Job("immunax.compile", tuple(arguments))) is None:
+    job = Job("immunax.compile", tuple(arguments))
+    if named_shape(job) is None:
         arguments = [*arguments, f"mesh.topology={shape.mesh}"]
-    if slices > 1 and Job("immunax.compile", tuple(arguments)).value("mesh.slices") is None:
+    if slices > 1 and job.value("mesh.slices") is None:
         arguments = [*arguments, f"mesh.slices={slices}"]
     kept = _folder() / f"{_digest(arguments)}.json"
     if kept.exists():

@@ -22,7 +22,9 @@ def certified(runs: Sequence[Run], faults: list[str]) -> Iterator[tuple[Run, Any
         if not cells.exists():
             continue
         try:
-            found = records.read(cells, records.CELLS)
-            yield run, records.read(run.place.folder / records.RECORDS_FILE, records.RECORDS), found
+            states = records.read(cells, records.CELLS)
+            measured = records.read(run.place.folder / records.RECORDS_FILE, records.RECORDS)
         except UserError as error:
             faults.append(str(error))
+            continue
+        yield run, measured, states
